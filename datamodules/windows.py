@@ -1,0 +1,94 @@
+"""Windows of a series: views of one array, cut a batch at a time."""
+
+from collections.abc import Iterator
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from titans_seq.batch import ForecastBatch
+from titans_seq.errors import InputError
+
+
+class Windows:
+    """All windows of a series at stride 1, each `context_length` steps followed by `horizon` steps.
+
+    Nothing is copied until a batch is cut, and a batch is cut by one indexing operation: every window is one
+    contiguous block of the row-major series, so that all of them are the rows of one overlapping matrix. numpy cuts it,
+    since for copies this small waking torch's threads costs several times the copy.
+
+    Args:
+        values: the series (T, C).
+        context_length: L, steps the model sees.
+        horizon: H, steps it forecasts.
+    """
+
+    def __init__(self, values: NDArray[np.floating[Any]], context_length: int, horizon: int) -> None:
+        self.values = np.ascontiguousarray(values, dtype=np.float32)
+        self.context_length = context_length
+        self.horizon = horizon
+        rows, channels = self.values.shape
+        length = context_length + horizon
+        if rows < length:
+            raise InputError(
+                f"{rows} rows are too few for one window of {length} "
+                f"(data.context_length={context_length} + data.horizon={horizon}): lower one of these keys"
+            )
+        step = self.values.itemsize * channels
+        self._matrix = np.lib.stride_tricks.as_strided(
+            self.values, (rows - length + 1, length * channels), (step, self.values.itemsize), writeable=False
+        )
+
+    def __len__(self) -> int:
+        return len(self._matrix)
+
+    def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch:
+        """The windows that start at rows `index`, (B,), as one batch."""
+        block = torch.from_numpy(self._matrix[index])
+        block = block.view(len(index), self.context_length + self.horizon, -1)
+        return ForecastBatch(
+            context=block[:, : self.context_length],
+            target=block[:, self.context_length :],
+            start=torch.from_numpy(index),
+        )
+
+
+class EpochOrder:
+    """The order of an epoch's windows: a function of seed and epoch alone, so that any epoch can be repeated."""
+
+    def __init__(self, count: int, *, shuffle: bool, seed: int) -> None:
+        self.count = count
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __call__(self) -> NDArray[np.int64]:
+        """The indices of the current epoch, (count,)."""
+        if not self.shuffle:
+            return np.arange(self.count)
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+
+
+class WindowLoader:
+    """Batches of windows, every window once an epoch, the last batch as large as what is left."""
+
+    def __init__(self, windows: Windows, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> None:
+        self.windows = windows
+        self.batch_size = batch_size
+        # Under these two names, torch's own, Lightning looks for what to tell the epoch.
+        self.sampler = EpochOrder(len(windows), shuffle=shuffle, seed=seed)
+        self.batch_sampler = None
+
+    def __len__(self) -> int:
+        return ceil(len(self.windows) / self.batch_size)
+
+    def __iter__(self) -> Iterator[ForecastBatch]:
+        order = self.sampler()
+        for first in range(0, len(order), self.batch_size):
+            yield self.windows[order[first : first + self.batch_size]]

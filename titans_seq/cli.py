@@ -1,0 +1,137 @@
+"""The command line: `titans-seq VERB ...`."""
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from titans_seq.errors import InputError
+
+_VERBS = {
+    "fit": "train from config files, then test the best checkpoint",
+    "validate": "measure a checkpoint on the validation split",
+    "test": "measure a checkpoint on the test split",
+    "predict": "forecast the test split with a checkpoint, to Parquet",
+    "show-config": "print the resolved configuration",
+}
+
+_EXAMPLES = """\
+verbs:
+{verbs}
+
+examples:
+  titans-seq fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3
+  titans-seq test runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _VERB_FUNCTIONS[options.verb](options)
+    except InputError as error:
+        if options.debug:
+            raise
+        print(f"titans-seq: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("titans-seq: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    epilog = _EXAMPLES.format(verbs="\n".join(f"  {verb:<12} {text}" for verb, text in _VERBS.items()))
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="titans-seq", description="Titans for time series and DNA.", epilog=epilog, formatter_class=layout
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, text in _VERBS.items():
+        description = f"{text[0].upper()}{text[1:]}."
+        sub = verbs.add_parser(verb, help=text, description=description, epilog=epilog, formatter_class=layout)
+        if verb in ("fit", "show-config"):
+            sub.add_argument(
+                "words", nargs="*", metavar="FILE|KEY=VALUE", help="config files, then keys that override them"
+            )
+        else:
+            sub.add_argument("checkpoint", help="a checkpoint that fit wrote")
+            sub.add_argument(
+                "words", nargs="*", metavar="KEY=VALUE", help="keys that override the checkpoint's configuration"
+            )
+        if verb == "predict":
+            sub.add_argument(
+                "--out", type=Path, default=Path("predictions.parquet"), help="file to write (%(default)s)"
+            )
+        sub.add_argument("--debug", action="store_true", help="show the traceback of a bad input")
+    return parser
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from titans_seq.config import load_config
+
+    config = load_config(*_split_words(options.words))  # before the heavy imports: a typing error answers at once
+    _quiet()
+    from titans_seq.experiment import fit
+
+    fit(config)
+
+
+def _show_config(options: argparse.Namespace) -> None:
+    from titans_seq.config import load_config, to_yaml
+
+    print(to_yaml(load_config(*_split_words(options.words))), end="")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    _measure(options, "validation")
+
+
+def _test(options: argparse.Namespace) -> None:
+    _measure(options, "test")
+
+
+def _measure(options: argparse.Namespace, split: Literal["validation", "test"]) -> None:
+    _quiet()
+    from titans_seq.experiment import measure
+
+    for name, value in measure(options.checkpoint, split, options.words).items():
+        print(f"{name:<12}{value:.4f}")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import predict
+
+    table = predict(options.checkpoint, options.out, options.words)
+    print(f"{len(table):,} rows written to {options.out}")
+
+
+def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Config files and key=value words, each in their order."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+
+
+def _quiet() -> None:
+    """Keep the console for what the user asked: Lightning's hints about hardware, workers and products are not."""
+    import logging
+
+    # Idle OpenMP threads that spin slow down everybody on a shared machine; read when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    import lightning.pytorch  # noqa: F401 - sets its own log level when first imported
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+
+
+_VERB_FUNCTIONS = {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict, "show-config": _show_config}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

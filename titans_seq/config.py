@@ -1,0 +1,186 @@
+"""From YAML files and key=value words to one checked `Config`; a fault is one line that says where it was written."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from titans_seq.errors import InputError
+from titans_seq.schema import Config
+
+EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
+
+_Layer = tuple[str, dict[str, Any]]  # where it was written, and what
+
+
+def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ()) -> Config:
+    """Defaults, then files from left to right, then `key=value` words, each overriding what came before.
+
+    Raises InputError for a key that does not exist, a value of the wrong type or out of bounds, or a file that cannot
+    be read.
+    """
+    layers: list[_Layer] = []
+    for file in files:
+        layers += _read_layers(Path(file), seen=())
+    layers += [("command line", _parse_override(word)) for word in overrides]
+    return _merge(layers)
+
+
+def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
+    """The config that `to_container` made plain, checked again, with `key=value` words on top."""
+    layers = [(source, dict(container))]
+    return _merge(layers + [("command line", _parse_override(word)) for word in overrides])
+
+
+def to_container(config: Config) -> dict[str, Any]:
+    """Plain dicts, lists and scalars: what goes into checkpoints and to trackers."""
+    return asdict(config)
+
+
+def to_yaml(config: Config) -> str:
+    """The resolved config as YAML, sections in the schema's order."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+    """The file's own layer, after those of the files it extends."""
+    if path.resolve() in seen:
+        raise InputError(f"{path}: {EXTENDS} leads back to the file itself")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: not a readable YAML file: {_one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
+    bases = content.pop(EXTENDS, [])
+    layers: list[_Layer] = []
+    for base in [bases] if isinstance(bases, str) else bases or []:
+        layers += _read_layers(path.parent / str(base), (*seen, path.resolve()))
+    return [*layers, (str(path), {str(key): value for key, value in content.items()})]
+
+
+def _parse_override(word: str) -> dict[str, Any]:
+    key, equals, _ = word.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError(f"command line: {word!r} is not key=value, such as model.num_layers=3")
+    try:
+        layer = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"command line: {word}: {_one_line(error)}") from None
+    assert isinstance(layer, dict)
+    return {str(key): value for key, value in layer.items()}
+
+
+def _merge(layers: list[_Layer]) -> Config:
+    merged = OmegaConf.structured(Config)
+    sources: dict[str, str] = {}  # where each key was last written
+    for source, layer in layers:
+        for key in _leaf_keys(layer, Config(), source):
+            sources[key] = source
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise InputError(_describe(error, source)) from None
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InputError(_describe(error, sources.get(str(error.full_key), "config"))) from None
+    assert isinstance(config, Config)
+    _check_bounds(config, sources)
+    _check_together(config, sources)
+    return config
+
+
+def _leaf_keys(layer: dict[str, Any], schema: Any, source: str, prefix: str = "") -> list[str]:
+    """Full names of the keys a layer sets; raises for the first that the schema does not have.
+
+    YAML reads the word off as false: where a key takes words, it is turned back.
+    """
+    accepted = {f.name: f for f in fields(schema)}
+    leaves = []
+    for name, value in layer.items():
+        key = f"{prefix}{name}"
+        if name not in accepted:
+            hint = _did_you_mean(key)
+            raise InputError(f"{source}: {key}: no such key; {hint}accepted{_inside(prefix)}: {', '.join(accepted)}")
+        section = getattr(schema, name)
+        if is_dataclass(section):
+            if not isinstance(value, dict):
+                names = ", ".join(f.name for f in fields(section))
+                raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
+            leaves += _leaf_keys(value, section, source, f"{key}.")
+        else:
+            if isinstance(value, bool) and "Literal" in str(accepted[name].type):
+                layer[name] = "on" if value else "off"
+            leaves.append(key)
+    return leaves
+
+
+def _did_you_mean(key: str) -> str:
+    """The key of the whole schema that was probably meant: the same last word elsewhere, else the closest spelling."""
+    known = _all_keys(Config())
+    same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = same or difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def _all_keys(section: Any, prefix: str = "") -> list[str]:
+    keys = []
+    for f in fields(section):
+        key, value = f"{prefix}{f.name}", getattr(section, f.name)
+        keys.append(key)
+        if is_dataclass(value):
+            keys += _all_keys(value, f"{key}.")
+    return keys
+
+
+def _inside(prefix: str) -> str:
+    return f" in {prefix[:-1]}" if prefix else ""
+
+
+def _describe(error: OmegaConfBaseException, source: str) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    return f"{source}: {key}{_one_line(error)}"
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"{error.problem}, line {error.problem_mark.line + 1}"
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _check_bounds(section: Any, sources: dict[str, str], prefix: str = "") -> None:
+    for f in fields(section):
+        key, value = f"{prefix}{f.name}", getattr(section, f.name)
+        if is_dataclass(value):
+            _check_bounds(value, sources, f"{key}.")
+            continue
+        low, high = f.metadata.get("low"), f.metadata.get("high")
+        # Written so that NaN fails too.
+        if (low is not None and not value >= low) or (high is not None and not value <= high):
+            wanted = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be {wanted}")
+
+
+def _check_together(config: Config, sources: dict[str, str]) -> None:
+    """Rules that tie two keys."""
+    model, data = config.model, config.data
+
+    def reject(key: str, rule: str) -> None:
+        raise InputError(f"{sources.get(key, 'config')}: {key}: {rule}")
+
+    if model.dim % model.memory.num_heads:
+        reject("model.memory.num_heads", f"{model.memory.num_heads} does not divide model.dim={model.dim}")
+    if model.patch_length > data.context_length:
+        reject("model.patch_length", f"{model.patch_length} exceeds data.context_length={data.context_length}")
+    if model.stride > model.patch_length:
+        reject(
+            "model.stride", f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
+        )

@@ -1,0 +1,6 @@
+"""From a configuration to a run: the only floor that knows tasks and datamodules. Used by the CLI and by notebooks."""
+
+from titans_seq.experiment.evaluate import load_run, measure, predict
+from titans_seq.experiment.fit import fit
+
+__all__ = ["fit", "load_run", "measure", "predict"]

@@ -1,0 +1,38 @@
+"""The baselines of a forecasting run, measured on the same windows by the same metrics as the model."""
+
+import torch
+from torch import nn
+
+from datamodules.forecasting import ForecastingDataModule
+from datamodules.windows import WindowLoader
+from titans_seq.models.baselines import LastValue, LinearForecaster, SeasonalNaive, solve_linear
+from titans_seq.tasks.forecasting import forecast_metrics
+
+_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_BATCH = 512
+
+
+def best_linear(data: ForecastingDataModule) -> LinearForecaster:
+    """The least-squares map of the training windows, its ridge penalty chosen by validation MSE."""
+    train, validation = (WindowLoader(data.windows(split), _BATCH) for split in ("train", "validation"))
+    candidates = solve_linear(train, _PENALTIES)
+    return min(candidates, key=lambda model: _measure(model, validation, "val")["val/mse"])
+
+
+def measure_baselines(data: ForecastingDataModule, linear: LinearForecaster) -> dict[str, dict[str, float]]:
+    """Test MSE and MAE by baseline; `linear` is that of `best_linear`."""
+    naive = {
+        "last value": LastValue(data.horizon),
+        f"seasonal naive ({data.source.season} steps)": SeasonalNaive(data.horizon, data.source.season),
+    }
+    test = WindowLoader(data.windows("test"), _BATCH)
+    models: dict[str, nn.Module] = {**naive, "linear (least squares)": linear}
+    return {name: _measure(model, test, "test") for name, model in models.items()}
+
+
+@torch.inference_mode()
+def _measure(model: nn.Module, loader: WindowLoader, prefix: str) -> dict[str, float]:
+    metrics = forecast_metrics(prefix)
+    for batch in loader:
+        metrics.update(model(batch.context).contiguous(), batch.target.contiguous())
+    return {name: float(value) for name, value in metrics.compute().items()}

@@ -1,0 +1,89 @@
+"""From a configuration to the objects that carry it out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+
+from datamodules.ett import ETT
+from datamodules.forecasting import ForecastingDataModule
+from datamodules.series import SeriesSource
+from datamodules.synthetic import Synthetic
+from titans_seq.errors import InputError
+from titans_seq.schema import Config, DataOptions
+
+
+def build_source(options: DataOptions) -> SeriesSource:
+    """Where the series comes from."""
+    return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
+
+
+def build_data(config: Config) -> ForecastingDataModule:
+    """The data module, read and checked: what is wrong with the data is said before anything is written."""
+    data = ForecastingDataModule(
+        build_source(config.data),
+        context_length=config.data.context_length,
+        horizon=config.data.horizon,
+        batch_size=config.data.batch_size,
+        seed=config.seed,
+    )
+    data.prepare_data()
+    data.setup()
+    for split in ("train", "validation", "test"):
+        data.windows(split)
+    return data
+
+
+def build_trainer(
+    config: Config, folder: Path | None = None, loggers: Sequence[Logger] = (), callbacks: Sequence[Callback] = ()
+) -> Trainer:
+    """Lightning's trainer for a configuration; without a folder it writes nothing."""
+    options = config.trainer
+    limit = options.limit_batches or None
+    return Trainer(
+        default_root_dir=folder,
+        logger=list(loggers),
+        callbacks=list(callbacks),
+        max_epochs=options.max_epochs,
+        max_steps=options.max_steps,
+        accelerator=options.accelerator,
+        devices=options.devices,
+        precision=options.precision,
+        gradient_clip_val=options.gradient_clip or None,
+        log_every_n_steps=config.logging.every_n_steps,
+        limit_train_batches=limit,
+        limit_val_batches=limit,
+        limit_test_batches=limit,
+        limit_predict_batches=limit,
+        num_sanity_val_steps=0,
+        enable_checkpointing=folder is not None,
+        enable_progress_bar=options.progress_bar,
+        enable_model_summary=False,
+    )
+
+
+def check_machine(config: Config) -> None:
+    """Raise InputError when the configuration asks for what this machine or this version does not have."""
+    options, memory = config.trainer, config.model.memory
+    cuda = torch.cuda.is_available()
+    accelerators = ["cpu", *(["gpu", "cuda"] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if options.accelerator not in ("auto", *accelerators):
+        raise InputError(
+            f"trainer.accelerator={options.accelerator}: not on this machine; here: auto, {', '.join(accelerators)}"
+        )
+    on_cuda = cuda and options.accelerator != "cpu"
+    if on_cuda and options.devices > torch.cuda.device_count():
+        raise InputError(f"trainer.devices={options.devices}: this machine has {torch.cuda.device_count()} GPUs")
+    if options.precision == "16-mixed" and not on_cuda:
+        raise InputError("trainer.precision=16-mixed: needs a GPU; here: 32-true, bf16-mixed")
+    if options.precision == "bf16-mixed" and on_cuda and not torch.cuda.is_bf16_supported():
+        raise InputError("trainer.precision=bf16-mixed: this GPU has no bfloat16; here: 32-true, 16-mixed")
+    if memory.backend == "triton":
+        where = "not available in this version" if on_cuda else "needs a CUDA device"
+        raise InputError(f"model.memory.backend=triton: {where}; here: auto, chunked, reference")
+    if memory.gradient == "online":
+        raise InputError(
+            "model.memory.gradient=online: not available in this version; memory.chunk_size=1 is the same rule"
+        )

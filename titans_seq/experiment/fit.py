@@ -1,0 +1,129 @@
+"""Train, keep the best checkpoint by validation, test it, and leave a folder that says how it went."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+
+from titans_seq.config import to_container
+from titans_seq.errors import InputError
+from titans_seq.experiment.baselines import best_linear, measure_baselines
+from titans_seq.experiment.build import build_data, build_trainer, check_machine
+from titans_seq.experiment.environment import describe_environment
+from titans_seq.experiment.report import draw_forecasts, format_table
+from titans_seq.experiment.run_folder import RunFolder
+from titans_seq.experiment.trackers import build_loggers, finish_loggers, log_image
+from titans_seq.schema import Config
+from titans_seq.tasks import ForecastingTask
+
+
+@dataclass
+class Run:
+    """A finished run."""
+
+    folder: Path
+    results: dict[str, Any]  # as in results.json
+    task: ForecastingTask  # with the best checkpoint's weights
+
+
+def fit(config: Config) -> Run:
+    """Carry out one experiment. Raises InputError, before anything is written, for what the user can mend."""
+    check_machine(config)
+    if config.trainer.num_threads:
+        torch.set_num_threads(config.trainer.num_threads)
+    data = build_data(config)
+    seed_everything(config.seed, workers=True, verbose=False)
+    task = ForecastingTask(to_container(config), num_channels=len(data.series.channels))
+    linear = best_linear(data)
+    if config.model.linear_path == "solved":
+        task.model.start_from(linear)
+
+    folder = RunFolder.create(config)
+    folder.write_json("env.json", describe_environment())
+    parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
+    _announce(config, data.source.simulated, parameters, folder)
+
+    loggers = build_loggers(config, folder)
+    checkpoint = ModelCheckpoint(
+        folder.checkpoints, filename="best", monitor=task.monitor, save_last=True, enable_version_counter=False
+    )
+    trainer = build_trainer(config, folder.path, loggers, [checkpoint, *_callbacks(config, task)])
+    started = time.monotonic()
+    trainer.fit(task, datamodule=data)
+    seconds = time.monotonic() - started
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not checkpoint.best_model_path:
+        raise InputError(f"no checkpoint was kept: {task.monitor} was never a finite number; lower task.learning_rate")
+
+    best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+    task.load_state_dict(best["state_dict"])
+    metrics = trainer.test(task, datamodule=data, verbose=False)[0]
+    baselines = measure_baselines(data, linear)
+    picture = folder.plots / "forecast.png"
+    draw_forecasts(task, data, picture)
+    log_image(loggers, "forecast", picture)
+    finish_loggers(loggers)
+
+    results = {
+        "experiment": config.experiment,
+        "seed": config.seed,
+        "data": data.series.name,
+        "simulated": data.source.simulated,
+        "context_length": config.data.context_length,
+        "horizon": config.data.horizon,
+        "test_windows": len(data.windows("test")),
+        **metrics,
+        f"best_{task.monitor}": float(checkpoint.best_model_score or float("nan")),
+        "epochs": trainer.current_epoch,
+        "best_epoch": int(best["epoch"]),
+        "parameters": parameters,
+        "seconds": round(seconds, 1),
+        "checkpoint": str(Path(checkpoint.best_model_path).relative_to(folder.path.resolve())),
+        "baselines": baselines,
+        "environment": describe_environment(),
+    }
+    folder.write_json("results.json", results)
+    _conclude(config, results, folder, picture)
+    return Run(folder.path, results, task)
+
+
+def _callbacks(config: Config, task: ForecastingTask) -> list[Callback]:
+    callbacks: list[Callback] = [
+        EarlyStopping(task.monitor, patience=config.trainer.patience),
+        LearningRateMonitor("step"),
+    ]
+    if config.trainer.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
+    if config.trainer.progress_bar:
+        callbacks.append(TQDMProgressBar(refresh_rate=10))
+    return callbacks
+
+
+def _announce(config: Config, simulated: bool, parameters: int, folder: RunFolder) -> None:
+    what = f"{config.data.name} (simulated data, made by this program)" if simulated else config.data.name
+    print(
+        f"{config.model.variant.upper()} with {parameters:,} parameters on {what}: "
+        f"{config.data.context_length} steps to {config.data.horizon}, seed {config.seed}. Run folder: {folder.path}"
+    )
+
+
+def _conclude(config: Config, results: dict[str, Any], folder: RunFolder, picture: Path) -> None:
+    on = "simulated data" if results["simulated"] else results["data"]
+    rows = {config.model.variant.upper(): results, **results["baselines"]}
+    print(f"\nTest error on {on}, z-scored, all {results['test_windows']} windows, horizon {config.data.horizon}")
+    print(format_table(rows, {"test/mse": "MSE", "test/mae": "MAE"}))
+    best, epochs = results["best_epoch"] + 1, results["epochs"]
+    print(f"\nBest epoch {best} of {epochs} by {ForecastingTask.monitor}, {results['seconds']:.0f} s")
+    print(f"Picture:    {picture}")
+    print(f"Run folder: {folder.path}")

@@ -1,0 +1,59 @@
+"""The folder of a run and the files in it."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from titans_seq.config import to_yaml
+from titans_seq.errors import InputError
+from titans_seq.schema import Config
+
+
+class RunFolder:
+    """`config.yaml`, `env.json`, `metrics.csv`, `results.json`, `checkpoints/` and `plots/` of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.plots = path / "plots"
+
+    @classmethod
+    def create(cls, config: Config) -> "RunFolder":
+        """Make the folder, `run.dir` or runs/<experiment>/<time>, and write the resolved configuration into it."""
+        if config.run.dir:
+            path = Path(config.run.dir)
+            if (path / "config.yaml").exists():
+                raise InputError(f"run.dir={path}: holds a run already; name another folder or remove this one")
+        else:
+            path = _unused(Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+        folder = cls(path)
+        try:
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            folder.plots.mkdir(exist_ok=True)
+        except OSError as error:
+            raise InputError(f"run.dir={path}: cannot be written: {error.strerror}") from None
+        write_atomically(path / "config.yaml", to_yaml(config))
+        return folder
+
+    def write_json(self, name: str, content: dict[str, Any]) -> Path:
+        """Write `content` to the file `name` of the folder."""
+        path = self.path / name
+        write_atomically(path, json.dumps(content, indent=2) + "\n")
+        return path
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write to a temporary name, then rename: nobody ever finds half a file."""
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or with -2, -3, ... appended where runs start within one second."""
+    candidate, count = path, 1
+    while candidate.exists():
+        count += 1
+        candidate = path.with_name(f"{path.name}-{count}")
+    return candidate

@@ -1,0 +1,45 @@
+"""Normalisation that is undone at the output."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Centre = Literal["mean", "last"]
+
+
+class InstanceStatistics(NamedTuple):
+    """What was taken out of each window and channel, both (B, 1, C)."""
+
+    centre: Tensor
+    std: Tensor
+
+
+class ReversibleInstanceNorm(nn.Module):
+    """Reversible instance normalisation (RevIN, Kim et al., ICLR 2022), a learned scale and shift per channel.
+
+    The scale is kept positive by learning its logarithm, so that undoing it can never divide by zero.
+
+    Args:
+        num_channels: C.
+        centre: what becomes zero: the window's mean (RevIN), or its last value (NLinear), which follows drift.
+        eps: added to the variance, so that a constant window stays finite.
+    """
+
+    def __init__(self, num_channels: int, centre: Centre = "mean", eps: float = 1e-5) -> None:
+        super().__init__()
+        self.centre = centre
+        self.eps = eps
+        self.log_scale = nn.Parameter(torch.zeros(num_channels))
+        self.shift = nn.Parameter(torch.zeros(num_channels))
+
+    def normalise(self, x: Tensor) -> tuple[Tensor, InstanceStatistics]:
+        """x (B, L, C) to centre 0 and deviation 1 over L, then scaled and shifted."""
+        variance, mean = torch.var_mean(x.detach(), dim=1, keepdim=True, correction=0)
+        centre = mean if self.centre == "mean" else x[:, -1:].detach()
+        statistics = InstanceStatistics(centre, (variance + self.eps).sqrt())
+        return (x - centre) / statistics.std * self.log_scale.exp() + self.shift, statistics
+
+    def restore(self, y: Tensor, statistics: InstanceStatistics) -> Tensor:
+        """The inverse, for y (B, H, C) with the statistics of its window."""
+        return (y - self.shift) * torch.exp(-self.log_scale) * statistics.std + statistics.centre

@@ -1,0 +1,6 @@
+"""The neural memory of Titans as a function of tensors."""
+
+from titans_seq.ops.memory.op import titans_memory
+from titans_seq.ops.memory.state import MemoryState
+
+__all__ = ["MemoryState", "titans_memory"]

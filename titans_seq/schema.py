@@ -1,0 +1,120 @@
+"""Every key of a configuration, its default and its bounds. Plain dataclasses: notebooks use them directly.
+
+A number's bounds stand in its field's metadata; `titans_seq.config` checks them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def at_least(default: Any, low: float) -> Any:
+    """A dataclass field whose value must be `low` or more."""
+    return field(default=default, metadata={"low": low})
+
+
+def between(default: float, low: float, high: float) -> Any:
+    """A dataclass field whose value must lie in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+@dataclass
+class MemoryOptions:
+    """How a `titans_seq.nn.NeuralMemory` computes."""
+
+    num_heads: int = at_least(4, 1)
+    depth: int = at_least(1, 1)  # layers of the memory's MLP; 1 is a matrix
+    expansion: int = at_least(4, 1)  # hidden width of a deeper memory, in head dimensions
+    chunk_size: int = at_least(16, 1)  # tokens whose gradients are taken at the same weights
+    gradient: Literal["chunk", "online"] = "chunk"
+    activation: Literal["silu", "gelu", "relu"] = "silu"  # inside a deeper memory
+    forget_to: Literal["zero", "initial"] = "zero"
+    conv_width: int = at_least(4, 1)  # tokens that the convolution after q, k and v sees; 1 is none
+    backend: Literal["auto", "reference", "chunked", "triton"] = "auto"
+
+
+@dataclass
+class DataOptions:
+    """Which series, and what a window of it is."""
+
+    name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2"] = "synthetic"
+    root: str | None = None  # data folder; null: $TITANS_SEQ_DATA, else a cache that downloads fill
+    context_length: int = at_least(336, 1)  # steps the model sees
+    horizon: int = at_least(96, 1)  # steps it forecasts
+    batch_size: int = at_least(32, 1)  # windows
+
+
+@dataclass
+class ModelOptions:
+    """The forecaster: patches, backbone, head."""
+
+    variant: Literal["lmm"] = "lmm"
+    dim: int = at_least(32, 1)  # features of a token
+    num_layers: int = at_least(2, 1)
+    ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, in dims
+    dropout: float = between(0.2, 0, 1)
+    memory: MemoryOptions = field(default_factory=MemoryOptions)
+    patch_length: int = at_least(16, 1)  # steps in a token
+    stride: int = at_least(16, 1)  # steps between tokens
+    channel_mixing: bool = False  # all channels of a patch in one token, instead of one series per channel
+    head_dropout: float = between(0.2, 0, 1)
+    centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
+    # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution.
+    linear_path: Literal["none", "learned", "solved"] = "learned"
+
+
+@dataclass
+class TaskOptions:
+    """What is minimised, and how."""
+
+    loss: Literal["mse", "mae", "huber"] = "mse"  # on z-scores; huber has its corner at 1
+    learning_rate: float = at_least(1e-3, 0)  # AdamW, peak
+    weight_decay: float = at_least(0.05, 0)
+    warmup_steps: int = at_least(200, 0)
+    schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to the end of max_epochs
+
+
+@dataclass
+class TrainerOptions:
+    """How long, on what, and when to stop."""
+
+    max_epochs: int = at_least(10, 1)
+    max_steps: int = at_least(-1, -1)  # -1: no limit
+    patience: int = at_least(3, 1)  # epochs without a better validation MSE before training stops
+    gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0 is none
+    ema_decay: float = between(0.0, 0, 1)  # average of the weights that is validated and kept; 0 is none
+    accelerator: str = "auto"
+    devices: int = at_least(1, 1)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    num_threads: int = at_least(0, 0)  # CPU threads; 0 leaves the choice to torch
+    limit_batches: int = at_least(0, 0)  # batches of every split's epoch, to try things out; 0 is all
+    progress_bar: bool = True
+
+
+@dataclass
+class LoggingOptions:
+    """Where numbers go besides metrics.csv."""
+
+    wandb: Literal["online", "offline", "off"] | None = None  # null: $WANDB_MODE, else online with a key, else offline
+    project: str = "titans_seq"
+    every_n_steps: int = at_least(50, 1)
+
+
+@dataclass
+class RunOptions:
+    """Where the run's folder is."""
+
+    dir: str | None = None  # null: runs/<experiment>/<time>
+
+
+@dataclass
+class Config:
+    """One experiment."""
+
+    experiment: str = "forecasting"
+    seed: int = at_least(0, 0)
+    data: DataOptions = field(default_factory=DataOptions)
+    model: ModelOptions = field(default_factory=ModelOptions)
+    task: TaskOptions = field(default_factory=TaskOptions)
+    trainer: TrainerOptions = field(default_factory=TrainerOptions)
+    logging: LoggingOptions = field(default_factory=LoggingOptions)
+    run: RunOptions = field(default_factory=RunOptions)

@@ -1,0 +1,98 @@
+"""Training and measuring a forecaster on z-scored windows."""
+
+from collections.abc import Callable
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+
+from titans_seq.backbone import BACKBONES
+from titans_seq.batch import ForecastBatch
+from titans_seq.config import from_container
+from titans_seq.models.forecaster import Forecaster
+from titans_seq.schema import Config
+from titans_seq.tasks.optimizer import adamw
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
+
+
+def forecast_metrics(prefix: str) -> MetricCollection:
+    """MSE and MAE over windows x horizon x channels, as `<prefix>/mse` and `<prefix>/mae`."""
+    return MetricCollection({"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}, prefix=f"{prefix}/")
+
+
+def build_forecaster(config: Config, num_channels: int) -> Forecaster:
+    """The model that a configuration describes, freshly initialised."""
+    model, data = config.model, config.data
+    backbone = BACKBONES[model.variant](
+        model.dim, model.num_layers, model.memory, ffn_expansion=model.ffn_expansion, dropout=model.dropout
+    )
+    return Forecaster(
+        backbone,
+        dim=model.dim,
+        num_channels=num_channels,
+        context_length=data.context_length,
+        horizon=data.horizon,
+        patch_length=model.patch_length,
+        stride=model.stride,
+        channel_mixing=model.channel_mixing,
+        head_dropout=model.head_dropout,
+        linear_path=model.linear_path != "none",
+        centre=model.centre,
+    )
+
+
+class ForecastingTask(LightningModule):
+    """A `Forecaster` with its loss, metrics (MSE and MAE on z-scores) and optimiser.
+
+    Args:
+        config: the whole experiment as plain containers (`titans_seq.config.to_container`); it is kept in checkpoints,
+            so that `load_from_checkpoint(path, weights_only=True)` needs nothing else.
+        num_channels: C, the series' variables.
+    """
+
+    monitor = "val/mse"  # the quantity that selects a checkpoint
+
+    def __init__(self, config: dict[str, Any], num_channels: int) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        self.config = from_container(config, source="checkpoint")
+        self.model = build_forecaster(self.config, num_channels)
+        self.loss = _LOSSES[self.config.task.loss]
+        self.val_metrics = forecast_metrics("val")
+        self.test_metrics = forecast_metrics("test")
+
+    def forward(self, context: Tensor) -> Tensor:
+        """context (B, L, C) to the forecast (B, H, C), both z-scored."""
+        forecast: Tensor = self.model(context)
+        return forecast
+
+    def training_step(self, batch: ForecastBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        loss = self.loss(self(batch.context), batch.target)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.start))
+        return loss
+
+    def validation_step(self, batch: ForecastBatch, batch_idx: int) -> None:
+        """Adds a batch to the validation metrics."""
+        self._measure(self.val_metrics, batch)
+
+    def test_step(self, batch: ForecastBatch, batch_idx: int) -> None:
+        """Adds a batch to the test metrics."""
+        self._measure(self.test_metrics, batch)
+
+    def predict_step(self, batch: ForecastBatch, batch_idx: int) -> Tensor:
+        """The forecast of a batch, z-scored."""
+        forecast: Tensor = self(batch.context)
+        return forecast
+
+    def _measure(self, metrics: MetricCollection, batch: ForecastBatch) -> None:
+        metrics.update(self(batch.context).contiguous(), batch.target.contiguous())
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.start))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW over all parameters."""
+        return adamw(self.model, self.config.task, int(self.trainer.estimated_stepping_batches))
