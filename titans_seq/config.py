@@ -2,7 +2,9 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ())
 
 def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
     """The config that `to_container` made plain, checked again, with `key=value` words on top."""
-    layers = [(source, dict(container))]
+    layers = [(source, deepcopy(dict(container)))]
     return _merge(layers + [("command line", _parse_override(word)) for word in overrides])
 
 
@@ -59,10 +61,13 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
         raise InputError(f"{path}: not a readable YAML file: {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
-    bases = content.pop(EXTENDS, [])
+    bases = content.pop(EXTENDS, None) or []
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: {EXTENDS}: takes the name of a file, or a list of names")
     layers: list[_Layer] = []
-    for base in [bases] if isinstance(bases, str) else bases or []:
-        layers += _read_layers(path.parent / str(base), (*seen, path.resolve()))
+    for base in bases:
+        layers += _read_layers(path.parent / base, (*seen, path.resolve()))
     return [*layers, (str(path), {str(key): value for key, value in content.items()})]
 
 
@@ -117,6 +122,8 @@ def _leaf_keys(layer: dict[str, Any], schema: Any, source: str, prefix: str = ""
                 raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
             leaves += _leaf_keys(value, section, source, f"{key}.")
         else:
+            if value == "???":  # OmegaConf would take it for a value still to come, and keep what was there
+                raise InputError(f"{source}: {key}: has no value yet (???)")
             if isinstance(value, bool) and "Literal" in str(accepted[name].type):
                 layer[name] = "on" if value else "off"
             leaves.append(key)
@@ -167,20 +174,24 @@ def _check_bounds(section: Any, sources: dict[str, str], prefix: str = "") -> No
         if (low is not None and not value >= low) or (high is not None and not value <= high):
             wanted = f"at least {low}" if high is None else f"between {low} and {high}"
             raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be {wanted}")
+        if isinstance(value, float) and isinf(value):
+            raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be finite")
 
 
 def _check_together(config: Config, sources: dict[str, str]) -> None:
     """Rules that tie two keys."""
     model, data = config.model, config.data
 
-    def reject(key: str, rule: str) -> None:
-        raise InputError(f"{sources.get(key, 'config')}: {key}: {rule}")
+    def reject(key: str, other: str, rule: str) -> None:
+        source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
+        raise InputError(f"{source}: {key}: {rule}")
 
     if model.dim % model.memory.num_heads:
-        reject("model.memory.num_heads", f"{model.memory.num_heads} does not divide model.dim={model.dim}")
+        rule = f"{model.memory.num_heads} does not divide model.dim={model.dim}"
+        reject("model.memory.num_heads", "model.dim", rule)
     if model.patch_length > data.context_length:
-        reject("model.patch_length", f"{model.patch_length} exceeds data.context_length={data.context_length}")
+        rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
+        reject("model.patch_length", "data.context_length", rule)
     if model.stride > model.patch_length:
-        reject(
-            "model.stride", f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
-        )
+        rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
+        reject("model.stride", "model.patch_length", rule)

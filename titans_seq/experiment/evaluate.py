@@ -118,7 +118,8 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cut short, damaged or not a checkpoint: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0] or type(error).__name__  # an EOFError says nothing
+        raise InputError(f"{path}: cut short, damaged or not a checkpoint: {reason}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a checkpoint of titans_seq: it holds a {type(content).__name__}")
     return content

@@ -16,10 +16,10 @@ from lightning.pytorch.callbacks import (
 )
 
 from titans_seq.config import to_container
+from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError
 from titans_seq.experiment.baselines import best_linear, measure_baselines
 from titans_seq.experiment.build import build_data, build_trainer, check_machine
-from titans_seq.experiment.environment import describe_environment
 from titans_seq.experiment.report import draw_forecasts, format_table
 from titans_seq.experiment.run_folder import RunFolder
 from titans_seq.experiment.trackers import build_loggers, finish_loggers, log_image

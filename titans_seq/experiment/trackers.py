@@ -22,7 +22,7 @@ def build_loggers(config: Config, folder: RunFolder) -> list[Logger]:
         try:
             loggers.append(_start_wandb(config, folder, mode))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong over there, the training goes on
-            _say(f"W&B is off for this run: {str(error).splitlines()[0]}")
+            _say(f"W&B is off for this run: {_one_line(error)}")
     return loggers
 
 
@@ -48,7 +48,7 @@ def finish_loggers(loggers: list[Logger]) -> None:
             try:
                 logger.experiment.finish()
             except Exception as error:  # noqa: BLE001 - as above
-                _say(f"W&B could not finish the run: {str(error).splitlines()[0]}")
+                _say(f"W&B could not finish the run: {_one_line(error)}")
 
 
 def log_image(loggers: list[Logger], key: str, path: Any) -> None:
@@ -58,7 +58,7 @@ def log_image(loggers: list[Logger], key: str, path: Any) -> None:
             try:
                 logger.log_image(key, [str(path)])
             except Exception as error:  # noqa: BLE001 - as above
-                _say(f"W&B did not take {key}: {str(error).splitlines()[0]}")
+                _say(f"W&B did not take {key}: {_one_line(error)}")
 
 
 def _default_mode() -> str:
@@ -70,6 +70,10 @@ def _has_key() -> bool:
     import wandb
 
     return bool(wandb.api.api_key)
+
+
+def _one_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _say(message: str) -> None:

@@ -1,30 +1,29 @@
-"""The memory a chunk at a time, in its dual form: matmuls only, no per-token weights, exact.
+"""The memory a chunk at a time, in its dual form: exact, matmuls only, no per-token weights, and its own backward.
 
-Shape suffixes: N chunks, G = batch x heads, C tokens of a chunk, K and V key and value features.
-The derivation is in README.md beside this file.
+Autograd would keep every small tensor of every chunk and launch its backward one by one. Instead the sequence is cut
+into segments of several chunks; the state at each segment's start is kept, and the backward pass computes a segment
+again and differentiates it by hand. Inside a segment only the writes are sequential (`writes`); the reads of all its
+chunks run together (`reads`). The derivation is in README.md beside this file.
+
+Shape suffixes: N chunks, G = batch x heads, C tokens of a chunk, I and O a layer's features, T tokens.
 """
 
-from typing import NamedTuple
+from math import ceil, sqrt
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from titans_seq.ops.memory.decay import chunk_decay
-from titans_seq.ops.memory.mlp import ACTIVATIONS, write_factors
+from titans_seq.ops.memory.decay import decay_tables, decay_tables_backward
+from titans_seq.ops.memory.mlp import ACTIVATIONS
+from titans_seq.ops.memory.reads import ReadShares, read_segment, read_segment_backward
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tokens import Tokens
+from titans_seq.ops.memory.writes import State, UpdateShares, Writes, write_segment, write_segment_backward
 
-
-class _Chunk(NamedTuple):
-    q_GCK: Tensor
-    k_GCK: Tensor
-    v_GCV: Tensor
-    first_scores_GCC: Tensor  # the first layer's read weights: its inputs are q and k, known before the loop
-    writes_GCC: Tensor  # C[t, j] lr_j
-    start_weights_GC1: Tensor
-    start_surprise_GC1: Tensor
-    last_writes_GC1: Tensor  # D[last, j] lr_j
-    last_surprise_G11: Tensor
+# Up to this size the states of all chunks are kept, and nothing is computed twice.
+_KEEP_ALL_BYTES = 128 * 2**20
 
 
 def chunked_memory(
@@ -37,105 +36,183 @@ def chunked_memory(
     forget_to: str,
 ) -> tuple[Tensor, MemoryState]:
     """As `reference_memory`, to rounding; time and memory are linear in T."""
-    batch, _, heads, _ = tokens.q.shape
-    tokens = Tokens(*(_fold_heads(x) for x in tokens))
-    anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if forget_to == "initial" else None
-    weights, surprise, chunk_start = ([w.flatten(0, 1) for w in group] for group in state[:3])
+    batch, length, heads, _ = tokens.q.shape
+    folded = Tokens(*(x.transpose(1, 2).flatten(0, 1) for x in tokens))  # (G, T, ...)
+    anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if forget_to == "initial" else []
+    weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
+    sizes = [w.shape[-1] for w in weights]
+    both = [torch.cat(pair, dim=-1) for pair in zip(weights, surprise, strict=True)]
 
-    outputs = []
-    position = state.position
-    for chunk in _chunks(tokens, position, chunk_size):
-        if position == 0:
-            chunk_start = weights
-        y_GCV, weights, surprise = _advance(chunk, weights, surprise, chunk_start, anchor, activation)
-        outputs.append(y_GCV)
-        position = (position + chunk.q_GCK.shape[1]) % chunk_size
-    if position == 0:
-        chunk_start = weights
+    # The rest of an open chunk, the whole chunks, and what is left over.
+    head = min((chunk_size - state.position) % chunk_size, length)
+    body = (length - head) // chunk_size * chunk_size
+    position, outputs = state.position, []
+    for piece in zip(*(x.split([head, body, length - head - body], dim=1) for x in folded), strict=True):
+        size = piece[0].shape[1]
+        if size == 0:
+            continue
+        in_chunks = Tokens(*(torch.unflatten(x, 1, (max(1, size // chunk_size), -1)).transpose(0, 1) for x in piece))
+        if position == 0:  # gradients are taken at the chunk's own start
+            reference = [m[..., :size] for m, size in zip(both, sizes, strict=True)]
+        plan = _Plan(activation, len(both), own_reference=position == 0, anchored=bool(anchor))
+        separate = [] if plan.own_reference else reference
+        y_NGCO, *both = _Chunks.apply(plan, *in_chunks, *both, *separate, *anchor)  # type: ignore[no-untyped-call]
+        outputs.append(y_NGCO.transpose(0, 1).flatten(1, 2))
+        position = (position + size) % chunk_size
 
-    y_GTV = torch.cat(outputs, dim=1) if outputs else tokens.v
-    y_BTHV = torch.unflatten(y_GTV, 0, (batch, heads)).transpose(1, 2)
+    weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
+    y_GTV = torch.cat(outputs, dim=1) if outputs else folded.v
     weights, surprise, chunk_start = (
-        [torch.unflatten(w, 0, (batch, heads)) for w in group] for group in (weights, surprise, chunk_start)
+        [torch.unflatten(w, 0, (batch, heads)) for w in group]
+        for group in (weights, surprise, weights if position == 0 else reference)
     )
+    y_BTHV = torch.unflatten(y_GTV, 0, (batch, heads)).transpose(1, 2)
     return y_BTHV, MemoryState(weights, surprise, chunk_start, position)
 
 
-def _fold_heads(x: Tensor) -> Tensor:
-    """(B, T, H, ...) to (B H, T, ...)."""
-    return x.transpose(1, 2).flatten(0, 1)
+class _Plan(NamedTuple):
+    """The arguments of `_Chunks` that are no tensors, and how to tell its tensors apart."""
+
+    activation: str
+    layers: int
+    own_reference: bool  # the first chunk's gradient too is taken at its own start
+    anchored: bool  # forgetting leads to an anchor, not to zero
+
+    def group(self, tensors: tuple[Tensor, ...]) -> tuple[State, list[Tensor] | None, list[Tensor] | None]:
+        """State, reference and anchor out of `_Chunks`' last arguments."""
+        parts = [list(tensors[i : i + self.layers]) for i in range(0, len(tensors), self.layers)]
+        state = parts.pop(0)
+        reference = None if self.own_reference else parts.pop(0)
+        return state, reference, parts.pop(0) if self.anchored else None
 
 
-def _chunks(tokens: Tokens, position: int, chunk_size: int) -> list[_Chunk]:
-    """The rest of an open chunk, the whole chunks, and what is left over.
+class _Segment(NamedTuple):
+    """What the forward pass over a segment leaves for its backward pass."""
 
-    Whole chunks are prepared together and taken apart by one `unbind`: cutting them out one by one would make
-    autograd's backward quadratic in the length, since every cut's gradient is a full-length tensor of zeros.
+    tables: tuple[Tensor, Tensor]
+    update_shares: UpdateShares
+    read_shares: ReadShares
+    writes: Writes
+    reads: list[Tensor]
+
+
+class _Chunks(torch.autograd.Function):
+    """Chunks (N, G, C, ...) and a start state to outputs (N, G, C, O) and the end state."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, *arguments: Tensor) -> tuple[Tensor, ...]:
+        tokens, (state, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
+        chunks = len(tokens.q)
+        per_segment = _chunks_per_segment(chunks, state)
+        y = tokens.v.new_empty(tokens.v.shape)
+        starts, kept = [], None
+        for first in range(0, chunks, per_segment):
+            part = slice(first, first + per_segment)
+            starts.append(state)
+            at = reference if first == 0 else None
+            segment, state = _forward(Tokens(*(x[part] for x in tokens)), state, at, anchor, plan.activation)
+            y[part] = segment.reads[-1]
+            kept = segment if per_segment == chunks else None
+        ctx.plan, ctx.starts, ctx.kept, ctx.per_segment = plan, starts, kept, per_segment
+        ctx.save_for_backward(*arguments)
+        return y, *state
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_y: Tensor, *d_end: Tensor) -> tuple[Tensor | None, ...]:
+        plan, arguments = ctx.plan, ctx.saved_tensors
+        tokens, (_, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
+        d_tokens = Tokens(*(torch.empty_like(x) for x in tokens))
+        d_state, d_reference = list(d_end), None
+        d_anchor = [torch.zeros_like(w) for w in anchor] if anchor is not None else []
+        for index in reversed(range(len(ctx.starts))):
+            part = slice(index * ctx.per_segment, (index + 1) * ctx.per_segment)
+            tokens_part, at = Tokens(*(x[part] for x in tokens)), reference if index == 0 else None
+            segment = ctx.kept
+            if segment is None:
+                segment, _ = _forward(tokens_part, ctx.starts[index], at, anchor, plan.activation)
+            gradient = _backward(segment, tokens_part, d_y[part], d_state, at is not None, anchor, plan.activation)
+            for whole, piece in zip(d_tokens, gradient.tokens, strict=True):
+                whole[part] = piece
+            d_state, d_reference = gradient.state, gradient.reference
+            for total, piece in zip(d_anchor, gradient.anchor, strict=True):
+                total.add_(piece)
+        return None, *d_tokens, *d_state, *(d_reference or []), *d_anchor
+
+
+def _chunks_per_segment(chunks: int, state: State) -> int:
+    """All chunks while their states are small, else near their square root.
+
+    There the kept states and those inside a segment take about the same room, which grows with the length's root.
     """
-    length = tokens.q.shape[1]
-    head = min((chunk_size - position) % chunk_size, length)
-    body = (length - head) // chunk_size * chunk_size
-    chunks: list[_Chunk] = []
-    pieces = zip(*(x.split([head, body, length - head - body], dim=1) for x in tokens), strict=True)
-    for piece in pieces:
-        size = piece[0].shape[1]
-        if size:
-            count = max(1, size // chunk_size)
-            chunks += _prepare(Tokens(*(_in_chunks(x, count) for x in piece)))
-    return chunks
+    state_bytes = sum(m.numel() * m.element_size() for m in state)
+    return chunks if chunks * state_bytes <= _KEEP_ALL_BYTES else ceil(sqrt(chunks))
 
 
-def _in_chunks(x: Tensor, count: int) -> Tensor:
-    """(G, T, ...) to (N, G, C, ...)."""
-    return torch.unflatten(x, 1, (count, -1)).transpose(0, 1)
-
-
-def _prepare(tokens: Tokens) -> list[_Chunk]:
-    """Everything that does not depend on the memory's state, for all chunks in a few large operations."""
-    q_NGCK, k_NGCK, v_NGCV, lr_NGC, momentum_NGC, forget_NGC = tokens
-    decay = chunk_decay(momentum_NGC, forget_NGC)
-    writes_NGCC = decay.writes * lr_NGC.unsqueeze(-2)
-    prepared = (
-        q_NGCK,
-        k_NGCK,
-        v_NGCV,
-        (q_NGCK @ k_NGCK.transpose(-1, -2)) * writes_NGCC,
-        writes_NGCC,
-        decay.start_weights.unsqueeze(-1),
-        decay.start_surprise.unsqueeze(-1),
-        (decay.last_writes * lr_NGC).unsqueeze(-1),
-        decay.last_surprise[..., None, None],
+def _forward(
+    tokens: Tokens, state: State, reference: list[Tensor] | None, anchor: list[Tensor] | None, activation: str
+) -> tuple[_Segment, State]:
+    act = ACTIVATIONS[activation]
+    tables = decay_tables(tokens.momentum, tokens.forget)
+    in_weights, last = tables[0].movedim(0, -2), torch.stack([table[-1] for table in tables], dim=-1)  # (N, G, 2+C, 2)
+    update_shares = UpdateShares(
+        last[..., :1, :1], last[..., 1:2, :1], last[..., 1:2, 1:], last[..., 2:, :] * tokens.lr.unsqueeze(-1)
     )
-    return [_Chunk(*parts) for parts in zip(*(x.unbind(0) for x in prepared), strict=True)]
+    read_shares = ReadShares(in_weights[..., :2], in_weights[..., 2:] * tokens.lr.unsqueeze(-2))
+    writes, state = write_segment(tokens.k, tokens.v, update_shares, state, reference, anchor, act)
+    _, reads = read_segment(tokens.q, writes, read_shares, anchor, act)
+    return _Segment(tables, update_shares, read_shares, writes, reads), state
 
 
-def _advance(
-    chunk: _Chunk,
-    weights: list[Tensor],
-    surprise: list[Tensor],
-    chunk_start: list[Tensor],
+class _SegmentGradient(NamedTuple):
+    tokens: Tokens
+    state: State
+    reference: list[Tensor] | None
+    anchor: list[Tensor]
+
+
+def _backward(
+    segment: _Segment,
+    tokens: Tokens,
+    d_y: Tensor,
+    d_state: State,
+    separate_reference: bool,
     anchor: list[Tensor] | None,
     activation: str,
-) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """One chunk: the outputs of its tokens, then W and S after its last token."""
-    act = ACTIVATIONS[activation].value
-    inputs, errors = write_factors(chunk_start, chunk.k_GCK, chunk.v_GCV, activation)
-    a_GC1, b_GC1 = chunk.start_weights_GC1, chunk.start_surprise_GC1
-    last_a_G11, last_b_G11 = a_GC1[:, -1:], b_GC1[:, -1:]
-    last_C_GC1 = chunk.writes_GCC[:, -1].unsqueeze(-1)
+) -> _SegmentGradient:
+    act = ACTIVATIONS[activation]
+    of_reads = read_segment_backward(d_y, tokens.q, segment.reads, segment.writes, segment.read_shares, anchor, act)
+    of_writes = write_segment_backward(
+        segment.writes,
+        segment.update_shares,
+        d_state,
+        of_reads.inputs,
+        of_reads.errors,
+        of_reads.starts,
+        separate_reference,
+        anchor,
+        act,
+    )
+    d_lr, d_momentum, d_forget = _shares_backward(tokens, segment.tables, of_reads.shares, of_writes.shares)
+    d_anchor = [a + b for a, b in zip(of_reads.anchor or [], of_writes.anchor or [], strict=True)]
+    d_tokens = Tokens(of_reads.q_NGCI, of_writes.k_NGCI, of_writes.v_NGCO, d_lr, d_momentum, d_forget)
+    return _SegmentGradient(d_tokens, of_writes.state, of_writes.reference, d_anchor)
 
-    h = chunk.q_GCK
-    next_weights, next_surprise = [], []
-    for layer, (W, S, x, delta) in enumerate(zip(weights, surprise, inputs, errors, strict=True)):
-        scores_GCC = chunk.first_scores_GCC if layer == 0 else (h @ x.transpose(-1, -2)) * chunk.writes_GCC
-        read = a_GC1 * (h @ W) + b_GC1 * (h @ S) - scores_GCC @ delta
-        x_T = x.transpose(-1, -2)
-        W_end = last_a_G11 * W + last_b_G11 * S - x_T @ (last_C_GC1 * delta)
-        S_end = chunk.last_surprise_G11 * S - x_T @ (chunk.last_writes_GC1 * delta)
-        if anchor is not None:
-            read = read + (1 - a_GC1) * (h @ anchor[layer])
-            W_end = W_end + (1 - last_a_G11) * anchor[layer]
-        next_weights.append(W_end)
-        next_surprise.append(S_end)
-        h = act(read) if layer < len(weights) - 1 else read
-    return h, next_weights, next_surprise
+
+def _shares_backward(
+    tokens: Tokens, tables: tuple[Tensor, Tensor], d_read: ReadShares, d_update: UpdateShares
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of lr, momentum and forget, (N, G, C)."""
+    in_weights = tables[0].movedim(0, -2)
+    last_writes = torch.stack([table[-1][..., 2:] for table in tables], dim=-1)
+    d_lr = (d_read.writes_NGCC * in_weights[..., 2:]).sum(-2) + (d_update.writes_NGC2 * last_writes).sum(-1)
+    d_table = torch.cat([d_read.start_NGC2, d_read.writes_NGCC * tokens.lr.unsqueeze(-2)], dim=-1)
+    d_last = d_update.writes_NGC2 * tokens.lr.unsqueeze(-1)
+    d_starts = torch.cat([d_update.weights_N1, d_update.surprise_N1], dim=-1).squeeze(-2)  # (N, G, 2)
+    d_table[..., -1, :] += torch.cat([d_starts, d_last[..., 0]], dim=-1)
+    momentum = d_update.momentum_N1.squeeze(-1)
+    d_last_surprise = torch.cat([torch.zeros_like(momentum), momentum, d_last[..., 1]], dim=-1)
+    d_momentum, d_forget = decay_tables_backward(
+        tokens.momentum, tokens.forget, tables, d_table.movedim(-2, 0).contiguous(), d_last_surprise
+    )
+    return d_lr, d_momentum, d_forget

@@ -1,45 +1,54 @@
-"""How much of each write is left at each later token of a chunk.
+"""How much of a chunk's start and of each of its writes is left at each of its tokens.
 
-Inside a chunk the recurrences S_t = momentum_t S_{t-1} + u_t and W_t = (1 - forget_t) W_{t-1} + S_t are linear in the
-writes u, so W_t and S_t are weighted sums of the chunk's start and of the writes up to t. Those weights follow the same
-two recurrences. They are run as such, over all chunks at once, rather than by differences of cumulative logarithms:
-gates at exactly 0 and 1 are then exact, and nothing loses digits or overflows.
+Inside a chunk the recurrences S_t = momentum_t S_{t-1} + u_t and W_t = (1 - forget_t) W_{t-1} + S_t are linear, so W_t
+and S_t are weighted sums of the chunk's start and of the writes up to t. Those weights follow the same two recurrences.
+They are run as such, over all chunks at once, rather than by differences of cumulative logarithms: gates at exactly 0
+and 1 are then exact, and nothing loses digits or overflows.
+
+Tables have one row per token and 2 + C columns: the share of the start's W, of the start's S, and of each write.
 """
-
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class Decay(NamedTuple):
-    """With chunk start (W, S) and writes u: W_t = start_W W + start_S S + sum_j writes[t, j] u_j, and S at the end."""
-
-    start_weights: Tensor  # (..., c): a[t], the share of the start's weights in W_t; 1 - a is what was forgotten
-    start_surprise: Tensor  # (..., c): b[t], the share of the start's surprise in W_t
-    writes: Tensor  # (..., c, c): C[t, j], the share of write j in W_t; 0 for j > t
-    last_surprise: Tensor  # (...): e, the share of the start's surprise in the last token's surprise
-    last_writes: Tensor  # (..., c): the last row of D, the share of write j in the last token's surprise
-
-
-def chunk_decay(momentum: Tensor, forget: Tensor) -> Decay:
-    """Decay weights of chunks of c tokens; momentum and forget (..., c)."""
+def decay_tables(momentum: Tensor, forget: Tensor) -> tuple[Tensor, Tensor]:
+    """The shares in W_t and in S_t, two tables (C, ..., 2 + C) with the tokens first; momentum and forget (..., C)."""
     length = momentum.shape[-1]
-    keep = 1 - forget
-    # Column 0 stands for the start's surprise, column 1 + j for write j: one recurrence serves both.
-    entry = torch.eye(length + 1, dtype=momentum.dtype, device=momentum.device)
-    in_surprise = entry[0].expand(*momentum.shape[:-1], length + 1)
-    in_weights = torch.zeros_like(in_surprise)
-    rows = []
-    for t, (momentum_t, keep_t) in enumerate(zip(momentum.unbind(-1), keep.unbind(-1), strict=True), start=1):
-        in_surprise = torch.addcmul(entry[t], momentum_t.unsqueeze(-1), in_surprise)
-        in_weights = torch.addcmul(in_surprise, keep_t.unsqueeze(-1), in_weights)
-        rows.append(in_weights)
-    table = torch.stack(rows, dim=-2)
-    return Decay(
-        start_weights=keep.cumprod(-1),
-        start_surprise=table[..., 0],
-        writes=table[..., 1:],
-        last_surprise=in_surprise[..., 0],
-        last_writes=in_surprise[..., 1:],
-    )
+    keep = (1 - forget).movedim(-1, 0).unsqueeze(-1)
+    momentum = momentum.movedim(-1, 0).unsqueeze(-1)
+    in_weights = momentum.new_empty(*momentum.shape[:-1], length + 2)
+    in_surprise = torch.empty_like(in_weights)
+    unit = torch.eye(length + 2, dtype=momentum.dtype, device=momentum.device)
+    weights, surprise = unit[0], unit[1]  # before the chunk: all of the start's W, all of the start's S
+    for t in range(length):
+        surprise = torch.addcmul(unit[2 + t], momentum[t], surprise, out=in_surprise[t])
+        weights = torch.addcmul(surprise, keep[t], weights, out=in_weights[t])
+    return in_weights, in_surprise
+
+
+def decay_tables_backward(
+    momentum: Tensor, forget: Tensor, tables: tuple[Tensor, Tensor], d_weights: Tensor, d_last_surprise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of momentum and forget, both (..., C).
+
+    Takes the gradients of the whole first table, (C, ..., 2 + C), which is overwritten, and of the second table's last
+    row, (..., 2 + C), which is all that is used of it.
+    """
+    in_weights, in_surprise = tables
+    length = momentum.shape[-1]
+    keep = (1 - forget).movedim(-1, 0).unsqueeze(-1)
+    momentum = momentum.movedim(-1, 0).unsqueeze(-1)
+    d_surprise = torch.empty_like(d_weights)
+    for t in reversed(range(length)):
+        if t == length - 1:
+            torch.add(d_weights[t], d_last_surprise, out=d_surprise[t])
+        else:
+            d_weights[t].addcmul_(keep[t + 1], d_weights[t + 1])
+            torch.addcmul(d_weights[t], momentum[t + 1], d_surprise[t + 1], out=d_surprise[t])
+    d_keep, d_momentum = (torch.empty_like(momentum.squeeze(-1)) for _ in range(2))
+    # Before the first token the tables are unit rows: all of W, all of S.
+    d_keep[0], d_momentum[0] = d_weights[0, ..., 0], d_surprise[0, ..., 1]
+    torch.sum(d_weights[1:] * in_weights[:-1], dim=-1, out=d_keep[1:])
+    torch.sum(d_surprise[1:] * in_surprise[:-1], dim=-1, out=d_momentum[1:])
+    return d_momentum.movedim(0, -1), -d_keep.movedim(0, -1)

@@ -11,9 +11,12 @@ from torch.nn import functional as F
 Activation = Literal["silu", "gelu", "relu"]
 
 
-class _Function(NamedTuple):
+class ActivationFunction(NamedTuple):
+    """An activation with the derivatives that the inner gradient (slope) and its own gradient (curvature) need."""
+
     value: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor], Tensor]  # written out, so that autograd can differentiate through the inner gradient
+    slope: Callable[[Tensor], Tensor]
+    curvature: Callable[[Tensor], Tensor]
 
 
 def _silu_slope(z: Tensor) -> Tensor:
@@ -21,15 +24,23 @@ def _silu_slope(z: Tensor) -> Tensor:
     return gate * (1 + z * (1 - gate))
 
 
+def _silu_curvature(z: Tensor) -> Tensor:
+    gate = torch.sigmoid(z)
+    return gate * (1 - gate) * (2 + z * (1 - 2 * gate))
+
+
+def _normal_density(z: Tensor) -> Tensor:
+    return torch.exp(-0.5 * z * z) / sqrt(2 * pi)
+
+
 def _gelu_slope(z: Tensor) -> Tensor:
-    density = torch.exp(-0.5 * z * z) / sqrt(2 * pi)
-    return 0.5 * (1 + torch.erf(z / sqrt(2))) + z * density
+    return 0.5 * (1 + torch.erf(z / sqrt(2))) + z * _normal_density(z)
 
 
-ACTIVATIONS: dict[str, _Function] = {
-    "silu": _Function(F.silu, _silu_slope),
-    "gelu": _Function(F.gelu, _gelu_slope),
-    "relu": _Function(F.relu, lambda z: (z > 0).to(z.dtype)),
+ACTIVATIONS: dict[str, ActivationFunction] = {
+    "silu": ActivationFunction(F.silu, _silu_slope, _silu_curvature),
+    "gelu": ActivationFunction(F.gelu, _gelu_slope, lambda z: (2 - z * z) * _normal_density(z)),
+    "relu": ActivationFunction(F.relu, lambda z: (z > 0).to(z.dtype), torch.zeros_like),
 }
 
 
@@ -39,22 +50,3 @@ def mlp(weights: Sequence[Tensor], x: Tensor, activation: str) -> Tensor:
     for weight in weights[:-1]:
         x = act(x @ weight)
     return x @ weights[-1]
-
-
-def write_factors(
-    weights: Sequence[Tensor], k: Tensor, v: Tensor, activation: str
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The two factors of every token's gradient, per layer: grad_W ||M_W(k) - v||^2 = x (outer) delta (eq 12).
-
-    k (..., c, d_k), v (..., c, d_v), weights (..., d_in, d_out). Returns the layers' inputs x, each (..., c, d_in), and
-    the errors delta that reach their outputs, each (..., c, d_out).
-    """
-    act = ACTIVATIONS[activation]
-    inputs, hidden = [k], []
-    for weight in weights[:-1]:
-        hidden.append(inputs[-1] @ weight)
-        inputs.append(act.value(hidden[-1]))
-    errors = [2 * (inputs[-1] @ weights[-1] - v)]
-    for weight, z in zip(reversed(weights[1:]), reversed(hidden), strict=True):
-        errors.append((errors[-1] @ weight.transpose(-1, -2)) * act.slope(z))
-    return inputs, errors[::-1]

@@ -1,0 +1,102 @@
+"""The parallel half of a segment: every token reads with its own weights, all chunks at once.
+
+W_t = a_t W + b_t S - sum_{j<=t} C[t, j] lr_j x_j (outer) delta_j is never formed: a read h W_t is two products with the
+chunk's start and one pass of linear attention over the chunk's writes. Shape suffixes as in `writes`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from titans_seq.ops.memory.mlp import ActivationFunction
+from titans_seq.ops.memory.writes import Writes
+
+
+class ReadShares(NamedTuple):
+    """What a token's weights are made of; the rows of the decay table of W."""
+
+    start_NGC2: Tensor  # a and b: of the start's W and S
+    writes_NGCC: Tensor  # C[t, j] lr_j: of write j
+
+
+class ReadsGradient(NamedTuple):
+    """Gradients of what `read_segment` took."""
+
+    q_NGCI: Tensor
+    shares: ReadShares
+    inputs: list[Tensor]
+    errors: list[Tensor]
+    starts: list[Tensor]
+    anchor: list[Tensor] | None
+
+
+def read_segment(
+    q_NGCI: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, act: ActivationFunction
+) -> tuple[Tensor, list[Tensor]]:
+    """The outputs (N, G, C, O); for the backward pass, what each layer read, (N, G, C, O), the outputs last."""
+    reads: list[Tensor] = []
+    h = q_NGCI
+    for layer in range(len(writes.starts_NGIO2)):
+        if layer:
+            h = act.value(reads[-1])
+        reads.append(_read_layer(h, writes, shares, anchor, layer))
+    return reads[-1], reads
+
+
+def _read_layer(h: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, layer: int) -> Tensor:
+    x, delta = writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
+    by_weights, by_surprise = (h @ writes.starts_NGIO2[layer]).chunk(2, dim=-1)
+    scores = (h @ x.mT).mul_(shares.writes_NGCC)
+    read = by_weights * shares.start_NGC2[..., :1]
+    read.addcmul_(by_surprise, shares.start_NGC2[..., 1:])
+    read -= scores @ delta
+    if anchor is not None:
+        read.addcmul_(1 - shares.start_NGC2[..., :1], h @ anchor[layer])
+    return read
+
+
+def read_segment_backward(
+    d_y: Tensor,
+    q_NGCI: Tensor,
+    reads: list[Tensor],
+    writes: Writes,
+    shares: ReadShares,
+    anchor: list[Tensor] | None,
+    act: ActivationFunction,
+) -> ReadsGradient:
+    """Back through `read_segment`."""
+    layers = len(reads)
+    d_read = d_y
+    d_start_shares = torch.zeros_like(shares.start_NGC2)
+    d_write_shares = torch.zeros_like(shares.writes_NGCC)
+    d_inputs, d_errors, d_starts, d_anchor = ([d_y] * layers for _ in range(4))
+    for layer in reversed(range(layers)):
+        h = act.value(reads[layer - 1]) if layer else q_NGCI
+        start, x, delta = writes.starts_NGIO2[layer], writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
+        if layer < layers - 1:
+            d_read = d_read * act.slope(reads[layer])
+        # From the chunk's start; sum_o (h M)_o g_o is written as h (g M^T), so that two products serve three gradients.
+        d_h = torch.zeros_like(h)
+        for share, half in enumerate(start.chunk(2, dim=-1)):
+            back = d_read @ half.mT
+            d_start_shares[..., share] += (back * h).sum(-1)
+            d_h.addcmul_(back, shares.start_NGC2[..., share : share + 1])
+        weighted = [d_read * shares.start_NGC2[..., share : share + 1] for share in range(2)]
+        d_starts[layer] = h.mT @ torch.cat(weighted, dim=-1)
+        # From the chunk's writes.
+        similarity, d_scores = h @ x.mT, d_read @ delta.mT
+        d_write_shares.addcmul_(similarity, d_scores, value=-1)
+        d_errors[layer] = similarity.mul_(shares.writes_NGCC).mT @ d_read
+        d_errors[layer].neg_()
+        d_scores.mul_(shares.writes_NGCC)
+        d_h -= d_scores @ x
+        d_inputs[layer] = (d_scores.mT @ h).neg_()
+        if anchor is not None:
+            forgotten = 1 - shares.start_NGC2[..., :1]
+            d_h += (forgotten * d_read) @ anchor[layer].mT
+            d_anchor[layer] = (h.mT @ (forgotten * d_read)).sum(0)
+            d_start_shares[..., 0] -= ((h @ anchor[layer]) * d_read).sum(-1)
+        d_read = d_h
+    gradient = ReadShares(d_start_shares, d_write_shares)
+    return ReadsGradient(d_read, gradient, d_inputs, d_errors, d_starts, d_anchor if anchor is not None else None)
