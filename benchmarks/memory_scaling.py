@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from typing import Any
 
 LENGTHS = [1024, 2048, 4096, 8192, 16384, 32768]
@@ -29,7 +30,7 @@ def measure(length: int, depth: int, repeats: int) -> dict[str, Any]:
     q, k, v = (torch.randn(*shape, HEAD_DIM, requires_grad=True) for _ in range(3))
     lr, momentum, forget = (torch.full(shape, g, requires_grad=True) for g in (0.02, 0.5, 0.01))
     widths = [HEAD_DIM] * (depth + 1)
-    weights = [torch.randn(HEADS, a, b).div(a**0.5).requires_grad_() for a, b in zip(widths, widths[1:], strict=False)]
+    weights = [torch.randn(HEADS, a, b).div(a**0.5).requires_grad_() for a, b in pairwise(widths)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repeats):

@@ -31,7 +31,10 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)  # argparse takes no words after an option: they are the rest
+    if unknown := [word for word in rest if word.startswith("-")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    options.words += rest
     try:
         _VERB_FUNCTIONS[options.verb](options)
     except InputError as error:

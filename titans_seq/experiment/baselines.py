@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from datamodules.forecasting import ForecastingDataModule
-from datamodules.windows import WindowLoader
+from datamodules.windows import WindowLoader, Windows
 from titans_seq.models.baselines import LastValue, LinearForecaster, SeasonalNaive, solve_linear
 from titans_seq.tasks.forecasting import forecast_metrics
 
@@ -19,13 +19,14 @@ def best_linear(data: ForecastingDataModule) -> LinearForecaster:
     return min(candidates, key=lambda model: _measure(model, validation, "val")["val/mse"])
 
 
-def measure_baselines(data: ForecastingDataModule, linear: LinearForecaster) -> dict[str, dict[str, float]]:
-    """Test MSE and MAE by baseline; `linear` is that of `best_linear`."""
+def measure_baselines(data: ForecastingDataModule, linear: LinearForecaster, count: int) -> dict[str, dict[str, float]]:
+    """MSE and MAE of the first `count` test windows by baseline; `linear` is that of `best_linear`."""
     naive = {
         "last value": LastValue(data.horizon),
         f"seasonal naive ({data.source.season} steps)": SeasonalNaive(data.horizon, data.source.season),
     }
-    test = WindowLoader(data.windows("test"), _BATCH)
+    rows = data.windows("test").values[: count + data.context_length + data.horizon - 1]
+    test = WindowLoader(Windows(rows, data.context_length, data.horizon), _BATCH)
     models: dict[str, nn.Module] = {**naive, "linear (least squares)": linear}
     return {name: _measure(model, test, "test") for name, model in models.items()}
 

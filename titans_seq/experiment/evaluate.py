@@ -66,12 +66,13 @@ def predict(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = 
         raise InputError(f"--out {out}: no such folder {out.parent}")
     windows = data.windows("test")
     starts = np.arange(0, len(windows), data.horizon)
-    loader = [windows[part] for part in np.array_split(starts, -(-len(starts) // data.batch_size))]
+    parts = np.array_split(starts, -(-len(starts) // data.batch_size))
+    loader = (windows[part] for part in parts)  # a list would be taken for several loaders
     trainer = build_trainer(config)
     batches = trainer.predict(task, dataloaders=loader)
     assert batches is not None
     z_scores = torch.cat([torch.as_tensor(b) for b in batches]).cpu().double().numpy()
-    table = _as_table(data, data.scaler.inverse(z_scores), starts)
+    table = _as_table(data, data.scaler.inverse(z_scores), starts[: len(z_scores)])  # trainer.limit_batches
     partial = out.with_name(f"{out.name}.part")
     table.write_parquet(partial)
     partial.replace(out)
@@ -115,6 +116,8 @@ def _shape(shape: tuple[int, ...] | None) -> str:
 def _read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
+    if not zipfile.is_zipfile(path):  # torch would read it as its older format, and fail in any way whatever
+        raise InputError(f"{path}: cut short, damaged or not a checkpoint: not the archive that torch writes")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:

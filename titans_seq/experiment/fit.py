@@ -54,22 +54,25 @@ def fit(config: Config) -> Run:
     _announce(config, data.source.simulated, parameters, folder)
 
     loggers = build_loggers(config, folder)
-    checkpoint = ModelCheckpoint(
-        folder.checkpoints, filename="best", monitor=task.monitor, save_last=True, enable_version_counter=False
-    )
-    trainer = build_trainer(config, folder.path, loggers, [checkpoint, *_callbacks(config, task)])
+    best = ModelCheckpoint(folder.checkpoints, filename="best", monitor=task.monitor, enable_version_counter=False)
+    # `save_last` would keep the last of the best ones; this keeps every epoch's in turn.
+    last = ModelCheckpoint(folder.checkpoints, filename="last", enable_version_counter=False)
+    trainer = build_trainer(config, folder.path, loggers, [best, last, *_callbacks(config, task)])
     started = time.monotonic()
     trainer.fit(task, datamodule=data)
     seconds = time.monotonic() - started
     if trainer.interrupted:
         raise KeyboardInterrupt
-    if not checkpoint.best_model_path:
+    if not best.best_model_path:
         raise InputError(f"no checkpoint was kept: {task.monitor} was never a finite number; lower task.learning_rate")
 
-    best = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-    task.load_state_dict(best["state_dict"])
+    content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    task.load_state_dict(content["state_dict"])
     metrics = trainer.test(task, datamodule=data, verbose=False)[0]
-    baselines = measure_baselines(data, linear)
+    test_windows = len(data.windows("test"))
+    if config.trainer.limit_batches:
+        test_windows = min(test_windows, config.trainer.limit_batches * config.data.batch_size)
+    baselines = measure_baselines(data, linear, test_windows)
     picture = folder.plots / "forecast.png"
     draw_forecasts(task, data, picture)
     log_image(loggers, "forecast", picture)
@@ -82,20 +85,24 @@ def fit(config: Config) -> Run:
         "simulated": data.source.simulated,
         "context_length": config.data.context_length,
         "horizon": config.data.horizon,
-        "test_windows": len(data.windows("test")),
+        "test_windows": test_windows,  # fewer than there are under trainer.limit_batches
         **metrics,
-        f"best_{task.monitor}": float(checkpoint.best_model_score or float("nan")),
+        f"best_{task.monitor}": _as_float(best.best_model_score),
         "epochs": trainer.current_epoch,
-        "best_epoch": int(best["epoch"]),
+        "best_epoch": int(content["epoch"]),
         "parameters": parameters,
         "seconds": round(seconds, 1),
-        "checkpoint": str(Path(checkpoint.best_model_path).relative_to(folder.path.resolve())),
+        "checkpoint": str(Path(best.best_model_path).relative_to(folder.path.resolve())),
         "baselines": baselines,
         "environment": describe_environment(),
     }
     folder.write_json("results.json", results)
     _conclude(config, results, folder, picture)
     return Run(folder.path, results, task)
+
+
+def _as_float(score: torch.Tensor | None) -> float:
+    return float("nan") if score is None else float(score)
 
 
 def _callbacks(config: Config, task: ForecastingTask) -> list[Callback]:
@@ -121,7 +128,8 @@ def _announce(config: Config, simulated: bool, parameters: int, folder: RunFolde
 def _conclude(config: Config, results: dict[str, Any], folder: RunFolder, picture: Path) -> None:
     on = "simulated data" if results["simulated"] else results["data"]
     rows = {config.model.variant.upper(): results, **results["baselines"]}
-    print(f"\nTest error on {on}, z-scored, all {results['test_windows']} windows, horizon {config.data.horizon}")
+    which = "the first" if config.trainer.limit_batches else "all"
+    print(f"\nTest error on {on}, z-scored, {which} {results['test_windows']} windows, horizon {config.data.horizon}")
     print(format_table(rows, {"test/mse": "MSE", "test/mae": "MAE"}))
     best, epochs = results["best_epoch"] + 1, results["epochs"]
     print(f"\nBest epoch {best} of {epochs} by {ForecastingTask.monitor}, {results['seconds']:.0f} s")

@@ -46,14 +46,49 @@ def read_segment(
 
 def _read_layer(h: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, layer: int) -> Tensor:
     x, delta = writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
-    by_weights, by_surprise = (h @ writes.starts_NGIO2[layer]).chunk(2, dim=-1)
     scores = (h @ x.mT).mul_(shares.writes_NGCC)
-    read = by_weights * shares.start_NGC2[..., :1]
-    read.addcmul_(by_surprise, shares.start_NGC2[..., 1:])
-    read -= scores @ delta
+    read = read_start(h, writes.starts_NGIO2[layer], shares.start_NGC2, None if anchor is None else anchor[layer])
+    return read.sub_(scores @ delta)
+
+
+def read_start(h: Tensor, start: Tensor, shares: Tensor, anchor: Tensor | None) -> Tensor:
+    """What is left of the chunk's start, read by h (N, G, C, I): a (h W) + b (h S) + (1 - a) (h anchor)."""
+    by_weights, by_surprise = (h @ start).chunk(2, dim=-1)
+    read = by_weights * shares[..., :1]
+    read.addcmul_(by_surprise, shares[..., 1:])
     if anchor is not None:
-        read.addcmul_(1 - shares.start_NGC2[..., :1], h @ anchor[layer])
+        read.addcmul_(1 - shares[..., :1], h @ anchor)
     return read
+
+
+class StartGradient(NamedTuple):
+    """Gradients of what `read_start` took."""
+
+    h: Tensor
+    start: Tensor
+    shares: Tensor
+    anchor: Tensor | None
+
+
+def read_start_backward(
+    d_read: Tensor, h: Tensor, start: Tensor, shares: Tensor, anchor: Tensor | None
+) -> StartGradient:
+    """Back through `read_start`. sum_o (h M)_o g_o is taken as h (g M^T), so that one product serves two gradients."""
+    d_h = torch.zeros_like(h)
+    d_shares = torch.empty_like(shares)
+    for share, half in enumerate(start.chunk(2, dim=-1)):
+        back = d_read @ half.mT
+        d_shares[..., share] = (back * h).sum(-1)
+        d_h.addcmul_(back, shares[..., share : share + 1])
+    weighted = [d_read * shares[..., share : share + 1] for share in range(2)]
+    d_start = h.mT @ torch.cat(weighted, dim=-1)
+    if anchor is None:
+        return StartGradient(d_h, d_start, d_shares, None)
+    forgotten = 1 - shares[..., :1]
+    back = d_read @ anchor.mT
+    d_h.addcmul_(back, forgotten)
+    d_shares[..., 0] -= (back * h).sum(-1)
+    return StartGradient(d_h, d_start, d_shares, (h.mT @ (forgotten * d_read)).sum(0))
 
 
 def read_segment_backward(
@@ -76,14 +111,11 @@ def read_segment_backward(
         start, x, delta = writes.starts_NGIO2[layer], writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
         if layer < layers - 1:
             d_read = d_read * act.slope(reads[layer])
-        # From the chunk's start; sum_o (h M)_o g_o is written as h (g M^T), so that two products serve three gradients.
-        d_h = torch.zeros_like(h)
-        for share, half in enumerate(start.chunk(2, dim=-1)):
-            back = d_read @ half.mT
-            d_start_shares[..., share] += (back * h).sum(-1)
-            d_h.addcmul_(back, shares.start_NGC2[..., share : share + 1])
-        weighted = [d_read * shares.start_NGC2[..., share : share + 1] for share in range(2)]
-        d_starts[layer] = h.mT @ torch.cat(weighted, dim=-1)
+        of_start = read_start_backward(d_read, h, start, shares.start_NGC2, None if anchor is None else anchor[layer])
+        d_h, d_starts[layer] = of_start.h, of_start.start
+        d_start_shares += of_start.shares
+        if of_start.anchor is not None:
+            d_anchor[layer] = of_start.anchor
         # From the chunk's writes.
         similarity, d_scores = h @ x.mT, d_read @ delta.mT
         d_write_shares.addcmul_(similarity, d_scores, value=-1)
@@ -92,11 +124,6 @@ def read_segment_backward(
         d_scores.mul_(shares.writes_NGCC)
         d_h -= d_scores @ x
         d_inputs[layer] = (d_scores.mT @ h).neg_()
-        if anchor is not None:
-            forgotten = 1 - shares.start_NGC2[..., :1]
-            d_h += (forgotten * d_read) @ anchor[layer].mT
-            d_anchor[layer] = (h.mT @ (forgotten * d_read)).sum(0)
-            d_start_shares[..., 0] -= ((h @ anchor[layer]) * d_read).sum(-1)
         d_read = d_h
     gradient = ReadShares(d_start_shares, d_write_shares)
     return ReadsGradient(d_read, gradient, d_inputs, d_errors, d_starts, d_anchor if anchor is not None else None)

@@ -4,6 +4,7 @@ Shape suffixes: N chunks of the segment, G = batch x heads, C tokens of a chunk,
 features. W and S of a layer stand side by side in one matrix, so that one product serves both: M (I, 2 O) = [W | S].
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,7 @@ def write_segment(
         for layer in reversed(range(layers - 1)):
             back = torch.bmm(errors[layer + 1][n], at[layer + 1].mT)
             torch.mul(back, act.slope(hidden[layer][n]), out=errors[layer][n])
-        anchors = anchor or [None] * layers
+        anchors: Sequence[Tensor | None] = anchor or [None] * layers
         state = [_update(state[i], inputs[i][n], errors[i][n], shares, n, anchors[i]) for i in range(layers)]
     return Writes(inputs, hidden, errors, starts, references), state
 
