@@ -1,6 +1,7 @@
 """Find a published file, or fetch it from its canonical place; either way it must be the published bytes."""
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.error
@@ -80,11 +81,12 @@ def _download(file: PublishedFile, target: Path) -> None:
                 f"{file.url}: the download has sha256 {found[:12]}..., not {file.sha256[:12]}...; not kept"
             )
         partial.replace(target)
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
+        reason = " ".join(str(getattr(error, "reason", None) or error).split())
         raise InputError(
             f"{target.name} is not at {target} and could not be downloaded from {file.url} ({reason}). "
             f"Set data.root or {DATA_VARIABLE} to a folder that holds {file.path}."
         ) from None
     finally:
-        partial.unlink(missing_ok=True)
+        if target.parent.is_dir():
+            partial.unlink(missing_ok=True)

@@ -69,7 +69,10 @@ class ForecastingDataModule(LightningDataModule):
         """All windows of a split."""
         assert self._scaled is not None, "setup has not run"
         first, end = self.rows(split)
-        return Windows(self._scaled[first:end], self.context_length, self.horizon)
+        try:
+            return Windows(self._scaled[first:end], self.context_length, self.horizon)
+        except InputError as error:
+            raise InputError(f"{self.series.name}, {split}: {error}") from None
 
     def train_dataloader(self) -> WindowLoader:
         """Training windows in a new order every epoch."""

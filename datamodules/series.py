@@ -75,10 +75,10 @@ def read_csv(path: Path, time_column: str = "date") -> tuple[NDArray[np.datetime
     try:
         table = pl.read_csv(path, infer_schema=False, truncate_ragged_lines=False)
     except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).partition("\n")[0] or type(error).__name__
         raise InputError(f"{path}: not a readable CSV file: {reason}") from None
     if time_column not in table.columns:
-        raise InputError(f"{path}: no column {time_column!r}; found {', '.join(table.columns)}")
+        raise InputError(f"{path}: no column {time_column!r}; found {_names(table.columns)}")
 
     stamps = table[time_column].str.to_datetime(strict=False, time_unit="ns")
     if stamps.null_count():
@@ -99,6 +99,12 @@ def read_csv(path: Path, time_column: str = "date") -> tuple[NDArray[np.datetime
             )
         values[:, index] = numbers.to_numpy()
     return stamps.to_numpy(), channels, values
+
+
+def _names(columns: list[str]) -> str:
+    """The header, as far as it is of use: that of a file which is no table is long and unprintable."""
+    text = ", ".join(name if name.isprintable() else repr(name) for name in columns)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _line(row: int) -> str:

@@ -33,7 +33,7 @@ class Synthetic:
         oil = _oil_temperature(hours, loads.sum(axis=1), rng)
         return Series(
             name="synthetic",
-            timestamps=np.datetime64("2025-01-06T00", "h") + hours.astype("timedelta64[h]"),
+            timestamps=np.datetime64("2025-01-06T00", "ns") + hours.astype("timedelta64[h]"),
             channels=[*(f"load_{i}" for i in range(1, _FEEDERS + 1)), "oil_temperature"],
             values=np.column_stack([loads, oil]),
             borders=Borders(train=_HOURS * 36 // 60, validation=_HOURS * 48 // 60, test=_HOURS),

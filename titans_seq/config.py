@@ -134,7 +134,9 @@ def _did_you_mean(key: str) -> str:
     """The key of the whole schema that was probably meant: the same last word elsewhere, else the closest spelling."""
     known = _all_keys(Config())
     same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    close = same or difflib.get_close_matches(key, known, n=1)
+    last_words = {k.rpartition(".")[2]: k for k in known}
+    alike = difflib.get_close_matches(key.rpartition(".")[2], last_words, n=1)
+    close = same or difflib.get_close_matches(key, known, n=1, cutoff=0.9) or [last_words[word] for word in alike]
     return f"did you mean {close[0]}? " if close else ""
 
 
@@ -189,6 +191,11 @@ def _check_together(config: Config, sources: dict[str, str]) -> None:
     if model.dim % model.memory.num_heads:
         rule = f"{model.memory.num_heads} does not divide model.dim={model.dim}"
         reject("model.memory.num_heads", "model.dim", rule)
+    if model.memory.gradient == "online" and model.memory.depth > 1:
+        rule = f"online is for a matrix memory; model.memory.depth={model.memory.depth}"
+        reject("model.memory.gradient", "model.memory.depth", rule)
+    if config.trainer.max_steps == 0:
+        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
     if model.patch_length > data.context_length:
         rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
         reject("model.patch_length", "data.context_length", rule)

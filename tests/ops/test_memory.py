@@ -1,7 +1,7 @@
 """The chunked memory against the token-by-token reference, in float64."""
 
 from collections.abc import Callable
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -33,7 +33,7 @@ def make_inputs(length: int, depth: int = 1, seed: int = 0) -> tuple[list[Tensor
         torch.sigmoid(randn(*shape) - 2),
     ]
     widths = [DIM_K, *[2 * DIM_K] * (depth - 1), DIM_V]
-    weights = [randn(HEADS, a, b) / a**0.5 for a, b in zip(widths[:-1], widths[1:], strict=True)]
+    weights = [randn(HEADS, a, b) / a**0.5 for a, b in pairwise(widths)]
     return [x.requires_grad_() for x in tokens], [w.requires_grad_() for w in weights]
 
 
@@ -65,45 +65,35 @@ def results_and_gradients(
 @pytest.mark.parametrize("carried", [False, True])
 def test_chunked_equals_reference(depth: int, chunk_size: int, forget_to: Any, carried: bool) -> None:
     for length in (1, 15, 16, 37, 130):
-        tokens, weights = make_inputs(length, depth)
-        state, leaves = None, []
-        if carried:
-            past, _ = make_inputs(chunk_size // 2 + 1, depth, seed=1)
-            _, state = titans_memory(*past, weights, chunk_size=chunk_size, forget_to=forget_to, backend="reference")
-            leaves = [x.detach().requires_grad_() for group in state[:3] for x in group]
-            state = MemoryState(leaves[:depth], leaves[depth : 2 * depth], leaves[2 * depth :], state.position)
-            if state.position == 0:  # a chunk's start equals the weights there, and is read from them
-                state, leaves = state._replace(chunk_start=state.weights), leaves[: 2 * depth]
-
-        def run(backend: Any) -> list[Tensor]:
-            options = {"chunk_size": chunk_size, "forget_to": forget_to, "backend": backend}
-            return results_and_gradients(
-                tokens, weights, lambda: titans_memory(*tokens, weights, state, **options), *leaves
-            )
-
-        if carried and forget_to == "zero":
-            # With the state cut off, the initial weights act through forgetting alone.
-            unused = weights
-            weights = [w.detach() for w in unused]
-            found, expected = (
-                _gradients_without_weights(tokens, weights, state, leaves, chunk_size, backend)
-                for backend in ("chunked", "reference")
-            )
-        else:
-            found, expected = run("chunked"), run("reference")
-        assert_same(found, expected)
+        compare_backends(length, depth, chunk_size, forget_to, carried)
 
 
-def _gradients_without_weights(
-    tokens: list[Tensor],
-    weights: list[Tensor],
-    state: MemoryState | None,
-    leaves: list[Tensor],
-    chunk_size: int,
-    backend: Any,
-) -> list[Tensor]:
-    results = flatten(*titans_memory(*tokens, weights, state, chunk_size=chunk_size, backend=backend))
-    return results + list(torch.autograd.grad(loss_of(results), [*tokens, *leaves]))
+def compare_backends(length: int, depth: int, chunk_size: int, forget_to: Any, carried: bool) -> None:
+    tokens, weights = make_inputs(length, depth)
+    state, leaves = carried_state(weights, chunk_size, forget_to) if carried else (None, [])
+    if carried and forget_to == "zero":
+        weights = [w.detach() for w in weights]  # with a state, they act through forgetting alone
+    wanted = [*tokens, *leaves, *(w for w in weights if w.requires_grad)]
+
+    def run(backend: Any) -> list[Tensor]:
+        options = {"chunk_size": chunk_size, "forget_to": forget_to, "backend": backend}
+        results = flatten(*titans_memory(*tokens, weights, state, **options))
+        return results + list(torch.autograd.grad(loss_of(results), wanted))
+
+    assert_same(run("chunked"), run("reference"))
+
+
+def carried_state(weights: list[Tensor], chunk_size: int, forget_to: Any) -> tuple[MemoryState, list[Tensor]]:
+    """A state in the middle of a chunk (if chunks have a middle), and its tensors as leaves of the graph."""
+    depth = len(weights)
+    past, _ = make_inputs(chunk_size // 2 + 1, depth, seed=1)
+    _, state = titans_memory(*past, weights, chunk_size=chunk_size, forget_to=forget_to, backend="reference")
+    leaves = [x.detach().requires_grad_() for group in state[:3] for x in group]
+    if state.position == 0:  # a chunk's start is then the weights themselves
+        leaves = leaves[: 2 * depth]
+    return MemoryState(
+        leaves[:depth], leaves[depth : 2 * depth], leaves[-depth:] if state.position else leaves[:depth], state.position
+    ), leaves
 
 
 @pytest.mark.parametrize(("depth", "forget_to"), list(product([1, 2], ["zero", "initial"])))

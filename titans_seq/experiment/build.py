@@ -83,7 +83,3 @@ def check_machine(config: Config) -> None:
     if memory.backend == "triton":
         where = "not available in this version" if on_cuda else "needs a CUDA device"
         raise InputError(f"model.memory.backend=triton: {where}; here: auto, chunked, reference")
-    if memory.gradient == "online":
-        raise InputError(
-            "model.memory.gradient=online: not available in this version; memory.chunk_size=1 is the same rule"
-        )

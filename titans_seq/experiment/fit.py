@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 
+from datamodules.forecasting import ForecastingDataModule
 from titans_seq.config import to_container
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError
@@ -39,6 +40,7 @@ class Run:
 def fit(config: Config) -> Run:
     """Carry out one experiment. Raises InputError, before anything is written, for what the user can mend."""
     check_machine(config)
+    RunFolder.check_free(config)
     if config.trainer.num_threads:
         torch.set_num_threads(config.trainer.num_threads)
     data = build_data(config)
@@ -52,32 +54,15 @@ def fit(config: Config) -> Run:
     folder.write_json("env.json", describe_environment())
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
     _announce(config, data.source.simulated, parameters, folder)
-
     loggers = build_loggers(config, folder)
     best = ModelCheckpoint(folder.checkpoints, filename="best", monitor=task.monitor, enable_version_counter=False)
     # `save_last` would keep the last of the best ones; this keeps every epoch's in turn.
     last = ModelCheckpoint(folder.checkpoints, filename="last", enable_version_counter=False)
     trainer = build_trainer(config, folder.path, loggers, [best, last, *_callbacks(config, task)])
-    started = time.monotonic()
-    trainer.fit(task, datamodule=data)
-    seconds = time.monotonic() - started
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    if not best.best_model_path:
-        raise InputError(f"no checkpoint was kept: {task.monitor} was never a finite number; lower task.learning_rate")
+    of_training = _train(trainer, task, data, best)
 
-    content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    task.load_state_dict(content["state_dict"])
     metrics = trainer.test(task, datamodule=data, verbose=False)[0]
-    test_windows = len(data.windows("test"))
-    if config.trainer.limit_batches:
-        test_windows = min(test_windows, config.trainer.limit_batches * config.data.batch_size)
-    baselines = measure_baselines(data, linear, test_windows)
-    picture = folder.plots / "forecast.png"
-    draw_forecasts(task, data, picture)
-    log_image(loggers, "forecast", picture)
-    finish_loggers(loggers)
-
+    test_windows = _test_windows(config, data)
     results = {
         "experiment": config.experiment,
         "seed": config.seed,
@@ -85,24 +70,48 @@ def fit(config: Config) -> Run:
         "simulated": data.source.simulated,
         "context_length": config.data.context_length,
         "horizon": config.data.horizon,
-        "test_windows": test_windows,  # fewer than there are under trainer.limit_batches
+        "test_windows": test_windows,
         **metrics,
-        f"best_{task.monitor}": _as_float(best.best_model_score),
-        "epochs": trainer.current_epoch,
-        "best_epoch": int(content["epoch"]),
+        **of_training,
         "parameters": parameters,
-        "seconds": round(seconds, 1),
         "checkpoint": str(Path(best.best_model_path).relative_to(folder.path.resolve())),
-        "baselines": baselines,
+        "baselines": measure_baselines(data, linear, test_windows),
         "environment": describe_environment(),
     }
     folder.write_json("results.json", results)
+    picture = folder.plots / "forecast.png"
+    draw_forecasts(task, data, picture)
+    log_image(loggers, "forecast", picture)
+    finish_loggers(loggers)
     _conclude(config, results, folder, picture)
     return Run(folder.path, results, task)
 
 
-def _as_float(score: torch.Tensor | None) -> float:
-    return float("nan") if score is None else float(score)
+def _train(
+    trainer: Trainer, task: ForecastingTask, data: ForecastingDataModule, best: ModelCheckpoint
+) -> dict[str, float]:
+    """Train, then put the best checkpoint's weights into the task; how long it took and what was selected."""
+    started = time.monotonic()
+    trainer.fit(task, datamodule=data)
+    seconds = time.monotonic() - started
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not best.best_model_path or best.best_model_score is None:
+        raise InputError(f"no checkpoint was kept: {task.monitor} was never a finite number; lower task.learning_rate")
+    content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
+    task.load_state_dict(content["state_dict"])
+    return {
+        f"best_{task.monitor}": float(best.best_model_score),
+        "best_epoch": int(content["epoch"]),
+        "epochs": trainer.current_epoch,
+        "seconds": round(seconds, 1),
+    }
+
+
+def _test_windows(config: Config, data: ForecastingDataModule) -> int:
+    """Windows that the test metrics cover: all there are, unless trainer.limit_batches leaves some out."""
+    windows, limit = len(data.windows("test")), config.trainer.limit_batches
+    return min(windows, limit * config.data.batch_size) if limit else windows
 
 
 def _callbacks(config: Config, task: ForecastingTask) -> list[Callback]:

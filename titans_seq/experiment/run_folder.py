@@ -18,13 +18,17 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.plots = path / "plots"
 
+    @staticmethod
+    def check_free(config: Config) -> None:
+        """Raise InputError when `run.dir` holds a run already."""
+        if config.run.dir and (Path(config.run.dir) / "config.yaml").exists():
+            raise InputError(f"run.dir={config.run.dir}: holds a run already; name another folder or remove this one")
+
     @classmethod
     def create(cls, config: Config) -> "RunFolder":
         """Make the folder, `run.dir` or runs/<experiment>/<time>, and write the resolved configuration into it."""
         if config.run.dir:
             path = Path(config.run.dir)
-            if (path / "config.yaml").exists():
-                raise InputError(f"run.dir={path}: holds a run already; name another folder or remove this one")
         else:
             path = _unused(Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
         folder = cls(path)

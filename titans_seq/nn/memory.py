@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from titans_seq.nn.conv import CausalConv
 from titans_seq.ops import MemoryState, titans_memory
 from titans_seq.ops.memory.mlp import Activation
-from titans_seq.ops.memory.op import Backend, ForgetTo, Gradient
+from titans_seq.ops.memory.op import Backend
+from titans_seq.ops.memory.options import ForgetTo, Gradient, OuterGradient
 
 # Gates of a fresh layer before it has seen data: training starts with a long memory (half of a write is left after
 # some 140 tokens) and with steps small enough that a chunk of alike keys does not overshoot.
@@ -36,7 +37,7 @@ class NeuralMemory(nn.Module):
         dim: features of a token; num_heads must divide it.
         num_heads: independent memories, each on dim / num_heads features.
         depth, expansion, activation: the memory's MLP; depth 1 is a matrix, expansion its hidden width in head dims.
-        chunk_size, gradient, forget_to, backend: see `titans_seq.ops.titans_memory`.
+        chunk_size, gradient, forget_to, outer_gradient, checkpoint_every, backend: see `titans_seq.ops.titans_memory`.
         conv_width: tokens that the convolution sees; 1 is none.
     """
 
@@ -52,6 +53,8 @@ class NeuralMemory(nn.Module):
         activation: Activation = "silu",
         forget_to: ForgetTo = "zero",
         conv_width: int = 4,
+        outer_gradient: OuterGradient = "exact",
+        checkpoint_every: int | None = None,
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
@@ -62,6 +65,8 @@ class NeuralMemory(nn.Module):
         self.gradient: Gradient = gradient
         self.activation: Activation = activation
         self.forget_to: ForgetTo = forget_to
+        self.outer_gradient: OuterGradient = outer_gradient
+        self.checkpoint_every = checkpoint_every
         self.backend: Backend = backend
 
         head_dim = dim // num_heads
@@ -101,6 +106,8 @@ class NeuralMemory(nn.Module):
             gradient=self.gradient,
             activation=self.activation,
             forget_to=self.forget_to,
+            outer_gradient=self.outer_gradient,
+            checkpoint_every=self.checkpoint_every,
             backend=self.backend,
         )
         y = self.norm(y).flatten(2) * F.silu(self.out_gate(x))

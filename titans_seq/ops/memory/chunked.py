@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from titans_seq.ops.memory.chunk_rule import ChunkRule
 from titans_seq.ops.memory.decay import decay_tables, decay_tables_backward
 from titans_seq.ops.memory.mlp import ACTIVATIONS
-from titans_seq.ops.memory.reads import ReadShares, read_segment, read_segment_backward
+from titans_seq.ops.memory.online import OnlineRule
+from titans_seq.ops.memory.options import Options
+from titans_seq.ops.memory.reads import read_segment, read_segment_backward
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tokens import Tokens
-from titans_seq.ops.memory.writes import State, UpdateShares, Writes, write_segment, write_segment_backward
+from titans_seq.ops.memory.writes import ReadShares, State, UpdateShares, WriteRule, walk, walk_backward
 
 # Up to this size the states of all chunks are kept, and nothing is computed twice.
 _KEEP_ALL_BYTES = 128 * 2**20
@@ -30,23 +33,22 @@ def chunked_memory(
     tokens: Tokens,
     initial: list[Tensor],
     state: MemoryState,
-    *,
-    chunk_size: int,
-    activation: str,
-    forget_to: str,
+    options: Options,
 ) -> tuple[Tensor, MemoryState]:
     """As `reference_memory`, to rounding; time and memory are linear in T."""
     batch, length, heads, _ = tokens.q.shape
     folded = Tokens(*(x.transpose(1, 2).flatten(0, 1) for x in tokens))  # (G, T, ...)
-    anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if forget_to == "initial" else []
+    anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if options.forget_to == "initial" else []
     weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
     sizes = [w.shape[-1] for w in weights]
     both = [torch.cat(pair, dim=-1) for pair in zip(weights, surprise, strict=True)]
 
     # The rest of an open chunk, the whole chunks, and what is left over.
-    head = min((chunk_size - state.position) % chunk_size, length)
+    chunk_size, online = options.chunk_size, options.gradient == "online"
+    position = 0 if online else state.position  # online gradients know no chunks: any cut will do
+    head = min((chunk_size - position) % chunk_size, length)
     body = (length - head) // chunk_size * chunk_size
-    position, outputs = state.position, []
+    outputs = []
     for piece in zip(*(x.split([head, body, length - head - body], dim=1) for x in folded), strict=True):
         size = piece[0].shape[1]
         if size == 0:
@@ -54,11 +56,11 @@ def chunked_memory(
         in_chunks = Tokens(*(torch.unflatten(x, 1, (max(1, size // chunk_size), -1)).transpose(0, 1) for x in piece))
         if position == 0:  # gradients are taken at the chunk's own start
             reference = [m[..., :size] for m, size in zip(both, sizes, strict=True)]
-        plan = _Plan(activation, len(both), own_reference=position == 0, anchored=bool(anchor))
+        plan = _Plan(options, len(both), own_reference=position == 0, anchored=bool(anchor))
         separate = [] if plan.own_reference else reference
         y_NGCO, *both = _Chunks.apply(plan, *in_chunks, *both, *separate, *anchor)  # type: ignore[no-untyped-call]
         outputs.append(y_NGCO.transpose(0, 1).flatten(1, 2))
-        position = (position + size) % chunk_size
+        position = 0 if online else (position + size) % chunk_size
 
     weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
     y_GTV = torch.cat(outputs, dim=1) if outputs else folded.v
@@ -73,7 +75,7 @@ def chunked_memory(
 class _Plan(NamedTuple):
     """The arguments of `_Chunks` that are no tensors, and how to tell its tensors apart."""
 
-    activation: str
+    options: Options
     layers: int
     own_reference: bool  # the first chunk's gradient too is taken at its own start
     anchored: bool  # forgetting leads to an anchor, not to zero
@@ -92,7 +94,7 @@ class _Segment(NamedTuple):
     tables: tuple[Tensor, Tensor]
     update_shares: UpdateShares
     read_shares: ReadShares
-    writes: Writes
+    rule: WriteRule
     reads: list[Tensor]
 
 
@@ -103,14 +105,14 @@ class _Chunks(torch.autograd.Function):
     def forward(ctx: Any, plan: _Plan, *arguments: Tensor) -> tuple[Tensor, ...]:
         tokens, (state, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
         chunks = len(tokens.q)
-        per_segment = _chunks_per_segment(chunks, state)
+        per_segment = _chunks_per_segment(chunks, state, plan.options)
         y = tokens.v.new_empty(tokens.v.shape)
         starts, kept = [], None
         for first in range(0, chunks, per_segment):
             part = slice(first, first + per_segment)
             starts.append(state)
             at = reference if first == 0 else None
-            segment, state = _forward(Tokens(*(x[part] for x in tokens)), state, at, anchor, plan.activation)
+            segment, state = _forward(Tokens(*(x[part] for x in tokens)), state, at, anchor, plan.options)
             y[part] = segment.reads[-1]
             kept = segment if per_segment == chunks else None
         ctx.plan, ctx.starts, ctx.kept, ctx.per_segment = plan, starts, kept, per_segment
@@ -130,8 +132,8 @@ class _Chunks(torch.autograd.Function):
             tokens_part, at = Tokens(*(x[part] for x in tokens)), reference if index == 0 else None
             segment = ctx.kept
             if segment is None:
-                segment, _ = _forward(tokens_part, ctx.starts[index], at, anchor, plan.activation)
-            gradient = _backward(segment, tokens_part, d_y[part], d_state, at is not None, anchor, plan.activation)
+                segment, _ = _forward(tokens_part, ctx.starts[index], at, anchor, plan.options)
+            gradient = _backward(segment, tokens_part, d_y[part], d_state, anchor, plan.options)
             for whole, piece in zip(d_tokens, gradient.tokens, strict=True):
                 whole[part] = piece
             d_state, d_reference = gradient.state, gradient.reference
@@ -140,28 +142,50 @@ class _Chunks(torch.autograd.Function):
         return None, *d_tokens, *d_state, *(d_reference or []), *d_anchor
 
 
-def _chunks_per_segment(chunks: int, state: State) -> int:
+def _chunks_per_segment(chunks: int, state: State, options: Options) -> int:
     """All chunks while their states are small, else near their square root.
 
     There the kept states and those inside a segment take about the same room, which grows with the length's root.
     """
+    if options.checkpoint_every is not None:
+        return options.checkpoint_every
     state_bytes = sum(m.numel() * m.element_size() for m in state)
-    return chunks if chunks * state_bytes <= _KEEP_ALL_BYTES else ceil(sqrt(chunks))
+    return max(1, chunks if chunks * state_bytes <= _KEEP_ALL_BYTES else ceil(sqrt(chunks)))
 
 
 def _forward(
-    tokens: Tokens, state: State, reference: list[Tensor] | None, anchor: list[Tensor] | None, activation: str
+    tokens: Tokens, state: State, reference: list[Tensor] | None, anchor: list[Tensor] | None, options: Options
 ) -> tuple[_Segment, State]:
-    act = ACTIVATIONS[activation]
+    act = ACTIVATIONS[options.activation]
     tables = decay_tables(tokens.momentum, tokens.forget)
     in_weights, last = tables[0].movedim(0, -2), torch.stack([table[-1] for table in tables], dim=-1)  # (N, G, 2+C, 2)
     update_shares = UpdateShares(
         last[..., :1, :1], last[..., 1:2, :1], last[..., 1:2, 1:], last[..., 2:, :] * tokens.lr.unsqueeze(-1)
     )
-    read_shares = ReadShares(in_weights[..., :2], in_weights[..., 2:] * tokens.lr.unsqueeze(-2))
-    writes, state = write_segment(tokens.k, tokens.v, update_shares, state, reference, anchor, act)
-    _, reads = read_segment(tokens.q, writes, read_shares, anchor, act)
-    return _Segment(tables, update_shares, read_shares, writes, reads), state
+    read_shares = _read_shares(in_weights, tokens.lr)
+    starts = [m.new_empty(len(tokens.q), *m.shape) for m in state]
+    through_weights = options.outer_gradient == "exact"
+    rule: WriteRule
+    if options.gradient == "online":
+        past = _read_shares(_one_row_down(in_weights), tokens.lr)
+        rule = OnlineRule(tokens.k, tokens.v, starts, past, anchor, through_weights)
+    else:
+        rule = ChunkRule(tokens.k, tokens.v, starts, reference, act, through_weights)
+    state = walk(rule, update_shares, state, anchor)
+    _, reads = read_segment(tokens.q, rule.writes, read_shares, anchor, act)
+    return _Segment(tables, update_shares, read_shares, rule, reads), state
+
+
+def _read_shares(in_weights: Tensor, lr: Tensor) -> ReadShares:
+    """Out of the decay table of W, (N, G, C, 2 + C)."""
+    return ReadShares(in_weights[..., :2], in_weights[..., 2:] * lr.unsqueeze(-2))
+
+
+def _one_row_down(table: Tensor) -> Tensor:
+    """The shares of W_{t-1} out of those of W_t; before the first token W is the chunk's start."""
+    first = torch.zeros_like(table[..., :1, :])
+    first[..., 0] = 1
+    return torch.cat([first, table[..., :-1, :]], dim=-2)
 
 
 class _SegmentGradient(NamedTuple):
@@ -172,42 +196,33 @@ class _SegmentGradient(NamedTuple):
 
 
 def _backward(
-    segment: _Segment,
-    tokens: Tokens,
-    d_y: Tensor,
-    d_state: State,
-    separate_reference: bool,
-    anchor: list[Tensor] | None,
-    activation: str,
+    segment: _Segment, tokens: Tokens, d_y: Tensor, d_state: State, anchor: list[Tensor] | None, options: Options
 ) -> _SegmentGradient:
-    act = ACTIVATIONS[activation]
-    of_reads = read_segment_backward(d_y, tokens.q, segment.reads, segment.writes, segment.read_shares, anchor, act)
-    of_writes = write_segment_backward(
-        segment.writes,
-        segment.update_shares,
-        d_state,
-        of_reads.inputs,
-        of_reads.errors,
-        of_reads.starts,
-        separate_reference,
-        anchor,
-        act,
-    )
-    d_lr, d_momentum, d_forget = _shares_backward(tokens, segment.tables, of_reads.shares, of_writes.shares)
-    d_anchor = [a + b for a, b in zip(of_reads.anchor or [], of_writes.anchor or [], strict=True)]
-    d_tokens = Tokens(of_reads.q_NGCI, of_writes.k_NGCI, of_writes.v_NGCO, d_lr, d_momentum, d_forget)
-    return _SegmentGradient(d_tokens, of_writes.state, of_writes.reference, d_anchor)
+    rule, act = segment.rule, ACTIVATIONS[options.activation]
+    of_reads = read_segment_backward(d_y, tokens.q, segment.reads, rule.writes, segment.read_shares, anchor, act)
+    of_walk = walk_backward(rule, segment.update_shares, d_state, of_reads.writes, anchor)
+    of_rule = of_walk.rule
+    d_lr, d_momentum, d_forget = _shares_backward(tokens, segment.tables, of_reads.shares, of_walk.shares, of_rule.past)
+    d_anchors = [part for part in (of_reads.anchor, of_walk.anchor, of_rule.anchor) if part is not None]
+    d_anchor = [torch.stack(parts).sum(0) for parts in zip(*d_anchors, strict=True)]
+    d_tokens = Tokens(of_reads.q_NGCI, of_rule.k_NGCI, of_rule.v_NGCO, d_lr, d_momentum, d_forget)
+    return _SegmentGradient(d_tokens, of_walk.state, of_rule.reference, d_anchor)
 
 
 def _shares_backward(
-    tokens: Tokens, tables: tuple[Tensor, Tensor], d_read: ReadShares, d_update: UpdateShares
+    tokens: Tokens, tables: tuple[Tensor, Tensor], d_read: ReadShares, d_update: UpdateShares, d_past: ReadShares | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of lr, momentum and forget, (N, G, C)."""
-    in_weights = tables[0].movedim(0, -2)
+    in_weights, lr = tables[0].movedim(0, -2), tokens.lr
     last_writes = torch.stack([table[-1][..., 2:] for table in tables], dim=-1)
     d_lr = (d_read.writes_NGCC * in_weights[..., 2:]).sum(-2) + (d_update.writes_NGC2 * last_writes).sum(-1)
-    d_table = torch.cat([d_read.start_NGC2, d_read.writes_NGCC * tokens.lr.unsqueeze(-2)], dim=-1)
-    d_last = d_update.writes_NGC2 * tokens.lr.unsqueeze(-1)
+    d_table = torch.cat([d_read.start_NGC2, d_read.writes_NGCC * lr.unsqueeze(-2)], dim=-1)
+    if d_past is not None:
+        # Row t of the past is row t - 1 of the table; its first row is constant and holds no writes.
+        below = torch.cat([d_past.start_NGC2, d_past.writes_NGCC * lr.unsqueeze(-2)], dim=-1)
+        d_table[..., :-1, :] += below[..., 1:, :]
+        d_lr += (d_past.writes_NGCC[..., 1:, :] * in_weights[..., :-1, 2:]).sum(-2)
+    d_last = d_update.writes_NGC2 * lr.unsqueeze(-1)
     d_starts = torch.cat([d_update.weights_N1, d_update.surprise_N1], dim=-1).squeeze(-2)  # (N, G, 2)
     d_table[..., -1, :] += torch.cat([d_starts, d_last[..., 0]], dim=-1)
     momentum = d_update.momentum_N1.squeeze(-1)

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from titans_seq.ops.memory.chunked import chunked_memory
 from titans_seq.ops.memory.mlp import ACTIVATIONS, Activation
+from titans_seq.ops.memory.options import ForgetTo, Gradient, Options, OuterGradient
 from titans_seq.ops.memory.reference import reference_memory
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tokens import Tokens
 
-Gradient = Literal["chunk", "online"]
-ForgetTo = Literal["zero", "initial"]
 Backend = Literal["auto", "reference", "chunked", "triton"]
 
 _BACKENDS = {"auto": chunked_memory, "chunked": chunked_memory, "reference": reference_memory}
@@ -32,6 +31,8 @@ def titans_memory(
     gradient: Gradient = "chunk",
     activation: Activation = "silu",
     forget_to: ForgetTo = "zero",
+    outer_gradient: OuterGradient = "exact",
+    checkpoint_every: int | None = None,
     backend: Backend = "auto",
 ) -> tuple[Tensor, MemoryState]:
     """Write every token into a neural memory and read it back (Titans, arXiv 2501.00663, eqs 12 to 16).
@@ -49,9 +50,13 @@ def titans_memory(
         weights: the initial memory, L tensors (H, d_in, d_out) that lead from D_k to D_v.
         state: the state that an earlier call returned; the sequence goes on exactly, wherever it was cut.
         chunk_size: tokens whose gradients are taken at the same weights; smaller is closer to eq 14, and slower.
-        gradient: "chunk" takes gradients at the chunk's start (eq 16); "online" is not available yet.
+        gradient: "chunk" takes gradients at the chunk's start (eq 16), for any depth; "online" at every token's own
+            weights (eq 14), for a matrix memory, where chunk_size is a matter of speed alone.
         activation: between the memory's layers.
         forget_to: what forgetting decays to, zero (the paper) or the initial weights.
+        outer_gradient: "exact" differentiates through the weights at which inner gradients are taken; "first_order"
+            takes those weights for constants.
+        checkpoint_every: chunks between the states that are kept for the backward pass; None chooses.
         backend: "auto" takes the fastest there is; "reference" is the token loop that judges the others.
 
     Returns:
@@ -61,15 +66,20 @@ def titans_memory(
     Raises:
         ValueError: a shape, an option or the state does not fit.
     """
-    if gradient == "online":
-        raise ValueError('gradient="online" is not available yet; available: "chunk". chunk_size=1 is the same rule.')
     if backend == "triton":
         raise ValueError(f'backend="triton" is not available yet; available: {", ".join(sorted(_BACKENDS))}')
     _check_choice("gradient", gradient, get_args(Gradient))
     _check_choice("activation", activation, tuple(ACTIVATIONS))
     _check_choice("forget_to", forget_to, get_args(ForgetTo))
+    _check_choice("outer_gradient", outer_gradient, get_args(OuterGradient))
     _check_choice("backend", backend, tuple(_BACKENDS))
     _check_shapes(q, k, v, lr, momentum, forget, weights)
+    if gradient == "online" and len(weights) > 1:
+        raise ValueError(f'gradient="online" is for a matrix memory (depth 1); got weights of depth {len(weights)}')
+    for name, value in (("chunk_size", chunk_size), ("checkpoint_every", checkpoint_every)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    options = Options(chunk_size, gradient, activation, forget_to, outer_gradient, checkpoint_every)
 
     dtype = torch.promote_types(q.dtype, torch.float32)
     tensors = [x.to(dtype) for x in (q, k, v, lr, momentum, forget)]
@@ -80,9 +90,7 @@ def titans_memory(
         _check_state(state, initial, batch=q.shape[0], chunk_size=chunk_size)
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
-        y, state = _BACKENDS[backend](
-            Tokens(*tensors), initial, state, chunk_size=chunk_size, activation=activation, forget_to=forget_to
-        )
+        y, state = _BACKENDS[backend](Tokens(*tensors), initial, state, options)
     return y.to(q.dtype), state
 
 

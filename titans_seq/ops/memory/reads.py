@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from titans_seq.ops.memory.mlp import ActivationFunction
-from titans_seq.ops.memory.writes import Writes
-
-
-class ReadShares(NamedTuple):
-    """What a token's weights are made of; the rows of the decay table of W."""
-
-    start_NGC2: Tensor  # a and b: of the start's W and S
-    writes_NGCC: Tensor  # C[t, j] lr_j: of write j
+from titans_seq.ops.memory.writes import ReadShares, Writes
 
 
 class ReadsGradient(NamedTuple):
@@ -25,9 +18,7 @@ class ReadsGradient(NamedTuple):
 
     q_NGCI: Tensor
     shares: ReadShares
-    inputs: list[Tensor]
-    errors: list[Tensor]
-    starts: list[Tensor]
+    writes: Writes
     anchor: list[Tensor] | None
 
 
@@ -126,4 +117,5 @@ def read_segment_backward(
         d_inputs[layer] = (d_scores.mT @ h).neg_()
         d_read = d_h
     gradient = ReadShares(d_start_shares, d_write_shares)
-    return ReadsGradient(d_read, gradient, d_inputs, d_errors, d_starts, d_anchor if anchor is not None else None)
+    d_writes = Writes(d_inputs, d_errors, d_starts)
+    return ReadsGradient(d_read, gradient, d_writes, d_anchor if anchor is not None else None)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from titans_seq.ops.memory.mlp import mlp
+from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tokens import Tokens
 
@@ -17,31 +18,31 @@ def reference_memory(
     tokens: Tokens,
     initial: list[Tensor],
     state: MemoryState,
-    *,
-    chunk_size: int,
-    activation: str,
-    forget_to: str,
+    options: Options,
 ) -> tuple[Tensor, MemoryState]:
     """Equations 13 to 16 of arXiv 2501.00663 as written; arguments as `titans_memory`, `initial` its `weights`."""
 
     def inner_loss(weights: list[Tensor], k: Tensor, v: Tensor) -> Tensor:
-        return (mlp(weights, k, activation) - v).square().sum()
+        return (mlp(weights, k, options.activation) - v).square().sum()
 
     inner_gradient = vmap(vmap(grad(inner_loss)))  # over batch and heads
 
     weights, surprise, chunk_start, position = state
+    chunk_size = 1 if options.gradient == "online" else options.chunk_size
+    position %= chunk_size
     outputs = []
     for t in range(tokens.q.shape[1]):
         if position == 0:
             chunk_start = weights
+        at = chunk_start if options.outer_gradient == "exact" else [w.detach() for w in chunk_start]
         q, k, v, lr, momentum, forget = (x[:, t] for x in tokens)  # (B, H, D) and (B, H)
         lr, momentum, forget = (gate[..., None, None] for gate in (lr, momentum, forget))
-        gradient = inner_gradient(chunk_start, k, v)
+        gradient = inner_gradient(at, k, v)
         surprise = [momentum * s - lr * g for s, g in zip(surprise, gradient, strict=True)]
         weights = [(1 - forget) * w + s for w, s in zip(weights, surprise, strict=True)]
-        if forget_to == "initial":
+        if options.forget_to == "initial":
             weights = [w + forget * w0 for w, w0 in zip(weights, initial, strict=True)]
-        outputs.append(mlp(weights, q.unsqueeze(-2), activation).squeeze(-2))
+        outputs.append(mlp(weights, q.unsqueeze(-2), options.activation).squeeze(-2))
         position = (position + 1) % chunk_size
     y = torch.stack(outputs, dim=1) if outputs else torch.zeros_like(tokens.v)
     return y, MemoryState(weights, surprise, weights if position == 0 else chunk_start, position)

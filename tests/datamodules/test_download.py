@@ -1,0 +1,199 @@
+"""Where a published file is looked for, and how it is fetched: whole and right, or not at all."""
+
+import hashlib
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from datamodules.download import DATA_VARIABLE, PublishedFile, cache_folder, locate, verify
+from datamodules.ett import ETT
+from tests.helpers import ett_rows, refusal, run_cli, write_ett
+from titans_seq.errors import InputError
+
+CONTENT = b"date,OT\n2020-01-01 00:00:00,1.5\n" * 20_000  # several of the download's blocks
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Serves CONTENT whole, cut short, or not at all, and counts the requests."""
+
+    requests = 0
+
+    def do_GET(self) -> None:
+        type(self).requests += 1
+        if self.path == "/garbage.csv":
+            self.wfile.write(b"this is not HTTP\r\n\r\n")
+            return
+        found = self.path in ("/whole.csv", "/short.csv")
+        self.send_response(200 if found else 404)
+        self.send_header("Content-Length", str(len(CONTENT) if found else 0))
+        self.end_headers()
+        if found:
+            self.wfile.write(CONTENT if self.path == "/whole.csv" else CONTENT[:1000])
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the tests' output clean."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """The URL of a server on this machine."""
+    Handler.requests = 0
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no data folder, and no proxy between the tests and their own server."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv(DATA_VARIABLE, raising=False)
+    return tmp_path / "cache" / "titans_seq"
+
+
+def published(url: str, content: bytes = CONTENT) -> PublishedFile:
+    return PublishedFile("set/whole.csv", url, hashlib.sha256(content).hexdigest())
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_a_download_lands_whole_in_the_cache_and_is_fetched_once(server: str, cache: Path) -> None:
+    file = published(f"{server}/whole.csv")
+    path = locate(file, None)
+    assert path == cache / "set" / "whole.csv"
+    assert path.read_bytes() == CONTENT
+    verify(path, file)
+    assert locate(file, None) == path
+    assert Handler.requests == 1
+    assert files_below(cache) == [path], "a partial file was left"
+
+
+def test_the_final_name_never_holds_a_part(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = []
+    replace = Path.replace
+
+    def watch(self: Path, target: Path) -> Path:
+        assert self.read_bytes() == CONTENT
+        assert self.name.endswith(".part")
+        assert self.parent == target.parent, "a rename between folders may not be atomic"
+        assert not target.exists()
+        renamed.append(target)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watch)
+    assert renamed == [] != [locate(published(f"{server}/whole.csv"), None)] == renamed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        ("whole.csv", b"other bytes", "not kept"),
+        ("short.csv", CONTENT, "not kept"),
+        ("absent.csv", CONTENT, "Not Found"),
+        ("garbage.csv", CONTENT, "could not be downloaded"),
+    ],
+)
+def test_anything_but_the_published_bytes_is_refused_and_nothing_kept(
+    server: str, cache: Path, name: str, content: bytes, part: str
+) -> None:
+    file = published(f"{server}/{name}", content)
+    with pytest.raises(InputError, match=part) as caught:
+        locate(file, None)
+    assert "\n" not in str(caught.value)
+    assert file.url in str(caught.value)
+    assert files_below(cache) == []
+
+
+@pytest.fixture
+def closed_url() -> str:
+    """A URL at which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return f"http://127.0.0.1:{port}/whole.csv"
+
+
+def test_without_network_the_line_says_what_was_sought_where_and_what_to_set(closed_url: str, cache: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        locate(published(closed_url), None)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("whole.csv is not at", str(cache / "set" / "whole.csv"), closed_url, "data.root", DATA_VARIABLE):
+        assert part in message
+    assert files_below(cache) == []
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(server: str, cache: Path) -> None:
+    cache.parent.mkdir()
+    cache.write_text("a file where the folder should be")
+    with pytest.raises(InputError, match=r"could not be downloaded.*Not a directory"):
+        locate(published(f"{server}/whole.csv"), None)
+
+
+def test_fit_without_network_is_one_line_and_no_run(
+    closed_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datamodules.ett._URL", closed_url.rpartition("/")[0])
+    answer = run_cli("fit", "data.name=ETTh1", "logging.wandb=off", f"run.dir={tmp_path / 'run'}", cwd=tmp_path)
+    assert "ETTh1.csv is not at" in refusal(answer)
+    assert files_below(tmp_path) == []
+
+
+def place(root: Path, content: bytes = CONTENT) -> Path:
+    path = root / "set" / "whole.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_data_root_goes_before_the_variable_and_the_variable_before_the_cache(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, closed_url: str
+) -> None:
+    file = published(closed_url)
+    in_cache, in_variable, in_root = place(cache), place(tmp_path / "variable"), place(tmp_path / "root")
+    assert locate(file, None) == in_cache
+    monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "variable"))
+    assert locate(file, None) == in_variable
+    assert locate(file, str(tmp_path / "root")) == in_root
+
+
+@pytest.mark.parametrize("by", ["data.root", DATA_VARIABLE])
+def test_a_named_folder_without_the_file_is_an_error_not_a_download(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, server: str, by: str
+) -> None:
+    place(cache)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    if by == DATA_VARIABLE:
+        monkeypatch.setenv(DATA_VARIABLE, str(empty))
+    with pytest.raises(InputError, match=r"whole\.csv not found") as caught:
+        locate(published(f"{server}/whole.csv"), str(empty) if by == "data.root" else None)
+    assert str(empty / "set" / "whole.csv") in str(caught.value)
+    assert by in str(caught.value)
+    assert Handler.requests == 0
+    assert files_below(empty) == []
+
+
+def test_the_cache_is_in_the_home_folder_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "titans_seq"
+
+
+def test_a_changed_file_of_the_users_is_refused_and_left_byte_for_byte(tmp_path: Path, server: str) -> None:
+    path = write_ett(tmp_path, ett_rows(17_420))  # ETTh1's size and columns, other numbers
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"sha256 is .* the published file has f18de3ad269c\.\.\..*Left as it is"):
+        ETT("ETTh1", str(tmp_path)).load()
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, stamp)
+    assert files_below(tmp_path) == [path]

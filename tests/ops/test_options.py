@@ -1,0 +1,125 @@
+"""Every option of the memory against the reference, in float64: outputs, final state and all gradients."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from tests.ops.test_memory import assert_same, flatten, make_inputs, results_and_gradients
+from titans_seq.ops import MemoryState, titans_memory
+
+
+def compare(length: int, depth: int = 1, state: MemoryState | None = None, **options: Any) -> None:
+    tokens, weights = make_inputs(length, depth)
+    reference = {k: v for k, v in options.items() if k != "checkpoint_every"}
+    found = results_and_gradients(tokens, weights, lambda: titans_memory(*tokens, weights, state, **options))
+    expected = results_and_gradients(
+        tokens, weights, lambda: titans_memory(*tokens, weights, state, backend="reference", **reference)
+    )
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("chunk_size", [1, 5, 16, 64])
+@pytest.mark.parametrize("forget_to", ["zero", "initial"])
+@pytest.mark.parametrize("length", [1, 15, 16, 37, 130])
+def test_online_equals_the_token_loop(chunk_size: int, forget_to: Any, length: int) -> None:
+    compare(length, gradient="online", chunk_size=chunk_size, forget_to=forget_to)
+
+
+def test_online_is_the_chunk_rule_with_chunks_of_one() -> None:
+    tokens, weights = make_inputs(37)
+    online = results_and_gradients(
+        tokens, weights, lambda: titans_memory(*tokens, weights, gradient="online", chunk_size=16)
+    )
+    single = results_and_gradients(tokens, weights, lambda: titans_memory(*tokens, weights, chunk_size=1))
+    assert_same(online, single)
+
+
+def test_online_continues_exactly_at_every_split_with_any_chunk() -> None:
+    tokens, weights = make_inputs(13)
+    whole = results_and_gradients(
+        tokens, weights, lambda: titans_memory(*tokens, weights, gradient="online", chunk_size=5)
+    )
+    for cut in range(14):
+
+        def in_two(cut: int = cut) -> tuple[torch.Tensor, MemoryState]:
+            first, state = titans_memory(*(x[:, :cut] for x in tokens), weights, gradient="online", chunk_size=4)
+            rest = [x[:, cut:] for x in tokens]
+            second, state = titans_memory(*rest, weights, state, gradient="online", chunk_size=16)
+            return torch.cat([first, second], dim=1), state
+
+        assert_same(results_and_gradients(tokens, weights, in_two), whole)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("forget_to", ["zero", "initial"])
+def test_first_order_equals_the_token_loop(depth: int, forget_to: Any) -> None:
+    compare(37, depth, outer_gradient="first_order", chunk_size=5, forget_to=forget_to)
+
+
+@pytest.mark.parametrize("forget_to", ["zero", "initial"])
+def test_first_order_online_equals_the_token_loop(forget_to: Any) -> None:
+    compare(37, gradient="online", outer_gradient="first_order", chunk_size=5, forget_to=forget_to)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 100])
+@pytest.mark.parametrize(("depth", "gradient"), [(1, "chunk"), (2, "chunk"), (1, "online")])
+def test_checkpoints_change_no_gradient(every: int, depth: int, gradient: Any) -> None:
+    compare(37, depth, gradient=gradient, chunk_size=4, checkpoint_every=every)
+
+
+def test_many_segments_are_chosen_by_size_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("titans_seq.ops.memory.chunked._KEEP_ALL_BYTES", 0)
+    compare(130, 2, chunk_size=5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lr", [0.5, 1.0])
+def test_online_is_stable_over_65536_tokens(dtype: torch.dtype, lr: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    length, dim = 65536, 16
+    q, k, v = (torch.randn(1, length, 1, dim, generator=generator) for _ in range(3))
+    k = torch.nn.functional.normalize(k, dim=-1)
+    # A step of 1 reflects the memory along the key; alike keys in a row are the worst case for the solve.
+    k[:, 1000:2000] = k[:, 1000:1001]
+    gates = (torch.full((1, length, 1), g) for g in (lr, 0.0, 1e-3))
+    tokens = [x.to(dtype) for x in (q, k, v, *gates)]
+    y, state = titans_memory(*tokens, [torch.zeros(1, dim, dim)], gradient="online", chunk_size=64)
+    exact, _ = titans_memory(*(x.double() for x in tokens), [torch.zeros(1, dim, dim).double()], gradient="online")
+    assert torch.isfinite(y).all()
+    assert state.weights[0].dtype == torch.float32
+    # Reflections lose nothing, rounding errors included, which therefore add up over the whole length.
+    tolerance = {torch.float32: 1e-3 if lr == 1.0 else 1e-5, torch.bfloat16: 2**-8}[dtype]
+    assert (y - exact).abs().max() <= tolerance * exact.abs().max()
+
+
+def test_online_needs_a_matrix_memory() -> None:
+    tokens, weights = make_inputs(3, depth=2)
+    with pytest.raises(ValueError, match="got weights of depth 2"):
+        titans_memory(*tokens, weights, gradient="online")
+
+
+@pytest.mark.parametrize("name", ["chunk_size", "checkpoint_every"])
+def test_counts_start_at_one(name: str) -> None:
+    tokens, weights = make_inputs(3)
+    with pytest.raises(ValueError, match=f"{name} must be at least 1; got 0"):
+        titans_memory(*tokens, weights, **{name: 0})
+
+
+def test_nothing_is_left_to_chance_in_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every buffer is filled before it is read: with NaN in fresh memory the results stay the same."""
+    tokens, weights = make_inputs(37, depth=2)
+    clean = flatten(*titans_memory(*tokens, weights, chunk_size=5))
+    real = torch.Tensor.new_empty
+
+    def poisoned(self: torch.Tensor, *size: Any, **options: Any) -> torch.Tensor:
+        return real(self, *size, **options).fill_(float("nan"))
+
+    def poisoned_like(x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, float("nan"))
+
+    monkeypatch.setattr(torch.Tensor, "new_empty", poisoned)
+    monkeypatch.setattr(torch, "empty_like", poisoned_like)
+    found = results_and_gradients(tokens, weights, lambda: titans_memory(*tokens, weights, chunk_size=5))
+    assert_same(found[: len(clean)], clean)
+    assert all(torch.isfinite(x).all() for x in found)

@@ -1,0 +1,190 @@
+"""Bad input at the command line: status 2, one line that says what and where, and nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.helpers import (
+    CONFIGS,
+    ETT_HEADER,
+    REPOSITORY,
+    SMALL_MODEL,
+    Refuse,
+    ett_rows,
+    run_cli,
+    write_ett,
+)
+from titans_seq.config import load_config, to_container
+
+SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
+
+
+def test_a_missing_config_file(refuse: Refuse) -> None:
+    assert "nowhere.yaml: no such config file" in refuse("fit", "nowhere.yaml")
+
+
+@pytest.mark.parametrize("verb", ["fit", "show-config"])
+def test_a_misspelt_key(refuse: Refuse, verb: str) -> None:
+    line = refuse(verb, SYNTHETIC, "model.num_layer=3")
+    assert "command line: model.num_layer: no such key; did you mean model.num_layers?" in line
+
+
+def test_a_real_terminal_shows_that_one_line_too() -> None:
+    # In a fresh process, where imports and Lightning could add lines of their own.
+    command = [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), "data.context_length=100000"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("titans-seq: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_keys_may_stand_on_both_sides_of_an_option() -> None:
+    answer = run_cli("show-config", SYNTHETIC, "model.dim=64", "--debug", "data.horizon=24", "model.dim=16")
+    assert answer.status == 0, answer.err
+    config = yaml.safe_load(answer.out)
+    assert (config["model"]["dim"], config["data"]["horizon"], config["experiment"]) == (16, 24, "synthetic")
+
+
+def test_an_unknown_option_is_refused() -> None:
+    answer = run_cli("show-config", SYNTHETIC, "--horizon", "24")
+    assert answer.status == 2
+    assert "unrecognized arguments: --horizon" in answer.err
+
+
+def test_debug_shows_the_traceback() -> None:
+    from titans_seq.errors import InputError
+
+    with pytest.raises(InputError, match="nowhere"):
+        run_cli("fit", "nowhere.yaml", "--debug")
+
+
+def test_a_missing_data_file(refuse: Refuse, tmp_path: Path) -> None:
+    line = refuse("fit", "data.name=ETTh1", f"data.root={tmp_path / 'nowhere'}")
+    assert "ETTh1.csv not found" in line
+    assert str(tmp_path / "nowhere" / "ETT-small" / "ETTh1.csv") in line
+    assert "data.root" in line
+
+
+ROWS = ett_rows(40)
+WHOLE = "\n".join([ETT_HEADER, *ROWS]) + "\n"
+CELL = ROWS[9].split(",")[3]  # line 11, column MUFL
+
+
+def with_cell(text: str) -> bytes:
+    return WHOLE.replace(CELL, text).encode()
+
+
+# content of ETTh1.csv, what the line must say besides the file
+CONTENTS = {
+    "cut in a line": (WHOLE[: -len(ROWS[-1]) // 2].encode(), ["line 41"]),
+    "cut in a timestamp": (WHOLE[: -len(ROWS[-1]) + 3].encode(), ["line 41"]),
+    "cut in the last cell": (WHOLE[:-4].encode(), ["40 rows", "17420", "cut short"]),
+    "cut at a line end": (WHOLE[: -len(ROWS[-1]) - 1].encode(), ["39 rows", "17420", "cut short"]),
+    "only a header": (f"{ETT_HEADER}\n".encode(), ["0 rows", "17420"]),
+    "text": (with_cell("n/a"), ["line 11", "2016-07-01 09:00:00", "MUFL", "'n/a'"]),
+    "NaN": (with_cell("NaN"), ["line 11", "MUFL", "'NaN'"]),
+    "infinity": (with_cell("-inf"), ["line 11", "MUFL", "'-inf'"]),
+    "empty cell": (with_cell(""), ["line 11", "MUFL", "empty cell"]),
+    "blank cell": (with_cell("  "), ["line 11", "MUFL"]),
+    "decimal comma": (with_cell('"1,5"'), ["line 11", "MUFL", "'1,5'"]),
+    "a cell too many": (with_cell("1.0,2.0"), []),
+    "wrong column": (WHOLE.replace("MUFL", "MUFF").encode(), ["MUFL", "MUFF"]),
+    "missing column": ("\n".join(line.rpartition(",")[0] for line in WHOLE.splitlines()).encode(), ["OT", "LULL"]),
+    "columns swapped": (WHOLE.replace("HUFL,HULL", "HULL,HUFL").encode(), ["HUFL, HULL", "HULL, HUFL"]),
+    "a column twice": (WHOLE.replace("HULL", "HUFL").encode(), ["HUFL"]),
+    "no date column": (WHOLE.replace("date", "time").encode(), ["'date'", "time"]),
+    "no header": ("\n".join(ROWS).encode(), ["'date'"]),
+    "semicolons": (WHOLE.replace(",", ";").encode(), ["'date'"]),
+    "Latin-1": (WHOLE.replace("MUFL", "MÜFL").encode("latin-1"), []),
+    "UTF-16": (WHOLE.encode("utf-16"), []),
+    "binary": (bytes(range(256)) * 20, []),
+    "binary after the header": (f"{ETT_HEADER}\n".encode() + bytes(range(128, 256)), []),
+    "zeros": (b"\0" * 4096, []),
+    "empty": (b"", []),
+    "blank lines": (b"\n\n\n", []),
+}
+
+
+@pytest.mark.parametrize(("content", "parts"), CONTENTS.values(), ids=CONTENTS.keys())
+def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, parts: list[str]) -> None:
+    path = write_ett(tmp_path, [])
+    path.write_bytes(content)
+    line = refuse("fit", "data.name=ETTh1", f"data.root={tmp_path}")
+    assert str(path) in line
+    assert all(part in line for part in parts), line
+    assert len(line) < 500, "a data file's content was printed"
+    assert path.read_bytes() == content
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA, so nothing is to be refused")
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("trainer.accelerator=gpu", ["not on this machine", "here: auto, cpu"]),
+        ("trainer.accelerator=tpu", ["not on this machine", "here: auto, cpu"]),
+        ("trainer.precision=16-mixed", ["needs a GPU", "here: 32-true, bf16-mixed"]),
+        ("model.memory.backend=triton", ["needs a CUDA device", "chunked", "reference"]),
+    ],
+)
+def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[str]) -> None:
+    line = refuse("fit", SYNTHETIC, word)
+    assert word in line
+    assert all(part in line for part in parts), line
+
+
+def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:
+    assert "needs a GPU" in refuse("fit", SYNTHETIC, "trainer.accelerator=cpu", "trainer.precision=16-mixed")
+
+
+def test_online_gradients_are_for_a_matrix_memory(refuse: Refuse) -> None:
+    line = refuse("fit", SYNTHETIC, "model.memory.gradient=online", "model.memory.depth=2")
+    assert "model.memory.gradient: online is for a matrix memory; model.memory.depth=2" in line
+
+
+@pytest.mark.parametrize("length", [6001, 100_000])  # by one row, and beyond all rows there are
+def test_a_context_too_long_for_the_data(refuse: Refuse, length: int) -> None:
+    line = refuse("fit", SYNTHETIC, f"data.context_length={length}")
+    assert f"data.context_length={length}" in line
+    assert "synthetic, train: 6048 rows" in line
+
+
+def test_a_horizon_too_long_for_a_split(refuse: Refuse) -> None:
+    line = refuse("fit", SYNTHETIC, "data.horizon=2017")
+    assert "data.horizon=2017" in line
+    assert "validation" in line
+
+
+def test_a_run_folder_that_holds_a_run_is_left_alone(refuse: Refuse, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.yaml").write_text("mine\n")
+    assert f"run.dir={old}: holds a run already" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={old}")
+    assert [(path.name, path.read_text()) for path in old.iterdir()] == [("config.yaml", "mine\n")]
+
+
+def test_a_run_folder_that_cannot_be_made(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "run.dir=" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={tmp_path / 'file' / 'run'}")
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "show-config"])
+def test_help_lists_all_verbs_and_an_example(verb: str) -> None:
+    answer = run_cli(verb, "--help")
+    assert answer.status == 0
+    assert all(word in answer.out for word in ("fit", "validate", "test", "predict", "show-config", "examples:"))
+    assert "titans-seq fit configs/forecasting/etth1.yaml data.horizon=720" in answer.out
+
+
+@pytest.mark.parametrize("words", [["data.horizon=720", "logging.wandb=off"], []])
+def test_show_config_prints_yaml_that_loads_again_to_the_same_config(tmp_path: Path, words: list[str]) -> None:
+    answer = run_cli("show-config", SYNTHETIC, *words)
+    assert answer.status == 0
+    config = load_config([SYNTHETIC], words)
+    assert yaml.safe_load(answer.out) == to_container(config)
+    (tmp_path / "again.yaml").write_text(answer.out)
+    assert load_config([tmp_path / "again.yaml"]) == config

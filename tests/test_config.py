@@ -1,0 +1,215 @@
+"""What a configuration accepts, in which order, and how it answers a fault: one line that says where and what."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.helpers import CONFIGS
+from titans_seq.config import from_container, load_config, to_container, to_yaml
+from titans_seq.errors import InputError
+from titans_seq.schema import Config
+
+SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def nested(key: str, value: str) -> str:
+    """`a.b=c` as a YAML file says it."""
+    text, indent = "", ""
+    for part in key.split("."):
+        text += f"{indent}{part}:\n"
+        indent += "  "
+    return f"{text[:-1]} {value}\n"
+
+
+def fault(files: list[Path], words: list[str]) -> str:
+    with pytest.raises(InputError) as caught:
+        load_config(files, words)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# key, value, what the line must hold besides the source and the key
+FAULTS = {
+    "misspelt key": ("model.num_layer", "3", ["did you mean model.num_layers?", "patch_length", "channel_mixing"]),
+    "misspelt deep key": ("model.memory.chunksize", "8", ["did you mean model.memory.chunk_size?", "forget_to"]),
+    "key of another section": ("model.horizon", "8", ["did you mean data.horizon?", "accepted in model"]),
+    "misspelt section": ("modle", "{dim: 8}", ["did you mean model?", "experiment, seed, data, model, task, trainer"]),
+    "key without its section": ("horizon", "8", ["did you mean data.horizon?"]),
+    "word for a number": ("model.num_layers", "three", ["'three'", "nteger"]),
+    "fraction for an integer": ("trainer.max_epochs", "1.5", ["1.5", "nteger"]),
+    "list for a number": ("model.dim", "[1, 2]", ["nteger"]),
+    "null for a number": ("model.dim", "null", ["None", "int"]),
+    "word for a yes or no": ("model.channel_mixing", "maybe", ["'maybe'", "bool"]),
+    "bad choice": ("task.loss", "l1", ["'l1'", "mse", "mae", "huber"]),
+    "bad choice of data": ("data.name", "ETTH1", ["'ETTH1'", "ETTh1", "ETTm2", "synthetic"]),
+    "bad choice of W&B": ("logging.wandb", "of", ["'of'", "online", "offline", "off"]),
+    "below the bound": ("data.horizon", "0", ["0", "must be at least 1"]),
+    "above the bound": ("model.dropout", "1.5", ["1.5", "must be between 0 and 1"]),
+    "not a number": ("task.learning_rate", ".nan", ["nan", "must be at least 0"]),
+    "infinite": ("task.learning_rate", ".inf", ["inf", "must be finite"]),
+    "no value yet": ("model.dim", "???", ["no value"]),
+    "scalar for a section": ("model", "3", ["is a section", "num_layers", "memory"]),
+    "scalar for an inner section": ("model.memory", "3", ["is a section", "num_heads", "chunk_size"]),
+    "unknown interpolation": ("model.dim", "${data.hidden}", ["data.hidden", "not found"]),
+    "unknown resolver": ("model.dim", "${eval:1+1}", ["eval"]),
+    "two keys that disagree": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
+    "patch longer than the context": ("model.patch_length", "400", ["400", "data.context_length=336"]),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "parts"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_on_the_command_line_is_one_line_with_its_key(key: str, value: str, parts: list[str]) -> None:
+    message = fault([], ["model.dim=32", f"{key}={value}"])
+    assert message.startswith(f"command line: {key}")
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(("key", "value", "parts"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_in_a_file_names_the_file(tmp_path: Path, key: str, value: str, parts: list[str]) -> None:
+    good = write(tmp_path / "good.yaml", "model:\n  dim: 32\n")
+    bad = write(tmp_path / "bad.yaml", nested(key, value))
+    later = write(tmp_path / "later.yaml", "task:\n  warmup_steps: 1\n")
+    message = fault([good, bad, later], [])
+    assert message.startswith(f"{bad}: {key}")
+    assert all(part in message for part in parts), message
+
+
+def test_two_keys_that_disagree_are_blamed_on_the_one_that_was_written(tmp_path: Path) -> None:
+    bad = write(tmp_path / "bad.yaml", "model: {patch_length: 8}\n")  # below the default stride
+    assert fault([bad], []).startswith(f"{bad}: model.stride: 16 exceeds model.patch_length=8")
+
+
+@pytest.mark.parametrize("word", ["=3", "model..dim=3", ".dim=3", "model.dim", ""])
+def test_a_word_that_is_not_key_value_is_refused(word: str) -> None:
+    message = fault([], [word])
+    assert message.startswith("command line: ")
+    assert repr(word) in message
+    assert "key=value" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("- model\n", "list"),
+        ("model: [\n", "line 2"),
+        ("model:\n  dim: 3\n  dim: 4\n", "duplicate key dim, line 3"),
+        ("model:\n\tdim: 3\n", "line 2"),
+        ("extends: 3\n", "extends"),
+        ("extends: {a: b.yaml}\n", "extends"),
+        ("model:\n  dim: !!python/object/apply:os.getpid []\n", "line 2"),  # nothing in a file is executed
+    ],
+)
+def test_a_file_that_is_no_config_is_one_line(tmp_path: Path, text: str, part: str) -> None:
+    path = write(tmp_path / "bad.yaml", text)
+    message = fault([path], [])
+    assert message.startswith(f"{path}: ")
+    assert part in message
+
+
+def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(b"\xff\xfe\x00model")
+    assert str(path) in fault([path], [])
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder"])
+def test_a_config_that_is_no_file_is_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "gone.yaml" if kind == "missing" else tmp_path
+    assert fault([path], []).startswith(f"{path}: ")
+
+
+def test_later_layers_override_earlier_ones_key_by_key(tmp_path: Path) -> None:
+    first = write(tmp_path / "first.yaml", "model: {dim: 64, num_layers: 5, patch_length: 8}\n")
+    second = write(tmp_path / "second.yaml", "model: {num_layers: 6, patch_length: 9}\n")
+    words = ["model.patch_length=10", "model.patch_length=17"]
+    model = load_config([first, second], words).model
+    assert (model.dim, model.num_layers, model.patch_length) == (64, 6, 17)
+    assert model.ffn_expansion == Config().model.ffn_expansion
+    assert load_config([second, first], words).model.num_layers == 5
+
+
+def test_extends_is_relative_to_its_file_and_goes_several_levels(tmp_path: Path) -> None:
+    write(tmp_path / "base" / "root.yaml", "model: {dim: 64, num_layers: 3}\nseed: 1\n")
+    write(tmp_path / "base" / "middle.yaml", "extends: root.yaml\nmodel: {num_layers: 4}\nseed: 2\n")
+    write(tmp_path / "other.yaml", "task: {loss: mae}\nseed: 3\n")
+    top = write(tmp_path / "top" / "top.yaml", "extends: [../base/middle.yaml, ../other.yaml]\nmodel: {stride: 4}\n")
+    config = load_config([top])
+    assert (config.model.dim, config.model.num_layers, config.model.stride) == (64, 4, 4)
+    assert (config.task.loss, config.seed) == ("mae", 3)
+
+
+def test_a_fault_in_an_extended_file_names_that_file(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "model: {dmi: 64}\n")
+    top = write(tmp_path / "top.yaml", "extends: base.yaml\n")
+    assert f"{tmp_path / 'base.yaml'}: model.dmi" in fault([top], [])
+
+
+def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "a.yaml", "extends: b.yaml\n")
+    write(tmp_path / "b.yaml", "extends: a.yaml\n")
+    message = fault([tmp_path / "a.yaml"], [])
+    assert "a.yaml" in message
+    assert "extends" in message
+
+
+def test_a_base_that_two_files_share_is_no_circle(tmp_path: Path) -> None:
+    write(tmp_path / "root.yaml", "seed: 5\n")
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.yaml", "extends: root.yaml\n")
+    top = write(tmp_path / "top.yaml", "extends: [a.yaml, b.yaml]\n")
+    assert load_config([top]).seed == 5
+
+
+def test_a_missing_base_is_one_line_with_its_path(tmp_path: Path) -> None:
+    top = write(tmp_path / "top.yaml", "extends: nowhere.yaml\n")
+    assert str(tmp_path / "nowhere.yaml") in fault([top], [])
+
+
+@pytest.mark.parametrize(("text", "wanted"), [("off", "off"), ("'off'", "off"), ("offline", "offline"), ("null", None)])
+def test_yaml_reading_off_as_false_does_not_turn_logging_on(tmp_path: Path, text: str, wanted: str | None) -> None:
+    path = write(tmp_path / "a.yaml", f"logging:\n  wandb: {text}\n")
+    assert load_config([path], []).logging.wandb == wanted
+    assert load_config([], [f"logging.wandb={text}"]).logging.wandb == wanted
+    # What is printed must survive the same trap when it is read again.
+    again = write(tmp_path / "again.yaml", to_yaml(load_config([path])))
+    assert load_config([again]).logging.wandb == wanted
+
+
+def test_interpolation_follows_a_later_override_of_its_source(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "data: {context_length: 48}\nmodel: {patch_length: '${data.context_length}'}\n")
+    assert load_config([path], ["data.context_length=96"]).model.patch_length == 96
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_shipped_config_loads_and_comes_back_unchanged(tmp_path: Path, path: Path) -> None:
+    config = load_config([path])
+    container = to_container(config)
+    assert from_container(container, source="test") == config
+    assert yaml.safe_load(to_yaml(config)) == container
+    assert load_config([write(tmp_path / "again.yaml", to_yaml(config))]) == config
+
+
+def test_the_shipped_configs_are_found() -> None:
+    assert {"forecasting", "model"} <= {path.parent.name for path in SHIPPED}
+
+
+def test_a_container_is_checked_like_a_file() -> None:
+    container = to_container(Config())
+    container["model"]["num_layer"] = 2
+    with pytest.raises(InputError, match=r"^old\.ckpt: model\.num_layer: no such key; did you mean model\.num_layers"):
+        from_container(container, source="old.ckpt")
+
+
+def test_loading_leaves_the_container_it_was_given_alone() -> None:
+    container = to_container(Config())
+    container["logging"]["wandb"] = False
+    assert from_container(container, source="test").logging.wandb == "off"
+    assert container["logging"]["wandb"] is False

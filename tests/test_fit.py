@@ -1,0 +1,244 @@
+"""Whole runs, from a shipped configuration to the files of its folder and back."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from matplotlib.image import imread
+
+from datamodules.synthetic import Synthetic
+from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
+from titans_seq.config import load_config, to_container
+from titans_seq.tasks import ForecastingTask
+
+EXPERIMENTS = sorted((CONFIGS / "forecasting").glob("*.yaml"))
+SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
+
+
+def fit(config: Path, folder: Path, *words: str) -> dict[str, Any]:
+    """results.json of a finished fit; what was printed stands under `printed`."""
+    answer = run_cli("fit", config, *TWO_STEPS, f"run.dir={folder}", *words, cwd=folder.parent)
+    assert answer.status == 0, answer.err
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return {**results, "printed": answer.out}
+
+
+@pytest.fixture(scope="module", params=EXPERIMENTS, ids=lambda path: str(path.stem))
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """Folder, results and data root of two steps of every shipped experiment."""
+    config: Path = request.param
+    root = ""
+    if load_config([config]).data.name != "synthetic":
+        root = f"data.root={request.getfixturevalue('data_root')}"
+    folder = tmp_path_factory.mktemp(config.stem) / "run"
+    return folder, fit(config, folder, *([root] if root else [])), root
+
+
+def test_the_run_folder_holds_all_of_a_run(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, results, _ = run
+    files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "plots/forecast.png"}
+    assert files == wanted | {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
+    assert results["checkpoint"] == "checkpoints/best.ckpt"
+    assert all(math.isfinite(results[key]) and results[key] > 0 for key in ("test/mse", "test/mae"))
+    assert results["seconds"] >= 0
+    # A forecaster is no worse than the error of a wild guess, nor exact, after two steps.
+    assert all(0.05 < numbers["test/mse"] < 5 for numbers in [results, *results["baselines"].values()])
+    environment = json.loads((folder / "env.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__
+
+
+def test_the_config_in_the_folder_is_the_one_that_ran(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, results, _ = run
+    config = load_config([folder / "config.yaml"])
+    assert config.trainer.max_steps == 2
+    assert config.run.dir == str(folder)
+    checkpoint = torch.load(folder / results["checkpoint"], weights_only=True)
+    assert checkpoint["hyper_parameters"]["config"] == to_container(config)
+    parameters = ForecastingTask(to_container(config), checkpoint["hyper_parameters"]["num_channels"]).parameters()
+    assert results["parameters"] == sum(p.numel() for p in parameters)
+
+
+def test_the_picture_shows_something(run: tuple[Path, dict[str, Any], str]) -> None:
+    picture = imread(run[0] / "plots" / "forecast.png")
+    assert min(picture.shape[:2]) > 300
+    assert picture[..., :3].std() > 0.05, "a blank page"
+
+
+def test_metrics_csv_holds_the_numbers_of_the_results(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, results, _ = run
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for key, name in (("test/mse", "test/mse"), ("test/mae", "test/mae"), ("val/mse", "best_val/mse")):
+        assert [float(row[key]) for row in rows if row[key]] == [results[name]]
+
+
+def test_the_verbs_measure_the_checkpoint_as_fit_did(run: tuple[Path, dict[str, Any], str]) -> None:
+    from titans_seq.experiment import measure
+
+    folder, results, _ = run
+    checkpoint = folder / results["checkpoint"]
+    found = measure(checkpoint, "test")
+    assert found == {name: results[name] for name in ("test/mse", "test/mae")}
+    assert measure(checkpoint, "validation")["val/mse"] == results["best_val/mse"]
+    for verb, name, value in (("test", "test/mse", "test/mse"), ("validate", "val/mse", "best_val/mse")):
+        answer = run_cli(verb, checkpoint)
+        assert answer.status == 0, answer.err
+        assert f"{name:<12}{results[value]:.4f}" in answer.out.splitlines()
+
+
+def test_lightning_alone_loads_the_checkpoint_and_measures_the_same(run: tuple[Path, dict[str, Any], str]) -> None:
+    from titans_seq.experiment.build import build_data
+
+    folder, results, _ = run
+    task = ForecastingTask.load_from_checkpoint(folder / results["checkpoint"], map_location="cpu", weights_only=True)
+    task.eval()
+    batches = list(build_data(task.config).test_dataloader())[: task.config.trainer.limit_batches]
+    with torch.inference_mode():
+        errors = torch.cat([(task(batch.context) - batch.target).double().flatten() for batch in batches])
+    # By hand in float64, against torchmetrics' running sums in float32.
+    assert float(errors.square().mean()) == pytest.approx(results["test/mse"], rel=1e-5)
+    assert float(errors.abs().mean()) == pytest.approx(results["test/mae"], rel=1e-5)
+
+
+def test_predictions_are_each_test_stamp_once_with_the_sources_truth(
+    run: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    from titans_seq.experiment.build import build_source
+
+    folder, results, _ = run
+    out = tmp_path / "predictions.parquet"
+    answer = run_cli("predict", folder / results["checkpoint"], "--out", out, "trainer.limit_batches=0")
+    assert answer.status == 0, answer.err
+    assert list(tmp_path.iterdir()) == [out]
+    table = pl.read_parquet(out)
+    config = load_config([folder / "config.yaml"])
+    series = build_source(config.data).load()
+    horizon, border = config.data.horizon, series.borders
+
+    stamps = table["timestamp"].to_numpy()
+    rows = np.searchsorted(series.timestamps, stamps)
+    assert (series.timestamps[rows] == stamps).all()
+    columns = np.array([series.channels.index(name) for name in table["channel"]])
+    assert (table["truth"].to_numpy() == series.values[rows, columns]).all()
+    assert table.select("timestamp", "channel").is_unique().all()
+    whole = (border.test - border.validation) // horizon * horizon
+    assert set(rows) == set(range(border.validation, border.validation + whole))
+    assert len(table) == whole * len(series.channels)
+    # A step is counted from the last stamp that the model saw.
+    origins = np.searchsorted(series.timestamps, table["origin"].to_numpy())
+    assert (rows - origins == table["step"].to_numpy()).all()
+    assert set(table["step"]) == set(range(1, horizon + 1))
+
+    # The forecasts are those of the model on the windows that end at the origins, back in the source's units.
+    train = series.values[: border.train]
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    row = int(origins[len(origins) // 2])
+    context = ((series.values[row + 1 - config.data.context_length : row + 1] - mean) / std).astype(np.float32)
+    task = ForecastingTask.load_from_checkpoint(folder / results["checkpoint"], map_location="cpu", weights_only=True)
+    with torch.inference_mode():
+        expected = task.eval()(torch.from_numpy(context)[None])[0].double().numpy() * std + mean
+    found = table.filter(pl.Series(origins == row))["forecast"].to_numpy().reshape(horizon, -1)
+    np.testing.assert_allclose((found - mean) / std, (expected - mean) / std, rtol=0, atol=1e-5)
+
+
+def test_predictions_of_a_few_batches_are_the_first_of_all(tmp_path: Path, synthetic_run: Path) -> None:
+    tables = []
+    for limit in (1, 0):
+        words = ["data.batch_size=8", f"trainer.limit_batches={limit}"]
+        answer = run_cli("predict", synthetic_run, "--out", tmp_path / "out.parquet", *words)
+        assert answer.status == 0, answer.err
+        tables.append(pl.read_parquet(tmp_path / "out.parquet"))
+    assert 0 < len(tables[0]) < len(tables[1])
+    assert tables[0]["truth"].equals(tables[1]["truth"][: len(tables[0])])
+
+
+@pytest.fixture(scope="module")
+def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a small model."""
+    folder = tmp_path_factory.mktemp("small") / "run"
+    return folder / str(fit(SYNTHETIC, folder, *SMALL_MODEL)["checkpoint"])
+
+
+def test_a_second_fit_into_the_folder_is_refused_and_leaves_it(synthetic_run: Path) -> None:
+    folder = synthetic_run.parent.parent
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert "holds a run already" in refusal(run_cli("fit", SYNTHETIC, *SMALL_MODEL, *TWO_STEPS, f"run.dir={folder}"))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_seed_repeats_a_run_exactly_and_another_does_not(synthetic_run: Path, tmp_path: Path) -> None:
+    again = torch.load(tmp_path / "again" / str(fit(SYNTHETIC, tmp_path / "again", *SMALL_MODEL)["checkpoint"]))
+    first, other = torch.load(synthetic_run), fit(SYNTHETIC, tmp_path / "other", *SMALL_MODEL, "seed=1")
+    for name, weight in first["state_dict"].items():
+        assert torch.equal(weight, again["state_dict"][name]), name
+    results = [json.loads((f / "results.json").read_text()) for f in (synthetic_run.parent.parent, tmp_path / "again")]
+    assert results[0]["test/mse"] == results[1]["test/mse"] != other["test/mse"]
+    assert results[0]["baselines"] == results[1]["baselines"] == other["baselines"]
+
+
+def test_the_seed_sets_the_weights_and_the_order_of_the_windows(tmp_path: Path) -> None:
+    from titans_seq.experiment.build import build_data
+
+    initial, orders = [], []
+    for seed in ("0", "1"):
+        words = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]  # nothing is learned: only the start differs
+        folder = tmp_path / seed
+        fit(SYNTHETIC, folder, *words)
+        initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.head.weight"])
+        orders.append(next(iter(build_data(load_config([SYNTHETIC], words)).train_dataloader())).start)
+    assert not torch.equal(*initial)
+    assert not torch.equal(*orders)
+
+
+def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:
+    from titans_seq.experiment import measure
+
+    # From the least-squares forecast on, steps this large lead away.
+    words = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
+    folder = tmp_path / "run"
+    results = fit(SYNTHETIC, folder, *SMALL_MODEL, *words, "trainer.max_steps=6")
+    assert results["best_epoch"] + 1 < results["epochs"] == 3
+    best, last = (measure(folder / "checkpoints" / f"{name}.ckpt", "test") for name in ("best", "last"))
+    assert results["test/mse"] == best["test/mse"] != last["test/mse"]
+    epochs = [torch.load(folder / "checkpoints" / f"{name}.ckpt")["epoch"] for name in ("best", "last")]
+    assert epochs == [results["best_epoch"], results["epochs"] - 1]
+
+
+def test_the_main_job_in_small_learns_and_says_that_its_data_are_simulated(tmp_path: Path) -> None:
+    # `make train` with fewer steps and a smaller model.
+    words = ["trainer.max_steps=60", "trainer.limit_batches=60", "task.warmup_steps=5", "trainer.ema_decay=0"]
+    folder = tmp_path / "run"
+    results = fit(SYNTHETIC, folder, *SMALL_MODEL, "model.linear_path=solved", *words)
+    assert results["simulated"] is True
+    assert "simulated data" in results["printed"]
+    last, seasonal, linear = results["baselines"].items()
+    assert (last[0], seasonal[0], linear[0]) == ("last value", "seasonal naive (24 steps)", "linear (least squares)")
+    for name, numbers in [("LMM", results), last, seasonal, linear]:
+        assert f"{name:<25}{numbers['test/mse']:>12.4f}{numbers['test/mae']:>12.4f}" in results["printed"].splitlines()
+    assert results["test/mse"] < linear[1]["test/mse"] < seasonal[1]["test/mse"] < last[1]["test/mse"]
+
+
+def test_naive_baselines_equal_a_hand_computation(synthetic_run: Path) -> None:
+    results = json.loads((synthetic_run.parent.parent / "results.json").read_text())
+    series = Synthetic().load()
+    train = series.values[: series.borders.train]
+    z = (series.values - train.mean(axis=0)) / train.std(axis=0)
+    # Two batches of 64: the model's windows and no others, or the table would compare different things.
+    assert results["test_windows"] == 128
+    first = series.borders.validation + np.arange(128)
+    ahead = np.arange(results["horizon"])
+    truth = z[first[:, None] + ahead]
+    for name, guess in (
+        ("last value", np.repeat(z[first - 1][:, None], len(ahead), axis=1)),
+        ("seasonal naive (24 steps)", z[first[:, None] - 24 + ahead % 24]),
+    ):
+        found = results["baselines"][name]
+        assert found["test/mse"] == pytest.approx(((guess - truth) ** 2).mean(), rel=1e-5)
+        assert found["test/mae"] == pytest.approx(np.abs(guess - truth).mean(), rel=1e-5)

@@ -1,0 +1,100 @@
+"""Gradients at the chunk's start (eq 16): one forward and one backward pass of the memory over the chunk's keys.
+
+Shape suffixes as in `writes`.
+"""
+
+import torch
+from torch import Tensor
+
+from titans_seq.ops.memory.mlp import ActivationFunction
+from titans_seq.ops.memory.writes import RuleGradient, State, Writes
+
+
+class ChunkRule:
+    """The paper's parallel form, for a memory of any depth.
+
+    Args:
+        k_NGCI: keys.
+        v_NGCO: values.
+        starts_NGIO2: room for M at each chunk's start.
+        reference: the weights for the first chunk's gradient, where they are not its start's: the chunk was begun in an
+            earlier call.
+        act: between the layers.
+        through_weights: whether the outer gradient passes through the weights at which the inner one is taken.
+    """
+
+    def __init__(
+        self,
+        k_NGCI: Tensor,
+        v_NGCO: Tensor,
+        starts_NGIO2: list[Tensor],
+        reference: list[Tensor] | None,
+        act: ActivationFunction,
+        through_weights: bool,
+    ) -> None:
+        self.v_NGCO = v_NGCO
+        self.reference = reference
+        self.act = act
+        self.through_weights = through_weights
+        self.sizes = [m.shape[-1] // 2 for m in starts_NGIO2]
+        tokens = k_NGCI.shape[:-1]
+        inputs = [k_NGCI, *(k_NGCI.new_empty(*tokens, size) for size in self.sizes[:-1])]
+        self.hidden = [torch.empty_like(x) for x in inputs[1:]]  # before the activation
+        errors = [k_NGCI.new_empty(*tokens, size) for size in self.sizes]
+        self.writes = Writes(inputs, errors, starts_NGIO2)
+        self.slopes: list[Tensor] = []
+        self.curvatures: list[Tensor] = []
+        self.d_reference: list[Tensor] | None = None
+
+    def write(self, n: int, start: State) -> None:
+        """Forward over the keys, then back to every layer's output."""
+        inputs, errors, at = self.writes.inputs_NGCI, self.writes.errors_NGCO, self._at(n, start)
+        for layer, z in enumerate(self.hidden):
+            torch.bmm(inputs[layer][n], at[layer], out=z[n])
+            inputs[layer + 1][n] = self.act.value(z[n])
+        torch.baddbmm(self.v_NGCO[n], inputs[-1][n], at[-1], beta=-2, alpha=2, out=errors[-1][n])
+        for layer in reversed(range(len(self.hidden))):
+            back = torch.bmm(errors[layer + 1][n], at[layer + 1].mT)
+            torch.mul(back, self.act.slope(self.hidden[layer][n]), out=errors[layer][n])
+
+    def _at(self, n: int, start: State) -> list[Tensor]:
+        if n == 0 and self.reference is not None:
+            return self.reference
+        return [m[..., :size] for m, size in zip(start, self.sizes, strict=True)]
+
+    def write_backward(self, n: int, d_writes: Writes, d_start: State) -> None:
+        """Back through the inner backward pass, which runs the other way, and then through the key pass."""
+        if not self.slopes:
+            self.slopes = [self.act.slope(z) for z in self.hidden]
+            self.curvatures = [self.act.curvature(z) for z in self.hidden]
+        inputs, errors = self.writes.inputs_NGCI, self.writes.errors_NGCO
+        d_inputs, d_errors = d_writes.inputs_NGCI, d_writes.errors_NGCO
+        at = self._at(n, [start[n] for start in self.writes.starts_NGIO2])
+        d_at: list[Tensor] = [torch.zeros_like(w) for w in at]
+        d_hidden = []
+        for i, (slope, curvature) in enumerate(zip(self.slopes, self.curvatures, strict=True)):
+            above = errors[i + 1][n]
+            d_back = d_errors[i][n] * slope[n]
+            d_hidden.append(torch.bmm(above, at[i + 1].mT).mul_(d_errors[i][n]).mul_(curvature[n]))
+            d_errors[i + 1][n].baddbmm_(d_back, at[i + 1])
+            d_at[i + 1].baddbmm_(d_back.mT, above)
+        d_out, factor = d_errors[-1][n], 2  # the inner loss is a square without 1/2
+        for i in reversed(range(len(at))):
+            d_at[i].baddbmm_(inputs[i][n].mT, d_out, alpha=factor)
+            d_inputs[i][n].baddbmm_(d_out, at[i].mT, alpha=factor)
+            if i:
+                d_out, factor = torch.addcmul(d_hidden[i - 1], d_inputs[i][n], self.slopes[i - 1][n]), 1
+        if not self.through_weights:
+            return
+        if n == 0 and self.reference is not None:
+            self.d_reference = d_at
+        else:
+            for m, d, size in zip(d_start, d_at, self.sizes, strict=True):
+                m[..., :size].add_(d)
+
+    def finish_backward(self, d_writes: Writes) -> RuleGradient:
+        """Keys are the first layer's inputs; values enter the last layer's error as -2 v."""
+        reference = self.d_reference
+        if reference is None and self.reference is not None:
+            reference = [torch.zeros_like(w) for w in self.reference]
+        return RuleGradient(d_writes.inputs_NGCI[0], -2 * d_writes.errors_NGCO[-1], reference)
