@@ -191,7 +191,7 @@ def test_the_seed_sets_the_weights_and_the_order_of_the_windows(tmp_path: Path) 
         words = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]  # nothing is learned: only the start differs
         folder = tmp_path / seed
         fit(SYNTHETIC, folder, *words)
-        initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.head.weight"])
+        initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.embed.project.weight"])
         orders.append(next(iter(build_data(load_config([SYNTHETIC], words)).train_dataloader())).start)
     assert not torch.equal(*initial)
     assert not torch.equal(*orders)

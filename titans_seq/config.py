@@ -194,6 +194,8 @@ def _check_together(config: Config, sources: dict[str, str]) -> None:
     if model.memory.gradient == "online" and model.memory.depth > 1:
         rule = f"online is for a matrix memory; model.memory.depth={model.memory.depth}"
         reject("model.memory.gradient", "model.memory.depth", rule)
+    if model.memory.gradient == "online" and model.memory.residual:
+        reject("model.memory.gradient", "model.memory.residual", "online does not go with model.memory.residual=true")
     if config.trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
     if model.patch_length > data.context_length:

@@ -28,6 +28,7 @@ class MemoryOptions:
     gradient: Literal["chunk", "online"] = "chunk"
     activation: Literal["silu", "gelu", "relu"] = "silu"  # inside a deeper memory
     forget_to: Literal["zero", "initial"] = "zero"
+    residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of the MLP alone
     conv_width: int = at_least(4, 1)  # tokens that the convolution after q, k and v sees; 1 is none
     outer_gradient: Literal["exact", "first_order"] = "exact"  # through the inner updates, or as if they were constant
     checkpoint_every: int | None = None  # chunks between the states kept for the backward pass; null chooses

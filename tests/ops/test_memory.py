@@ -15,7 +15,7 @@ TOLERANCE = 1e-10
 DIM_K, DIM_V, HEADS, BATCH = 4, 5, 2, 2
 
 
-def make_inputs(length: int, depth: int = 1, seed: int = 0) -> tuple[list[Tensor], list[Tensor]]:
+def make_inputs(length: int, depth: int = 1, seed: int = 0, dim_v: int = DIM_V) -> tuple[list[Tensor], list[Tensor]]:
     """Random tokens (q, k, v, lr, momentum, forget) and initial weights, float64, requiring gradients."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -26,13 +26,13 @@ def make_inputs(length: int, depth: int = 1, seed: int = 0) -> tuple[list[Tensor
     tokens = [
         randn(*shape, DIM_K),
         F.normalize(randn(*shape, DIM_K), dim=-1),
-        randn(*shape, DIM_V),
+        randn(*shape, dim_v),
         # Steps at which even a three-layer memory is stable: where the rule diverges, rounding errors do too.
         0.1 * torch.sigmoid(randn(*shape)),
         0.8 * torch.sigmoid(randn(*shape)),
         torch.sigmoid(randn(*shape) - 2),
     ]
-    widths = [DIM_K, *[2 * DIM_K] * (depth - 1), DIM_V]
+    widths = [DIM_K, *[2 * DIM_K] * (depth - 1), dim_v]
     weights = [randn(HEADS, a, b) / a**0.5 for a, b in pairwise(widths)]
     return [x.requires_grad_() for x in tokens], [w.requires_grad_() for w in weights]
 

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from tests.ops.test_memory import assert_same, flatten, make_inputs, results_and_gradients
+from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
 
 
-def compare(length: int, depth: int = 1, state: MemoryState | None = None, **options: Any) -> None:
-    tokens, weights = make_inputs(length, depth)
+def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v: int = DIM_V, **options: Any) -> None:
+    tokens, weights = make_inputs(length, depth, dim_v=dim_v)
     reference = {k: v for k, v in options.items() if k != "checkpoint_every"}
     found = results_and_gradients(tokens, weights, lambda: titans_memory(*tokens, weights, state, **options))
     expected = results_and_gradients(
@@ -60,6 +60,19 @@ def test_first_order_equals_the_token_loop(depth: int, forget_to: Any) -> None:
 @pytest.mark.parametrize("forget_to", ["zero", "initial"])
 def test_first_order_online_equals_the_token_loop(forget_to: Any) -> None:
     compare(37, gradient="online", outer_gradient="first_order", chunk_size=5, forget_to=forget_to)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+@pytest.mark.parametrize("forget_to", ["zero", "initial"])
+@pytest.mark.parametrize("outer_gradient", ["exact", "first_order"])
+def test_residual_memory_equals_the_token_loop(depth: int, forget_to: Any, outer_gradient: Any) -> None:
+    options = {"residual": True, "forget_to": forget_to, "outer_gradient": outer_gradient}
+    compare(37, depth, dim_v=4, chunk_size=5, **options)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "relu"])
+def test_depth_four_equals_the_token_loop(activation: Any) -> None:
+    compare(37, 4, chunk_size=5, activation=activation)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 100])

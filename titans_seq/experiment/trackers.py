@@ -69,7 +69,8 @@ def _default_mode() -> str:
 def _has_key() -> bool:
     import wandb
 
-    return bool(wandb.api.api_key)
+    # Looks at the environment, the settings and .netrc; neither asks nor calls the server.
+    return bool(wandb.login(prompt=False, verify=False))
 
 
 def _one_line(error: Exception) -> str:

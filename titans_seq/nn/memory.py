@@ -37,7 +37,8 @@ class NeuralMemory(nn.Module):
         dim: features of a token; num_heads must divide it.
         num_heads: independent memories, each on dim / num_heads features.
         depth, expansion, activation: the memory's MLP; depth 1 is a matrix, expansion its hidden width in head dims.
-        chunk_size, gradient, forget_to, outer_gradient, checkpoint_every, backend: see `titans_seq.ops.titans_memory`.
+        chunk_size, gradient, forget_to, residual, outer_gradient, checkpoint_every, backend: see
+            `titans_seq.ops.titans_memory`.
         conv_width: tokens that the convolution sees; 1 is none.
     """
 
@@ -52,6 +53,7 @@ class NeuralMemory(nn.Module):
         gradient: Gradient = "chunk",
         activation: Activation = "silu",
         forget_to: ForgetTo = "zero",
+        residual: bool = False,
         conv_width: int = 4,
         outer_gradient: OuterGradient = "exact",
         checkpoint_every: int | None = None,
@@ -65,6 +67,7 @@ class NeuralMemory(nn.Module):
         self.gradient: Gradient = gradient
         self.activation: Activation = activation
         self.forget_to: ForgetTo = forget_to
+        self.residual = residual
         self.outer_gradient: OuterGradient = outer_gradient
         self.checkpoint_every = checkpoint_every
         self.backend: Backend = backend
@@ -106,6 +109,7 @@ class NeuralMemory(nn.Module):
             gradient=self.gradient,
             activation=self.activation,
             forget_to=self.forget_to,
+            residual=self.residual,
             outer_gradient=self.outer_gradient,
             checkpoint_every=self.checkpoint_every,
             backend=self.backend,

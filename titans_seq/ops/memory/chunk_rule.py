@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from titans_seq.ops.memory.mlp import ActivationFunction
+from titans_seq.ops.memory.residual_norm import residual_error, residual_error_backward
 from titans_seq.ops.memory.writes import RuleGradient, State, Writes
 
 
@@ -20,6 +21,7 @@ class ChunkRule:
         reference: the weights for the first chunk's gradient, where they are not its start's: the chunk was begun in an
             earlier call.
         act: between the layers.
+        residual: whether the memory is x + LayerNorm(MLP(x)).
         through_weights: whether the outer gradient passes through the weights at which the inner one is taken.
     """
 
@@ -30,9 +32,12 @@ class ChunkRule:
         starts_NGIO2: list[Tensor],
         reference: list[Tensor] | None,
         act: ActivationFunction,
+        residual: bool,
         through_weights: bool,
     ) -> None:
+        self.k_NGCI = k_NGCI
         self.v_NGCO = v_NGCO
+        self.out_NGCO = torch.empty_like(v_NGCO) if residual else None  # the MLP's outputs, where the error needs them
         self.reference = reference
         self.act = act
         self.through_weights = through_weights
@@ -52,7 +57,11 @@ class ChunkRule:
         for layer, z in enumerate(self.hidden):
             torch.bmm(inputs[layer][n], at[layer], out=z[n])
             inputs[layer + 1][n] = self.act.value(z[n])
-        torch.baddbmm(self.v_NGCO[n], inputs[-1][n], at[-1], beta=-2, alpha=2, out=errors[-1][n])
+        if self.out_NGCO is None:
+            torch.baddbmm(self.v_NGCO[n], inputs[-1][n], at[-1], beta=-2, alpha=2, out=errors[-1][n])
+        else:
+            torch.bmm(inputs[-1][n], at[-1], out=self.out_NGCO[n])
+            errors[-1][n] = residual_error(self.k_NGCI[n], self.out_NGCO[n], self.v_NGCO[n])
         for layer in reversed(range(len(self.hidden))):
             back = torch.bmm(errors[layer + 1][n], at[layer + 1].mT)
             torch.mul(back, self.act.slope(self.hidden[layer][n]), out=errors[layer][n])
@@ -78,12 +87,12 @@ class ChunkRule:
             d_hidden.append(torch.bmm(above, at[i + 1].mT).mul_(d_errors[i][n]).mul_(curvature[n]))
             d_errors[i + 1][n].baddbmm_(d_back, at[i + 1])
             d_at[i + 1].baddbmm_(d_back.mT, above)
-        d_out, factor = d_errors[-1][n], 2  # the inner loss is a square without 1/2
+        d_out = self._error_backward(n, d_writes)
         for i in reversed(range(len(at))):
-            d_at[i].baddbmm_(inputs[i][n].mT, d_out, alpha=factor)
-            d_inputs[i][n].baddbmm_(d_out, at[i].mT, alpha=factor)
+            d_at[i].baddbmm_(inputs[i][n].mT, d_out)
+            d_inputs[i][n].baddbmm_(d_out, at[i].mT)
             if i:
-                d_out, factor = torch.addcmul(d_hidden[i - 1], d_inputs[i][n], self.slopes[i - 1][n]), 1
+                d_out = torch.addcmul(d_hidden[i - 1], d_inputs[i][n], self.slopes[i - 1][n])
         if not self.through_weights:
             return
         if n == 0 and self.reference is not None:
@@ -92,9 +101,19 @@ class ChunkRule:
             for m, d, size in zip(d_start, d_at, self.sizes, strict=True):
                 m[..., :size].add_(d)
 
+    def _error_backward(self, n: int, d_writes: Writes) -> Tensor:
+        """Back through the inner loss; its error's gradient makes room for that of -v. The gradient of the output."""
+        d_error = d_writes.errors_NGCO[-1][n]
+        if self.out_NGCO is None:
+            return d_error.mul_(2)  # the error is 2 (output - v)
+        d_x, d_out = residual_error_backward(d_error, self.k_NGCI[n], self.out_NGCO[n], self.v_NGCO[n])
+        d_writes.inputs_NGCI[0][n].add_(d_x)
+        d_error.copy_(d_x)
+        return d_out
+
     def finish_backward(self, d_writes: Writes) -> RuleGradient:
-        """Keys are the first layer's inputs; values enter the last layer's error as -2 v."""
+        """Keys are the first layer's inputs; of the last layer's error, the gradient of -v is left."""
         reference = self.d_reference
         if reference is None and self.reference is not None:
             reference = [torch.zeros_like(w) for w in self.reference]
-        return RuleGradient(d_writes.inputs_NGCI[0], -2 * d_writes.errors_NGCO[-1], reference)
+        return RuleGradient(d_writes.inputs_NGCI[0], -d_writes.errors_NGCO[-1], reference)

@@ -21,6 +21,7 @@ from titans_seq.ops.memory.mlp import ACTIVATIONS
 from titans_seq.ops.memory.online import OnlineRule
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.reads import read_segment, read_segment_backward
+from titans_seq.ops.memory.residual_norm import normalise, pull
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tokens import Tokens
 from titans_seq.ops.memory.writes import ReadShares, State, UpdateShares, WriteRule, walk, walk_backward
@@ -114,6 +115,8 @@ class _Chunks(torch.autograd.Function):
             at = reference if first == 0 else None
             segment, state = _forward(Tokens(*(x[part] for x in tokens)), state, at, anchor, plan.options)
             y[part] = segment.reads[-1]
+            if plan.options.residual:
+                y[part] = tokens.q[part] + normalise(segment.reads[-1]).value
             kept = segment if per_segment == chunks else None
         ctx.plan, ctx.starts, ctx.kept, ctx.per_segment = plan, starts, kept, per_segment
         ctx.save_for_backward(*arguments)
@@ -170,7 +173,7 @@ def _forward(
         past = _read_shares(_one_row_down(in_weights), tokens.lr)
         rule = OnlineRule(tokens.k, tokens.v, starts, past, anchor, through_weights)
     else:
-        rule = ChunkRule(tokens.k, tokens.v, starts, reference, act, through_weights)
+        rule = ChunkRule(tokens.k, tokens.v, starts, reference, act, options.residual, through_weights)
     state = walk(rule, update_shares, state, anchor)
     _, reads = read_segment(tokens.q, rule.writes, read_shares, anchor, act)
     return _Segment(tables, update_shares, read_shares, rule, reads), state
@@ -199,13 +202,15 @@ def _backward(
     segment: _Segment, tokens: Tokens, d_y: Tensor, d_state: State, anchor: list[Tensor] | None, options: Options
 ) -> _SegmentGradient:
     rule, act = segment.rule, ACTIVATIONS[options.activation]
-    of_reads = read_segment_backward(d_y, tokens.q, segment.reads, rule.writes, segment.read_shares, anchor, act)
+    d_read = pull(d_y, normalise(segment.reads[-1])) if options.residual else d_y
+    of_reads = read_segment_backward(d_read, tokens.q, segment.reads, rule.writes, segment.read_shares, anchor, act)
     of_walk = walk_backward(rule, segment.update_shares, d_state, of_reads.writes, anchor)
     of_rule = of_walk.rule
     d_lr, d_momentum, d_forget = _shares_backward(tokens, segment.tables, of_reads.shares, of_walk.shares, of_rule.past)
     d_anchors = [part for part in (of_reads.anchor, of_walk.anchor, of_rule.anchor) if part is not None]
     d_anchor = [torch.stack(parts).sum(0) for parts in zip(*d_anchors, strict=True)]
-    d_tokens = Tokens(of_reads.q_NGCI, of_rule.k_NGCI, of_rule.v_NGCO, d_lr, d_momentum, d_forget)
+    d_q = of_reads.q_NGCI + d_y if options.residual else of_reads.q_NGCI
+    d_tokens = Tokens(d_q, of_rule.k_NGCI, of_rule.v_NGCO, d_lr, d_momentum, d_forget)
     return _SegmentGradient(d_tokens, of_walk.state, of_rule.reference, d_anchor)
 
 

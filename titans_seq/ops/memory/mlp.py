@@ -44,6 +44,20 @@ ACTIVATIONS: dict[str, ActivationFunction] = {
 }
 
 
+NORM_EPS = 1e-5  # of the residual memory's layer norm
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """x over its last dimension to mean 0 and deviation 1, without parameters."""
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS)
+
+
+def read_memory(weights: Sequence[Tensor], x: Tensor, activation: str, residual: bool) -> Tensor:
+    """M(x): the MLP, or x + LayerNorm(MLP(x)) with `residual`."""
+    y = mlp(weights, x, activation)
+    return x + layer_norm(y) if residual else y
+
+
 def mlp(weights: Sequence[Tensor], x: Tensor, activation: str) -> Tensor:
     """M(x) for x (..., d_in) and weights (..., d_in, d_out); as many leading dimensions as matmul broadcasts."""
     act = ACTIVATIONS[activation].value

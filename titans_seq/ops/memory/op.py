@@ -31,6 +31,7 @@ def titans_memory(
     gradient: Gradient = "chunk",
     activation: Activation = "silu",
     forget_to: ForgetTo = "zero",
+    residual: bool = False,
     outer_gradient: OuterGradient = "exact",
     checkpoint_every: int | None = None,
     backend: Backend = "auto",
@@ -54,6 +55,7 @@ def titans_memory(
             weights (eq 14), for a matrix memory, where chunk_size is a matter of speed alone.
         activation: between the memory's layers.
         forget_to: what forgetting decays to, zero (the paper) or the initial weights.
+        residual: the memory is M(x) = x + LayerNorm(MLP(x)) (camera-ready) instead of the MLP alone; D_v = D_k.
         outer_gradient: "exact" differentiates through the weights at which inner gradients are taken; "first_order"
             takes those weights for constants.
         checkpoint_every: chunks between the states that are kept for the backward pass; None chooses.
@@ -76,10 +78,14 @@ def titans_memory(
     _check_shapes(q, k, v, lr, momentum, forget, weights)
     if gradient == "online" and len(weights) > 1:
         raise ValueError(f'gradient="online" is for a matrix memory (depth 1); got weights of depth {len(weights)}')
+    if gradient == "online" and residual:
+        raise ValueError('gradient="online" is for a plain matrix memory; it does not go with residual=True')
+    if residual and q.shape[-1] != v.shape[-1]:
+        raise ValueError(f"residual=True needs D_k = D_v; got {q.shape[-1]} and {v.shape[-1]}")
     for name, value in (("chunk_size", chunk_size), ("checkpoint_every", checkpoint_every)):
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1; got {value}")
-    options = Options(chunk_size, gradient, activation, forget_to, outer_gradient, checkpoint_every)
+    options = Options(chunk_size, gradient, activation, forget_to, residual, outer_gradient, checkpoint_every)
 
     dtype = torch.promote_types(q.dtype, torch.float32)
     tensors = [x.to(dtype) for x in (q, k, v, lr, momentum, forget)]

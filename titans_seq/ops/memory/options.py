@@ -16,5 +16,6 @@ class Options(NamedTuple):
     gradient: Gradient
     activation: Activation
     forget_to: ForgetTo
+    residual: bool
     outer_gradient: OuterGradient
     checkpoint_every: int | None

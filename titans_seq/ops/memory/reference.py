@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from titans_seq.ops.memory.mlp import mlp
+from titans_seq.ops.memory.mlp import read_memory
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tokens import Tokens
@@ -23,7 +23,7 @@ def reference_memory(
     """Equations 13 to 16 of arXiv 2501.00663 as written; arguments as `titans_memory`, `initial` its `weights`."""
 
     def inner_loss(weights: list[Tensor], k: Tensor, v: Tensor) -> Tensor:
-        return (mlp(weights, k, options.activation) - v).square().sum()
+        return (read_memory(weights, k, options.activation, options.residual) - v).square().sum()
 
     inner_gradient = vmap(vmap(grad(inner_loss)))  # over batch and heads
 
@@ -42,7 +42,7 @@ def reference_memory(
         weights = [(1 - forget) * w + s for w, s in zip(weights, surprise, strict=True)]
         if options.forget_to == "initial":
             weights = [w + forget * w0 for w, w0 in zip(weights, initial, strict=True)]
-        outputs.append(mlp(weights, q.unsqueeze(-2), options.activation).squeeze(-2))
+        outputs.append(read_memory(weights, q.unsqueeze(-2), options.activation, options.residual).squeeze(-2))
         position = (position + 1) % chunk_size
     y = torch.stack(outputs, dim=1) if outputs else torch.zeros_like(tokens.v)
     return y, MemoryState(weights, surprise, weights if position == 0 else chunk_start, position)
