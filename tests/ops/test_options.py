@@ -106,6 +106,23 @@ def test_online_is_stable_over_65536_tokens(dtype: torch.dtype, lr: float) -> No
     assert (y - exact).abs().max() <= tolerance * exact.abs().max()
 
 
+@pytest.mark.parametrize("forget_to", ["zero", "initial"])
+@pytest.mark.parametrize(
+    ("depth", "gradient", "residual"), [(1, "chunk", False), (3, "chunk", True), (1, "online", False)]
+)
+def test_stats_equal_the_token_loop_and_cost_no_gradient(
+    forget_to: Any, depth: int, gradient: Any, residual: bool
+) -> None:
+    tokens, weights = make_inputs(37, depth, dim_v=4)
+    options = {"gradient": gradient, "forget_to": forget_to, "residual": residual, "chunk_size": 5}
+    y, state, stats = titans_memory(*tokens, weights, return_stats=True, **options)
+    _, _, expected = titans_memory(*tokens, weights, return_stats=True, backend="reference", **options)
+    assert_same(list(stats), list(expected))
+    assert not any(x.requires_grad for x in stats)
+    assert_same(flatten(y, state), flatten(*titans_memory(*tokens, weights, **options)))
+    assert stats.means() == {name: float(x.mean()) for name, x in stats._asdict().items()}
+
+
 def test_online_needs_a_matrix_memory() -> None:
     tokens, weights = make_inputs(3, depth=2)
     with pytest.raises(ValueError, match="got weights of depth 2"):

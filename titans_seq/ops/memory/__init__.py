@@ -2,5 +2,6 @@
 
 from titans_seq.ops.memory.op import titans_memory
 from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.stats import MemoryStats
 
-__all__ = ["MemoryState", "titans_memory"]
+__all__ = ["MemoryState", "MemoryStats", "titans_memory"]

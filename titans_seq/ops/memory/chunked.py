@@ -23,6 +23,7 @@ from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.reads import read_segment, read_segment_backward
 from titans_seq.ops.memory.residual_norm import normalise, pull
 from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.stats import MemoryStats, segment_stats
 from titans_seq.ops.memory.tokens import Tokens
 from titans_seq.ops.memory.writes import ReadShares, State, UpdateShares, WriteRule, walk, walk_backward
 
@@ -35,32 +36,34 @@ def chunked_memory(
     initial: list[Tensor],
     state: MemoryState,
     options: Options,
-) -> tuple[Tensor, MemoryState]:
+) -> tuple[Tensor, MemoryState, MemoryStats | None]:
     """As `reference_memory`, to rounding; time and memory are linear in T."""
     batch, length, heads, _ = tokens.q.shape
     folded = Tokens(*(x.transpose(1, 2).flatten(0, 1) for x in tokens))  # (G, T, ...)
     anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if options.forget_to == "initial" else []
     weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
     sizes = [w.shape[-1] for w in weights]
-    both = [torch.cat(pair, dim=-1) for pair in zip(weights, surprise, strict=True)]
+    both = side_by_side(weights, surprise)
 
     # The rest of an open chunk, the whole chunks, and what is left over.
     chunk_size, online = options.chunk_size, options.gradient == "online"
+    assert isinstance(state.position, int), "elements at different places in their chunks are ragged"
     position = 0 if online else state.position  # online gradients know no chunks: any cut will do
     head = min((chunk_size - position) % chunk_size, length)
     body = (length - head) // chunk_size * chunk_size
     outputs = []
+    collected: list[list[MemoryStats]] | None = [] if options.return_stats else None
     for piece in zip(*(x.split([head, body, length - head - body], dim=1) for x in folded), strict=True):
         size = piece[0].shape[1]
         if size == 0:
             continue
-        in_chunks = Tokens(*(torch.unflatten(x, 1, (max(1, size // chunk_size), -1)).transpose(0, 1) for x in piece))
         if position == 0:  # gradients are taken at the chunk's own start
             reference = [m[..., :size] for m, size in zip(both, sizes, strict=True)]
-        plan = _Plan(options, len(both), own_reference=position == 0, anchored=bool(anchor))
-        separate = [] if plan.own_reference else reference
-        y_NGCO, *both = _Chunks.apply(plan, *in_chunks, *both, *separate, *anchor)  # type: ignore[no-untyped-call]
-        outputs.append(y_NGCO.transpose(0, 1).flatten(1, 2))
+        separate = reference if position else None
+        y_GTV, both = run_chunks(
+            Tokens(*piece), both, separate, anchor, options, min(size, chunk_size), None, collected
+        )
+        outputs.append(y_GTV)
         position = 0 if online else (position + size) % chunk_size
 
     weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
@@ -70,7 +73,49 @@ def chunked_memory(
         for group in (weights, surprise, weights if position == 0 else reference)
     )
     y_BTHV = torch.unflatten(y_GTV, 0, (batch, heads)).transpose(1, 2)
-    return y_BTHV, MemoryState(weights, surprise, chunk_start, position)
+    stats = None if collected is None else _join_stats(collected, tokens.lr)
+    return y_BTHV, MemoryState(weights, surprise, chunk_start, position), stats
+
+
+def side_by_side(weights: list[Tensor], surprise: list[Tensor]) -> State:
+    """W and S of every layer as [W | S]."""
+    return [torch.cat(pair, dim=-1) for pair in zip(weights, surprise, strict=True)]
+
+
+def run_chunks(
+    tokens_GT: Tokens,
+    state: State,
+    reference: list[Tensor] | None,
+    anchor: list[Tensor],
+    options: Options,
+    chunk_size: int,
+    live_GT: Tensor | None,
+    collected: list[list[MemoryStats]] | None,
+) -> tuple[Tensor, State]:
+    """Whole chunks of heads folded into the batch, (G, T, ...), to outputs (G, T, V) and the state after them.
+
+    `reference`: the weights for the first chunk's gradient, None for its own start. Where `live_GT` is False, W and S
+    pass unchanged. Stats are appended to `collected`.
+    """
+
+    def in_chunks(x: Tensor) -> Tensor:
+        return torch.unflatten(x, 1, (-1, chunk_size)).transpose(0, 1)
+
+    live = None if live_GT is None else in_chunks(live_GT)
+    plan = _Plan(options, len(state), reference is None, bool(anchor), live, collected)
+    tensors = (*state, *(reference or []), *anchor)
+    y_NGCO, *state = _Chunks.apply(plan, *map(in_chunks, tokens_GT), *tensors)  # type: ignore[no-untyped-call]
+    return y_NGCO.transpose(0, 1).flatten(1, 2), state
+
+
+def _join_stats(pieces: list[list[MemoryStats]], like_BTH: Tensor) -> MemoryStats:
+    """Segments (N, G, C) of all pieces, one after another, to (B, T, H)."""
+    batch, _, heads = like_BTH.shape
+    joined = []
+    for parts in zip(*(part for piece in pieces for part in piece), strict=True):
+        tokens_first = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1)  # (G, T)
+        joined.append(tokens_first.unflatten(0, (batch, heads)).transpose(1, 2))
+    return MemoryStats(*joined) if joined else MemoryStats(*(torch.empty_like(like_BTH) for _ in range(3)))
 
 
 class _Plan(NamedTuple):
@@ -80,6 +125,8 @@ class _Plan(NamedTuple):
     layers: int
     own_reference: bool  # the first chunk's gradient too is taken at its own start
     anchored: bool  # forgetting leads to an anchor, not to zero
+    live: Tensor | None  # (N, G, C), False where a token leaves W and S alone
+    stats: list[list[MemoryStats]] | None  # where the forward pass leaves its segments' stats, if they are wanted
 
     def group(self, tensors: tuple[Tensor, ...]) -> tuple[State, list[Tensor] | None, list[Tensor] | None]:
         """State, reference and anchor out of `_Chunks`' last arguments."""
@@ -108,16 +155,22 @@ class _Chunks(torch.autograd.Function):
         chunks = len(tokens.q)
         per_segment = _chunks_per_segment(chunks, state, plan.options)
         y = tokens.v.new_empty(tokens.v.shape)
-        starts, kept = [], None
+        starts, kept, stats = [], None, []
         for first in range(0, chunks, per_segment):
             part = slice(first, first + per_segment)
             starts.append(state)
             at = reference if first == 0 else None
-            segment, state = _forward(Tokens(*(x[part] for x in tokens)), state, at, anchor, plan.options)
+            live = None if plan.live is None else plan.live[part]
+            segment, state = _forward(Tokens(*(x[part] for x in tokens)), live, state, at, anchor, plan.options)
             y[part] = segment.reads[-1]
             if plan.options.residual:
                 y[part] = tokens.q[part] + normalise(segment.reads[-1]).value
             kept = segment if per_segment == chunks else None
+            if plan.stats is not None:
+                of_surprise = _read_shares(segment.tables[1].movedim(0, -2), tokens.lr[part])
+                stats.append(segment_stats(segment.rule.writes, segment.read_shares, of_surprise, anchor))
+        if plan.stats is not None:
+            plan.stats.append(stats)
         ctx.plan, ctx.starts, ctx.kept, ctx.per_segment = plan, starts, kept, per_segment
         ctx.save_for_backward(*arguments)
         return y, *state
@@ -133,10 +186,11 @@ class _Chunks(torch.autograd.Function):
         for index in reversed(range(len(ctx.starts))):
             part = slice(index * ctx.per_segment, (index + 1) * ctx.per_segment)
             tokens_part, at = Tokens(*(x[part] for x in tokens)), reference if index == 0 else None
+            live = None if plan.live is None else plan.live[part]
             segment = ctx.kept
             if segment is None:
-                segment, _ = _forward(tokens_part, ctx.starts[index], at, anchor, plan.options)
-            gradient = _backward(segment, tokens_part, d_y[part], d_state, anchor, plan.options)
+                segment, _ = _forward(tokens_part, live, ctx.starts[index], at, anchor, plan.options)
+            gradient = _backward(segment, tokens_part, live, d_y[part], d_state, anchor, plan.options)
             for whole, piece in zip(d_tokens, gradient.tokens, strict=True):
                 whole[part] = piece
             d_state, d_reference = gradient.state, gradient.reference
@@ -157,10 +211,15 @@ def _chunks_per_segment(chunks: int, state: State, options: Options) -> int:
 
 
 def _forward(
-    tokens: Tokens, state: State, reference: list[Tensor] | None, anchor: list[Tensor] | None, options: Options
+    tokens: Tokens,
+    live: Tensor | None,
+    state: State,
+    reference: list[Tensor] | None,
+    anchor: list[Tensor] | None,
+    options: Options,
 ) -> tuple[_Segment, State]:
     act = ACTIVATIONS[options.activation]
-    tables = decay_tables(tokens.momentum, tokens.forget)
+    tables = decay_tables(tokens.momentum, tokens.forget, live)
     in_weights, last = tables[0].movedim(0, -2), torch.stack([table[-1] for table in tables], dim=-1)  # (N, G, 2+C, 2)
     update_shares = UpdateShares(
         last[..., :1, :1], last[..., 1:2, :1], last[..., 1:2, 1:], last[..., 2:, :] * tokens.lr.unsqueeze(-1)
@@ -199,14 +258,22 @@ class _SegmentGradient(NamedTuple):
 
 
 def _backward(
-    segment: _Segment, tokens: Tokens, d_y: Tensor, d_state: State, anchor: list[Tensor] | None, options: Options
+    segment: _Segment,
+    tokens: Tokens,
+    live: Tensor | None,
+    d_y: Tensor,
+    d_state: State,
+    anchor: list[Tensor] | None,
+    options: Options,
 ) -> _SegmentGradient:
     rule, act = segment.rule, ACTIVATIONS[options.activation]
     d_read = pull(d_y, normalise(segment.reads[-1])) if options.residual else d_y
     of_reads = read_segment_backward(d_read, tokens.q, segment.reads, rule.writes, segment.read_shares, anchor, act)
     of_walk = walk_backward(rule, segment.update_shares, d_state, of_reads.writes, anchor)
     of_rule = of_walk.rule
-    d_lr, d_momentum, d_forget = _shares_backward(tokens, segment.tables, of_reads.shares, of_walk.shares, of_rule.past)
+    d_lr, d_momentum, d_forget = _shares_backward(
+        tokens, live, segment.tables, of_reads.shares, of_walk.shares, of_rule.past
+    )
     d_anchors = [part for part in (of_reads.anchor, of_walk.anchor, of_rule.anchor) if part is not None]
     d_anchor = [torch.stack(parts).sum(0) for parts in zip(*d_anchors, strict=True)]
     d_q = of_reads.q_NGCI + d_y if options.residual else of_reads.q_NGCI
@@ -215,7 +282,12 @@ def _backward(
 
 
 def _shares_backward(
-    tokens: Tokens, tables: tuple[Tensor, Tensor], d_read: ReadShares, d_update: UpdateShares, d_past: ReadShares | None
+    tokens: Tokens,
+    live: Tensor | None,
+    tables: tuple[Tensor, Tensor],
+    d_read: ReadShares,
+    d_update: UpdateShares,
+    d_past: ReadShares | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of lr, momentum and forget, (N, G, C)."""
     in_weights, lr = tables[0].movedim(0, -2), tokens.lr
@@ -233,6 +305,6 @@ def _shares_backward(
     momentum = d_update.momentum_N1.squeeze(-1)
     d_last_surprise = torch.cat([torch.zeros_like(momentum), momentum, d_last[..., 1]], dim=-1)
     d_momentum, d_forget = decay_tables_backward(
-        tokens.momentum, tokens.forget, tables, d_table.movedim(-2, 0).contiguous(), d_last_surprise
+        tokens.momentum, tokens.forget, live, tables, d_table.movedim(-2, 0).contiguous(), d_last_surprise
     )
     return d_lr, d_momentum, d_forget

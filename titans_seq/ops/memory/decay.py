@@ -12,23 +12,41 @@ import torch
 from torch import Tensor
 
 
-def decay_tables(momentum: Tensor, forget: Tensor) -> tuple[Tensor, Tensor]:
-    """The shares in W_t and in S_t, two tables (C, ..., 2 + C) with the tokens first; momentum and forget (..., C)."""
+def decay_tables(momentum: Tensor, forget: Tensor, live: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The shares in W_t and in S_t, two tables (C, ..., 2 + C) with the tokens first; momentum and forget (..., C).
+
+    Where `live` (..., C) is False, W and S pass the token unchanged; no value of the gates does that, since W_t always
+    takes in S_t.
+    """
     length = momentum.shape[-1]
-    keep = (1 - forget).movedim(-1, 0).unsqueeze(-1)
-    momentum = momentum.movedim(-1, 0).unsqueeze(-1)
+    momentum, keep, adds = _rows(momentum, forget, live)
     in_weights = momentum.new_empty(*momentum.shape[:-1], length + 2)
     in_surprise = torch.empty_like(in_weights)
     unit = torch.eye(length + 2, dtype=momentum.dtype, device=momentum.device)
     weights, surprise = unit[0], unit[1]  # before the chunk: all of the start's W, all of the start's S
     for t in range(length):
         surprise = torch.addcmul(unit[2 + t], momentum[t], surprise, out=in_surprise[t])
-        weights = torch.addcmul(surprise, keep[t], weights, out=in_weights[t])
+        added = surprise if adds is None else surprise * adds[t]
+        weights = torch.addcmul(added, keep[t], weights, out=in_weights[t])
     return in_weights, in_surprise
 
 
+def _rows(momentum: Tensor, forget: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Momentum, 1 - forget, and the share of S_t that enters W_t (None is all), tokens first, (C, ..., 1)."""
+    keep, adds = 1 - forget, None
+    if live is not None:
+        momentum, keep = momentum.masked_fill(~live, 1), keep.masked_fill(~live, 1)
+        adds = live.to(keep.dtype).movedim(-1, 0).unsqueeze(-1)
+    return momentum.movedim(-1, 0).unsqueeze(-1), keep.movedim(-1, 0).unsqueeze(-1), adds
+
+
 def decay_tables_backward(
-    momentum: Tensor, forget: Tensor, tables: tuple[Tensor, Tensor], d_weights: Tensor, d_last_surprise: Tensor
+    momentum: Tensor,
+    forget: Tensor,
+    live: Tensor | None,
+    tables: tuple[Tensor, Tensor],
+    d_weights: Tensor,
+    d_last_surprise: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of momentum and forget, both (..., C).
 
@@ -37,18 +55,22 @@ def decay_tables_backward(
     """
     in_weights, in_surprise = tables
     length = momentum.shape[-1]
-    keep = (1 - forget).movedim(-1, 0).unsqueeze(-1)
-    momentum = momentum.movedim(-1, 0).unsqueeze(-1)
+    momentum, keep, adds = _rows(momentum, forget, live)
     d_surprise = torch.empty_like(d_weights)
     for t in reversed(range(length)):
-        if t == length - 1:
-            torch.add(d_weights[t], d_last_surprise, out=d_surprise[t])
-        else:
+        if t < length - 1:
             d_weights[t].addcmul_(keep[t + 1], d_weights[t + 1])
-            torch.addcmul(d_weights[t], momentum[t + 1], d_surprise[t + 1], out=d_surprise[t])
+        from_weights = d_weights[t] if adds is None else d_weights[t] * adds[t]
+        if t < length - 1:
+            torch.addcmul(from_weights, momentum[t + 1], d_surprise[t + 1], out=d_surprise[t])
+        else:
+            torch.add(from_weights, d_last_surprise, out=d_surprise[t])
     d_keep, d_momentum = (torch.empty_like(momentum.squeeze(-1)) for _ in range(2))
     # Before the first token the tables are unit rows: all of W, all of S.
     d_keep[0], d_momentum[0] = d_weights[0, ..., 0], d_surprise[0, ..., 1]
     torch.sum(d_weights[1:] * in_weights[:-1], dim=-1, out=d_keep[1:])
     torch.sum(d_surprise[1:] * in_surprise[:-1], dim=-1, out=d_momentum[1:])
-    return d_momentum.movedim(0, -1), -d_keep.movedim(0, -1)
+    d_momentum, d_forget = d_momentum.movedim(0, -1), -d_keep.movedim(0, -1)
+    if live is not None:
+        d_momentum, d_forget = d_momentum.masked_fill(~live, 0), d_forget.masked_fill(~live, 0)
+    return d_momentum, d_forget

@@ -19,3 +19,4 @@ class Options(NamedTuple):
     residual: bool
     outer_gradient: OuterGradient
     checkpoint_every: int | None
+    return_stats: bool

@@ -11,6 +11,7 @@ from torch.func import grad, vmap
 from titans_seq.ops.memory.mlp import read_memory
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.stats import MemoryStats
 from titans_seq.ops.memory.tokens import Tokens
 
 
@@ -19,7 +20,9 @@ def reference_memory(
     initial: list[Tensor],
     state: MemoryState,
     options: Options,
-) -> tuple[Tensor, MemoryState]:
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> tuple[Tensor, MemoryState, MemoryStats | None]:
     """Equations 13 to 16 of arXiv 2501.00663 as written; arguments as `titans_memory`, `initial` its `weights`."""
 
     def inner_loss(weights: list[Tensor], k: Tensor, v: Tensor) -> Tensor:
@@ -27,22 +30,50 @@ def reference_memory(
 
     inner_gradient = vmap(vmap(grad(inner_loss)))  # over batch and heads
 
-    weights, surprise, chunk_start, position = state
+    weights, surprise, chunk_start, _ = state
+    batch, length = tokens.lr.shape[:2]
     chunk_size = 1 if options.gradient == "online" else options.chunk_size
-    position %= chunk_size
-    outputs = []
-    for t in range(tokens.q.shape[1]):
-        if position == 0:
-            chunk_start = weights
+    position = torch.as_tensor(state.position).expand(batch) % chunk_size
+    live = torch.ones(batch, length, dtype=torch.bool) if mask is None else mask
+    begins = torch.zeros(batch, length, dtype=torch.bool) if reset is None else reset & live
+    outputs, stats = [], []
+    for t in range(length):
+        weights = _where(begins[:, t], initial, weights)
+        surprise = _where(begins[:, t], [torch.zeros_like(s) for s in surprise], surprise)
+        position = position.masked_fill(begins[:, t], 0)
+        chunk_start = _where(live[:, t] & (position == 0), weights, chunk_start)
         at = chunk_start if options.outer_gradient == "exact" else [w.detach() for w in chunk_start]
         q, k, v, lr, momentum, forget = (x[:, t] for x in tokens)  # (B, H, D) and (B, H)
         lr, momentum, forget = (gate[..., None, None] for gate in (lr, momentum, forget))
         gradient = inner_gradient(at, k, v)
-        surprise = [momentum * s - lr * g for s, g in zip(surprise, gradient, strict=True)]
-        weights = [(1 - forget) * w + s for w, s in zip(weights, surprise, strict=True)]
+        next_surprise = [momentum * s - lr * g for s, g in zip(surprise, gradient, strict=True)]
+        next_weights = [(1 - forget) * w + s for w, s in zip(weights, next_surprise, strict=True)]
         if options.forget_to == "initial":
-            weights = [w + forget * w0 for w, w0 in zip(weights, initial, strict=True)]
-        outputs.append(read_memory(weights, q.unsqueeze(-2), options.activation, options.residual).squeeze(-2))
-        position = (position + 1) % chunk_size
+            next_weights = [w + forget * w0 for w, w0 in zip(next_weights, initial, strict=True)]
+        surprise = _where(live[:, t], next_surprise, surprise)
+        weights = _where(live[:, t], next_weights, weights)
+        position = torch.where(live[:, t], (position + 1) % chunk_size, position)
+        seen = live[:, t, None].to(lr.dtype)  # (B, 1)
+        if options.return_stats:
+            stats.append(MemoryStats(*(seen * _norm(tensors) for tensors in (gradient, surprise, weights))))
+        y = read_memory(weights, q.unsqueeze(-2), options.activation, options.residual).squeeze(-2)
+        outputs.append(seen.unsqueeze(-1) * y)
+    chunk_start = _where(position == 0, weights, chunk_start)
     y = torch.stack(outputs, dim=1) if outputs else torch.zeros_like(tokens.v)
-    return y, MemoryState(weights, surprise, weights if position == 0 else chunk_start, position)
+    same = len(set(position.tolist())) == 1
+    state = MemoryState(weights, surprise, chunk_start, int(position[0]) if same else position)
+    if not options.return_stats:
+        return y, state, None
+    joined = [torch.stack(parts, dim=1) for parts in zip(*stats, strict=True)]
+    return y, state, MemoryStats(*joined) if joined else MemoryStats(*(torch.empty_like(tokens.lr) for _ in range(3)))
+
+
+def _where(condition_B: Tensor, yes: list[Tensor], no: list[Tensor]) -> list[Tensor]:
+    """Batch element by batch element."""
+    condition = condition_B[:, None, None, None]
+    return [torch.where(condition, a, b) for a, b in zip(yes, no, strict=True)]
+
+
+def _norm(tensors: list[Tensor]) -> Tensor:
+    """Over all layers' (B, H, d_in, d_out) together, (B, H)."""
+    return torch.stack([x.detach().square().sum((-2, -1)) for x in tensors]).sum(0).sqrt()

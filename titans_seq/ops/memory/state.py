@@ -15,7 +15,7 @@ class MemoryState(NamedTuple):
     weights: list[Tensor]  # W after the last token
     surprise: list[Tensor]  # S after the last token (eq 14)
     chunk_start: list[Tensor]  # W at the start of the current chunk, where its gradients are taken (eq 16)
-    position: int  # tokens already seen of the current chunk, 0 <= position < chunk_size
+    position: int | Tensor  # tokens seen of the current chunk; (B,) on the CPU where batch elements differ in it
 
     def detach(self) -> "MemoryState":
         """The same state, cut from the graph that made it."""

@@ -1,0 +1,81 @@
+"""What the op refuses: ValueError says the rule and the value."""
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from titans_seq.ops.memory.mlp import ACTIVATIONS
+from titans_seq.ops.memory.options import ForgetTo, Gradient, Options, OuterGradient
+from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.tokens import Tokens
+
+
+def check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `accepted`."""
+    if value not in accepted:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(accepted)}")
+
+
+def check_options(options: Options, depth: int) -> None:
+    """The choices one by one, and those that do not go together."""
+    check_choice("gradient", options.gradient, get_args(Gradient))
+    check_choice("activation", options.activation, tuple(ACTIVATIONS))
+    check_choice("forget_to", options.forget_to, get_args(ForgetTo))
+    check_choice("outer_gradient", options.outer_gradient, get_args(OuterGradient))
+    for name, value in (("chunk_size", options.chunk_size), ("checkpoint_every", options.checkpoint_every)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    if options.gradient == "online" and depth > 1:
+        raise ValueError(f'gradient="online" is for a matrix memory (depth 1); got weights of depth {depth}')
+    if options.gradient == "online" and options.residual:
+        raise ValueError('gradient="online" is for a plain matrix memory; it does not go with residual=True')
+
+
+def check_shapes(tokens: Tokens, weights: list[Tensor], residual: bool) -> None:
+    """Tokens that fit one another, and a chain of weights that leads from keys to values."""
+    q, k, v, *gates = tokens
+    if q.ndim != 4 or k.shape != q.shape or v.shape[:3] != q.shape[:3] or v.ndim != 4:
+        raise ValueError(
+            "q, k and v must be (B, T, H, D_k), (B, T, H, D_k) and (B, T, H, D_v); "
+            f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+    for name, gate in zip(("lr", "momentum", "forget"), gates, strict=True):
+        if gate.shape != q.shape[:3]:
+            raise ValueError(f"{name} must be (B, T, H) = {tuple(q.shape[:3])}; got {tuple(gate.shape)}")
+    if residual and q.shape[-1] != v.shape[-1]:
+        raise ValueError(f"residual=True needs D_k = D_v; got {q.shape[-1]} and {v.shape[-1]}")
+    width = q.shape[3]
+    if not weights:
+        raise ValueError("weights must hold at least one layer")
+    for layer, weight in enumerate(weights):
+        if weight.ndim != 3 or weight.shape[:2] != (q.shape[2], width):
+            raise ValueError(
+                f"weights[{layer}] must be (H, d_in, d_out) = ({q.shape[2]}, {width}, d_out); got {tuple(weight.shape)}"
+            )
+        width = weight.shape[2]
+    if width != v.shape[3]:
+        raise ValueError(f"the last layer of weights must give D_v = {v.shape[3]} features; it gives {width}")
+
+
+def check_flags(mask: Tensor | None, reset: Tensor | None, shape: torch.Size) -> None:
+    """Masks of tokens, (B, T) bool."""
+    for name, flags in (("mask", mask), ("reset", reset)):
+        if flags is not None and (flags.shape != shape or flags.dtype != torch.bool):
+            raise ValueError(f"{name} must be bool, (B, T) = {tuple(shape)}; got {flags.dtype}, {tuple(flags.shape)}")
+
+
+def check_state(state: MemoryState, initial: list[Tensor], batch: int, chunk_size: int) -> None:
+    """A state of this memory, for this batch, at a place that chunks of this size have."""
+    expected = [(batch, *w.shape) for w in initial]
+    found = [tuple(w.shape) for w in state.weights]
+    if found != expected:
+        raise ValueError(f"state.weights must have shapes {expected}; got {found}")
+    places = torch.as_tensor(state.position)
+    if places.ndim == 1 and len(places) != batch:
+        raise ValueError(f"state.position must be one number or ({batch},); got {tuple(places.shape)}")
+    if not ((places >= 0) & (places < chunk_size)).all():
+        raise ValueError(
+            f"state.position = {state.position} does not lie in a chunk of {chunk_size}; "
+            "continue with the chunk_size that the state was made with"
+        )

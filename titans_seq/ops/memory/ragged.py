@@ -1,0 +1,165 @@
+"""Masked tokens and packed sequences: lay every sequence out on chunks of its own, then run the chunked memory.
+
+Chunks count the tokens of their sequence, so a masked token takes no place and a new sequence begins a new chunk. Each
+batch element's tokens are moved to slots: live slots one after another, from the place in the open chunk where the
+state left off, and on to the next chunk's first slot at each sequence start. Slots in between are dead and leave W and
+S as they are. Padding and packing thereby give what each sequence gives alone.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from titans_seq.ops.memory.chunked import run_chunks, side_by_side
+from titans_seq.ops.memory.options import Options
+from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.stats import MemoryStats
+from titans_seq.ops.memory.tokens import Tokens
+
+
+class _Row(NamedTuple):
+    """One batch element's layout."""
+
+    slots: NDArray[np.int64]  # (T,): the slot of each token, -1 where it is masked
+    resets: NDArray[np.int64]  # chunks that begin with the initial memory
+    open_chunk: int  # the chunk that is not full at the end, -1 where the last one is
+    position: int  # tokens in it
+    chunks: int
+
+
+class _Layout(NamedTuple):
+    slots: Tensor  # (B, T)
+    source: Tensor  # (B, slots): the token in each slot, 0 in dead ones
+    live: Tensor  # (B, slots), bool
+    rows: list[_Row]
+    chunks: int
+
+
+def ragged_memory(
+    tokens: Tokens,
+    initial: list[Tensor],
+    state: MemoryState,
+    options: Options,
+    mask: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, MemoryState, MemoryStats | None]:
+    """As `chunked_memory`; tokens are skipped where `mask` (B, T) is False, sequences begin where `reset` is True."""
+    batch, _, heads, _ = tokens.q.shape
+    layout = _lay_out(tokens, state, options, mask, reset)
+    packed = Tokens(*(_gather(x, layout.source, layout.live) for x in tokens))
+    folded = Tokens(*(x.transpose(1, 2).flatten(0, 1) for x in packed))
+    live = layout.live.repeat_interleave(heads, dim=0)  # (G, slots)
+    start = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial]
+    anchor = start if options.forget_to == "initial" else []
+    weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
+    began = _of_heads([_position(state, b) > 0 for b in range(batch)], heads, weights[0])
+    chunk_start = reference
+    reference = [torch.where(began, r, w) for r, w in zip(reference, weights, strict=True)]
+
+    outputs: list[Tensor] = []
+    collected: list[list[MemoryStats]] | None = [] if options.return_stats else None
+    cuts = sorted({0, layout.chunks, *(int(c) for row in layout.rows for c in (*row.resets, row.open_chunk) if c >= 0)})
+    for first, last in zip(cuts, [*cuts[1:], layout.chunks], strict=True):
+        resets = _of_heads([first in row.resets for row in layout.rows], heads, weights[0])
+        weights = [torch.where(resets, w0, w) for w0, w in zip(start, weights, strict=True)]
+        surprise = [s.masked_fill(resets, 0) for s in surprise]
+        at = [torch.where(resets, w, r) for w, r in zip(weights, reference, strict=True)] if first == 0 else weights
+        opens = _of_heads([row.open_chunk == first for row in layout.rows], heads, weights[0])
+        chunk_start = [torch.where(opens, w, c) for w, c in zip(at, chunk_start, strict=True)]
+        if first == last:
+            continue
+        part = slice(first * options.chunk_size, last * options.chunk_size)
+        piece, own = Tokens(*(x[:, part] for x in folded)), None if options.gradient == "online" else at
+        both = side_by_side(weights, surprise)
+        y, both = run_chunks(piece, both, own, anchor, options, options.chunk_size, live[:, part], collected)
+        outputs.append(y)
+        weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
+
+    # Online gradients know no chunks.
+    positions = [0 if options.gradient == "online" else row.position for row in layout.rows]
+    full = _of_heads([position == 0 for position in positions], heads, weights[0])
+    chunk_start = [torch.where(full, w, c) for w, c in zip(weights, chunk_start, strict=True)]
+    weights, surprise, chunk_start = (
+        [torch.unflatten(w, 0, (batch, heads)) for w in group] for group in (weights, surprise, chunk_start)
+    )
+    y_GSV = torch.cat(outputs, dim=1) if outputs else folded.v
+    y = _back(y_GSV, layout, heads)
+    stats = None
+    if collected is not None:
+        parts = zip(*(part for piece in collected for part in piece), strict=True)
+        joined = [torch.cat([p.transpose(0, 1).flatten(1) for p in part], dim=1) for part in parts]
+        stats = MemoryStats(*(_back(x, layout, heads) for x in joined or [folded.lr] * 3))
+    return y, MemoryState(weights, surprise, chunk_start, _joint_position(positions)), stats
+
+
+def _lay_out(
+    tokens: Tokens, state: MemoryState, options: Options, mask: Tensor | None, reset: Tensor | None
+) -> _Layout:
+    batch, length = tokens.lr.shape[:2]
+    kept = np.ones((batch, length), dtype=bool) if mask is None else mask.cpu().numpy()
+    begins = np.zeros((batch, length), dtype=bool) if reset is None else reset.cpu().numpy()
+    positions = [0 if options.gradient == "online" else _position(state, b) for b in range(batch)]
+    rows = [_lay_out_row(kept[b], begins[b], positions[b], options.chunk_size) for b in range(batch)]
+    chunks = max((row.chunks for row in rows), default=0)
+    source = np.zeros((batch, chunks * options.chunk_size), dtype=np.int64)
+    live = np.zeros(source.shape, dtype=bool)
+    for b, row in enumerate(rows):
+        tokens_kept = np.flatnonzero(row.slots >= 0)
+        source[b, row.slots[tokens_kept]] = tokens_kept
+        live[b, row.slots[tokens_kept]] = True
+    slots = np.stack([row.slots for row in rows])
+    slots_BT, source_BS, live_BS = (torch.from_numpy(x).to(tokens.lr.device) for x in (slots, source, live))
+    return _Layout(slots_BT, source_BS, live_BS, rows, chunks)
+
+
+def _lay_out_row(mask: NDArray[np.bool_], reset: NDArray[np.bool_], position: int, chunk_size: int) -> _Row:
+    kept = np.flatnonzero(mask)
+    sequence = np.cumsum(reset[kept])  # 0 goes on with the state, others begin anew
+    lengths = np.bincount(sequence, minlength=1)
+    ends = lengths + np.where(np.arange(len(lengths)) == 0, position, 0)  # slots from the sequence's first chunk on
+    chunks = -(-ends // chunk_size)
+    first_chunk = np.concatenate([[0], np.cumsum(chunks)])
+    rank = np.arange(len(kept)) - (np.cumsum(lengths) - lengths)[sequence]
+    slots = np.full(len(mask), -1)
+    slots[kept] = first_chunk[sequence] * chunk_size + rank + np.where(sequence == 0, position, 0)
+    left_over = int(ends[-1]) % chunk_size
+    return _Row(
+        slots=slots,
+        resets=first_chunk[1:-1],
+        open_chunk=int(first_chunk[-2] + ends[-1] // chunk_size) if left_over else -1,
+        position=left_over,
+        chunks=int(first_chunk[-1]),
+    )
+
+
+def _position(state: MemoryState, b: int) -> int:
+    return state.position if isinstance(state.position, int) else int(state.position[b])
+
+
+def _joint_position(positions: list[int]) -> int | Tensor:
+    return positions[0] if len(set(positions)) == 1 else torch.tensor(positions)
+
+
+def _of_heads(flags: list[bool], heads: int, like_GIO: Tensor) -> Tensor:
+    """One flag per batch element to (G, 1, 1)."""
+    return torch.tensor(flags, device=like_GIO.device).repeat_interleave(heads)[:, None, None]
+
+
+def _gather(x: Tensor, source: Tensor, live: Tensor) -> Tensor:
+    """(B, T, H, ...) to (B, slots, H, ...), zeros in dead slots."""
+    shape = (*source.shape, *[1] * (x.ndim - 2))
+    if x.shape[1] == 0:  # there may be an open chunk to lay out, but no token
+        return x.new_zeros(*source.shape, *x.shape[2:])
+    index = source.view(shape).expand(*source.shape, *x.shape[2:])
+    return x.gather(1, index) * live.view(shape)
+
+
+def _back(x: Tensor, layout: _Layout, heads: int) -> Tensor:
+    """(G, slots, ...) to (B, T, H, ...), zeros for masked tokens."""
+    x = torch.unflatten(x, 0, (-1, heads)).transpose(1, 2)
+    if layout.chunks == 0:
+        return x.new_zeros(*layout.slots.shape, *x.shape[2:])
+    return _gather(x, layout.slots.clamp_min(0), layout.slots >= 0)
