@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_BLOCK = 128  # tokens
+
 
 class CausalConv(nn.Module):
     """Depthwise causal convolution: every channel mixes its own last `width` tokens.
@@ -44,10 +46,13 @@ class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor]:
         padded, weight = ctx.saved_tensors
-        length = grad_y.shape[1]
         grad_padded = torch.zeros_like(padded)
-        grad_weight = torch.empty_like(weight)
-        for lag in range(weight.shape[0]):
-            grad_padded[:, lag : lag + length].addcmul_(grad_y, weight[lag])
-            grad_weight[lag] = (grad_y * padded[:, lag : lag + length]).sum((0, 1))
+        grad_weight = torch.zeros_like(weight)
+        # Block by block, so that the passes over a block find it in the cache.
+        for first in range(0, grad_y.shape[1], _BLOCK):
+            block = grad_y[:, first : first + _BLOCK]
+            for lag in range(weight.shape[0]):
+                seen = slice(first + lag, first + lag + block.shape[1])
+                grad_padded[:, seen].addcmul_(block, weight[lag])
+                grad_weight[lag] += (block * padded[:, seen]).sum((0, 1))
         return grad_padded, grad_weight

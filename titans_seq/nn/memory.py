@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.conv import CausalConv
+from titans_seq.nn.norm import unit_norm
 from titans_seq.ops import MemoryState, titans_memory
 from titans_seq.ops.memory.mlp import Activation
 from titans_seq.ops.memory.op import Backend
@@ -97,8 +98,8 @@ class NeuralMemory(nn.Module):
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).unbind(2)
         lr, momentum, forget = torch.unflatten(torch.sigmoid(self.gates(x)), -1, (3, self.num_heads)).unbind(2)
         y, memory_state = titans_memory(
-            F.normalize(q, dim=-1),
-            F.normalize(k, dim=-1),
+            unit_norm(q),
+            unit_norm(k),
             v,
             lr,
             momentum,

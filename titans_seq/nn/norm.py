@@ -1,9 +1,36 @@
 """Normalisation that is undone at the output."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+class _UnitNorm(torch.autograd.Function):
+    """As `torch.nn.functional.normalize`, with a backward of three passes instead of eight."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(eps).reciprocal_()
+        y: Tensor = x * inverse
+        ctx.save_for_backward(y, inverse)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
+        y, inverse = ctx.saved_tensors
+        along = (grad_y * y).sum(-1, keepdim=True)
+        grad_x: Tensor = torch.addcmul(grad_y, y, along, value=-1).mul_(inverse)
+        return grad_x, None
+
+
+def unit_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x (..., D) divided by its norm over D."""
+    y: Tensor = _UnitNorm.apply(x, eps)  # type: ignore[no-untyped-call]
+    return y
+
 
 Centre = Literal["mean", "last"]
 

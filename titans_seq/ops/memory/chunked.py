@@ -39,7 +39,6 @@ def chunked_memory(
 ) -> tuple[Tensor, MemoryState, MemoryStats | None]:
     """As `reference_memory`, to rounding; time and memory are linear in T."""
     batch, length, heads, _ = tokens.q.shape
-    folded = Tokens(*(x.transpose(1, 2).flatten(0, 1) for x in tokens))  # (G, T, ...)
     anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if options.forget_to == "initial" else []
     weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
     sizes = [w.shape[-1] for w in weights]
@@ -53,28 +52,28 @@ def chunked_memory(
     body = (length - head) // chunk_size * chunk_size
     outputs = []
     collected: list[list[MemoryStats]] | None = [] if options.return_stats else None
-    for piece in zip(*(x.split([head, body, length - head - body], dim=1) for x in folded), strict=True):
+    for piece in zip(*(x.split([head, body, length - head - body], dim=1) for x in tokens), strict=True):
         size = piece[0].shape[1]
         if size == 0:
             continue
         if position == 0:  # gradients are taken at the chunk's own start
             reference = [m[..., :size] for m, size in zip(both, sizes, strict=True)]
         separate = reference if position else None
-        y_GTV, both = run_chunks(
+        y_BTHV, both = run_chunks(
             Tokens(*piece), both, separate, anchor, options, min(size, chunk_size), None, collected
         )
-        outputs.append(y_GTV)
+        outputs.append(y_BTHV)
         position = 0 if online else (position + size) % chunk_size
 
     weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
-    y_GTV = torch.cat(outputs, dim=1) if outputs else folded.v
+    if len(outputs) != 1:
+        outputs = [torch.cat([tokens.v[:, :0], *outputs], dim=1)]
     weights, surprise, chunk_start = (
         [torch.unflatten(w, 0, (batch, heads)) for w in group]
         for group in (weights, surprise, weights if position == 0 else reference)
     )
-    y_BTHV = torch.unflatten(y_GTV, 0, (batch, heads)).transpose(1, 2)
-    stats = None if collected is None else _join_stats(collected, tokens.lr)
-    return y_BTHV, MemoryState(weights, surprise, chunk_start, position), stats
+    stats = None if collected is None else join_stats(collected, tokens.lr)
+    return outputs[0], MemoryState(weights, surprise, chunk_start, position), stats
 
 
 def side_by_side(weights: list[Tensor], surprise: list[Tensor]) -> State:
@@ -83,39 +82,48 @@ def side_by_side(weights: list[Tensor], surprise: list[Tensor]) -> State:
 
 
 def run_chunks(
-    tokens_GT: Tokens,
+    tokens: Tokens,
     state: State,
     reference: list[Tensor] | None,
     anchor: list[Tensor],
     options: Options,
     chunk_size: int,
-    live_GT: Tensor | None,
+    live_BTH: Tensor | None,
     collected: list[list[MemoryStats]] | None,
 ) -> tuple[Tensor, State]:
-    """Whole chunks of heads folded into the batch, (G, T, ...), to outputs (G, T, V) and the state after them.
+    """Whole chunks of tokens (B, T, H, ...) to outputs (B, T, H, V) and the state after them; states are (G, I, 2 O).
 
-    `reference`: the weights for the first chunk's gradient, None for its own start. Where `live_GT` is False, W and S
+    `reference`: the weights for the first chunk's gradient, None for its own start. Where `live_BTH` is False, W and S
     pass unchanged. Stats are appended to `collected`.
     """
-
-    def in_chunks(x: Tensor) -> Tensor:
-        return torch.unflatten(x, 1, (-1, chunk_size)).transpose(0, 1)
-
-    live = None if live_GT is None else in_chunks(live_GT)
+    live = None if live_BTH is None else _in_chunks(live_BTH, chunk_size)
     plan = _Plan(options, len(state), reference is None, bool(anchor), live, collected)
+    in_chunks = [_in_chunks(x, chunk_size) for x in tokens]
     tensors = (*state, *(reference or []), *anchor)
-    y_NGCO, *state = _Chunks.apply(plan, *map(in_chunks, tokens_GT), *tensors)  # type: ignore[no-untyped-call]
-    return y_NGCO.transpose(0, 1).flatten(1, 2), state
+    y_NGCO, *state = _Chunks.apply(plan, *in_chunks, *tensors)  # type: ignore[no-untyped-call]
+    return _in_sequence(y_NGCO, heads=tokens.q.shape[2]), state
 
 
-def _join_stats(pieces: list[list[MemoryStats]], like_BTH: Tensor) -> MemoryStats:
+def _in_chunks(x: Tensor, chunk_size: int) -> Tensor:
+    """(B, T, H, ...) to contiguous (N, G, C, ...), in one copy."""
+    x = torch.unflatten(x, 1, (-1, chunk_size))  # (B, N, C, H, ...)
+    return x.permute(1, 0, 3, 2, *range(4, x.ndim)).contiguous().flatten(1, 2)
+
+
+def _in_sequence(x: Tensor, heads: int) -> Tensor:
+    """(N, G, C, ...) back to (B, T, H, ...)."""
+    x = torch.unflatten(x, 1, (-1, heads))  # (N, B, H, C, ...)
+    return x.permute(1, 0, 3, 2, *range(4, x.ndim)).flatten(1, 2)
+
+
+def join_stats(pieces: list[list[MemoryStats]], like_BTH: Tensor) -> MemoryStats:
     """Segments (N, G, C) of all pieces, one after another, to (B, T, H)."""
-    batch, _, heads = like_BTH.shape
-    joined = []
-    for parts in zip(*(part for piece in pieces for part in piece), strict=True):
-        tokens_first = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1)  # (G, T)
-        joined.append(tokens_first.unflatten(0, (batch, heads)).transpose(1, 2))
-    return MemoryStats(*joined) if joined else MemoryStats(*(torch.empty_like(like_BTH) for _ in range(3)))
+    segments = [segment for piece in pieces for segment in piece]
+    if not segments:
+        return MemoryStats(*(like_BTH.new_zeros(like_BTH.shape) for _ in range(3)))
+    heads = like_BTH.shape[2]
+    parts = zip(*segments, strict=True)
+    return MemoryStats(*(torch.cat([_in_sequence(x, heads) for x in part], dim=1) for part in parts))
 
 
 class _Plan(NamedTuple):
@@ -154,17 +162,15 @@ class _Chunks(torch.autograd.Function):
         tokens, (state, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
         chunks = len(tokens.q)
         per_segment = _chunks_per_segment(chunks, state, plan.options)
-        y = tokens.v.new_empty(tokens.v.shape)
-        starts, kept, stats = [], None, []
+        outputs, starts, kept, stats = [], [], None, []
         for first in range(0, chunks, per_segment):
             part = slice(first, first + per_segment)
             starts.append(state)
             at = reference if first == 0 else None
             live = None if plan.live is None else plan.live[part]
             segment, state = _forward(Tokens(*(x[part] for x in tokens)), live, state, at, anchor, plan.options)
-            y[part] = segment.reads[-1]
-            if plan.options.residual:
-                y[part] = tokens.q[part] + normalise(segment.reads[-1]).value
+            read = segment.reads[-1]
+            outputs.append(tokens.q[part] + normalise(read).value if plan.options.residual else read)
             kept = segment if per_segment == chunks else None
             if plan.stats is not None:
                 of_surprise = _read_shares(segment.tables[1].movedim(0, -2), tokens.lr[part])
@@ -173,14 +179,14 @@ class _Chunks(torch.autograd.Function):
             plan.stats.append(stats)
         ctx.plan, ctx.starts, ctx.kept, ctx.per_segment = plan, starts, kept, per_segment
         ctx.save_for_backward(*arguments)
-        return y, *state
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0], *state
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor, *d_end: Tensor) -> tuple[Tensor | None, ...]:
         plan, arguments = ctx.plan, ctx.saved_tensors
         tokens, (_, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
-        d_tokens = Tokens(*(torch.empty_like(x) for x in tokens))
+        d_tokens: list[Tokens] = []  # by segment, the last one first
         d_state, d_reference = list(d_end), None
         d_anchor = [torch.zeros_like(w) for w in anchor] if anchor is not None else []
         for index in reversed(range(len(ctx.starts))):
@@ -191,12 +197,12 @@ class _Chunks(torch.autograd.Function):
             if segment is None:
                 segment, _ = _forward(tokens_part, live, ctx.starts[index], at, anchor, plan.options)
             gradient = _backward(segment, tokens_part, live, d_y[part], d_state, anchor, plan.options)
-            for whole, piece in zip(d_tokens, gradient.tokens, strict=True):
-                whole[part] = piece
+            d_tokens.append(gradient.tokens)
             d_state, d_reference = gradient.state, gradient.reference
             for total, piece in zip(d_anchor, gradient.anchor, strict=True):
                 total.add_(piece)
-        return None, *d_tokens, *d_state, *(d_reference or []), *d_anchor
+        joined = d_tokens[0] if len(d_tokens) == 1 else map(torch.cat, zip(*reversed(d_tokens), strict=True))
+        return None, *joined, *d_state, *(d_reference or []), *d_anchor
 
 
 def _chunks_per_segment(chunks: int, state: State, options: Options) -> int:
@@ -220,20 +226,23 @@ def _forward(
 ) -> tuple[_Segment, State]:
     act = ACTIVATIONS[options.activation]
     tables = decay_tables(tokens.momentum, tokens.forget, live)
-    in_weights, last = tables[0].movedim(0, -2), torch.stack([table[-1] for table in tables], dim=-1)  # (N, G, 2+C, 2)
+    in_weights = tables[0].movedim(0, -2).contiguous()
+    last = torch.stack([table[-1] for table in tables], dim=-1)  # (N, G, 2 + C, 2)
     update_shares = UpdateShares(
         last[..., :1, :1], last[..., 1:2, :1], last[..., 1:2, 1:], last[..., 2:, :] * tokens.lr.unsqueeze(-1)
     )
     read_shares = _read_shares(in_weights, tokens.lr)
-    starts = [m.new_empty(len(tokens.q), *m.shape) for m in state]
+    starts = [m.new_empty(len(tokens.q) + 1, *m.shape) for m in state]
     through_weights = options.outer_gradient == "exact"
     rule: WriteRule
     if options.gradient == "online":
         past = _read_shares(_one_row_down(in_weights), tokens.lr)
-        rule = OnlineRule(tokens.k, tokens.v, starts, past, anchor, through_weights)
+        rule = OnlineRule(tokens.k, tokens.v, [s[:-1] for s in starts], past, anchor, through_weights)
     else:
-        rule = ChunkRule(tokens.k, tokens.v, starts, reference, act, options.residual, through_weights)
-    state = walk(rule, update_shares, state, anchor)
+        rule = ChunkRule(
+            tokens.k, tokens.v, [s[:-1] for s in starts], reference, act, options.residual, through_weights
+        )
+    state = walk(rule, update_shares, state, starts, anchor)
     _, reads = read_segment(tokens.q, rule.writes, read_shares, anchor, act)
     return _Segment(tables, update_shares, read_shares, rule, reads), state
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from titans_seq.ops.memory.chunked import run_chunks, side_by_side
+from titans_seq.ops.memory.chunked import join_stats, run_chunks, side_by_side
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.stats import MemoryStats
@@ -50,8 +50,7 @@ def ragged_memory(
     batch, _, heads, _ = tokens.q.shape
     layout = _lay_out(tokens, state, options, mask, reset)
     packed = Tokens(*(_gather(x, layout.source, layout.live) for x in tokens))
-    folded = Tokens(*(x.transpose(1, 2).flatten(0, 1) for x in packed))
-    live = layout.live.repeat_interleave(heads, dim=0)  # (G, slots)
+    live_BSH = layout.live.unsqueeze(-1).expand_as(packed.lr)
     start = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial]
     anchor = start if options.forget_to == "initial" else []
     weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
@@ -72,9 +71,9 @@ def ragged_memory(
         if first == last:
             continue
         part = slice(first * options.chunk_size, last * options.chunk_size)
-        piece, own = Tokens(*(x[:, part] for x in folded)), None if options.gradient == "online" else at
+        piece, own = Tokens(*(x[:, part] for x in packed)), None if options.gradient == "online" else at
         both = side_by_side(weights, surprise)
-        y, both = run_chunks(piece, both, own, anchor, options, options.chunk_size, live[:, part], collected)
+        y, both = run_chunks(piece, both, own, anchor, options, options.chunk_size, live_BSH[:, part], collected)
         outputs.append(y)
         weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
 
@@ -85,13 +84,10 @@ def ragged_memory(
     weights, surprise, chunk_start = (
         [torch.unflatten(w, 0, (batch, heads)) for w in group] for group in (weights, surprise, chunk_start)
     )
-    y_GSV = torch.cat(outputs, dim=1) if outputs else folded.v
-    y = _back(y_GSV, layout, heads)
+    y = _gather_back(torch.cat(outputs, dim=1) if outputs else packed.v, layout)
     stats = None
     if collected is not None:
-        parts = zip(*(part for piece in collected for part in piece), strict=True)
-        joined = [torch.cat([p.transpose(0, 1).flatten(1) for p in part], dim=1) for part in parts]
-        stats = MemoryStats(*(_back(x, layout, heads) for x in joined or [folded.lr] * 3))
+        stats = MemoryStats(*(_gather_back(x, layout) for x in join_stats(collected, packed.lr)))
     return y, MemoryState(weights, surprise, chunk_start, _joint_position(positions)), stats
 
 
@@ -151,15 +147,12 @@ def _of_heads(flags: list[bool], heads: int, like_GIO: Tensor) -> Tensor:
 def _gather(x: Tensor, source: Tensor, live: Tensor) -> Tensor:
     """(B, T, H, ...) to (B, slots, H, ...), zeros in dead slots."""
     shape = (*source.shape, *[1] * (x.ndim - 2))
-    if x.shape[1] == 0:  # there may be an open chunk to lay out, but no token
+    if x.shape[1] == 0:  # nothing to take: there are slots without tokens, or only masked tokens
         return x.new_zeros(*source.shape, *x.shape[2:])
     index = source.view(shape).expand(*source.shape, *x.shape[2:])
     return x.gather(1, index) * live.view(shape)
 
 
-def _back(x: Tensor, layout: _Layout, heads: int) -> Tensor:
-    """(G, slots, ...) to (B, T, H, ...), zeros for masked tokens."""
-    x = torch.unflatten(x, 0, (-1, heads)).transpose(1, 2)
-    if layout.chunks == 0:
-        return x.new_zeros(*layout.slots.shape, *x.shape[2:])
+def _gather_back(x: Tensor, layout: _Layout) -> Tensor:
+    """(B, slots, H, ...) to (B, T, H, ...), zeros for masked tokens."""
     return _gather(x, layout.slots.clamp_min(0), layout.slots >= 0)

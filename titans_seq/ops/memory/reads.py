@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from titans_seq.ops.memory.mlp import ActivationFunction
-from titans_seq.ops.memory.writes import ReadShares, Writes
+from titans_seq.ops.memory.writes import ReadShares, Writes, spread
 
 
 class ReadsGradient(NamedTuple):
@@ -71,8 +71,7 @@ def read_start_backward(
         back = d_read @ half.mT
         d_shares[..., share] = (back * h).sum(-1)
         d_h.addcmul_(back, shares[..., share : share + 1])
-    weighted = [d_read * shares[..., share : share + 1] for share in range(2)]
-    d_start = h.mT @ torch.cat(weighted, dim=-1)
+    d_start = h.mT @ spread(d_read, shares)
     if anchor is None:
         return StartGradient(d_h, d_start, d_shares, None)
     forgotten = 1 - shares[..., :1]

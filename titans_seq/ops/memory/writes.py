@@ -68,37 +68,46 @@ class WriteRule(Protocol):
         """The rest, after all chunks."""
 
 
-def walk(rule: WriteRule, shares: UpdateShares, state: State, anchor: list[Tensor] | None) -> State:
-    """Let `rule` write chunk after chunk; returns the state after the last one."""
+def walk(
+    rule: WriteRule, shares: UpdateShares, state: State, states: list[Tensor], anchor: list[Tensor] | None
+) -> State:
+    """Let `rule` write chunk after chunk; returns the state after the last one.
+
+    `states` (N + 1, G, I, 2 O) by layer is room for every chunk's start and the last one's end; all but its last are
+    the rule's `starts`.
+    """
     writes = rule.writes
     anchors: Sequence[Tensor | None] = anchor or [None] * len(state)
+    for room, m in zip(states, state, strict=True):
+        room[0] = m
     for n in range(len(writes.inputs_NGCI[0])):
-        for kept, m in zip(writes.starts_NGIO2, state, strict=True):
-            kept[n] = m
-        start = [kept[n] for kept in writes.starts_NGIO2]
-        rule.write(n, start)
-        state = [
-            _update(m, x[n], delta[n], shares, n, to)
-            for m, x, delta, to in zip(start, writes.inputs_NGCI, writes.errors_NGCO, anchors, strict=True)
-        ]
-    return state
+        rule.write(n, [room[n] for room in states])
+        for room, x, delta, to in zip(states, writes.inputs_NGCI, writes.errors_NGCO, anchors, strict=True):
+            _update(room[n], x[n], delta[n], shares, n, to, out=room[n + 1])
+    return [room[-1].clone() for room in states]  # a view would keep all the others alive
 
 
 def _update(
-    start_GIO2: Tensor, x_GCI: Tensor, delta_GCO: Tensor, shares: UpdateShares, n: int, anchor_GIO: Tensor | None
-) -> Tensor:
+    start_GIO2: Tensor,
+    x_GCI: Tensor,
+    delta_GCO: Tensor,
+    shares: UpdateShares,
+    n: int,
+    anchor_GIO: Tensor | None,
+    out: Tensor,
+) -> None:
     size = delta_GCO.shape[-1]
-    end = torch.empty_like(start_GIO2)
-    torch.mul(start_GIO2[..., :size], shares.weights_N1[n], out=end[..., :size])
-    end[..., :size].addcmul_(start_GIO2[..., size:], shares.surprise_N1[n])
-    torch.mul(start_GIO2[..., size:], shares.momentum_N1[n], out=end[..., size:])
+    weights, surprise = start_GIO2[..., :size], start_GIO2[..., size:]
+    torch.mul(weights, shares.weights_N1[n], out=out[..., :size])
+    out[..., :size].addcmul_(surprise, shares.surprise_N1[n])
+    torch.mul(surprise, shares.momentum_N1[n], out=out[..., size:])
     if anchor_GIO is not None:
-        end[..., :size].addcmul_(1 - shares.weights_N1[n], anchor_GIO)
-    return end.baddbmm_(x_GCI.mT, _spread(delta_GCO, shares.writes_NGC2[n]), alpha=-1)
+        out[..., :size].addcmul_(1 - shares.weights_N1[n], anchor_GIO)
+    out.baddbmm_(x_GCI.mT, spread(delta_GCO, shares.writes_NGC2[n]), alpha=-1)
 
 
-def _spread(delta: Tensor, writes: Tensor) -> Tensor:
-    """Errors (..., C, O) times the writes' two shares (..., C, 2), side by side: (..., C, 2 O)."""
+def spread(delta: Tensor, writes: Tensor) -> Tensor:
+    """Rows (..., C, O) times two shares each (..., C, 2), side by side: (..., C, 2 O)."""
     return (writes.unsqueeze(-1) * delta.unsqueeze(-2)).flatten(-2)
 
 
@@ -121,13 +130,15 @@ def walk_backward(
     """
     writes = rule.writes
     d_ends = [torch.empty_like(start) for start in writes.starts_NGIO2]
+    pulls = [torch.cat([torch.empty_like(delta)] * 2, dim=-1) for delta in writes.errors_NGCO]  # x [dW | dS]
     for n in reversed(range(len(writes.inputs_NGCI[0]))):
         for layer, d_end in enumerate(d_state):
             x, delta = writes.inputs_NGCI[layer][n], writes.errors_NGCO[layer][n]
             d_ends[layer][n] = d_end
-            pull = torch.bmm(x, d_end).unflatten(-1, (2, -1))
-            d_writes.errors_NGCO[layer][n].sub_((pull * shares.writes_NGC2[n].unsqueeze(-1)).sum(-2))
-            d_writes.inputs_NGCI[layer][n].baddbmm_(_spread(delta, shares.writes_NGC2[n]), d_end.mT, alpha=-1)
+            pull = torch.bmm(x, d_end, out=pulls[layer][n])
+            for half, share in zip(pull.chunk(2, dim=-1), shares.writes_NGC2[n].unsqueeze(-2).unbind(-1), strict=True):
+                d_writes.errors_NGCO[layer][n].addcmul_(half, share, value=-1)
+            d_writes.inputs_NGCI[layer][n].baddbmm_(spread(delta, shares.writes_NGC2[n]), d_end.mT, alpha=-1)
         d_state = [
             _update_backward(d_start[n], d_end[n], shares, n)
             for d_start, d_end in zip(d_writes.starts_NGIO2, d_ends, strict=True)
@@ -137,7 +148,9 @@ def walk_backward(
     if anchor is not None:
         forgotten = 1 - shares.weights_N1
         d_anchor = [(forgotten * d.chunk(2, dim=-1)[0]).sum(0) for d in d_ends]
-    return WalkGradient(rule.finish_backward(d_writes), _shares_backward(writes, d_ends, anchor), d_state, d_anchor)
+    return WalkGradient(
+        rule.finish_backward(d_writes), _shares_backward(writes, d_ends, pulls, anchor), d_state, d_anchor
+    )
 
 
 def _update_backward(d_start_GIO2: Tensor, d_end_GIO2: Tensor, shares: UpdateShares, n: int) -> Tensor:
@@ -149,11 +162,13 @@ def _update_backward(d_start_GIO2: Tensor, d_end_GIO2: Tensor, shares: UpdateSha
     return d_start_GIO2
 
 
-def _shares_backward(writes: Writes, d_ends: list[Tensor], anchor: list[Tensor] | None) -> UpdateShares:
+def _shares_backward(
+    writes: Writes, d_ends: list[Tensor], pulls: list[Tensor], anchor: list[Tensor] | None
+) -> UpdateShares:
     """All chunks at once: no share depends on another chunk's."""
     weights, surprise, momentum, pairs = [], [], [], []
-    for layer, (start, d_end, x, delta) in enumerate(
-        zip(writes.starts_NGIO2, d_ends, writes.inputs_NGCI, writes.errors_NGCO, strict=True)
+    for layer, (start, d_end, pull, delta) in enumerate(
+        zip(writes.starts_NGIO2, d_ends, pulls, writes.errors_NGCO, strict=True)
     ):
         size = delta.shape[-1]
         d_end_weights, d_end_surprise = d_end[..., :size], d_end[..., size:]
@@ -161,6 +176,5 @@ def _shares_backward(writes: Writes, d_ends: list[Tensor], anchor: list[Tensor] 
         weights.append((old * d_end_weights).sum((-2, -1), keepdim=True))
         surprise.append((start[..., size:] * d_end_weights).sum((-2, -1), keepdim=True))
         momentum.append((start[..., size:] * d_end_surprise).sum((-2, -1), keepdim=True))
-        pull = (x @ d_end).unflatten(-1, (2, size))
-        pairs.append((pull * delta.unsqueeze(-2)).sum(-1).neg_())
+        pairs.append((pull.unflatten(-1, (2, size)) * delta.unsqueeze(-2)).sum(-1).neg_())
     return UpdateShares(*(torch.stack(parts).sum(0) for parts in (weights, surprise, momentum, pairs)))
