@@ -13,21 +13,23 @@ from pathlib import Path
 from record import RESULTS
 
 SEEDS = (0, 1, 2)
-CONFIG = Path(__file__).parent.parent / "configs/forecasting/etth1.yaml"
+ROOT = Path(__file__).parent.parent
 
 
 def run(seed: int, runs: Path) -> dict[str, float]:
     results = runs / f"seed{seed}" / "results.json"
     if not results.exists():
-        words = ["fit", str(CONFIG), f"seed={seed}", f"run.dir={results.parent}", "trainer.progress_bar=false"]
-        subprocess.run([sys.executable, "-m", "titans_seq.cli", *words], check=True)
+        words = ["fit", "configs/forecasting/etth1.yaml", f"seed={seed}", f"run.dir={results.parent}"]
+        subprocess.run(
+            [sys.executable, "-m", "titans_seq.cli", *words, "trainer.progress_bar=false"], cwd=ROOT, check=True
+        )
     content = results.read_text()
     (RESULTS / f"etth1_96_seed{seed}.json").write_text(content)
     return json.loads(content)
 
 
 def main() -> None:
-    runs = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/etth1_benchmark")
+    runs = ROOT / (sys.argv[1] if len(sys.argv) > 1 else "runs/etth1_benchmark")
     results = [run(seed, runs) for seed in SEEDS]
     for key, goal in (("test/mse", 0.385), ("test/mae", 0.405)):
         values = [r[key] for r in results]

@@ -19,18 +19,22 @@ def small_lmm(**memory: object) -> LMM:
     return LMM(16, 2, MemoryOptions(num_heads=2, chunk_size=4, **memory)).double()  # type: ignore[arg-type]
 
 
-def test_convolution_equals_torch_and_its_gradients() -> None:
-    conv = CausalConv(6, 4).double()
+@pytest.mark.parametrize("length", [1, 2, 3, 11, 300])
+@pytest.mark.parametrize("width", [1, 2, 4])
+def test_convolution_equals_torch_and_its_gradients(length: int, width: int) -> None:
+    conv = CausalConv(6, width).double()
     torch.nn.init.normal_(conv.weight)
-    x = torch.randn(3, 11, 6, dtype=torch.float64, requires_grad=True)
-    y, past = conv(x)
+    x = torch.randn(3, length, 6, dtype=torch.float64, requires_grad=True)
+    before = torch.randn(3, width - 1, 6, dtype=torch.float64, requires_grad=True)
+    y, after = conv(x, before)
+    together = torch.cat([before, x], dim=1)
     kernel = conv.weight.T.unsqueeze(1)  # (dim, 1, width)
-    expected = F.conv1d(F.pad(x.transpose(1, 2), (3, 0)), kernel, groups=6).transpose(1, 2)
+    expected = F.conv1d(together.transpose(1, 2), kernel, groups=6).transpose(1, 2)
     assert torch.allclose(y, expected, rtol=0, atol=1e-12)
-    assert torch.equal(past, x[:, -3:])
+    assert torch.equal(after, together[:, length:])
     weighting = torch.randn_like(y)
-    found = torch.autograd.grad((y * weighting).sum(), [x, conv.weight])
-    wanted = torch.autograd.grad((expected * weighting).sum(), [x, conv.weight])
+    found = torch.autograd.grad((y * weighting).sum(), [x, before, conv.weight])
+    wanted = torch.autograd.grad((expected * weighting).sum(), [x, before, conv.weight])
     for a, b in zip(found, wanted, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 

@@ -1,9 +1,11 @@
 """Masked tokens and packed sequences against the reference, and against each sequence on its own."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.ops.test_memory import BATCH, assert_same, flatten, loss_of, make_inputs
@@ -90,6 +92,20 @@ def test_ragged_continues_exactly_at_every_split() -> None:
         y1, state = titans_memory(*(x[:, :cut] for x in tokens), weights, chunk_size=4, **first)
         y2, state = titans_memory(*(x[:, cut:] for x in tokens), weights, state, chunk_size=4, **rest)
         assert_same(flatten(torch.cat([y1, y2], dim=1), state), whole)
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_a_state_goes_through_a_file_and_continues_exactly(tmp_path: Path, uneven: bool) -> None:
+    tokens, weights = make_inputs(7, depth=2)
+    mask = flags(7, 0.6, 4) if uneven else None
+    _, state = titans_memory(*tokens, weights, chunk_size=5, mask=mask)
+    save_file(state.named_tensors(), tmp_path / "state.safetensors")
+    loaded = MemoryState.from_named_tensors(load_file(tmp_path / "state.safetensors"))
+    more, _ = make_inputs(9, depth=2, seed=6)
+    found, expected = (flatten(*titans_memory(*more, weights, s, chunk_size=5)) for s in (loaded, state))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    with pytest.raises(ValueError, match=r"not a MemoryState's tensors: position, weights\.0"):
+        MemoryState.from_named_tensors({"position": torch.zeros(()), "weights.0": weights[0]})
 
 
 def test_flags_of_another_shape_or_type_are_refused() -> None:

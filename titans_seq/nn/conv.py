@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _BLOCK = 128  # tokens
 
@@ -26,33 +27,51 @@ class CausalConv(nn.Module):
         """x (B, T, dim) and the last width - 1 inputs before it (zeros if None) to (B, T, dim) and the last inputs."""
         if past is None:
             past = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
-        padded = torch.cat([past, x], dim=1)
-        y: Tensor = _DepthwiseConv.apply(padded, self.weight)  # type: ignore[no-untyped-call]
-        return y, padded[:, x.shape[1] :]
+        y: Tensor = _DepthwiseConv.apply(x, past, self.weight)  # type: ignore[no-untyped-call]
+        recent = x[:, max(0, x.shape[1] - self.width + 1) :]
+        return y, torch.cat([past, recent], dim=1)[:, recent.shape[1] :]
 
 
 class _DepthwiseConv(torch.autograd.Function):
     """As `conv1d` with one group per channel, whose CPU kernels are several times slower than these few passes."""
 
     @staticmethod
-    def forward(ctx: Any, padded: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(padded, weight)
-        length = padded.shape[1] - weight.shape[0] + 1
-        y = padded[:, :length] * weight[0]
-        for lag in range(1, weight.shape[0]):
-            y.addcmul_(padded[:, lag : lag + length], weight[lag])
+    def forward(ctx: Any, x: Tensor, past: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, past, weight)
+        y = x * weight[-1]
+        for lag, w in _lags(weight):
+            y[:, lag:].addcmul_(x[:, :-lag], w)
+            early = y[:, :lag]
+            early.addcmul_(_before(past, lag, early.shape[1]), w)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor]:
-        padded, weight = ctx.saved_tensors
-        grad_padded = torch.zeros_like(padded)
-        grad_weight = torch.zeros_like(weight)
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, past, weight = ctx.saved_tensors
+        grad_x, grad_past, grad_weight = grad_y * weight[-1], torch.zeros_like(past), torch.zeros_like(weight)
         # Block by block, so that the passes over a block find it in the cache.
-        for first in range(0, grad_y.shape[1], _BLOCK):
+        for first in range(0, x.shape[1], _BLOCK):
             block = grad_y[:, first : first + _BLOCK]
-            for lag in range(weight.shape[0]):
-                seen = slice(first + lag, first + lag + block.shape[1])
-                grad_padded[:, seen].addcmul_(block, weight[lag])
-                grad_weight[lag] += (block * padded[:, seen]).sum((0, 1))
-        return grad_padded, grad_weight
+            grad_weight[-1] += (block * x[:, first : first + _BLOCK]).sum((0, 1))
+            for lag, w in _lags(weight):
+                late = block[:, max(0, lag - first) :]  # its inputs lie in x, the others' in the past
+                seen = slice(max(0, first - lag), max(0, first - lag) + late.shape[1])
+                grad_x[:, seen].addcmul_(late, w)
+                grad_weight[-1 - lag] += (late * x[:, seen]).sum((0, 1))
+        for lag, w in _lags(weight):
+            early = grad_y[:, :lag]
+            _before(grad_past, lag, early.shape[1]).addcmul_(early, w)
+            grad_weight[-1 - lag] += (early * _before(past, lag, early.shape[1])).sum((0, 1))
+        return grad_x, grad_past, grad_weight
+
+
+def _lags(weight: Tensor) -> list[tuple[int, Tensor]]:
+    """Every lag but 0, with its weights."""
+    return [(lag, weight[-1 - lag]) for lag in range(1, weight.shape[0])]
+
+
+def _before(past: Tensor, lag: int, count: int) -> Tensor:
+    """The inputs of the first `count` tokens at `lag`, which lie in the past."""
+    first = past.shape[1] - lag
+    return past[:, first : first + count]

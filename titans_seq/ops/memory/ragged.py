@@ -8,9 +8,7 @@ S as they are. Padding and packing thereby give what each sequence gives alone.
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from titans_seq.ops.memory.chunked import join_stats, run_chunks, side_by_side
@@ -23,8 +21,8 @@ from titans_seq.ops.memory.tokens import Tokens
 class _Row(NamedTuple):
     """One batch element's layout."""
 
-    slots: NDArray[np.int64]  # (T,): the slot of each token, -1 where it is masked
-    resets: NDArray[np.int64]  # chunks that begin with the initial memory
+    slots: Tensor  # (T,): the slot of each token, -1 where it is masked
+    resets: list[int]  # chunks that begin with the initial memory
     open_chunk: int  # the chunk that is not full at the end, -1 where the last one is
     position: int  # tokens in it
     chunks: int
@@ -60,7 +58,7 @@ def ragged_memory(
 
     outputs: list[Tensor] = []
     collected: list[list[MemoryStats]] | None = [] if options.return_stats else None
-    cuts = sorted({0, layout.chunks, *(int(c) for row in layout.rows for c in (*row.resets, row.open_chunk) if c >= 0)})
+    cuts = sorted({0, layout.chunks, *(c for row in layout.rows for c in (*row.resets, row.open_chunk) if c >= 0)})
     for first, last in zip(cuts, [*cuts[1:], layout.chunks], strict=True):
         resets = _of_heads([first in row.resets for row in layout.rows], heads, weights[0])
         weights = [torch.where(resets, w0, w) for w0, w in zip(start, weights, strict=True)]
@@ -95,39 +93,40 @@ def _lay_out(
     tokens: Tokens, state: MemoryState, options: Options, mask: Tensor | None, reset: Tensor | None
 ) -> _Layout:
     batch, length = tokens.lr.shape[:2]
-    kept = np.ones((batch, length), dtype=bool) if mask is None else mask.cpu().numpy()
-    begins = np.zeros((batch, length), dtype=bool) if reset is None else reset.cpu().numpy()
+    kept = torch.ones(batch, length, dtype=torch.bool) if mask is None else mask.cpu()
+    begins = torch.zeros(batch, length, dtype=torch.bool) if reset is None else reset.cpu()
     positions = [0 if options.gradient == "online" else _position(state, b) for b in range(batch)]
     rows = [_lay_out_row(kept[b], begins[b], positions[b], options.chunk_size) for b in range(batch)]
     chunks = max((row.chunks for row in rows), default=0)
-    source = np.zeros((batch, chunks * options.chunk_size), dtype=np.int64)
-    live = np.zeros(source.shape, dtype=bool)
+    source = torch.zeros(batch, chunks * options.chunk_size, dtype=torch.int64)
+    live = torch.zeros(source.shape, dtype=torch.bool)
     for b, row in enumerate(rows):
-        tokens_kept = np.flatnonzero(row.slots >= 0)
+        (tokens_kept,) = (row.slots >= 0).nonzero(as_tuple=True)
         source[b, row.slots[tokens_kept]] = tokens_kept
         live[b, row.slots[tokens_kept]] = True
-    slots = np.stack([row.slots for row in rows])
-    slots_BT, source_BS, live_BS = (torch.from_numpy(x).to(tokens.lr.device) for x in (slots, source, live))
-    return _Layout(slots_BT, source_BS, live_BS, rows, chunks)
+    slots = torch.stack([row.slots for row in rows])
+    device = tokens.lr.device
+    return _Layout(slots.to(device), source.to(device), live.to(device), rows, chunks)
 
 
-def _lay_out_row(mask: NDArray[np.bool_], reset: NDArray[np.bool_], position: int, chunk_size: int) -> _Row:
-    kept = np.flatnonzero(mask)
-    sequence = np.cumsum(reset[kept])  # 0 goes on with the state, others begin anew
-    lengths = np.bincount(sequence, minlength=1)
-    ends = lengths + np.where(np.arange(len(lengths)) == 0, position, 0)  # slots from the sequence's first chunk on
+def _lay_out_row(mask: Tensor, reset: Tensor, position: int, chunk_size: int) -> _Row:
+    (kept,) = mask.nonzero(as_tuple=True)
+    sequence = reset[kept].cumsum(0)  # 0 goes on with the state, others begin anew
+    lengths = torch.bincount(sequence, minlength=1)
+    ends = lengths.clone()  # slots from the sequence's first chunk on
+    ends[0] += position
     chunks = -(-ends // chunk_size)
-    first_chunk = np.concatenate([[0], np.cumsum(chunks)])
-    rank = np.arange(len(kept)) - (np.cumsum(lengths) - lengths)[sequence]
-    slots = np.full(len(mask), -1)
-    slots[kept] = first_chunk[sequence] * chunk_size + rank + np.where(sequence == 0, position, 0)
-    left_over = int(ends[-1]) % chunk_size
+    first_chunk = (chunks.cumsum(0) - chunks).tolist()
+    rank = torch.arange(len(kept)) - (lengths.cumsum(0) - lengths)[sequence] + position * (sequence == 0)
+    slots = torch.full_like(mask, -1, dtype=torch.int64)
+    slots[kept] = torch.tensor(first_chunk)[sequence] * chunk_size + rank
+    full, left_over = divmod(int(ends[-1]), chunk_size)
     return _Row(
         slots=slots,
-        resets=first_chunk[1:-1],
-        open_chunk=int(first_chunk[-2] + ends[-1] // chunk_size) if left_over else -1,
+        resets=first_chunk[1:],
+        open_chunk=first_chunk[-1] + full if left_over else -1,
         position=left_over,
-        chunks=int(first_chunk[-1]),
+        chunks=int(chunks.sum()),
     )
 
 

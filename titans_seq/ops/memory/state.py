@@ -1,7 +1,9 @@
 """What the memory carries from one call to the next."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -16,6 +18,27 @@ class MemoryState(NamedTuple):
     surprise: list[Tensor]  # S after the last token (eq 14)
     chunk_start: list[Tensor]  # W at the start of the current chunk, where its gradients are taken (eq 16)
     position: int | Tensor  # tokens seen of the current chunk; (B,) on the CPU where batch elements differ in it
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Contiguous copies under flat names, as `safetensors.torch.save_file` takes them."""
+        named = {"position": torch.as_tensor(self.position)}
+        for group in ("weights", "surprise", "chunk_start"):
+            for layer, x in enumerate(getattr(self, group)):
+                named[f"{group}.{layer}"] = x.detach().clone(memory_format=torch.contiguous_format)
+        return named
+
+    @classmethod
+    def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "MemoryState":
+        """The state that `named_tensors` wrote down; raises ValueError when a name is missing or unknown."""
+        depth = sum(name.startswith("weights.") for name in named)
+        expected = {"position", *(f"{g}.{i}" for g in ("weights", "surprise", "chunk_start") for i in range(depth))}
+        if depth == 0 or set(named) != expected:
+            raise ValueError(f"these are not a MemoryState's tensors: {', '.join(sorted(named)) or 'none'}")
+        weights, surprise, chunk_start = (
+            [named[f"{group}.{i}"] for i in range(depth)] for group in ("weights", "surprise", "chunk_start")
+        )
+        position = named["position"]
+        return cls(weights, surprise, chunk_start, position if position.ndim else int(position))
 
     def detach(self) -> "MemoryState":
         """The same state, cut from the graph that made it."""

@@ -130,7 +130,7 @@ def walk_backward(
     """
     writes = rule.writes
     d_ends = [torch.empty_like(start) for start in writes.starts_NGIO2]
-    pulls = [torch.cat([torch.empty_like(delta)] * 2, dim=-1) for delta in writes.errors_NGCO]  # x [dW | dS]
+    pulls = [delta.new_empty(*delta.shape[:-1], 2 * delta.shape[-1]) for delta in writes.errors_NGCO]  # x [dW | dS]
     for n in reversed(range(len(writes.inputs_NGCI[0]))):
         for layer, d_end in enumerate(d_state):
             x, delta = writes.inputs_NGCI[layer][n], writes.errors_NGCO[layer][n]
