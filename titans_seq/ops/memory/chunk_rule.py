@@ -17,7 +17,7 @@ class ChunkRule:
     Args:
         k_NGCI: keys.
         v_NGCO: values.
-        starts_NGIO2: room for M at each chunk's start.
+        starts_NGI2O: room for M at each chunk's start.
         reference: the weights for the first chunk's gradient, where they are not its start's: the chunk was begun in an
             earlier call.
         act: between the layers.
@@ -29,7 +29,7 @@ class ChunkRule:
         self,
         k_NGCI: Tensor,
         v_NGCO: Tensor,
-        starts_NGIO2: list[Tensor],
+        starts_NGI2O: list[Tensor],
         reference: list[Tensor] | None,
         act: ActivationFunction,
         residual: bool,
@@ -41,12 +41,12 @@ class ChunkRule:
         self.reference = reference
         self.act = act
         self.through_weights = through_weights
-        self.sizes = [m.shape[-1] // 2 for m in starts_NGIO2]
+        sizes = [m.shape[-1] for m in starts_NGI2O]
         tokens = k_NGCI.shape[:-1]
-        inputs = [k_NGCI, *(k_NGCI.new_empty(*tokens, size) for size in self.sizes[:-1])]
+        inputs = [k_NGCI, *(k_NGCI.new_empty(*tokens, size) for size in sizes[:-1])]
         self.hidden = [torch.empty_like(x) for x in inputs[1:]]  # before the activation
-        errors = [k_NGCI.new_empty(*tokens, size) for size in self.sizes]
-        self.writes = Writes(inputs, errors, starts_NGIO2)
+        errors = [k_NGCI.new_empty(*tokens, size) for size in sizes]
+        self.writes = Writes(inputs, errors, starts_NGI2O)
         self.slopes: list[Tensor] = []
         self.curvatures: list[Tensor] = []
         self.d_reference: list[Tensor] | None = None
@@ -69,7 +69,7 @@ class ChunkRule:
     def _at(self, n: int, start: State) -> list[Tensor]:
         if n == 0 and self.reference is not None:
             return self.reference
-        return [m[..., :size] for m, size in zip(start, self.sizes, strict=True)]
+        return [m.chunk(2, dim=-2)[0] for m in start]
 
     def write_backward(self, n: int, d_writes: Writes, d_start: State) -> None:
         """Back through the inner backward pass, which runs the other way, and then through the key pass."""
@@ -78,7 +78,7 @@ class ChunkRule:
             self.curvatures = [self.act.curvature(z) for z in self.hidden]
         inputs, errors = self.writes.inputs_NGCI, self.writes.errors_NGCO
         d_inputs, d_errors = d_writes.inputs_NGCI, d_writes.errors_NGCO
-        at = self._at(n, [start[n] for start in self.writes.starts_NGIO2])
+        at = self._at(n, [start[n] for start in self.writes.starts_NGI2O])
         d_at: list[Tensor] = [torch.zeros_like(w) for w in at]
         d_hidden = []
         for i, (slope, curvature) in enumerate(zip(self.slopes, self.curvatures, strict=True)):
@@ -98,8 +98,8 @@ class ChunkRule:
         if n == 0 and self.reference is not None:
             self.d_reference = d_at
         else:
-            for m, d, size in zip(d_start, d_at, self.sizes, strict=True):
-                m[..., :size].add_(d)
+            for m, d in zip(d_start, d_at, strict=True):
+                m.chunk(2, dim=-2)[0].add_(d)
 
     def _error_backward(self, n: int, d_writes: Writes) -> Tensor:
         """Back through the inner loss; its error's gradient makes room for that of -v. The gradient of the output."""

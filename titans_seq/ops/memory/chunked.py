@@ -41,8 +41,7 @@ def chunked_memory(
     batch, length, heads, _ = tokens.q.shape
     anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if options.forget_to == "initial" else []
     weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
-    sizes = [w.shape[-1] for w in weights]
-    both = side_by_side(weights, surprise)
+    both = stack_state(weights, surprise)
 
     # The rest of an open chunk, the whole chunks, and what is left over.
     chunk_size, online = options.chunk_size, options.gradient == "online"
@@ -57,7 +56,7 @@ def chunked_memory(
         if size == 0:
             continue
         if position == 0:  # gradients are taken at the chunk's own start
-            reference = [m[..., :size] for m, size in zip(both, sizes, strict=True)]
+            reference = [m.chunk(2, dim=-2)[0] for m in both]
         separate = reference if position else None
         y_BTHV, both = run_chunks(
             Tokens(*piece), both, separate, anchor, options, min(size, chunk_size), None, collected
@@ -65,7 +64,7 @@ def chunked_memory(
         outputs.append(y_BTHV)
         position = 0 if online else (position + size) % chunk_size
 
-    weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
+    weights, surprise = ([m.chunk(2, dim=-2)[half] for m in both] for half in range(2))
     if len(outputs) != 1:
         outputs = [torch.cat([tokens.v[:, :0], *outputs], dim=1)]
     weights, surprise, chunk_start = (
@@ -76,9 +75,9 @@ def chunked_memory(
     return outputs[0], MemoryState(weights, surprise, chunk_start, position), stats
 
 
-def side_by_side(weights: list[Tensor], surprise: list[Tensor]) -> State:
-    """W and S of every layer as [W | S]."""
-    return [torch.cat(pair, dim=-1) for pair in zip(weights, surprise, strict=True)]
+def stack_state(weights: list[Tensor], surprise: list[Tensor]) -> State:
+    """W of every layer on top of its S."""
+    return [torch.cat(pair, dim=-2) for pair in zip(weights, surprise, strict=True)]
 
 
 def run_chunks(
@@ -91,7 +90,7 @@ def run_chunks(
     live_BTH: Tensor | None,
     collected: list[list[MemoryStats]] | None,
 ) -> tuple[Tensor, State]:
-    """Whole chunks of tokens (B, T, H, ...) to outputs (B, T, H, V) and the state after them; states are (G, I, 2 O).
+    """Whole chunks of tokens (B, T, H, ...) to outputs (B, T, H, V) and the state after them; states are (G, 2 I, O).
 
     `reference`: the weights for the first chunk's gradient, None for its own start. Where `live_BTH` is False, W and S
     pass unchanged. Stats are appended to `collected`.
@@ -227,10 +226,8 @@ def _forward(
     act = ACTIVATIONS[options.activation]
     tables = decay_tables(tokens.momentum, tokens.forget, live)
     in_weights = tables[0].movedim(0, -2).contiguous()
-    last = torch.stack([table[-1] for table in tables], dim=-1)  # (N, G, 2 + C, 2)
-    update_shares = UpdateShares(
-        last[..., :1, :1], last[..., 1:2, :1], last[..., 1:2, 1:], last[..., 2:, :] * tokens.lr.unsqueeze(-1)
-    )
+    last = torch.stack([table[-1] for table in tables], dim=-2)  # (N, G, 2, 2 + C)
+    update_shares = UpdateShares(last[..., :2], last[..., 2:].mT * tokens.lr.unsqueeze(-1))
     read_shares = _read_shares(in_weights, tokens.lr)
     starts = [m.new_empty(len(tokens.q) + 1, *m.shape) for m in state]
     through_weights = options.outer_gradient == "exact"
@@ -308,11 +305,9 @@ def _shares_backward(
         below = torch.cat([d_past.start_NGC2, d_past.writes_NGCC * lr.unsqueeze(-2)], dim=-1)
         d_table[..., :-1, :] += below[..., 1:, :]
         d_lr += (d_past.writes_NGCC[..., 1:, :] * in_weights[..., :-1, 2:]).sum(-2)
-    d_last = d_update.writes_NGC2 * lr.unsqueeze(-1)
-    d_starts = torch.cat([d_update.weights_N1, d_update.surprise_N1], dim=-1).squeeze(-2)  # (N, G, 2)
-    d_table[..., -1, :] += torch.cat([d_starts, d_last[..., 0]], dim=-1)
-    momentum = d_update.momentum_N1.squeeze(-1)
-    d_last_surprise = torch.cat([torch.zeros_like(momentum), momentum, d_last[..., 1]], dim=-1)
+    d_last = torch.cat([d_update.transition_NG22, (d_update.writes_NGC2 * lr.unsqueeze(-1)).mT], dim=-1)
+    d_table[..., -1, :] += d_last[..., 0, :]
+    d_last_surprise = d_last[..., 1, :]
     d_momentum, d_forget = decay_tables_backward(
         tokens.momentum, tokens.forget, live, tables, d_table.movedim(-2, 0).contiguous(), d_last_surprise
     )

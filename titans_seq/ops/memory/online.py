@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from titans_seq.ops.memory.reads import read_start_backward
-from titans_seq.ops.memory.writes import ReadShares, RuleGradient, State, Writes
+from titans_seq.ops.memory.writes import ReadShares, RuleGradient, State, Writes, spread
 
 
 class OnlineRule:
@@ -23,7 +23,7 @@ class OnlineRule:
     Args:
         k_NGCI: keys.
         v_NGCO: values.
-        starts_NGIO2: room for M at each chunk's start, for the one layer there is.
+        starts_NGI2O: room for M at each chunk's start, for the one layer there is.
         past: the shares of the weights before each token.
         anchor: what forgetting leads to, None for zero.
         through_weights: whether the outer gradient passes through the weights at which the inner one is taken.
@@ -33,7 +33,7 @@ class OnlineRule:
         self,
         k_NGCI: Tensor,
         v_NGCO: Tensor,
-        starts_NGIO2: list[Tensor],
+        starts_NGI2O: list[Tensor],
         past: ReadShares,
         anchor: list[Tensor] | None,
         through_weights: bool,
@@ -48,27 +48,21 @@ class OnlineRule:
         # Twice the inverse, since errors are twice E.
         self.solve_NGCC = torch.linalg.solve_triangular(system, 2 * unit, upper=False, unitriangular=True)
         # E's coefficients of [W_0; S_0] stacked, and what does not depend on them.
-        by_start = torch.cat([k_NGCI * past.start_NGC2[..., i : i + 1] for i in range(2)], dim=-1)
-        self.gain_NGCI2 = self.solve_NGCC @ by_start
+        self.gain_NGCI2 = self.solve_NGCC @ spread(k_NGCI, past.start_NGC2)
         target = v_NGCO
         if self.anchor is not None:
             target = target - (1 - past.start_NGC2[..., :1]) * (k_NGCI @ self.anchor)
         self.offset_NGCO = (self.solve_NGCC @ target).neg_()
-        self.writes = Writes([k_NGCI], [torch.empty_like(v_NGCO)], starts_NGIO2)
+        self.writes = Writes([k_NGCI], [torch.empty_like(v_NGCO)], starts_NGI2O)
 
     def write(self, n: int, start: State) -> None:
         """Errors of a chunk from its start."""
-        weights, surprise = start[0].chunk(2, dim=-1)
-        by_weights, by_surprise = self.gain_NGCI2[n].chunk(2, dim=-1)
-        error = self.writes.errors_NGCO[0][n]
-        torch.baddbmm(self.offset_NGCO[n], by_weights, weights, out=error)
-        error.baddbmm_(by_surprise, surprise)
+        torch.baddbmm(self.offset_NGCO[n], self.gain_NGCI2[n], start[0], out=self.writes.errors_NGCO[0][n])
 
     def write_backward(self, n: int, d_writes: Writes, d_start: State) -> None:
         """Errors to the chunk's start; everything else can wait."""
         if self.through_weights:
-            for half, gain in zip(d_start[0].chunk(2, dim=-1), self.gain_NGCI2[n].chunk(2, dim=-1), strict=True):
-                half.baddbmm_(gain.mT, d_writes.errors_NGCO[0][n])
+            d_start[0].baddbmm_(self.gain_NGCI2[n].mT, d_writes.errors_NGCO[0][n])
 
     def finish_backward(self, d_writes: Writes) -> RuleGradient:
         """Errors to keys, values and shares, all chunks at once."""

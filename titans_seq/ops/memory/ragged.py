@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from titans_seq.ops.memory.chunked import join_stats, run_chunks, side_by_side
+from titans_seq.ops.memory.chunked import join_stats, run_chunks, stack_state
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.stats import MemoryStats
@@ -70,10 +70,10 @@ def ragged_memory(
             continue
         part = slice(first * options.chunk_size, last * options.chunk_size)
         piece, own = Tokens(*(x[:, part] for x in packed)), None if options.gradient == "online" else at
-        both = side_by_side(weights, surprise)
+        both = stack_state(weights, surprise)
         y, both = run_chunks(piece, both, own, anchor, options, options.chunk_size, live_BSH[:, part], collected)
         outputs.append(y)
-        weights, surprise = ([m.chunk(2, dim=-1)[half] for m in both] for half in range(2))
+        weights, surprise = ([m.chunk(2, dim=-2)[half] for m in both] for half in range(2))
 
     # Online gradients know no chunks.
     positions = [0 if options.gradient == "online" else row.position for row in layout.rows]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from titans_seq.ops.memory.mlp import ActivationFunction
-from titans_seq.ops.memory.writes import ReadShares, Writes, spread
+from titans_seq.ops.memory.writes import ReadShares, Writes, spread, spread_backward
 
 
 class ReadsGradient(NamedTuple):
@@ -28,7 +28,7 @@ def read_segment(
     """The outputs (N, G, C, O); for the backward pass, what each layer read, (N, G, C, O), the outputs last."""
     reads: list[Tensor] = []
     h = q_NGCI
-    for layer in range(len(writes.starts_NGIO2)):
+    for layer in range(len(writes.starts_NGI2O)):
         if layer:
             h = act.value(reads[-1])
         reads.append(_read_layer(h, writes, shares, anchor, layer))
@@ -38,15 +38,13 @@ def read_segment(
 def _read_layer(h: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, layer: int) -> Tensor:
     x, delta = writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
     scores = (h @ x.mT).mul_(shares.writes_NGCC)
-    read = read_start(h, writes.starts_NGIO2[layer], shares.start_NGC2, None if anchor is None else anchor[layer])
+    read = read_start(h, writes.starts_NGI2O[layer], shares.start_NGC2, None if anchor is None else anchor[layer])
     return read.sub_(scores @ delta)
 
 
 def read_start(h: Tensor, start: Tensor, shares: Tensor, anchor: Tensor | None) -> Tensor:
     """What is left of the chunk's start, read by h (N, G, C, I): a (h W) + b (h S) + (1 - a) (h anchor)."""
-    by_weights, by_surprise = (h @ start).chunk(2, dim=-1)
-    read = by_weights * shares[..., :1]
-    read.addcmul_(by_surprise, shares[..., 1:])
+    read = spread(h, shares) @ start
     if anchor is not None:
         read.addcmul_(1 - shares[..., :1], h @ anchor)
     return read
@@ -64,14 +62,9 @@ class StartGradient(NamedTuple):
 def read_start_backward(
     d_read: Tensor, h: Tensor, start: Tensor, shares: Tensor, anchor: Tensor | None
 ) -> StartGradient:
-    """Back through `read_start`. sum_o (h M)_o g_o is taken as h (g M^T), so that one product serves two gradients."""
-    d_h = torch.zeros_like(h)
-    d_shares = torch.empty_like(shares)
-    for share, half in enumerate(start.chunk(2, dim=-1)):
-        back = d_read @ half.mT
-        d_shares[..., share] = (back * h).sum(-1)
-        d_h.addcmul_(back, shares[..., share : share + 1])
-    d_start = h.mT @ spread(d_read, shares)
+    """Back through `read_start`."""
+    d_h, d_shares = spread_backward(d_read @ start.mT, h, shares)
+    d_start = spread(h, shares).mT @ d_read
     if anchor is None:
         return StartGradient(d_h, d_start, d_shares, None)
     forgotten = 1 - shares[..., :1]
@@ -98,7 +91,7 @@ def read_segment_backward(
     d_inputs, d_errors, d_starts, d_anchor = ([d_y] * layers for _ in range(4))
     for layer in reversed(range(layers)):
         h = act.value(reads[layer - 1]) if layer else q_NGCI
-        start, x, delta = writes.starts_NGIO2[layer], writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
+        start, x, delta = writes.starts_NGI2O[layer], writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
         if layer < layers - 1:
             d_read = d_read * act.slope(reads[layer])
         of_start = read_start_backward(d_read, h, start, shares.start_NGC2, None if anchor is None else anchor[layer])

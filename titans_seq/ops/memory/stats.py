@@ -30,7 +30,7 @@ def segment_stats(
     """
     totals = [torch.zeros(()), torch.zeros(()), torch.zeros(())]
     for layer, (x, delta, start) in enumerate(zip(*writes, strict=True)):
-        fixed = list(start.chunk(2, dim=-1))
+        fixed = list(start.chunk(2, dim=-2))
         if anchor is not None:
             fixed.append(anchor[layer].expand_as(fixed[0]))
         alike = (x @ x.mT) * (delta @ delta.mT)

@@ -4,7 +4,8 @@ How a chunk's writes come about is the business of a `WriteRule`: `chunk_rule` t
 start, `online` at every token's own weights. Here is what both share.
 
 Shape suffixes: N chunks of the segment, G = batch x heads, C tokens of a chunk, I and O a layer's input and output
-features. W and S of a layer stand side by side in one matrix, so that one product serves both: M (I, 2 O) = [W | S].
+features. W of a layer stands on top of its S in one matrix M (2 I, O), so that a row scaled by two shares, side by
+side, reads or writes both in one product (`spread`).
 """
 
 from collections.abc import Sequence
@@ -13,16 +14,14 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-State = list[Tensor]  # per layer M_GIO2: W and S side by side
+State = list[Tensor]  # per layer M_GI2O: W on top of S
 
 
 class UpdateShares(NamedTuple):
     """How a chunk's end depends on its start and on its writes; the last rows of the decay tables."""
 
-    weights_N1: Tensor  # of the start's W in the end's W, (N, G, 1, 1), as the next two
-    surprise_N1: Tensor  # of the start's S in the end's W
-    momentum_N1: Tensor  # of the start's S in the end's S
-    writes_NGC2: Tensor  # of each write, times its lr, in the end's W and S, (N, G, C, 2)
+    transition_NG22: Tensor  # rows: of the start's W and S in the end's W, then in the end's S
+    writes_NGC2: Tensor  # of each write, times its lr, in the end's W and S
 
 
 class ReadShares(NamedTuple):
@@ -37,7 +36,7 @@ class Writes(NamedTuple):
 
     inputs_NGCI: list[Tensor]  # the layers' inputs for the keys
     errors_NGCO: list[Tensor]  # the errors that reach the layers' outputs
-    starts_NGIO2: list[Tensor]  # M at each chunk's start
+    starts_NGI2O: list[Tensor]  # M at each chunk's start
 
 
 class RuleGradient(NamedTuple):
@@ -73,42 +72,43 @@ def walk(
 ) -> State:
     """Let `rule` write chunk after chunk; returns the state after the last one.
 
-    `states` (N + 1, G, I, 2 O) by layer is room for every chunk's start and the last one's end; all but its last are
+    `states` (N + 1, G, 2 I, O) by layer is room for every chunk's start and the last one's end; all but its last are
     the rule's `starts`.
     """
     writes = rule.writes
     anchors: Sequence[Tensor | None] = anchor or [None] * len(state)
+    of_keys_NGCI2 = spread(writes.inputs_NGCI[0], shares.writes_NGC2)
     for room, m in zip(states, state, strict=True):
         room[0] = m
-    for n in range(len(writes.inputs_NGCI[0])):
+    for n in range(len(of_keys_NGCI2)):
         rule.write(n, [room[n] for room in states])
-        for room, x, delta, to in zip(states, writes.inputs_NGCI, writes.errors_NGCO, anchors, strict=True):
-            _update(room[n], x[n], delta[n], shares, n, to, out=room[n + 1])
+        for layer, (room, to) in enumerate(zip(states, anchors, strict=True)):
+            start, end, delta = room[n], room[n + 1], writes.errors_NGCO[layer][n]
+            torch.bmm(shares.transition_NG22[n], _flat(start), out=_flat(end))
+            if to is not None:
+                forgotten = 1 - shares.transition_NG22[n][:, :1, :1]
+                end.chunk(2, dim=-2)[0].addcmul_(forgotten, to)
+            x = of_keys_NGCI2[n] if layer == 0 else spread(writes.inputs_NGCI[layer][n], shares.writes_NGC2[n])
+            end.baddbmm_(x.mT, delta, alpha=-1)
     return [room[-1].clone() for room in states]  # a view would keep all the others alive
 
 
-def _update(
-    start_GIO2: Tensor,
-    x_GCI: Tensor,
-    delta_GCO: Tensor,
-    shares: UpdateShares,
-    n: int,
-    anchor_GIO: Tensor | None,
-    out: Tensor,
-) -> None:
-    size = delta_GCO.shape[-1]
-    weights, surprise = start_GIO2[..., :size], start_GIO2[..., size:]
-    torch.mul(weights, shares.weights_N1[n], out=out[..., :size])
-    out[..., :size].addcmul_(surprise, shares.surprise_N1[n])
-    torch.mul(surprise, shares.momentum_N1[n], out=out[..., size:])
-    if anchor_GIO is not None:
-        out[..., :size].addcmul_(1 - shares.weights_N1[n], anchor_GIO)
-    out.baddbmm_(x_GCI.mT, spread(delta_GCO, shares.writes_NGC2[n]), alpha=-1)
+def _flat(m: Tensor) -> Tensor:
+    """M (..., 2 I, O) as two rows, W and S, (..., 2, I O)."""
+    return torch.unflatten(m, -2, (2, -1)).flatten(-2)
 
 
-def spread(delta: Tensor, writes: Tensor) -> Tensor:
-    """Rows (..., C, O) times two shares each (..., C, 2), side by side: (..., C, 2 O)."""
-    return (writes.unsqueeze(-1) * delta.unsqueeze(-2)).flatten(-2)
+def spread(rows: Tensor, shares: Tensor) -> Tensor:
+    """Rows (..., C, I) times two shares each (..., C, 2), side by side: (..., C, 2 I)."""
+    return (shares.unsqueeze(-1) * rows.unsqueeze(-2)).flatten(-2)
+
+
+def spread_backward(d_spread: Tensor, rows: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of the rows and of the shares from that of `spread`."""
+    d_halves = d_spread.unflatten(-1, (2, -1))
+    d_rows = d_halves[..., 0, :] * shares[..., :1]
+    d_rows.addcmul_(d_halves[..., 1, :], shares[..., 1:])
+    return d_rows, (d_halves * rows.unsqueeze(-2)).sum(-1)
 
 
 class WalkGradient(NamedTuple):
@@ -129,52 +129,38 @@ def walk_backward(
     used up.
     """
     writes = rule.writes
-    d_ends = [torch.empty_like(start) for start in writes.starts_NGIO2]
-    pulls = [delta.new_empty(*delta.shape[:-1], 2 * delta.shape[-1]) for delta in writes.errors_NGCO]  # x [dW | dS]
-    for n in reversed(range(len(writes.inputs_NGCI[0]))):
+    inputs, errors = writes.inputs_NGCI, writes.errors_NGCO
+    of_keys_NGCI2 = spread(inputs[0], shares.writes_NGC2)
+    d_ends = [torch.empty_like(start) for start in writes.starts_NGI2O]
+    d_write_shares = torch.zeros_like(shares.writes_NGC2)
+    for n in reversed(range(len(inputs[0]))):
         for layer, d_end in enumerate(d_state):
-            x, delta = writes.inputs_NGCI[layer][n], writes.errors_NGCO[layer][n]
             d_ends[layer][n] = d_end
-            pull = torch.bmm(x, d_end, out=pulls[layer][n])
-            for half, share in zip(pull.chunk(2, dim=-1), shares.writes_NGC2[n].unsqueeze(-2).unbind(-1), strict=True):
-                d_writes.errors_NGCO[layer][n].addcmul_(half, share, value=-1)
-            d_writes.inputs_NGCI[layer][n].baddbmm_(spread(delta, shares.writes_NGC2[n]), d_end.mT, alpha=-1)
-        d_state = [
-            _update_backward(d_start[n], d_end[n], shares, n)
-            for d_start, d_end in zip(d_writes.starts_NGIO2, d_ends, strict=True)
-        ]
+            x = of_keys_NGCI2[n] if layer == 0 else spread(inputs[layer][n], shares.writes_NGC2[n])
+            d_writes.errors_NGCO[layer][n].baddbmm_(x, d_end, alpha=-1)
+            if layer > 0:  # the keys' gradient can wait
+                d_x, d_shares = _of_update(errors[layer][n], d_end, inputs[layer][n], shares.writes_NGC2[n])
+                d_writes.inputs_NGCI[layer][n].sub_(d_x)
+                d_write_shares[n].sub_(d_shares)
+        for d_start, d_end in zip(d_writes.starts_NGI2O, d_ends, strict=True):
+            _flat(d_start[n]).baddbmm_(shares.transition_NG22[n].mT, _flat(d_end[n]))
+        d_state = [d_start[n] for d_start in d_writes.starts_NGI2O]
         rule.write_backward(n, d_writes, d_state)
+    d_k, d_shares = _of_update(errors[0], d_ends[0], inputs[0], shares.writes_NGC2)
+    d_writes.inputs_NGCI[0].sub_(d_k)
+    d_transition = torch.stack(
+        [_flat(d_end) @ _flat(start).mT for start, d_end in zip(writes.starts_NGI2O, d_ends, strict=True)]
+    ).sum(0)
     d_anchor = None
     if anchor is not None:
-        forgotten = 1 - shares.weights_N1
-        d_anchor = [(forgotten * d.chunk(2, dim=-1)[0]).sum(0) for d in d_ends]
-    return WalkGradient(
-        rule.finish_backward(d_writes), _shares_backward(writes, d_ends, pulls, anchor), d_state, d_anchor
-    )
+        d_end_weights = [d_end.chunk(2, dim=-2)[0] for d_end in d_ends]
+        d_anchor = [((1 - shares.transition_NG22[..., :1, :1]) * d).sum(0) for d in d_end_weights]
+        for to, d in zip(anchor, d_end_weights, strict=True):
+            d_transition[..., 0, 0] -= (to * d).sum((-2, -1))
+    of_shares = UpdateShares(d_transition, d_write_shares.sub_(d_shares))
+    return WalkGradient(rule.finish_backward(d_writes), of_shares, d_state, d_anchor)
 
 
-def _update_backward(d_start_GIO2: Tensor, d_end_GIO2: Tensor, shares: UpdateShares, n: int) -> Tensor:
-    size = d_end_GIO2.shape[-1] // 2
-    d_end_weights = d_end_GIO2[..., :size]
-    d_start_GIO2[..., :size].addcmul_(shares.weights_N1[n], d_end_weights)
-    d_start_GIO2[..., size:].addcmul_(shares.surprise_N1[n], d_end_weights)
-    d_start_GIO2[..., size:].addcmul_(shares.momentum_N1[n], d_end_GIO2[..., size:])
-    return d_start_GIO2
-
-
-def _shares_backward(
-    writes: Writes, d_ends: list[Tensor], pulls: list[Tensor], anchor: list[Tensor] | None
-) -> UpdateShares:
-    """All chunks at once: no share depends on another chunk's."""
-    weights, surprise, momentum, pairs = [], [], [], []
-    for layer, (start, d_end, pull, delta) in enumerate(
-        zip(writes.starts_NGIO2, d_ends, pulls, writes.errors_NGCO, strict=True)
-    ):
-        size = delta.shape[-1]
-        d_end_weights, d_end_surprise = d_end[..., :size], d_end[..., size:]
-        old = start[..., :size] if anchor is None else start[..., :size] - anchor[layer]
-        weights.append((old * d_end_weights).sum((-2, -1), keepdim=True))
-        surprise.append((start[..., size:] * d_end_weights).sum((-2, -1), keepdim=True))
-        momentum.append((start[..., size:] * d_end_surprise).sum((-2, -1), keepdim=True))
-        pairs.append((pull.unflatten(-1, (2, size)) * delta.unsqueeze(-2)).sum(-1).neg_())
-    return UpdateShares(*(torch.stack(parts).sum(0) for parts in (weights, surprise, momentum, pairs)))
+def _of_update(delta: Tensor, d_end: Tensor, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    """What an update's gradient gives the layer's inputs and the shares, with the sign turned."""
+    return spread_backward(delta @ d_end.mT, x, shares)
