@@ -33,7 +33,7 @@ def locate(file: PublishedFile, root: str | None) -> Path:
     """
     chosen = root or os.environ.get(DATA_VARIABLE)
     if chosen:
-        candidates = [Path(chosen) / file.path, Path(chosen) / Path(file.path).name]
+        candidates = [Path(chosen).expanduser() / file.path, Path(chosen).expanduser() / Path(file.path).name]
         for candidate in candidates:
             if candidate.is_file():
                 return candidate

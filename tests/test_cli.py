@@ -19,6 +19,7 @@ from tests.helpers import (
     write_ett,
 )
 from titans_seq.config import load_config, to_container
+from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 
@@ -188,3 +189,34 @@ def test_show_config_prints_yaml_that_loads_again_to_the_same_config(tmp_path: P
     assert yaml.safe_load(answer.out) == to_container(config)
     (tmp_path / "again.yaml").write_text(answer.out)
     assert load_config([tmp_path / "again.yaml"]) == config
+
+
+def test_several_devices_are_refused_before_anything_is_written(refuse: Refuse) -> None:
+    assert "trainer.devices=2: several devices are not available" in refuse("fit", SYNTHETIC, "trainer.devices=2")
+
+
+@pytest.mark.parametrize("word", ["seed=99999999999", "model.memory.checkpoint_every=0", "experiment=../elsewhere"])
+def test_values_that_would_fail_later_are_refused_at_once(refuse: Refuse, word: str) -> None:
+    assert f"command line: {word.partition('=')[0]}" in refuse("fit", SYNTHETIC, word)
+
+
+def test_every_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from titans_seq.config import load_config
+    from titans_seq.errors import InputError
+    from titans_seq.experiment.run_folder import RunFolder
+
+    monkeypatch.chdir(tmp_path)
+
+    def create(config: Config) -> Path | None:
+        try:
+            return RunFolder.create(config).path
+        except InputError:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        automatic = list(pool.map(create, [load_config()] * 8))
+        named = list(pool.map(create, [load_config([], ["run.dir=one"])] * 8))
+    assert len(set(automatic)) == 8
+    assert [path for path in named if path] == [Path("one")]

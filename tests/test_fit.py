@@ -19,6 +19,7 @@ from titans_seq.tasks import ForecastingTask
 
 EXPERIMENTS = sorted((CONFIGS / "forecasting").glob("*.yaml"))
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
+SAME_WINDOWS = "trainer.limit_batches=2"  # as the fits here are limited; a measurement takes all windows by itself
 
 
 def fit(config: Path, folder: Path, *words: str) -> dict[str, Any]:
@@ -84,11 +85,11 @@ def test_the_verbs_measure_the_checkpoint_as_fit_did(run: tuple[Path, dict[str, 
 
     folder, results, _ = run
     checkpoint = folder / results["checkpoint"]
-    found = measure(checkpoint, "test")
+    found = measure(checkpoint, "test", [SAME_WINDOWS])
     assert found == {name: results[name] for name in ("test/mse", "test/mae")}
-    assert measure(checkpoint, "validation")["val/mse"] == results["best_val/mse"]
+    assert measure(checkpoint, "validation", [SAME_WINDOWS])["val/mse"] == results["best_val/mse"]
     for verb, name, value in (("test", "test/mse", "test/mse"), ("validate", "val/mse", "best_val/mse")):
-        answer = run_cli(verb, checkpoint)
+        answer = run_cli(verb, checkpoint, SAME_WINDOWS)
         assert answer.status == 0, answer.err
         assert f"{name:<12}{results[value]:.4f}" in answer.out.splitlines()
 
@@ -197,6 +198,20 @@ def test_the_seed_sets_the_weights_and_the_order_of_the_windows(tmp_path: Path) 
     assert not torch.equal(*orders)
 
 
+def test_a_limited_fit_is_measured_on_all_windows(tmp_path: Path) -> None:
+    from titans_seq.experiment import load_run
+
+    fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL)
+    config, _, _ = load_run(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    assert config.trainer.limit_batches == 0
+
+
+def test_a_run_within_one_epoch_is_validated_at_its_last_step(tmp_path: Path) -> None:
+    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, "trainer.limit_batches=9", "trainer.max_steps=3")
+    assert math.isfinite(results["best_val/mse"])
+    assert torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] == 3
+
+
 def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:
     from titans_seq.experiment import measure
 
@@ -205,7 +220,7 @@ def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     results = fit(SYNTHETIC, folder, *SMALL_MODEL, *words, "trainer.max_steps=6")
     assert results["best_epoch"] + 1 < results["epochs"] == 3
-    best, last = (measure(folder / "checkpoints" / f"{name}.ckpt", "test") for name in ("best", "last"))
+    best, last = (measure(folder / "checkpoints" / f"{name}.ckpt", "test", [SAME_WINDOWS]) for name in ("best", "last"))
     assert results["test/mse"] == best["test/mse"] != last["test/mse"]
     epochs = [torch.load(folder / "checkpoints" / f"{name}.ckpt")["epoch"] for name in ("best", "last")]
     assert epochs == [results["best_epoch"], results["epochs"] - 1]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from titans_seq.errors import InputError
+from titans_seq.errors import InputError, Interrupted
 
 _VERBS = {
     "fit": "train from config files, then test the best checkpoint",
@@ -29,7 +29,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130 or 143 when asked to stop."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)  # argparse takes no words after an option: they are the rest
     if unknown := [word for word in rest if word.startswith("-")]:
@@ -42,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"titans-seq: {error}", file=sys.stderr)
         return 2
+    except Interrupted as stop:
+        print(f"titans-seq: {stop}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("titans-seq: interrupted", file=sys.stderr)
         return 130

@@ -113,6 +113,8 @@ def _leaf_keys(layer: dict[str, Any], schema: Any, source: str, prefix: str = ""
     for name, value in layer.items():
         key = f"{prefix}{name}"
         if name not in accepted:
+            if "." in str(name) and key in _all_keys(Config()):
+                raise InputError(f"{source}: {key}: in a file, write sections as nested keys, not with dots")
             hint = _did_you_mean(key)
             raise InputError(f"{source}: {key}: no such key; {hint}accepted{_inside(prefix)}: {', '.join(accepted)}")
         section = getattr(schema, name)
@@ -171,6 +173,8 @@ def _check_bounds(section: Any, sources: dict[str, str], prefix: str = "") -> No
         if is_dataclass(value):
             _check_bounds(value, sources, f"{key}.")
             continue
+        if value is None:
+            continue
         low, high = f.metadata.get("low"), f.metadata.get("high")
         # Written so that NaN fails too.
         if (low is not None and not value >= low) or (high is not None and not value <= high):
@@ -188,6 +192,10 @@ def _check_together(config: Config, sources: dict[str, str]) -> None:
         source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
         raise InputError(f"{source}: {key}: {rule}")
 
+    if not config.experiment or config.experiment != Path(config.experiment).name:
+        reject(
+            "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
+        )
     if model.dim % model.memory.num_heads:
         rule = f"{model.memory.num_heads} does not divide model.dim={model.dim}"
         reject("model.memory.num_heads", "model.dim", rule)

@@ -12,7 +12,7 @@ def at_least(default: Any, low: float) -> Any:
     return field(default=default, metadata={"low": low})
 
 
-def between(default: float, low: float, high: float) -> Any:
+def between(default: Any, low: float, high: float) -> Any:
     """A dataclass field whose value must lie in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
 
@@ -31,7 +31,9 @@ class MemoryOptions:
     residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of the MLP alone
     conv_width: int = at_least(4, 1)  # tokens that the convolution after q, k and v sees; 1 is none
     outer_gradient: Literal["exact", "first_order"] = "exact"  # through the inner updates, or as if they were constant
-    checkpoint_every: int | None = None  # chunks between the states kept for the backward pass; null chooses
+    checkpoint_every: int | None = at_least(
+        None, 1
+    )  # chunks between the states kept for the backward pass; null chooses
     backend: Literal["auto", "reference", "chunked", "triton"] = "auto"
 
 
@@ -114,7 +116,7 @@ class Config:
     """One experiment."""
 
     experiment: str = "forecasting"
-    seed: int = at_least(0, 0)
+    seed: int = between(0, 0, 2**32 - 1)
     data: DataOptions = field(default_factory=DataOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     task: TaskOptions = field(default_factory=TaskOptions)

@@ -1,5 +1,7 @@
 """Every option of the memory against the reference, in float64: outputs, final state and all gradients."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -7,6 +9,7 @@ import torch
 
 from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
+from titans_seq.ops.memory import chunked
 
 
 def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v: int = DIM_V, **options: Any) -> None:
@@ -153,3 +156,59 @@ def test_nothing_is_left_to_chance_in_buffers(monkeypatch: pytest.MonkeyPatch) -
     found = results_and_gradients(tokens, weights, lambda: titans_memory(*tokens, weights, chunk_size=5))
     assert_same(found[: len(clean)], clean)
     assert all(torch.isfinite(x).all() for x in found)
+
+
+@pytest.mark.parametrize("options", [{}, {"residual": True}, {"gradient": "online"}, {"checkpoint_every": 2}])
+def test_nothing_waits_for_the_garbage_collector(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the forward pass keeps for the backward pass goes when its results go: no reference cycle."""
+    alive: list[weakref.ref[Any]] = []
+    for name in ("ChunkRule", "OnlineRule"):
+        rule = getattr(chunked, name)
+
+        def made(*arguments: Any, rule: Any = rule) -> Any:
+            one = rule(*arguments)
+            alive.append(weakref.ref(one))
+            return one
+
+        monkeypatch.setattr(chunked, name, made)
+    tokens, weights = make_inputs(23, dim_v=4)
+    gc.disable()
+    try:
+        y, state = titans_memory(*tokens, weights, chunk_size=4, **options)
+        (y.sum() + state.weights[0].sum()).backward()
+        del y, state
+        assert alive
+        assert not any(one() for one in alive)
+    finally:
+        gc.enable()
+
+
+def test_backward_inside_autocast() -> None:
+    tokens, weights = ([x.detach().float().requires_grad_() for x in group] for group in make_inputs(23))
+    expected = torch.autograd.grad(titans_memory(*tokens, weights)[0].sum(), tokens)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(titans_memory(*tokens, weights)[0].sum(), tokens)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_state_of_another_type_is_converted_and_of_another_shape_refused() -> None:
+    tokens, weights = ([x.detach().float() for x in group] for group in make_inputs(9))
+    _, state = titans_memory(*tokens, weights)
+    expected, _ = titans_memory(*tokens, weights, state)
+    found, _ = titans_memory(*tokens, weights, state.to(torch.float64))
+    assert torch.equal(found, expected)
+    with pytest.raises(ValueError, match=r"state\.surprise must have shapes"):
+        titans_memory(*tokens, weights, state._replace(surprise=[]))
+    with pytest.raises(ValueError, match=r"state\.position must be an int or"):
+        titans_memory(*tokens, weights, state._replace(position=torch.tensor(3)))
+    with pytest.raises(ValueError, match=r"q must be of a floating type; got torch\.int64"):
+        titans_memory(tokens[0].long(), *tokens[1:], weights)
+
+
+def test_no_batch_at_all() -> None:
+    tokens, weights = make_inputs(9)
+    none = [x[:0] for x in tokens]
+    for mask in (None, torch.ones(0, 9, dtype=torch.bool)):
+        y, state = titans_memory(*none, weights, mask=mask)
+        assert y.shape == (0, 9, 2, DIM_V)
+        assert state.weights[0].shape[0] == 0

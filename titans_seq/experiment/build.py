@@ -37,11 +37,17 @@ def build_data(config: Config) -> ForecastingDataModule:
 
 
 def build_trainer(
-    config: Config, folder: Path | None = None, loggers: Sequence[Logger] = (), callbacks: Sequence[Callback] = ()
+    config: Config,
+    folder: Path | None = None,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+    batches_per_epoch: int | None = None,
 ) -> Trainer:
     """Lightning's trainer for a configuration; without a folder it writes nothing."""
     options = config.trainer
     limit = options.limit_batches or None
+    # A run that ends within its first epoch is validated at its last step.
+    ends_early = 0 < options.max_steps < (batches_per_epoch or 0)
     return Trainer(
         default_root_dir=folder,
         logger=list(loggers),
@@ -57,6 +63,7 @@ def build_trainer(
         limit_val_batches=limit,
         limit_test_batches=limit,
         limit_predict_batches=limit,
+        val_check_interval=options.max_steps if ends_early else 1.0,
         num_sanity_val_steps=0,
         enable_checkpointing=folder is not None,
         enable_progress_bar=options.progress_bar,
@@ -74,8 +81,8 @@ def check_machine(config: Config) -> None:
             f"trainer.accelerator={options.accelerator}: not on this machine; here: auto, {', '.join(accelerators)}"
         )
     on_cuda = cuda and options.accelerator != "cpu"
-    if on_cuda and options.devices > torch.cuda.device_count():
-        raise InputError(f"trainer.devices={options.devices}: this machine has {torch.cuda.device_count()} GPUs")
+    if options.devices > 1:
+        raise InputError(f"trainer.devices={options.devices}: several devices are not available in this version; use 1")
     if options.precision == "16-mixed" and not on_cuda:
         raise InputError("trainer.precision=16-mixed: needs a GPU; here: 32-true, bf16-mixed")
     if options.precision == "bf16-mixed" and on_cuda and not torch.cuda.is_bf16_supported():

@@ -1,5 +1,6 @@
 """What is done with a checkpoint after training."""
 
+import os
 import pickle
 import zipfile
 from collections.abc import Iterable
@@ -33,6 +34,8 @@ def load_run(
         container, num_channels = hyperparameters["config"], hyperparameters["num_channels"]
     except (KeyError, TypeError):
         raise InputError(f"{checkpoint}: not a checkpoint of titans_seq: it holds no configuration") from None
+    # What limited the training is not to limit what is measured, unless it is asked for again.
+    container = {**container, "trainer": {**container.get("trainer", {}), "limit_batches": 0}}
     config = from_container(container, source=str(checkpoint), overrides=overrides)
     check_machine(config)
     data = build_data(config)
@@ -57,13 +60,17 @@ def measure(
 def predict(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = ()) -> pl.DataFrame:
     """Forecast the test split once, horizon after horizon, in the source's units, and write it as Parquet to `out`.
 
+    A file that is there already is replaced.
+
     A row per step and channel: `timestamp`, `channel`, `origin` (the last stamp the model saw), `step` (1 to horizon),
     `forecast`, `truth`. Steps after the last whole horizon are left out.
     """
-    config, task, data = load_run(checkpoint, overrides)
     out = Path(out)
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: no such folder {out.parent}")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"--out {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
+    config, task, data = load_run(checkpoint, overrides)
     windows = data.windows("test")
     starts = np.arange(0, len(windows), data.horizon)
     parts = np.array_split(starts, -(-len(starts) // data.batch_size))
@@ -73,9 +80,14 @@ def predict(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = 
     assert batches is not None
     z_scores = torch.cat([torch.as_tensor(b) for b in batches]).cpu().double().numpy()
     table = _as_table(data, data.scaler.inverse(z_scores), starts[: len(z_scores)])  # trainer.limit_batches
-    partial = out.with_name(f"{out.name}.part")
-    table.write_parquet(partial)
-    partial.replace(out)
+    partial = out.with_name(f"{out.name}.{os.getpid()}.part")
+    try:
+        table.write_parquet(partial)
+        partial.replace(out)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
     return table
 
 

@@ -1,5 +1,6 @@
 """Train, keep the best checkpoint by validation, test it, and leave a folder that says how it went."""
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from lightning.pytorch.callbacks import (
 from datamodules.forecasting import ForecastingDataModule
 from titans_seq.config import to_container
 from titans_seq.environment import describe_environment
-from titans_seq.errors import InputError
+from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.baselines import best_linear, measure_baselines
 from titans_seq.experiment.build import build_data, build_trainer, check_machine
 from titans_seq.experiment.report import draw_forecasts, format_table
@@ -58,8 +59,13 @@ def fit(config: Config) -> Run:
     best = ModelCheckpoint(folder.checkpoints, filename="best", monitor=task.monitor, enable_version_counter=False)
     # `save_last` would keep the last of the best ones; this keeps every epoch's in turn.
     last = ModelCheckpoint(folder.checkpoints, filename="last", enable_version_counter=False)
-    trainer = build_trainer(config, folder.path, loggers, [best, last, *_callbacks(config, task)])
-    of_training = _train(trainer, task, data, best)
+    batches = min(len(data.train_dataloader()), config.trainer.limit_batches or sys.maxsize)
+    trainer = build_trainer(config, folder.path, loggers, [best, last, *_callbacks(config, task)], batches)
+    try:
+        of_training = _train(trainer, task, data, best)
+    except BaseException:
+        finish_loggers(loggers)
+        raise
 
     metrics = trainer.test(task, datamodule=data, verbose=False)[0]
     test_windows = _test_windows(config, data)
@@ -92,10 +98,13 @@ def _train(
 ) -> dict[str, float]:
     """Train, then put the best checkpoint's weights into the task; how long it took and what was selected."""
     started = time.monotonic()
-    trainer.fit(task, datamodule=data)
+    try:
+        trainer.fit(task, datamodule=data)
+    except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM, after it has torn down
+        kept = sorted(str(path) for path in Path(best.dirpath or "").glob("*.ckpt"))
+        message = f"interrupted in epoch {trainer.current_epoch + 1}; kept: {', '.join(kept) or 'no checkpoint yet'}"
+        raise Interrupted(message, status=143 if trainer.received_sigterm else 130) from None
     seconds = time.monotonic() - started
-    if trainer.interrupted:
-        raise KeyboardInterrupt
     if not best.best_model_path or best.best_model_score is None:
         raise InputError(f"no checkpoint was kept: {task.monitor} was never a finite number; lower task.learning_rate")
     content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)

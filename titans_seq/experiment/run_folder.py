@@ -1,6 +1,7 @@
 """The folder of a run and the files in it."""
 
 import json
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,17 +28,22 @@ class RunFolder:
     @classmethod
     def create(cls, config: Config) -> "RunFolder":
         """Make the folder, `run.dir` or runs/<experiment>/<time>, and write the resolved configuration into it."""
-        if config.run.dir:
-            path = Path(config.run.dir)
-        else:
-            path = _unused(Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-        folder = cls(path)
         try:
-            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            if config.run.dir:
+                path = Path(config.run.dir)
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path = _make_unused(Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
+            with (path / "config.yaml").open("x") as handle:  # whoever creates it owns the folder
+                handle.write(to_yaml(config))
+            folder = cls(path)
+            folder.checkpoints.mkdir(exist_ok=True)
             folder.plots.mkdir(exist_ok=True)
+        except FileExistsError:
+            RunFolder.check_free(config)
+            raise InputError(f"run.dir={config.run.dir}: is a file; name a folder") from None
         except OSError as error:
-            raise InputError(f"run.dir={path}: cannot be written: {error.strerror}") from None
-        write_atomically(path / "config.yaml", to_yaml(config))
+            raise InputError(f"run.dir={config.run.dir or 'runs'}: cannot be written: {error.strerror}") from None
         return folder
 
     def write_json(self, name: str, content: dict[str, Any]) -> Path:
@@ -49,15 +55,19 @@ class RunFolder:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write to a temporary name, then rename: nobody ever finds half a file."""
-    partial = path.with_name(f"{path.name}.part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     partial.write_text(text)
     partial.replace(path)
 
 
-def _unused(path: Path) -> Path:
-    """`path`, or with -2, -3, ... appended where runs start within one second."""
+def _make_unused(path: Path) -> Path:
+    """Make the folder `path`, or with -2, -3, ... appended where runs start within one second."""
     candidate, count = path, 1
-    while candidate.exists():
-        count += 1
-        candidate = path.with_name(f"{path.name}-{count}")
-    return candidate
+    while True:
+        try:
+            candidate.mkdir(parents=True)
+        except FileExistsError:
+            count += 1
+            candidate = path.with_name(f"{path.name}-{count}")
+        else:
+            return candidate

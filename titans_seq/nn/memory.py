@@ -26,6 +26,10 @@ class NeuralMemoryState(NamedTuple):
     memory: MemoryState
     conv: Tensor  # (B, conv_width - 1, 3 dim): the convolution's last inputs
 
+    def detach(self) -> "NeuralMemoryState":
+        """The same state, cut from the graph that made it: for truncated backpropagation through time."""
+        return NeuralMemoryState(self.memory.detach(), self.conv.detach())
+
 
 class NeuralMemory(nn.Module):
     """Long-term memory that is written at test time (Titans, arXiv 2501.00663, section 3.1, eqs 11 to 16).
@@ -61,8 +65,12 @@ class NeuralMemory(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        if dim % num_heads:
+        if num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads must divide dim; got {num_heads} and {dim}")
+        if depth < 1 or expansion < 1:
+            raise ValueError(f"depth and expansion must be at least 1; got {depth} and {expansion}")
+        if gradient == "online" and (depth > 1 or residual):
+            raise ValueError(f'gradient="online" is for a plain matrix memory; got {depth=}, {residual=}')
         self.num_heads = num_heads
         self.chunk_size = chunk_size
         self.gradient: Gradient = gradient

@@ -40,6 +40,8 @@ def check_shapes(tokens: Tokens, weights: list[Tensor], residual: bool) -> None:
             "q, k and v must be (B, T, H, D_k), (B, T, H, D_k) and (B, T, H, D_v); "
             f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
         )
+    if not q.is_floating_point():
+        raise ValueError(f"q must be of a floating type; got {q.dtype}")
     for name, gate in zip(("lr", "momentum", "forget"), gates, strict=True):
         if gate.shape != q.shape[:3]:
             raise ValueError(f"{name} must be (B, T, H) = {tuple(q.shape[:3])}; got {tuple(gate.shape)}")
@@ -68,12 +70,13 @@ def check_flags(mask: Tensor | None, reset: Tensor | None, shape: torch.Size) ->
 def check_state(state: MemoryState, initial: list[Tensor], batch: int, chunk_size: int) -> None:
     """A state of this memory, for this batch, at a place that chunks of this size have."""
     expected = [(batch, *w.shape) for w in initial]
-    found = [tuple(w.shape) for w in state.weights]
-    if found != expected:
-        raise ValueError(f"state.weights must have shapes {expected}; got {found}")
+    for name in ("weights", "surprise", "chunk_start"):
+        found = [tuple(w.shape) for w in getattr(state, name)]
+        if found != expected:
+            raise ValueError(f"state.{name} must have shapes {expected}; got {found}")
     places = torch.as_tensor(state.position)
-    if places.ndim == 1 and len(places) != batch:
-        raise ValueError(f"state.position must be one number or ({batch},); got {tuple(places.shape)}")
+    if isinstance(state.position, Tensor) and places.shape != (batch,):
+        raise ValueError(f"state.position must be an int or ({batch},); got {tuple(places.shape)}")
     if not ((places >= 0) & (places < chunk_size)).all():
         raise ValueError(
             f"state.position = {state.position} does not lie in a chunk of {chunk_size}; "

@@ -21,7 +21,7 @@ from titans_seq.ops.memory.mlp import ACTIVATIONS
 from titans_seq.ops.memory.online import OnlineRule
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.reads import read_segment, read_segment_backward
-from titans_seq.ops.memory.residual_norm import normalise, pull
+from titans_seq.ops.memory.residual_norm import Normalised, normalise, pull
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.stats import MemoryStats, segment_stats
 from titans_seq.ops.memory.tokens import Tokens
@@ -150,7 +150,10 @@ class _Segment(NamedTuple):
     update_shares: UpdateShares
     read_shares: ReadShares
     rule: WriteRule
-    reads: list[Tensor]
+    reads: list[
+        Tensor
+    ]  # what each layer read, without the outputs, which would keep themselves alive through the graph
+    normalised: Normalised | None  # the residual memory's last read
 
 
 class _Chunks(torch.autograd.Function):
@@ -167,9 +170,8 @@ class _Chunks(torch.autograd.Function):
             starts.append(state)
             at = reference if first == 0 else None
             live = None if plan.live is None else plan.live[part]
-            segment, state = _forward(Tokens(*(x[part] for x in tokens)), live, state, at, anchor, plan.options)
-            read = segment.reads[-1]
-            outputs.append(tokens.q[part] + normalise(read).value if plan.options.residual else read)
+            segment, y, state = _forward(Tokens(*(x[part] for x in tokens)), live, state, at, anchor, plan.options)
+            outputs.append(y)
             kept = segment if per_segment == chunks else None
             if plan.stats is not None:
                 of_surprise = _read_shares(segment.tables[1].movedim(0, -2), tokens.lr[part])
@@ -184,6 +186,13 @@ class _Chunks(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor, *d_end: Tensor) -> tuple[Tensor | None, ...]:
         plan, arguments = ctx.plan, ctx.saved_tensors
+        with torch.autocast(d_y.device.type, enabled=False):
+            return _Chunks._backward(ctx, plan, arguments, d_y, d_end)
+
+    @staticmethod
+    def _backward(
+        ctx: Any, plan: "_Plan", arguments: tuple[Tensor, ...], d_y: Tensor, d_end: tuple[Tensor, ...]
+    ) -> tuple[Tensor | None, ...]:
         tokens, (_, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
         d_tokens: list[Tokens] = []  # by segment, the last one first
         d_state, d_reference = list(d_end), None
@@ -194,7 +203,7 @@ class _Chunks(torch.autograd.Function):
             live = None if plan.live is None else plan.live[part]
             segment = ctx.kept
             if segment is None:
-                segment, _ = _forward(tokens_part, live, ctx.starts[index], at, anchor, plan.options)
+                segment, _, _ = _forward(tokens_part, live, ctx.starts[index], at, anchor, plan.options)
             gradient = _backward(segment, tokens_part, live, d_y[part], d_state, anchor, plan.options)
             d_tokens.append(gradient.tokens)
             d_state, d_reference = gradient.state, gradient.reference
@@ -222,7 +231,7 @@ def _forward(
     reference: list[Tensor] | None,
     anchor: list[Tensor] | None,
     options: Options,
-) -> tuple[_Segment, State]:
+) -> tuple[_Segment, Tensor, State]:
     act = ACTIVATIONS[options.activation]
     tables = decay_tables(tokens.momentum, tokens.forget, live)
     in_weights = tables[0].movedim(0, -2).contiguous()
@@ -240,8 +249,10 @@ def _forward(
             tokens.k, tokens.v, [s[:-1] for s in starts], reference, act, options.residual, through_weights
         )
     state = walk(rule, update_shares, state, starts, anchor)
-    _, reads = read_segment(tokens.q, rule.writes, read_shares, anchor, act)
-    return _Segment(tables, update_shares, read_shares, rule, reads), state
+    y, reads = read_segment(tokens.q, rule.writes, read_shares, anchor, act)
+    normalised = normalise(y) if options.residual else None
+    segment = _Segment(tables, update_shares, read_shares, rule, reads, normalised)
+    return segment, y if normalised is None else tokens.q + normalised.value, state
 
 
 def _read_shares(in_weights: Tensor, lr: Tensor) -> ReadShares:
@@ -273,7 +284,7 @@ def _backward(
     options: Options,
 ) -> _SegmentGradient:
     rule, act = segment.rule, ACTIVATIONS[options.activation]
-    d_read = pull(d_y, normalise(segment.reads[-1])) if options.residual else d_y
+    d_read = d_y if segment.normalised is None else pull(d_y, segment.normalised)
     of_reads = read_segment_backward(d_read, tokens.q, segment.reads, rule.writes, segment.read_shares, anchor, act)
     of_walk = walk_backward(rule, segment.update_shares, d_state, of_reads.writes, anchor)
     of_rule = of_walk.rule

@@ -1,5 +1,6 @@
 """The public op: one signature, several backends that agree to rounding."""
 
+import functools
 from typing import Literal, overload
 
 import torch
@@ -106,7 +107,8 @@ def titans_memory(
         v: values, (B, T, H, D_v).
         lr, momentum, forget: the gates theta, eta, alpha of the paper, in [0, 1], (B, T, H).
         weights: the initial memory, L tensors (H, d_in, d_out) that lead from D_k to D_v.
-        state: the state that an earlier call returned; the sequence goes on exactly, wherever it was cut.
+        state: the state that an earlier call with the same chunk_size returned; the sequence goes on exactly, wherever
+            it was cut.
         chunk_size: tokens whose gradients are taken at the same weights; smaller is closer to eq 14, and slower.
         gradient: "chunk" takes gradients at the chunk's start (eq 16), for any depth; "online" at every token's own
             weights (eq 14), for a matrix memory, where chunk_size is a matter of speed alone.
@@ -125,8 +127,8 @@ def titans_memory(
 
     Returns:
         Outputs (B, T, H, D_v) in q's dtype, the state after the last token, and with `return_stats` the `MemoryStats`.
-        Inputs below float32 are computed in float32. Gradients flow to every tensor argument, the state included,
-        through the inner updates too.
+        Everything is computed in the widest type among the arguments, at least float32. Gradients flow to every tensor
+        argument, the state included, through the inner updates too; they cannot be differentiated once more.
 
     Raises:
         ValueError: a shape, an option or the state does not fit.
@@ -140,22 +142,23 @@ def titans_memory(
     check_options(options, depth=len(weights))
     check_shapes(Tokens(q, k, v, lr, momentum, forget), weights, residual)
     check_flags(mask, reset, q.shape[:2])
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    tensors = [x.to(dtype) for x in (q, k, v, lr, momentum, forget)]
+    arguments = [q, k, v, lr, momentum, forget, *weights]
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in arguments), torch.float32)
+    tokens = Tokens(*(x.to(dtype) for x in (q, k, v, lr, momentum, forget)))
     initial = [w.to(dtype) for w in weights]
     if state is None:
         state = _initial_state(initial, batch=q.shape[0])
     else:
         check_state(state, initial, batch=q.shape[0], chunk_size=chunk_size)
+        state = state.to(dtype)
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
-        arguments = (Tokens(*tensors), initial, state, options)
         if backend == "reference":
-            y, state, stats = reference_memory(*arguments, mask, reset)
+            y, state, stats = reference_memory(tokens, initial, state, options, mask, reset)
         elif mask is None and reset is None and isinstance(state.position, int):
-            y, state, stats = chunked_memory(*arguments)
+            y, state, stats = chunked_memory(tokens, initial, state, options)
         else:
-            y, state, stats = ragged_memory(*arguments, mask, reset)
+            y, state, stats = ragged_memory(tokens, initial, state, options, mask, reset)
     y = y.to(q.dtype)
     return (y, state) if stats is None else (y, state, stats)
 

@@ -104,7 +104,7 @@ def _lay_out(
         (tokens_kept,) = (row.slots >= 0).nonzero(as_tuple=True)
         source[b, row.slots[tokens_kept]] = tokens_kept
         live[b, row.slots[tokens_kept]] = True
-    slots = torch.stack([row.slots for row in rows])
+    slots = torch.stack([row.slots for row in rows]) if rows else torch.zeros(0, length, dtype=torch.int64)
     device = tokens.lr.device
     return _Layout(slots.to(device), source.to(device), live.to(device), rows, chunks)
 
@@ -135,12 +135,12 @@ def _position(state: MemoryState, b: int) -> int:
 
 
 def _joint_position(positions: list[int]) -> int | Tensor:
-    return positions[0] if len(set(positions)) == 1 else torch.tensor(positions)
+    return torch.tensor(positions) if len(set(positions)) > 1 else next(iter(positions), 0)
 
 
 def _of_heads(flags: list[bool], heads: int, like_GIO: Tensor) -> Tensor:
     """One flag per batch element to (G, 1, 1)."""
-    return torch.tensor(flags, device=like_GIO.device).repeat_interleave(heads)[:, None, None]
+    return torch.tensor(flags, dtype=torch.bool, device=like_GIO.device).repeat_interleave(heads)[:, None, None]
 
 
 def _gather(x: Tensor, source: Tensor, live: Tensor) -> Tensor:

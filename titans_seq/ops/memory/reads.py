@@ -25,14 +25,14 @@ class ReadsGradient(NamedTuple):
 def read_segment(
     q_NGCI: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, act: ActivationFunction
 ) -> tuple[Tensor, list[Tensor]]:
-    """The outputs (N, G, C, O); for the backward pass, what each layer read, (N, G, C, O), the outputs last."""
+    """The outputs (N, G, C, O); for the backward pass, what the layers before the last read, (N, G, C, O)."""
     reads: list[Tensor] = []
     h = q_NGCI
     for layer in range(len(writes.starts_NGI2O)):
         if layer:
             h = act.value(reads[-1])
         reads.append(_read_layer(h, writes, shares, anchor, layer))
-    return reads[-1], reads
+    return reads.pop(), reads
 
 
 def _read_layer(h: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, layer: int) -> Tensor:
@@ -84,7 +84,7 @@ def read_segment_backward(
     act: ActivationFunction,
 ) -> ReadsGradient:
     """Back through `read_segment`."""
-    layers = len(reads)
+    layers = len(reads) + 1
     d_read = d_y
     d_start_shares = torch.zeros_like(shares.start_NGC2)
     d_write_shares = torch.zeros_like(shares.writes_NGCC)

@@ -1,6 +1,6 @@
 """What the memory carries from one call to the next."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -42,8 +42,12 @@ class MemoryState(NamedTuple):
 
     def detach(self) -> "MemoryState":
         """The same state, cut from the graph that made it."""
-        return self._replace(
-            weights=[w.detach() for w in self.weights],
-            surprise=[s.detach() for s in self.surprise],
-            chunk_start=[w.detach() for w in self.chunk_start],
-        )
+        return self._map(Tensor.detach)
+
+    def to(self, dtype: torch.dtype) -> "MemoryState":
+        """The same state in another floating type."""
+        return self._map(lambda x: x.to(dtype))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "MemoryState":
+        weights, surprise, chunk_start = ([function(x) for x in group] for group in self[:3])
+        return MemoryState(weights, surprise, chunk_start, self.position)
