@@ -9,7 +9,7 @@ import torch
 
 from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
-from titans_seq.ops.memory import chunked
+from titans_seq.ops.memory import segments
 
 
 def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v: int = DIM_V, **options: Any) -> None:
@@ -85,7 +85,7 @@ def test_checkpoints_change_no_gradient(every: int, depth: int, gradient: Any) -
 
 
 def test_many_segments_are_chosen_by_size_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("titans_seq.ops.memory.chunked._KEEP_ALL_BYTES", 0)
+    monkeypatch.setattr("titans_seq.ops.memory.segments._KEEP_ALL_BYTES", 0)
     compare(130, 2, chunk_size=5)
 
 
@@ -163,14 +163,14 @@ def test_nothing_waits_for_the_garbage_collector(options: dict[str, Any], monkey
     """What the forward pass keeps for the backward pass goes when its results go: no reference cycle."""
     alive: list[weakref.ref[Any]] = []
     for name in ("ChunkRule", "OnlineRule"):
-        rule = getattr(chunked, name)
+        rule = getattr(segments, name)
 
         def made(*arguments: Any, rule: Any = rule) -> Any:
             one = rule(*arguments)
             alive.append(weakref.ref(one))
             return one
 
-        monkeypatch.setattr(chunked, name, made)
+        monkeypatch.setattr(segments, name, made)
     tokens, weights = make_inputs(23, dim_v=4)
     gc.disable()
     try:
