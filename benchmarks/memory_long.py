@@ -67,7 +67,8 @@ def main() -> None:
             found = measure(arm, dtype, options.tokens)
             print(
                 f"{name}, {dtype}: {'finite' if found['finite'] else 'NOT FINITE'}, last to first tenth "
-                f"{found['last_to_first']}, {found['microseconds_per_token'][0]} us a token, norms {found['memory_norm']}"
+                f"{found['last_to_first']}, {found['microseconds_per_token'][0]} us a token, "
+                f"norms {found['memory_norm']}"
             )
             figures.append({"memory": name, "dtype": str(dtype), **found})
     record("memory_long", figures)
