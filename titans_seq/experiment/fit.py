@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
@@ -131,8 +131,19 @@ def _callbacks(config: Config, task: ForecastingTask) -> list[Callback]:
     if config.trainer.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
     if config.trainer.progress_bar:
-        callbacks.append(TQDMProgressBar(refresh_rate=10))
+        callbacks.append(_ProgressBar(refresh_rate=10))
     return callbacks
+
+
+class _ProgressBar(TQDMProgressBar):
+    """Without the logger's version, which names nothing a user knows."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 def _announce(config: Config, simulated: bool, parameters: int, folder: RunFolder) -> None:
