@@ -52,7 +52,8 @@ def fit(config: Config) -> Run:
         task.model.start_from(linear)
 
     folder = RunFolder.create(config)
-    folder.write_json("env.json", describe_environment())
+    environment = describe_environment()
+    folder.write_json("env.json", environment)
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
     _announce(config, data.source.simulated, parameters, folder)
     loggers = build_loggers(config, folder)
@@ -82,7 +83,7 @@ def fit(config: Config) -> Run:
         "parameters": parameters,
         "checkpoint": str(Path(best.best_model_path).relative_to(folder.path.resolve())),
         "baselines": measure_baselines(data, linear, test_windows),
-        "environment": describe_environment(),
+        "environment": environment,
     }
     folder.write_json("results.json", results)
     picture = folder.plots / "forecast.png"

@@ -144,17 +144,16 @@ def _forward_segment(
     last = torch.stack([table[-1] for table in tables], dim=-2)  # (N, G, 2, 2 + C)
     update_shares = UpdateShares(last[..., :2], last[..., 2:].mT * tokens.lr.unsqueeze(-1))
     read_shares = _read_shares(in_weights, tokens.lr)
-    starts = [m.new_empty(len(tokens.q) + 1, *m.shape) for m in state]
+    states = [m.new_empty(len(tokens.q) + 1, *m.shape) for m in state]
+    starts = [room[:-1] for room in states]
     through_weights = options.outer_gradient == "exact"
     rule: WriteRule
     if options.gradient == "online":
         past = _read_shares(_one_row_down(in_weights), tokens.lr)
-        rule = OnlineRule(tokens.k, tokens.v, [s[:-1] for s in starts], past, anchor, through_weights)
+        rule = OnlineRule(tokens.k, tokens.v, starts, past, anchor, through_weights)
     else:
-        rule = ChunkRule(
-            tokens.k, tokens.v, [s[:-1] for s in starts], reference, act, options.residual, through_weights
-        )
-    state = walk(rule, update_shares, state, starts, anchor)
+        rule = ChunkRule(tokens.k, tokens.v, starts, reference, act, options.residual, through_weights)
+    state = walk(rule, update_shares, state, states, anchor)
     y, reads = read_segment(tokens.q, rule.writes, read_shares, anchor, act)
     normalised = normalise(y) if options.residual else None
     segment = _Segment(tables, update_shares, read_shares, rule, reads, normalised)
