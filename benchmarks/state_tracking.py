@@ -14,7 +14,7 @@ Arms (a matrix memory, gradient="online", unless they say otherwise):
     chunk16         gradients at the start of a chunk of 16 tokens (eq 16); this is also the arm "depth 1"
     attention       causal softmax attention in the memory layer's own shell: same projections, convolution, output gate
     depth2          as chunk16, with a memory of two layers (expansion 2): online gradients are for matrices only
-    *_fresh         the same with NeuralMemory's own first gates, lr 0.05 for all heads, where 0.9 is too large a start
+    *_fresh         the same with NeuralMemory's first gates of that day, lr 0.05 for all heads: 0.9 is a large start
     no_momentum, no_forgetting, delta   the momentum gate, the forget gate, or both held at 0
     chunk1          chunk_size=1, the same rule as online: a check on both, some three times slower, so it runs last
 """
@@ -45,7 +45,7 @@ MARK = "<!-- below: written by benchmarks/state_tracking.py --report -->\n"
 SEEDS, LAYERS = (0, 1, 2), (1, 2)
 LENGTHS, TEST_SEQUENCES = (64, 128, 256, 512), 1024  # the first length is the longest trained on
 STEPS, BATCH, LEARNING_RATE, WARMUP, DIM, HEADS = 1500, 64, 3e-3, 100, 32, 2  # of every training
-# Of the heads' lr gates at the start, for all memory arms: NeuralMemory's 0.05 for one head; a sign flip needs 1, and
+# Of the heads' lr gates at the start, for all memory arms: 0.05 for one head; a sign flip needs 1, and
 # from 0.5 training did not find it in this budget.
 FRESH_LR = (0.05, 0.9)
 PAIRS, KEYS, VALUES = 8, 32, 32  # MQAR: pairs in a sequence, vocabularies
@@ -142,8 +142,8 @@ def make_mixer(arm: str) -> nn.Module:
     if arm == "attention":
         return AttentionLayer(DIM, HEADS)
     memory = NeuralMemory(DIM, HEADS, **ARMS[arm])
-    if not arm.endswith("_fresh"):
-        memory.gates.bias.data[:HEADS] = torch.tensor(FRESH_LR).logit()
+    lr = (0.05,) * HEADS if arm.endswith("_fresh") else FRESH_LR
+    memory.gates.bias.data = torch.tensor([*lr, *[0.5] * HEADS, *[0.005] * HEADS]).logit()
     if arm in ("no_momentum", "delta"):
         hold_at_zero(memory, gate=1)
     if arm in ("no_forgetting", "delta"):
