@@ -9,7 +9,7 @@ import torch
 
 from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
-from titans_seq.ops.memory import segments
+from titans_seq.ops.memory import groups
 
 
 def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v: int = DIM_V, **options: Any) -> None:
@@ -89,6 +89,14 @@ def test_many_segments_are_chosen_by_size_and_change_nothing(monkeypatch: pytest
     compare(130, 2, chunk_size=5)
 
 
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+@pytest.mark.parametrize("options", [{}, {"gradient": "online"}, {"forget_to": "initial"}, {"checkpoint_every": 5}])
+def test_groups_of_chunks_change_nothing(chunks: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    bytes_of_a_chunk = 2 * 2 * 4 * 8 * 8  # batch, heads, tokens, the widest layer's features, float64
+    monkeypatch.setattr("titans_seq.ops.memory.segments._GROUP_BYTES", chunks * bytes_of_a_chunk)
+    compare(37, 1 if "gradient" in options else 2, chunk_size=4, **options)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lr", [0.5, 1.0])
 def test_online_is_stable_over_65536_tokens(dtype: torch.dtype, lr: float) -> None:
@@ -163,14 +171,14 @@ def test_nothing_waits_for_the_garbage_collector(options: dict[str, Any], monkey
     """What the forward pass keeps for the backward pass goes when its results go: no reference cycle."""
     alive: list[weakref.ref[Any]] = []
     for name in ("ChunkRule", "OnlineRule"):
-        rule = getattr(segments, name)
+        rule = getattr(groups, name)
 
         def made(*arguments: Any, rule: Any = rule) -> Any:
             one = rule(*arguments)
             alive.append(weakref.ref(one))
             return one
 
-        monkeypatch.setattr(segments, name, made)
+        monkeypatch.setattr(groups, name, made)
     tokens, weights = make_inputs(23, dim_v=4)
     gc.disable()
     try:

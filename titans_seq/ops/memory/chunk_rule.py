@@ -6,6 +6,7 @@ Shape suffixes as in `writes`.
 import torch
 from torch import Tensor
 
+from titans_seq.ops.memory.joint import halves
 from titans_seq.ops.memory.mlp import ActivationFunction
 from titans_seq.ops.memory.residual_norm import residual_error, residual_error_backward
 from titans_seq.ops.memory.writes import RuleGradient, State, Writes
@@ -17,7 +18,9 @@ class ChunkRule:
     Args:
         k_NGCI: keys.
         v_NGCO: values.
-        starts_NGI2O: room for M at each chunk's start.
+        starts: room for M at each chunk's start, by layer.
+        sizes: the layers' output features.
+        wide: how M joins W and S, by layer.
         reference: the weights for the first chunk's gradient, where they are not its start's: the chunk was begun in an
             earlier call.
         act: between the layers.
@@ -29,7 +32,9 @@ class ChunkRule:
         self,
         k_NGCI: Tensor,
         v_NGCO: Tensor,
-        starts_NGI2O: list[Tensor],
+        starts: list[Tensor],
+        sizes: list[int],
+        wide: list[bool],
         reference: list[Tensor] | None,
         act: ActivationFunction,
         residual: bool,
@@ -41,14 +46,11 @@ class ChunkRule:
         self.reference = reference
         self.act = act
         self.through_weights = through_weights
-        sizes = [m.shape[-1] for m in starts_NGI2O]
         tokens = k_NGCI.shape[:-1]
         inputs = [k_NGCI, *(k_NGCI.new_empty(*tokens, size) for size in sizes[:-1])]
         self.hidden = [torch.empty_like(x) for x in inputs[1:]]  # before the activation
         errors = [k_NGCI.new_empty(*tokens, size) for size in sizes]
-        self.writes = Writes(inputs, errors, starts_NGI2O)
-        self.slopes: list[Tensor] = []
-        self.curvatures: list[Tensor] = []
+        self.writes = Writes(inputs, errors, starts, wide)
         self.d_reference: list[Tensor] | None = None
 
     def write(self, n: int, start: State) -> None:
@@ -64,42 +66,43 @@ class ChunkRule:
             errors[-1][n] = residual_error(self.k_NGCI[n], self.out_NGCO[n], self.v_NGCO[n])
         for layer in reversed(range(len(self.hidden))):
             back = torch.bmm(errors[layer + 1][n], at[layer + 1].mT)
-            torch.mul(back, self.act.slope(self.hidden[layer][n]), out=errors[layer][n])
+            errors[layer][n] = self.act.pull(back, self.hidden[layer][n])
 
     def _at(self, n: int, start: State) -> list[Tensor]:
         if n == 0 and self.reference is not None:
             return self.reference
-        return [m.chunk(2, dim=-2)[0] for m in start]
+        return [halves(m, self.writes.wide[layer])[0] for layer, m in enumerate(start)]
 
     def write_backward(self, n: int, d_writes: Writes, d_start: State) -> None:
         """Back through the inner backward pass, which runs the other way, and then through the key pass."""
-        if not self.slopes:
-            self.slopes = [self.act.slope(z) for z in self.hidden]
-            self.curvatures = [self.act.curvature(z) for z in self.hidden]
         inputs, errors = self.writes.inputs_NGCI, self.writes.errors_NGCO
         d_inputs, d_errors = d_writes.inputs_NGCI, d_writes.errors_NGCO
-        at = self._at(n, [start[n] for start in self.writes.starts_NGI2O])
-        d_at: list[Tensor] = [torch.zeros_like(w) for w in at]
+        at = self._at(n, [start[n] for start in self.writes.starts])
+        d_at = self._gradient_of_reference(n, d_start)
         d_hidden = []
-        for i, (slope, curvature) in enumerate(zip(self.slopes, self.curvatures, strict=True)):
+        for i, z in enumerate(self.hidden):
             above = errors[i + 1][n]
-            d_back = d_errors[i][n] * slope[n]
-            d_hidden.append(torch.bmm(above, at[i + 1].mT).mul_(d_errors[i][n]).mul_(curvature[n]))
+            d_back = self.act.pull(d_errors[i][n], z[n])
+            d_hidden.append(torch.bmm(above, at[i + 1].mT).mul_(d_errors[i][n]).mul_(self.act.curvature(z[n])))
             d_errors[i + 1][n].baddbmm_(d_back, at[i + 1])
-            d_at[i + 1].baddbmm_(d_back.mT, above)
+            if d_at:
+                d_at[i + 1].add_(torch.bmm(d_back.mT, above))
         d_out = self._error_backward(n, d_writes)
         for i in reversed(range(len(at))):
-            d_at[i].baddbmm_(inputs[i][n].mT, d_out)
+            if d_at:
+                d_at[i].add_(torch.bmm(inputs[i][n].mT, d_out))
             d_inputs[i][n].baddbmm_(d_out, at[i].mT)
             if i:
-                d_out = torch.addcmul(d_hidden[i - 1], d_inputs[i][n], self.slopes[i - 1][n])
+                d_out = d_hidden[i - 1].add_(self.act.pull(d_inputs[i][n], self.hidden[i - 1][n]))
+
+    def _gradient_of_reference(self, n: int, d_start: State) -> list[Tensor]:
+        """Where the gradient of the weights at which the inner one was taken belongs; none if it does not pass."""
         if not self.through_weights:
-            return
-        if n == 0 and self.reference is not None:
-            self.d_reference = d_at
-        else:
-            for m, d in zip(d_start, d_at, strict=True):
-                m.chunk(2, dim=-2)[0].add_(d)
+            return []
+        if n > 0 or self.reference is None:
+            return [halves(m, self.writes.wide[layer])[0] for layer, m in enumerate(d_start)]
+        self.d_reference = [torch.zeros_like(w) for w in self.reference]
+        return self.d_reference
 
     def _error_backward(self, n: int, d_writes: Writes) -> Tensor:
         """Back through the inner loss; its error's gradient makes room for that of -v. The gradient of the output."""

@@ -37,10 +37,9 @@ def chunked_memory(
     body = (length - head) // chunk_size * chunk_size
     outputs = []
     collected: list[list[MemoryStats]] | None = [] if options.return_stats else None
-    for piece in zip(*(x.split([head, body, length - head - body], dim=1) for x in tokens), strict=True):
+    pieces = [size for size in (head, body, length - head - body) if size]
+    for piece in zip(*(_split(x, pieces) for x in tokens), strict=True):
         size = piece[0].shape[1]
-        if size == 0:
-            continue
         if position == 0:  # gradients are taken at the chunk's own start
             reference = [m.chunk(2, dim=-2)[0] for m in both]
         separate = reference if position else None
@@ -59,6 +58,11 @@ def chunked_memory(
     )
     stats = None if collected is None else join_stats(collected, tokens.lr)
     return outputs[0], MemoryState(weights, surprise, chunk_start, position), stats
+
+
+def _split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    """Pieces of x (B, T, ...); the backward pass of a split is a copy, which a single piece need not pay."""
+    return (x,) if len(sizes) == 1 else x.split(sizes, dim=1)
 
 
 def stack_state(weights: list[Tensor], surprise: list[Tensor]) -> State:

@@ -22,12 +22,14 @@ def decay_tables(momentum: Tensor, forget: Tensor, live: Tensor | None = None) -
     momentum, keep, adds = _rows(momentum, forget, live)
     in_weights = momentum.new_empty(*momentum.shape[:-1], length + 2)
     in_surprise = torch.empty_like(in_weights)
-    unit = torch.eye(length + 2, dtype=momentum.dtype, device=momentum.device)
+    unit = torch.eye(length + 2, dtype=momentum.dtype, device=momentum.device).unbind(0)
     weights, surprise = unit[0], unit[1]  # before the chunk: all of the start's W, all of the start's S
-    for t in range(length):
-        surprise = torch.addcmul(unit[2 + t], momentum[t], surprise, out=in_surprise[t])
+    # Rows are unbound once: taking them one by one costs as much as computing them.
+    rows = zip(in_weights.unbind(0), in_surprise.unbind(0), momentum.unbind(0), keep.unbind(0), unit[2:], strict=True)
+    for t, (weights_row, surprise_row, momentum_t, keep_t, write) in enumerate(rows):
+        surprise = torch.addcmul(write, momentum_t, surprise, out=surprise_row)
         added = surprise if adds is None else surprise * adds[t]
-        weights = torch.addcmul(added, keep[t], weights, out=in_weights[t])
+        weights = torch.addcmul(added, keep_t, weights, out=weights_row)
     return in_weights, in_surprise
 
 
@@ -56,20 +58,19 @@ def decay_tables_backward(
     in_weights, in_surprise = tables
     length = momentum.shape[-1]
     momentum, keep, adds = _rows(momentum, forget, live)
-    d_surprise = torch.empty_like(d_weights)
-    for t in reversed(range(length)):
-        if t < length - 1:
-            d_weights[t].addcmul_(keep[t + 1], d_weights[t + 1])
-        from_weights = d_weights[t] if adds is None else d_weights[t] * adds[t]
-        if t < length - 1:
-            torch.addcmul(from_weights, momentum[t + 1], d_surprise[t + 1], out=d_surprise[t])
-        else:
-            torch.add(from_weights, d_last_surprise, out=d_surprise[t])
     d_keep, d_momentum = (torch.empty_like(momentum.squeeze(-1)) for _ in range(2))
-    # Before the first token the tables are unit rows: all of W, all of S.
-    d_keep[0], d_momentum[0] = d_weights[0, ..., 0], d_surprise[0, ..., 1]
-    torch.sum(d_weights[1:] * in_weights[:-1], dim=-1, out=d_keep[1:])
-    torch.sum(d_surprise[1:] * in_surprise[:-1], dim=-1, out=d_momentum[1:])
+    momentum_rows, keep_rows, d_weights_rows = momentum.unbind(0), keep.unbind(0), d_weights.unbind(0)
+    weights_rows, surprise_rows = in_weights.unbind(0), in_surprise.unbind(0)
+    d_surprise = d_last_surprise.clone()
+    for t in reversed(range(length)):
+        d_row = d_weights_rows[t]
+        if t < length - 1:
+            d_row.addcmul_(keep_rows[t + 1], d_weights_rows[t + 1])
+            d_surprise.mul_(momentum_rows[t + 1])
+        d_surprise.add_(d_row if adds is None else d_row * adds[t])
+        # Before the first token the tables are unit rows: all of W, all of S.
+        d_keep[t] = (d_row * weights_rows[t - 1]).sum(-1) if t else d_row[..., 0]
+        d_momentum[t] = (d_surprise * surprise_rows[t - 1]).sum(-1) if t else d_surprise[..., 1]
     d_momentum, d_forget = d_momentum.movedim(0, -1), -d_keep.movedim(0, -1)
     if live is not None:
         d_momentum, d_forget = d_momentum.masked_fill(~live, 0), d_forget.masked_fill(~live, 0)

@@ -13,8 +13,9 @@ Shape suffixes as in `writes`.
 import torch
 from torch import Tensor
 
+from titans_seq.ops.memory.joint import spread
 from titans_seq.ops.memory.reads import read_start_backward
-from titans_seq.ops.memory.writes import ReadShares, RuleGradient, State, Writes, spread
+from titans_seq.ops.memory.writes import ReadShares, RuleGradient, State, Writes
 
 
 class OnlineRule:
@@ -23,7 +24,7 @@ class OnlineRule:
     Args:
         k_NGCI: keys.
         v_NGCO: values.
-        starts_NGI2O: room for M at each chunk's start, for the one layer there is.
+        starts: room for M at each chunk's start, W on top of S, for the one layer there is.
         past: the shares of the weights before each token.
         anchor: what forgetting leads to, None for zero.
         through_weights: whether the outer gradient passes through the weights at which the inner one is taken.
@@ -33,7 +34,7 @@ class OnlineRule:
         self,
         k_NGCI: Tensor,
         v_NGCO: Tensor,
-        starts_NGI2O: list[Tensor],
+        starts: list[Tensor],
         past: ReadShares,
         anchor: list[Tensor] | None,
         through_weights: bool,
@@ -53,7 +54,7 @@ class OnlineRule:
         if self.anchor is not None:
             target = target - (1 - past.start_NGC2[..., :1]) * (k_NGCI @ self.anchor)
         self.offset_NGCO = (self.solve_NGCC @ target).neg_()
-        self.writes = Writes([k_NGCI], [torch.empty_like(v_NGCO)], starts_NGI2O)
+        self.writes = Writes([k_NGCI], [torch.empty_like(v_NGCO)], starts, [False])
 
     def write(self, n: int, start: State) -> None:
         """Errors of a chunk from its start."""
@@ -66,12 +67,12 @@ class OnlineRule:
 
     def finish_backward(self, d_writes: Writes) -> RuleGradient:
         """Errors to keys, values and shares, all chunks at once."""
-        (k,), (error,), (start,) = self.writes
+        (k,), (error,), (start,), _ = self.writes
         d_k, d_error = d_writes.inputs_NGCI[0], d_writes.errors_NGCO[0]
         if not self.through_weights:
             return self._finish_first_order(d_k, d_error)
         d_right = self.solve_NGCC.mT @ d_error
-        of_start = read_start_backward(d_right, k, start, self.past.start_NGC2, self.anchor)
+        of_start = read_start_backward(d_right, k, start, False, self.past.start_NGC2, self.anchor)
         # The system T gets -(d_right / 2) error^T, and holds the product twice.
         d_product = (d_right @ error.mT).neg_()
         d_past = ReadShares(of_start.shares, d_product * self.similarity_NGCC)
@@ -81,9 +82,9 @@ class OnlineRule:
 
     def _finish_first_order(self, d_k: Tensor, d_error: Tensor) -> RuleGradient:
         """With W_{t-1} a constant, d k_t = 2 W_{t-1} d error_t: a read of the transposed memory."""
-        (k,), (error,), (start,) = self.writes
+        (k,), (error,), (start,), _ = self.writes
         no_past = ReadShares(torch.zeros_like(self.past.start_NGC2), torch.zeros_like(self.past.writes_NGCC))
-        back = read_start_backward(2 * d_error, k, start, self.past.start_NGC2, self.anchor).h
+        back = read_start_backward(2 * d_error, k, start, False, self.past.start_NGC2, self.anchor).h
         back -= ((2 * d_error @ error.mT) * self.past.writes_NGCC) @ k
         anchor = None if self.anchor is None else [torch.zeros_like(self.anchor)]
         return RuleGradient(d_k + back, -2 * d_error, past=no_past, anchor=anchor)

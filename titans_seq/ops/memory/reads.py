@@ -9,12 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from titans_seq.ops.memory.joint import gather, spread, weigh
 from titans_seq.ops.memory.mlp import ActivationFunction
-from titans_seq.ops.memory.writes import ReadShares, Writes, spread, spread_backward
+from titans_seq.ops.memory.products import add_matmul, matmul_into
+from titans_seq.ops.memory.writes import ReadShares, Writes
 
 
 class ReadsGradient(NamedTuple):
-    """Gradients of what `read_segment` took."""
+    """Gradients of what `read_chunks` took."""
 
     q_NGCI: Tensor
     shares: ReadShares
@@ -22,13 +24,13 @@ class ReadsGradient(NamedTuple):
     anchor: list[Tensor] | None
 
 
-def read_segment(
+def read_chunks(
     q_NGCI: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, act: ActivationFunction
 ) -> tuple[Tensor, list[Tensor]]:
     """The outputs (N, G, C, O); for the backward pass, what the layers before the last read, (N, G, C, O)."""
     reads: list[Tensor] = []
     h = q_NGCI
-    for layer in range(len(writes.starts_NGI2O)):
+    for layer in range(len(writes.starts)):
         if layer:
             h = act.value(reads[-1])
         reads.append(_read_layer(h, writes, shares, anchor, layer))
@@ -38,43 +40,55 @@ def read_segment(
 def _read_layer(h: Tensor, writes: Writes, shares: ReadShares, anchor: list[Tensor] | None, layer: int) -> Tensor:
     x, delta = writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
     scores = (h @ x.mT).mul_(shares.writes_NGCC)
-    read = read_start(h, writes.starts_NGI2O[layer], shares.start_NGC2, None if anchor is None else anchor[layer])
-    return read.sub_(scores @ delta)
+    read = read_start(
+        h, writes.starts[layer], writes.wide[layer], shares.start_NGC2, None if anchor is None else anchor[layer]
+    )
+    return add_matmul(read, scores, delta, alpha=-1)
 
 
-def read_start(h: Tensor, start: Tensor, shares: Tensor, anchor: Tensor | None) -> Tensor:
+def read_start(h: Tensor, start: Tensor, wide: bool, shares: Tensor, anchor: Tensor | None) -> Tensor:
     """What is left of the chunk's start, read by h (N, G, C, I): a (h W) + b (h S) + (1 - a) (h anchor)."""
-    read = spread(h, shares) @ start
+    read = gather(h @ start, shares) if wide else spread(h, shares) @ start
     if anchor is not None:
         read.addcmul_(1 - shares[..., :1], h @ anchor)
     return read
 
 
 class StartGradient(NamedTuple):
-    """Gradients of what `read_start` took."""
+    """Gradients of what `read_start` took, but for the start, whose own `start_gradient` gives."""
 
     h: Tensor
-    start: Tensor
     shares: Tensor
     anchor: Tensor | None
 
 
 def read_start_backward(
-    d_read: Tensor, h: Tensor, start: Tensor, shares: Tensor, anchor: Tensor | None
+    d_read: Tensor, h: Tensor, start: Tensor, wide: bool, shares: Tensor, anchor: Tensor | None
 ) -> StartGradient:
     """Back through `read_start`."""
-    d_h, d_shares = spread_backward(d_read @ start.mT, h, shares)
-    d_start = spread(h, shares).mT @ d_read
+    if wide:
+        d_h, d_shares = spread(d_read, shares) @ start.mT, weigh(h @ start, d_read)
+    else:
+        pairs = d_read @ start.mT
+        d_h, d_shares = gather(pairs, shares), weigh(pairs, h)
     if anchor is None:
-        return StartGradient(d_h, d_start, d_shares, None)
+        return StartGradient(d_h, d_shares, None)
     forgotten = 1 - shares[..., :1]
     back = d_read @ anchor.mT
     d_h.addcmul_(back, forgotten)
     d_shares[..., 0] -= (back * h).sum(-1)
-    return StartGradient(d_h, d_start, d_shares, (h.mT @ (forgotten * d_read)).sum(0))
+    return StartGradient(d_h, d_shares, (h.mT @ (forgotten * d_read)).sum(0))
 
 
-def read_segment_backward(
+def start_gradient(out: Tensor, d_read: Tensor, h: Tensor, wide: bool, shares: Tensor) -> None:
+    """The gradient of what `read_start` took for `start`, to `out`."""
+    if wide:
+        matmul_into(out, h.mT, spread(d_read, shares))
+    else:
+        matmul_into(out, spread(h, shares).mT, d_read)
+
+
+def read_chunks_backward(
     d_y: Tensor,
     q_NGCI: Tensor,
     reads: list[Tensor],
@@ -82,32 +96,35 @@ def read_segment_backward(
     shares: ReadShares,
     anchor: list[Tensor] | None,
     act: ActivationFunction,
+    d_starts: list[Tensor],
 ) -> ReadsGradient:
-    """Back through `read_segment`."""
+    """Back through `read_chunks`; `d_starts`, by layer as `writes.starts`, is room for the gradient of these."""
     layers = len(reads) + 1
     d_read = d_y
     d_start_shares = torch.zeros_like(shares.start_NGC2)
     d_write_shares = torch.zeros_like(shares.writes_NGCC)
-    d_inputs, d_errors, d_starts, d_anchor = ([d_y] * layers for _ in range(4))
+    d_inputs, d_errors, d_anchor = ([d_y] * layers for _ in range(3))
     for layer in reversed(range(layers)):
         h = act.value(reads[layer - 1]) if layer else q_NGCI
-        start, x, delta = writes.starts_NGI2O[layer], writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
+        x, delta = writes.inputs_NGCI[layer], writes.errors_NGCO[layer]
+        start, wide = writes.starts[layer], writes.wide[layer]
         if layer < layers - 1:
-            d_read = d_read * act.slope(reads[layer])
-        of_start = read_start_backward(d_read, h, start, shares.start_NGC2, None if anchor is None else anchor[layer])
-        d_h, d_starts[layer] = of_start.h, of_start.start
+            d_read = act.pull(d_read, reads[layer])
+        start_gradient(d_starts[layer], d_read, h, wide, shares.start_NGC2)
+        of_start = read_start_backward(
+            d_read, h, start, wide, shares.start_NGC2, None if anchor is None else anchor[layer]
+        )
+        d_h = of_start.h
         d_start_shares += of_start.shares
         if of_start.anchor is not None:
             d_anchor[layer] = of_start.anchor
         # From the chunk's writes.
         similarity, d_scores = h @ x.mT, d_read @ delta.mT
         d_write_shares.addcmul_(similarity, d_scores, value=-1)
-        d_errors[layer] = similarity.mul_(shares.writes_NGCC).mT @ d_read
-        d_errors[layer].neg_()
-        d_scores.mul_(shares.writes_NGCC)
-        d_h -= d_scores @ x
-        d_inputs[layer] = (d_scores.mT @ h).neg_()
+        d_errors[layer] = matmul_into(torch.empty_like(delta), similarity.mul_(shares.writes_NGCC).mT, d_read, alpha=-1)
+        add_matmul(d_h, d_scores.mul_(shares.writes_NGCC), x, alpha=-1)
+        d_inputs[layer] = matmul_into(torch.empty_like(x), d_scores.mT, h, alpha=-1)
         d_read = d_h
     gradient = ReadShares(d_start_shares, d_write_shares)
-    d_writes = Writes(d_inputs, d_errors, d_starts)
+    d_writes = Writes(d_inputs, d_errors, d_starts, writes.wide)
     return ReadsGradient(d_read, gradient, d_writes, d_anchor if anchor is not None else None)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from titans_seq.ops.memory.joint import halves
 from titans_seq.ops.memory.writes import ReadShares, Writes
 
 
@@ -20,17 +21,17 @@ class MemoryStats(NamedTuple):
         return {name: float(values.mean()) for name, values in self._asdict().items()}
 
 
-def segment_stats(
+def group_stats(
     writes: Writes, of_weights: ReadShares, of_surprise: ReadShares, anchor: list[Tensor] | None
 ) -> MemoryStats:
-    """Stats of a segment, each (N, G, C), out of its writes and of the shares of W_t and of S_t.
+    """Stats of a group of chunks, each (N, G, C), out of its writes and of the shares of W_t and of S_t.
 
     W_t and S_t are weighted sums of the chunk's start W and S, its writes and the anchor, so that their norms follow
     from those terms' inner products; for writes these are (x_i . x_j) (delta_i . delta_j). No W_t is formed.
     """
     totals = [torch.zeros(()), torch.zeros(()), torch.zeros(())]
-    for layer, (x, delta, start) in enumerate(zip(*writes, strict=True)):
-        fixed = list(start.chunk(2, dim=-2))
+    for layer, (x, delta, start, wide) in enumerate(zip(*writes, strict=True)):
+        fixed = list(halves(start, wide))
         if anchor is not None:
             fixed.append(anchor[layer].expand_as(fixed[0]))
         alike = (x @ x.mT) * (delta @ delta.mT)
