@@ -25,16 +25,17 @@ class MemoryOptions:
     depth: int = at_least(1, 1)  # layers of the memory's MLP; 1 is a matrix
     expansion: int = at_least(4, 1)  # hidden width of a deeper memory, in head dimensions
     chunk_size: int = at_least(16, 1)  # tokens whose gradients are taken at the same weights
+    # Where a token's gradient is taken: at its chunk's start, or at the weights before it (plain matrix only).
     gradient: Literal["chunk", "online"] = "chunk"
     activation: Literal["silu", "gelu", "relu"] = "silu"  # inside a deeper memory
-    forget_to: Literal["zero", "initial"] = "zero"
+    forget_to: Literal["zero", "initial"] = "zero"  # what forgetting decays to: nothing, or the initial memory
     residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of the MLP alone
     conv_width: int = at_least(4, 1)  # tokens that the convolution after q, k and v sees; 1 is none
+    initial: Literal["learned", "zero"] = "learned"  # the memory at a sequence's start; zero for a plain matrix
     outer_gradient: Literal["exact", "first_order"] = "exact"  # through the inner updates, or as if they were constant
-    checkpoint_every: int | None = at_least(
-        None, 1
-    )  # chunks between the states kept for the backward pass; null chooses
-    backend: Literal["auto", "reference", "chunked", "triton"] = "auto"
+    # Chunks between the states kept for the backward pass; null chooses.
+    checkpoint_every: int | None = at_least(None, 1)
+    backend: Literal["auto", "reference", "chunked", "triton"] = "auto"  # who computes it; all agree to rounding
 
 
 @dataclass

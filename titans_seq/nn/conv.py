@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from titans_seq.ops.memory.checks import check_flags
 
 _BLOCK = 128  # tokens
 
@@ -23,13 +26,53 @@ class CausalConv(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width, dim))  # (width, dim), the newest token last
         nn.init.ones_(self.weight[-1])
 
-    def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (B, T, dim) and the last width - 1 inputs before it (zeros if None) to (B, T, dim) and the last inputs."""
+    def forward(
+        self, x: Tensor, past: Tensor | None = None, mask: Tensor | None = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """x (B, T, dim) and the last width - 1 inputs before it (zeros if None) to (B, T, dim) and the last inputs.
+
+        Tokens where `mask` (B, T) is False are skipped: no other token sees them, their outputs are zero. No token sees
+        past its sequence's start, where `reset` (B, T) is True; a masked token begins nothing. Raises ValueError when
+        these are of another shape or not bool.
+        """
         if past is None:
             past = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
+        if mask is not None or reset is not None:
+            return _ragged_conv(x, past, self.weight, mask, reset)
         y: Tensor = _DepthwiseConv.apply(x, past, self.weight)  # type: ignore[no-untyped-call]
         recent = x[:, max(0, x.shape[1] - self.width + 1) :]
         return y, torch.cat([past, recent], dim=1)[:, recent.shape[1] :]
+
+
+def _ragged_conv(
+    x: Tensor, past: Tensor, weight: Tensor, mask: Tensor | None, reset: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    check_flags(mask, reset, x.shape[:2])
+    (width, _), length = weight.shape, x.shape[1]
+    live = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
+    begins = torch.zeros_like(live) if reset is None else reset & live
+    # Live tokens close ranks behind the past; masked ones come last, where no live one looks.
+    order = torch.argsort(~live, dim=1, stable=True)
+    inputs = torch.cat([past, _take(x, order)], dim=1)  # (B, width - 1 + T, dim)
+    sequence = F.pad(begins.gather(1, order).cumsum(1), (width - 1, 0))  # of each input; 0 goes on from the past
+    y = torch.zeros_like(x)
+    for lag in range(width):
+        seen = slice(width - 1 - lag, width - 1 - lag + length)
+        own = sequence[:, seen] == sequence[:, width - 1 :]
+        y = y + _keep(inputs[:, seen], own) * weight[-1 - lag]
+    y = _keep(_take(y, (live.cumsum(1) - 1).clamp_min(0)), live)
+    last = live.sum(1, keepdim=True) + torch.arange(width - 1, device=x.device)
+    return y, _keep(_take(inputs, last), sequence.gather(1, last) == sequence[:, -1:])
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """The tokens `index` (B, N) of x (B, T, dim): (B, N, dim)."""
+    return x.gather(1, index.unsqueeze(-1).expand(*index.shape, x.shape[2]))
+
+
+def _keep(x: Tensor, kept: Tensor) -> Tensor:
+    """x (B, N, dim), zero where `kept` (B, N) is False."""
+    return x.masked_fill(~kept.unsqueeze(-1), 0)
 
 
 class _DepthwiseConv(torch.autograd.Function):
