@@ -34,7 +34,7 @@ def check_options(options: Options, depth: int) -> None:
 
 def check_shapes(tokens: Tokens, weights: list[Tensor], residual: bool) -> None:
     """Tokens that fit one another, and a chain of weights that leads from keys to values."""
-    q, k, v, *gates = tokens
+    q, k, v, lr, momentum, forget = tokens
     if q.ndim != 4 or k.shape != q.shape or v.shape[:3] != q.shape[:3] or v.ndim != 4:
         raise ValueError(
             "q, k and v must be (B, T, H, D_k), (B, T, H, D_k) and (B, T, H, D_v); "
@@ -42,8 +42,8 @@ def check_shapes(tokens: Tokens, weights: list[Tensor], residual: bool) -> None:
         )
     if not q.is_floating_point():
         raise ValueError(f"q must be of a floating type; got {q.dtype}")
-    for name, gate in zip(("lr", "momentum", "forget"), gates, strict=True):
-        if gate.shape != q.shape[:3]:
+    for name, gate in (("lr", lr), ("momentum", momentum), ("forget", forget)):
+        if gate.shape != q.shape[:3] and (name != "forget" or gate.ndim != 4):
             raise ValueError(f"{name} must be (B, T, H) = {tuple(q.shape[:3])}; got {tuple(gate.shape)}")
     if residual and q.shape[-1] != v.shape[-1]:
         raise ValueError(f"residual=True needs D_k = D_v; got {q.shape[-1]} and {v.shape[-1]}")
@@ -56,6 +56,12 @@ def check_shapes(tokens: Tokens, weights: list[Tensor], residual: bool) -> None:
                 f"weights[{layer}] must be (H, d_in, d_out) = ({q.shape[2]}, {width}, d_out); got {tuple(weight.shape)}"
             )
         width = weight.shape[2]
+    channels = (*q.shape[:3], sum(weight.shape[1] for weight in weights))
+    if forget.ndim == 4 and forget.shape != channels:
+        raise ValueError(
+            "forget must be (B, T, H) or (B, T, H, I), I the d_in of all layers on end, "
+            f"= {channels}; got {tuple(forget.shape)}"
+        )
     if width != v.shape[3]:
         raise ValueError(f"the last layer of weights must give D_v = {v.shape[3]} features; it gives {width}")
 

@@ -9,6 +9,7 @@ Shape suffixes: N chunks, G = batch x heads, C tokens of a chunk, I and O a laye
 import torch
 from torch import Tensor
 
+from titans_seq.ops.memory.channelwise import ChannelChunks
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.segments import Chunks, Plan
 from titans_seq.ops.memory.state import MemoryState
@@ -89,7 +90,8 @@ def run_chunks(
     plan = Plan(options, len(state), reference is None, bool(anchor), live, collected)
     in_chunks = [_in_chunks(x, chunk_size) for x in tokens]
     tensors = (*state, *(reference or []), *anchor)
-    y_NGCO, *state = Chunks.apply(plan, *in_chunks, *tensors)  # type: ignore[no-untyped-call]
+    run = ChannelChunks if tokens.forget.ndim == 4 else Chunks
+    y_NGCO, *state = run.apply(plan, *in_chunks, *tensors)  # type: ignore[no-untyped-call]
     return _in_sequence(y_NGCO, heads=tokens.q.shape[2]), state
 
 

@@ -105,7 +105,9 @@ def titans_memory(
     Args:
         q, k: queries and keys, (B, T, H, D_k). Keys of unit norm keep the inner step stable.
         v: values, (B, T, H, D_v).
-        lr, momentum, forget: the gates theta, eta, alpha of the paper, in [0, 1], (B, T, H).
+        lr, momentum, forget: the gates theta, eta, alpha of the paper, in [0, 1], (B, T, H). forget may also be
+            (B, T, H, I), one gate per input channel (camera-ready, NeurIPS 2025): row i of a layer's W is multiplied by
+            1 - forget_i. Every layer has channels of its own; I is the sum of their d_in, the first layer's in front.
         weights: the initial memory, L tensors (H, d_in, d_out) that lead from D_k to D_v.
         state: the state that an earlier call with the same chunk_size returned; the sequence goes on exactly, wherever
             it was cut.

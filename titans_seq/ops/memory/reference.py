@@ -44,12 +44,13 @@ def reference_memory(
         chunk_start = _where(live[:, t] & (position == 0), weights, chunk_start)
         at = chunk_start if options.outer_gradient == "exact" else [w.detach() for w in chunk_start]
         q, k, v, lr, momentum, forget = (x[:, t] for x in tokens)  # (B, H, D) and (B, H)
-        lr, momentum, forget = (gate[..., None, None] for gate in (lr, momentum, forget))
+        lr, momentum = (gate[..., None, None] for gate in (lr, momentum))
         gradient = inner_gradient(at, k, v)
         next_surprise = [momentum * s - lr * g for s, g in zip(surprise, gradient, strict=True)]
-        next_weights = [(1 - forget) * w + s for w, s in zip(weights, next_surprise, strict=True)]
+        forgets = _by_layer(forget, weights)
+        next_weights = [(1 - f) * w + s for f, w, s in zip(forgets, weights, next_surprise, strict=True)]
         if options.forget_to == "initial":
-            next_weights = [w + forget * w0 for w, w0 in zip(next_weights, initial, strict=True)]
+            next_weights = [w + f * w0 for f, w, w0 in zip(forgets, next_weights, initial, strict=True)]
         surprise = _where(live[:, t], next_surprise, surprise)
         weights = _where(live[:, t], next_weights, weights)
         position = torch.where(live[:, t], (position + 1) % chunk_size, position)
@@ -66,6 +67,13 @@ def reference_memory(
         return y, state, None
     joined = [torch.stack(parts, dim=1) for parts in zip(*stats, strict=True)]
     return y, state, MemoryStats(*joined) if joined else MemoryStats(*(torch.empty_like(tokens.lr) for _ in range(3)))
+
+
+def _by_layer(forget: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """One gate per head (B, H), or per input channel of every layer on end (B, H, I), as factors of each layer's W."""
+    if forget.ndim == 2:
+        return [forget[..., None, None]] * len(weights)
+    return [gate.unsqueeze(-1) for gate in forget.split([w.shape[-2] for w in weights], dim=-1)]
 
 
 def _where(condition_B: Tensor, yes: list[Tensor], no: list[Tensor]) -> list[Tensor]:

@@ -13,4 +13,4 @@ class Tokens(NamedTuple):
     v: Tensor  # (B, T, H, D_v)
     lr: Tensor  # (B, T, H)
     momentum: Tensor  # (B, T, H)
-    forget: Tensor  # (B, T, H)
+    forget: Tensor  # (B, T, H), or (B, T, H, I): per input channel, the layers' d_in on end
