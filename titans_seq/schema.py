@@ -31,6 +31,9 @@ class MemoryOptions:
     forget_to: Literal["zero", "initial"] = "zero"  # what forgetting decays to: nothing, or the initial memory
     residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of the MLP alone
     conv_width: int = at_least(4, 1)  # tokens that the convolution after q, k and v sees; 1 is none
+    momentum: bool = True  # False: no past surprise
+    forgetting: bool = True  # False: nothing is ever dropped
+    channel_forget: bool = False  # one forget gate per input channel of the memory's layers, instead of one per head
     initial: Literal["learned", "zero"] = "learned"  # the memory at a sequence's start; zero for a plain matrix
     outer_gradient: Literal["exact", "first_order"] = "exact"  # through the inner updates, or as if they were constant
     # Chunks between the states kept for the backward pass; null chooses.
@@ -50,15 +53,34 @@ class DataOptions:
 
 
 @dataclass
-class ModelOptions:
-    """The forecaster: patches, backbone, head."""
+class AttentionOptions:
+    """Attention, in the variants that have it; see `titans_seq.nn.SlidingWindowAttention`."""
 
-    variant: Literal["lmm"] = "lmm"
+    num_heads: int = at_least(4, 1)
+    window: int | None = at_least(64, 1)  # tokens that a query sees, itself included; null: all (transformer only)
+    rotary_share: float = between(0.5, 0, 1)  # of a head's features; persistent tokens live on the rest
+
+
+@dataclass
+class BackboneOptions:
+    """A stack of blocks from (B, T, dim) to (B, T, dim)."""
+
+    # Titans' four, and what they are compared with: attention alone, and the gated delta rule.
+    variant: Literal["lmm", "mal", "mag", "mac", "transformer", "delta"] = "lmm"
     dim: int = at_least(32, 1)  # features of a token
     num_layers: int = at_least(2, 1)
     ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, in dims
     dropout: float = between(0.2, 0, 1)
+    num_persistent: int = at_least(0, 0)  # learned tokens before every sequence (eq 19), in each memory and attention
+    segment_length: int = at_least(64, 1)  # tokens that MAC attends to at once, and after which it reads anew
     memory: MemoryOptions = field(default_factory=MemoryOptions)
+    attention: AttentionOptions = field(default_factory=AttentionOptions)
+
+
+@dataclass
+class ModelOptions(BackboneOptions):
+    """The forecaster: patches, backbone, head."""
+
     patch_length: int = at_least(16, 1)  # steps in a token
     stride: int = at_least(16, 1)  # steps between tokens
     channel_mixing: bool = False  # all channels of a patch in one token, instead of one series per channel

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from titans_seq.backbone import LMM
+from titans_seq.backbone import Stack, build_backbone
 from titans_seq.nn import CausalConv, NeuralMemory, ReversibleInstanceNorm
 from titans_seq.nn.embedding import PatchEmbedding
-from titans_seq.schema import MemoryOptions
+from titans_seq.schema import BackboneOptions, MemoryOptions
 
 
 @pytest.fixture(autouse=True)
@@ -15,8 +15,9 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
-def small_lmm(**memory: object) -> LMM:
-    return LMM(16, 2, MemoryOptions(num_heads=2, chunk_size=4, **memory)).double()  # type: ignore[arg-type]
+def small_lmm(num_heads: int = 2, **memory: object) -> Stack:
+    options = MemoryOptions(num_heads=num_heads, chunk_size=4, **memory)  # type: ignore[arg-type]
+    return build_backbone(BackboneOptions(dim=16, dropout=0.0, memory=options)).double()
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 11, 300])
@@ -72,7 +73,7 @@ def test_lmm_does_not_see_the_future_nor_its_batch_mates() -> None:
 @pytest.mark.parametrize("num_heads", [1, 4])
 @pytest.mark.parametrize("depth", [1, 2])
 def test_every_parameter_learns_and_survives_a_checkpoint(num_heads: int, depth: int) -> None:
-    model = LMM(16, 2, MemoryOptions(num_heads=num_heads, depth=depth, chunk_size=4))
+    model = small_lmm(num_heads, depth=depth).float()
     x = torch.randn(2, 13, 16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     before, _ = model(x)
@@ -83,7 +84,7 @@ def test_every_parameter_learns_and_survives_a_checkpoint(num_heads: int, depth:
     optimizer.step()
     after, _ = model(x)
     assert not torch.equal(before, after)
-    copy = LMM(16, 2, MemoryOptions(num_heads=num_heads, depth=depth, chunk_size=4))
+    copy = small_lmm(num_heads, depth=depth).float()
     copy.load_state_dict(model.state_dict())
     assert torch.equal(copy(x)[0], after)
 

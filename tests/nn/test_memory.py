@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tests.ops.test_memory import assert_same, flatten, loss_of
-from titans_seq.backbone import LMM
+from titans_seq.backbone import build_backbone
 from titans_seq.nn import CausalConv, LayerStats, NeuralMemory, NeuralMemoryState
-from titans_seq.schema import MemoryOptions
+from titans_seq.schema import BackboneOptions, MemoryOptions
 
 BATCH, DIM = 3, 6
 
@@ -26,6 +26,9 @@ LAYERS: dict[str, dict[str, Any]] = {
     "no convolution": {"conv_width": 1},
     "wide convolution": {"conv_width": 7},
     "first order": {"outer_gradient": "first_order"},
+    "channel-wise forgetting": {"channel_forget": True, "depth": 2, "expansion": 2},
+    "the delta rule by channel": {"channel_forget": True, "momentum": False, "gradient": "online"},
+    "nothing forgotten": {"forgetting": False},
 }
 every_layer = pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
 
@@ -249,11 +252,13 @@ def test_the_configuration_reaches_the_layer() -> None:
         "checkpoint_every": 2,
         "backend": "reference",
     }
-    memory = LMM(DIM, 1, MemoryOptions(conv_width=2, initial="zero", **chosen)).blocks[0].memory
+    options = MemoryOptions(conv_width=2, initial="zero", **chosen)
+    memory = build_backbone(BackboneOptions(dim=DIM, num_layers=1, memory=options)).blocks[0].memory
     assert {name: getattr(memory, name) for name in chosen} == chosen
     assert memory.conv.width == 2
     assert memory.zero is not None
-    assert LMM(DIM, 1, MemoryOptions(num_heads=2, residual=True)).blocks[0].memory.residual
+    options = BackboneOptions(dim=DIM, num_layers=1, memory=MemoryOptions(num_heads=2, residual=True))
+    assert build_backbone(options).blocks[0].memory.residual
 
 
 @pytest.mark.parametrize("uneven", [False, True])

@@ -1,7 +1,31 @@
 """Sequence models from (B, T, dim) to (B, T, dim): Titans' variants and what they are compared with."""
 
-from titans_seq.backbone.lmm import LMM
+from collections.abc import Callable
 
-BACKBONES = {"lmm": LMM}  # model.variant in a configuration
+from torch import nn
 
-__all__ = ["BACKBONES", "LMM"]
+from titans_seq.backbone.delta import delta_block
+from titans_seq.backbone.lmm import LMMBlock
+from titans_seq.backbone.mac import MACBlock
+from titans_seq.backbone.mag import MAGBlock
+from titans_seq.backbone.mal import MALBlock
+from titans_seq.backbone.stack import Stack, state_named_tensors
+from titans_seq.backbone.transformer import TransformerBlock
+from titans_seq.schema import BackboneOptions
+
+BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # model.variant in a configuration
+    "lmm": LMMBlock,
+    "mal": MALBlock,
+    "mag": MAGBlock,
+    "mac": MACBlock,
+    "transformer": TransformerBlock,
+    "delta": delta_block,
+}
+
+
+def build_backbone(options: BackboneOptions) -> Stack:
+    """The stack that `options` describe, freshly initialised."""
+    return Stack([BLOCKS[options.variant](options) for _ in range(options.num_layers)])
+
+
+__all__ = ["BLOCKS", "Stack", "build_backbone", "state_named_tensors"]

@@ -13,7 +13,7 @@ from titans_seq.nn.conv import CausalConv
 from titans_seq.nn.norm import unit_norm
 from titans_seq.ops import MemoryState, MemoryStats, titans_memory
 from titans_seq.ops.memory.checks import check_choice, check_flags
-from titans_seq.ops.memory.mlp import Activation
+from titans_seq.ops.memory.mlp import Activation, read_memory
 from titans_seq.ops.memory.op import Backend
 from titans_seq.ops.memory.options import ForgetTo, Gradient, OuterGradient
 
@@ -49,14 +49,14 @@ class NeuralMemoryState(NamedTuple):
 
 
 class LayerStats(NamedTuple):
-    """What a `NeuralMemory` did at every token, outside the graph: all (B, T, H), zero where tokens are masked."""
+    """What a `NeuralMemory` did at every token, outside the graph: (B, T, H), zero where tokens are masked."""
 
     surprise: Tensor  # these three as in `MemoryStats`
     update: Tensor
     memory: Tensor
     lr: Tensor  # the gates
     momentum: Tensor
-    forget: Tensor
+    forget: Tensor  # (B, T, H, I) with a gate for each channel
     mask: Tensor | None  # (B, T) bool, the tokens that are live; None: all
 
     def means(self) -> dict[str, float]:
@@ -80,6 +80,9 @@ class NeuralMemory(nn.Module):
         chunk_size, gradient, forget_to, residual, outer_gradient, checkpoint_every, backend: see
             `titans_seq.ops.titans_memory`.
         conv_width: tokens that the convolution sees; 1 is none.
+        momentum, forgetting: False holds the gate at 0; without momentum, online gradients are the gated delta rule.
+        channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
+        num_persistent: learned tokens that every sequence begins with (eq 19): written before its first token.
         initial: the memory at a sequence's start, learned, or zero and not trained (for a plain matrix memory only).
 
     Raises ValueError for sizes and options that do not go together.
@@ -100,6 +103,10 @@ class NeuralMemory(nn.Module):
         forget_to: ForgetTo = "zero",
         residual: bool = False,
         conv_width: int = 4,
+        momentum: bool = True,
+        forgetting: bool = True,
+        channel_forget: bool = False,
+        num_persistent: int = 0,
         initial: Initial = "learned",
         outer_gradient: OuterGradient = "exact",
         checkpoint_every: int | None = None,
@@ -110,6 +117,8 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"num_heads must divide dim; got {num_heads} and {dim}")
         if depth < 1 or expansion < 1:
             raise ValueError(f"depth and expansion must be at least 1; got {depth} and {expansion}")
+        if num_persistent < 0:
+            raise ValueError(f"num_persistent must be at least 0; got {num_persistent}")
         if gradient == "online" and (depth > 1 or residual):
             raise ValueError(f'gradient="online" is for a plain matrix memory; got {depth=}, {residual=}')
         check_choice("initial", initial, get_args(Initial))
@@ -133,9 +142,12 @@ class NeuralMemory(nn.Module):
         head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.conv = CausalConv(3 * dim, conv_width)
-        self.gates = nn.Linear(dim, 3 * num_heads)
+        self.persistent = nn.Parameter(torch.randn(num_persistent, dim)) if num_persistent else None
         widths = [head_dim, *[head_dim * expansion] * (depth - 1), head_dim]
         shapes = [(num_heads, d_in, d_out) for d_in, d_out in pairwise(widths)]
+        # Values per head of lr, momentum and forget; 0 is a gate that stays closed.
+        self.gate_sizes = (1, int(momentum), forgetting * (sum(widths[:-1]) if channel_forget else 1))
+        self.gates = nn.Linear(dim, sum(self.gate_sizes) * num_heads)
         learned = shapes if initial == "learned" else []
         self.initial = nn.ParameterList(nn.Parameter(torch.randn(shape) / sqrt(shape[1])) for shape in learned)
         self.register_buffer("zero", None if learned else torch.zeros(shapes[0]), persistent=False)
@@ -148,7 +160,17 @@ class NeuralMemory(nn.Module):
         nn.init.normal_(self.gates.weight, std=0.02)
         fresh = torch.tensor([log(p / (1 - p)) for p in (_FRESH_LR, _FRESH_MOMENTUM, _FRESH_FORGET)])
         with torch.no_grad():
-            self.gates.bias.copy_(fresh.repeat_interleave(self.num_heads))
+            self.gates.bias.copy_(fresh.repeat_interleave(torch.tensor(self.gate_sizes) * self.num_heads))
+
+    def _gate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Learning rate, momentum and forgetting of tokens (B, T, dim), (B, T, H); by channel forget is (B, T, H, I)."""
+        shares = [size * self.num_heads for size in self.gate_sizes]
+        gates = [
+            torch.unflatten(gate, -1, (self.num_heads, size)) if size else x.new_zeros(*x.shape[:2], self.num_heads, 1)
+            for gate, size in zip(torch.sigmoid(self.gates(x)).split(shares, dim=-1), self.gate_sizes, strict=True)
+        ]
+        lr, momentum, forget = (gate.squeeze(-1) if gate.shape[-1] == 1 else gate for gate in gates)
+        return lr, momentum, forget
 
     def forward(
         self,
@@ -173,17 +195,24 @@ class NeuralMemory(nn.Module):
         Raises ValueError when the flags or the state do not fit.
         """
         check_flags(mask, reset, x.shape[:2])
+        first = 0
+        if self.persistent is not None and state is None:
+            if reset is not None:
+                raise ValueError("reset does not go with persistent tokens, which only a call's first sequence gets")
+            first = len(self.persistent)
+            x = torch.cat([self.persistent.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
+            mask = None if mask is None else F.pad(mask, (first, 0), value=True)
         if mask is not None:  # what padding holds, be it NaN, must not reach the gradients' sums
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
         qkv, conv_state = self.conv(F.silu(self.qkv(x)), None if state is None else state.conv, mask, reset)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).unbind(2)
-        gates = torch.unflatten(torch.sigmoid(self.gates(x)), -1, (3, self.num_heads)).unbind(2)
+        gates = self._gate(x)
         y, memory_state, *stats = titans_memory(  # type: ignore[call-overload, misc]
             unit_norm(q),
             unit_norm(k),
             v,
             *gates,
-            list(self.initial) if self.zero is None else [self.zero],
+            self.start_weights(),
             None if state is None else state.memory,
             chunk_size=self.chunk_size,
             gradient=self.gradient,
@@ -197,11 +226,38 @@ class NeuralMemory(nn.Module):
             backend=self.backend,
             return_stats=return_stats,
         )
-        y = self.out(self.norm(y).flatten(2) * F.silu(self.out_gate(x)))
         after = NeuralMemoryState(memory_state, conv_state)
-        return (y, after, _layer_stats(stats[0], gates, mask)) if stats else (y, after)
+        y = self._way_out(y[:, first:], x[:, first:])
+        return (y, after, _layer_stats(stats[0], gates, mask, first)) if stats else (y, after)
+
+    def read(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
+        """What the memory holds for tokens x (B, T, dim), without writing: y = M(q), (B, T, dim).
+
+        `weights` (B, H, d_in, d_out) are those of a state, None the initial ones. Every token reads for itself, without
+        the convolution.
+        """
+        queries, _, _ = self.qkv.weight.chunk(3)
+        q = unit_norm(torch.unflatten(F.silu(F.linear(x, queries)), -1, (self.num_heads, -1)))
+        at = self.start_weights() if weights is None else weights
+        y = read_memory(at, q.transpose(1, 2), self.activation, self.residual).transpose(1, 2)
+        return self._way_out(y, x)
+
+    def start_weights(self) -> list[Tensor]:
+        """The memory at a sequence's start, by layer (H, d_in, d_out)."""
+        return list(self.initial) if self.zero is None else [self.zero]
+
+    def _way_out(self, y: Tensor, x: Tensor) -> Tensor:
+        """Reads (B, T, H, D), normalised per head, gated by their tokens x and projected: (B, T, dim)."""
+        out: Tensor = self.out(self.norm(y).flatten(2) * F.silu(self.out_gate(x)))
+        return out
 
 
-def _layer_stats(stats: MemoryStats, gates: tuple[Tensor, ...], mask: Tensor | None) -> LayerStats:
-    lr, momentum, forget = (g.detach() if mask is None else g.detach() * mask.unsqueeze(-1) for g in gates)
-    return LayerStats(stats.surprise, stats.update, stats.memory, lr, momentum, forget, mask)
+def _layer_stats(stats: MemoryStats, gates: tuple[Tensor, ...], mask: Tensor | None, first: int) -> LayerStats:
+    """Of the tokens from `first` on; those before it are persistent."""
+    live = None if mask is None else mask[:, first:]
+    of_gates = [g.detach()[:, first:] for g in gates]
+    if live is not None:
+        of_gates = [g.masked_fill(~live.view(*live.shape, *[1] * (g.ndim - 2)), 0) for g in of_gates]
+    lr, momentum, forget = of_gates
+    surprise, update, memory = (x[:, first:] for x in stats)
+    return LayerStats(surprise, update, memory, lr, momentum, forget, live)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
-from titans_seq.backbone import BACKBONES
+from titans_seq.backbone import build_backbone
 from titans_seq.batch import ForecastBatch
 from titans_seq.config import from_container
 from titans_seq.models.forecaster import Forecaster
@@ -27,11 +27,8 @@ def forecast_metrics(prefix: str) -> MetricCollection:
 def build_forecaster(config: Config, num_channels: int) -> Forecaster:
     """The model that a configuration describes, freshly initialised."""
     model, data = config.model, config.data
-    backbone = BACKBONES[model.variant](
-        model.dim, model.num_layers, model.memory, ffn_expansion=model.ffn_expansion, dropout=model.dropout
-    )
     return Forecaster(
-        backbone,
+        build_backbone(model),
         dim=model.dim,
         num_channels=num_channels,
         context_length=data.context_length,

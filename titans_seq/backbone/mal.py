@@ -1,0 +1,37 @@
+"""MAL, memory as a layer: attention over what the memory has compressed (Titans, arXiv 2501.00663, section 4.3)."""
+
+from torch import Tensor, nn
+
+from titans_seq.backbone.parts import build_attention, build_ffn, build_memory
+from titans_seq.backbone.states import HybridState
+from titans_seq.schema import BackboneOptions
+
+
+class MALBlock(nn.Module):
+    """Memory, then attention over a sliding window, then a feed-forward layer.
+
+    x~ = [p | x], y = M(x~), o = SW-Attn(y) (eqs 29 to 31). The paper draws no residual connections; here each of the
+    three layers adds to the stream, as in every deep stack that trains, so that attention sees the tokens and what the
+    memory made of them. Each of the two has persistent tokens of its own: the memory's are written first, the
+    attention's are always in sight.
+    """
+
+    State = HybridState
+
+    def __init__(self, options: BackboneOptions) -> None:
+        super().__init__()
+        self.memory_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.memory = build_memory(options)
+        self.attention_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.attention = build_attention(options)
+        self.ffn_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.ffn = build_ffn(options)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, x: Tensor, state: HybridState | None, mask: Tensor | None) -> tuple[Tensor, HybridState]:
+        """x (B, T, dim) to (B, T, dim) and the state."""
+        read, memory = self.memory(self.memory_norm(x), state and state.memory, mask=mask)
+        x = x + self.dropout(read)
+        seen, attention = self.attention(self.attention_norm(x), state and state.attention, mask=mask)
+        x = x + self.dropout(seen)
+        return x + self.dropout(self.ffn(self.ffn_norm(x))), HybridState(memory, attention)

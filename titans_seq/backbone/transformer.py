@@ -1,0 +1,27 @@
+"""Attention alone: the same blocks without memory, for fair comparisons."""
+
+from torch import Tensor, nn
+
+from titans_seq.backbone.parts import build_attention, build_ffn
+from titans_seq.nn import AttentionState
+from titans_seq.schema import BackboneOptions
+
+
+class TransformerBlock(nn.Module):
+    """x + Attn(x), then x + FFN(x): MAL's and MAG's block without its memory."""
+
+    State = AttentionState
+
+    def __init__(self, options: BackboneOptions) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.attention = build_attention(options)
+        self.ffn_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.ffn = build_ffn(options)
+        self.dropout = nn.Dropout(options.dropout)
+
+    def forward(self, x: Tensor, state: AttentionState | None, mask: Tensor | None) -> tuple[Tensor, AttentionState]:
+        """x (B, T, dim) to (B, T, dim) and the state."""
+        seen, state = self.attention(self.attention_norm(x), state, mask=mask)
+        x = x + self.dropout(seen)
+        return x + self.dropout(self.ffn(self.ffn_norm(x))), state

@@ -1,0 +1,264 @@
+"""Attention over a sliding window, with persistent tokens and rotary positions (Titans, arXiv 2501.00663, section 4).
+
+Dimensions: B batch, T tokens, H heads, D features of a head (R of them rotated), P persistent tokens, W tokens that a
+window reaches back (window - 1); N blocks of Q queries, each with the K keys that its windows reach.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from titans_seq.nn.rotary import rotary_angles, turn
+
+# Queries of a block: half a window, but neither so few that the copies of the keys they share cost more than the
+# attention, nor so many that a band hides much of a block (measured on a CPU at windows of 16 to 2,048).
+_FEWEST, _MOST = 64, 256
+
+
+class AttentionState(NamedTuple):
+    """What a `SlidingWindowAttention` carries on: constant in size from the first token on.
+
+    Keys and values belong to the autograd graph of the call that made them: `detach` cuts truncated backpropagation.
+    """
+
+    keys: Tensor  # (B, H, W, D), unrotated, the newest last; zeros where nothing has been seen yet
+    values: Tensor  # (B, H, W, D)
+    seen: Tensor | int  # live tokens so far, at most W: so many of the last entries are real; (B,) if elements differ
+
+    def named_tensors(self) -> dict[str, Tensor]:
+        """Contiguous copies under flat names, as `safetensors.torch.save_file` takes them."""
+        named = {"keys": self.keys, "values": self.values, "seen": torch.as_tensor(self.seen)}
+        return {name: x.detach().clone(memory_format=torch.contiguous_format) for name, x in named.items()}
+
+    @classmethod
+    def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "AttentionState":
+        """The state that `named_tensors` wrote down; raises ValueError when a name is missing or unknown."""
+        if set(named) != set(cls._fields):
+            raise ValueError(f"these are not an AttentionState's tensors: {', '.join(sorted(named)) or 'none'}")
+        seen = named["seen"]
+        return cls(named["keys"], named["values"], seen if seen.ndim else int(seen))
+
+    def detach(self) -> "AttentionState":
+        """The same state, cut from the graph that made it."""
+        return AttentionState(self.keys.detach(), self.values.detach(), self.seen)
+
+
+class SlidingWindowAttention(nn.Module):
+    """Softmax attention in which a query sees itself, the window - 1 live tokens before it and the persistent tokens.
+
+        o_t = softmax_j(q_t . R(j - t) k_j / sqrt(D)) v_j     over j in (t - window, t] and the persistent pairs
+
+    where R(j - t), the rotary position, depends on the distance alone. Time and memory are linear in T: queries are cut
+    into blocks that share a band of keys, and all blocks are one call of `scaled_dot_product_attention` (SDPA); a new
+    sequence's first window is another, without a mask. FlexAttention would skip what a band hides, but it needs a
+    compiler and has no backward pass on the CPU (torch 2.13).
+
+    Persistent tokens (eq 19) are learned, data-independent pairs of a key and a value that every query sees wherever it
+    stands. They must look the same from every position, even of an endless stream, so rotary positions turn only a
+    share of a head's features, as in GPT-NeoX, and persistent keys are zero there: their scores know no position.
+
+    Keys are cached unrotated and positions count from a call's first key, so that no stream meets a large angle.
+    Scores depend on differences of positions alone, so this is exact.
+
+    Args:
+        dim: features of a token; num_heads must divide it.
+        num_heads: heads, each on dim / num_heads features.
+        window: tokens that a query sees, itself included; None is full attention.
+        causal: False lets a query see the window - 1 live tokens after it as well.
+        num_persistent: P, persistent tokens.
+        rotary_share: share of a head's features that is rotated: R / D.
+        rotary_base: slowest rotation, in tokens per radian (nearly).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        window: int | None,
+        causal: bool = True,
+        num_persistent: int = 0,
+        rotary_share: float = 0.5,
+        rotary_base: float = 10_000.0,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"num_heads must divide dim; got {num_heads} and {dim}")
+        if (window is not None and window < 1) or num_persistent < 0:
+            raise ValueError(f"window must be at least 1 or None, num_persistent 0; got {window} and {num_persistent}")
+        head_dim = dim // num_heads
+        rotated = round(rotary_share * head_dim)
+        if not 0 <= rotary_share <= 1 or rotated % 2:
+            raise ValueError(f"rotary_share (0 to 1) of head_dim must be even; got {rotary_share} of {head_dim}")
+        if num_persistent and rotated == head_dim:
+            raise ValueError(f"persistent tokens need features that are not rotated; got {rotary_share=}")
+        self.num_heads = num_heads
+        self.window = window
+        self.causal = causal
+        self.num_persistent = num_persistent
+        self.rotated = rotated
+        self.rotary_base = rotary_base
+
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        if num_persistent:
+            self.persistent_keys = nn.Parameter(torch.randn(num_heads, num_persistent, head_dim - rotated) * 0.02)
+            self.persistent_values = nn.Parameter(torch.randn(num_heads, num_persistent, head_dim) * 0.02)
+
+    def forward(
+        self, x: Tensor, state: AttentionState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, AttentionState]:
+        """Attend within x and the window before it.
+
+        Args:
+            x: (B, T, dim).
+            state: of an earlier call: continues its sequence exactly, at any split. Only for causal windows.
+            mask: (B, T) bool, False where x is padding, which may stand anywhere and hold anything: positions and
+                windows count live tokens alone.
+
+        Returns:
+            (B, T, dim), zero at padding, and the state after the last live token. Full and bidirectional attention
+            cannot be continued: their state is empty, and passing it on raises ValueError.
+        """
+        self._check(x, state, mask)
+        live: int | Tensor = x.shape[1]
+        if mask is not None:
+            # With the live tokens first, positions, windows and state are those of a sequence without padding.
+            x, live = _compact(x, mask), mask.sum(1)
+        q_BTHD, k_BTHD, v_BTHD = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        if x.shape[1] == 0:
+            y_BTHD = v_BTHD
+        elif self.causal:
+            y_BTHD = self._attend_causally(q_BTHD, k_BTHD, v_BTHD, state)
+        else:
+            y_BTHD = self._attend_both_ways(q_BTHD, k_BTHD, v_BTHD, live)
+        y: Tensor = self.out(y_BTHD.flatten(2))
+        return y if mask is None else _spread(y, mask), self._next(k_BTHD, v_BTHD, live, state)
+
+    def _check(self, x: Tensor, state: AttentionState | None, mask: Tensor | None) -> None:
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape[:2]):
+            raise ValueError(f"mask must be bool {tuple(x.shape[:2])}; got {mask.dtype} {tuple(mask.shape)}")
+        if state is None:
+            return
+        if not self.causal:
+            raise ValueError("bidirectional attention takes no state: what it gave would depend on tokens to come")
+        if self.window is None:
+            raise ValueError("full attention (window=None) takes no state: it would grow with the sequence")
+        expected = (x.shape[0], self.num_heads, self.window - 1, x.shape[2] // self.num_heads)
+        if state.keys.shape != expected or state.values.shape != expected:
+            raise ValueError(f"state must hold keys and values {expected}; got {tuple(state.keys.shape)}")
+
+    def _attend_causally(self, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, state: AttentionState | None) -> Tensor:
+        """Padding on the right needs no care: no live query sees it."""
+        if state is not None:
+            past, real_BS = state.keys.shape[2], None
+            k_BSHD, v_BSHD = _after(state.keys, k_BTHD), _after(state.values, v_BTHD)
+            if isinstance(state.seen, Tensor) or state.seen < past:
+                absent = past - torch.as_tensor(state.seen, device=k_BSHD.device).view(-1, 1)
+                real_BS = (torch.arange(k_BSHD.shape[1], device=k_BSHD.device) >= absent).expand(len(k_BSHD), -1)
+            q_BTHD, k_BSHD = self._rotate(q_BTHD, k_BSHD)
+            return self._attend_in_blocks(q_BTHD, k_BSHD, v_BSHD, real_BS)
+        q_BTHD, k_BTHD = self._rotate(q_BTHD, k_BTHD)
+        window = self.window or q_BTHD.shape[1]
+        # To the first queries no key is too old: a triangle instead of a band, and no keys before the first.
+        y_BTHD = self._attend(q_BTHD[:, :window], k_BTHD[:, :window], v_BTHD[:, :window], is_causal=True)
+        if window >= q_BTHD.shape[1]:
+            return y_BTHD
+        rest_BTHD = self._attend_in_blocks(q_BTHD[:, window:], k_BTHD[:, 1:], v_BTHD[:, 1:], None)
+        return torch.cat([y_BTHD, rest_BTHD], dim=1)
+
+    def _attend_both_ways(self, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, live: int | Tensor) -> Tensor:
+        batch, length = q_BTHD.shape[:2]
+        q_BTHD, k_BTHD = self._rotate(q_BTHD, k_BTHD)
+        # Without a live token the first key, a zero, stays visible: to some kernels a softmax over nothing is NaN.
+        end = live.clamp(min=1)[:, None] if isinstance(live, Tensor) else live
+        real_BT = (torch.arange(length, device=q_BTHD.device) < end).expand(batch, -1)
+        if self.window is None or self.window >= length:
+            return self._attend(q_BTHD, k_BTHD, v_BTHD, None if isinstance(live, int) else real_BT[:, None, None])
+        reach = self.window - 1
+        k_BSHD, v_BSHD = (F.pad(x, (0, 0, 0, 0, reach, reach)) for x in (k_BTHD, v_BTHD))
+        return self._attend_in_blocks(q_BTHD, k_BSHD, v_BSHD, F.pad(real_BT, (reach, reach)))
+
+    def _attend_in_blocks(self, q_BTHD: Tensor, k_BSHD: Tensor, v_BSHD: Tensor, real_BS: Tensor | None) -> Tensor:
+        """T queries whose windows lie in the S keys, which begin W before the first; `real_BS` None: all are real."""
+        assert self.window is not None
+        length, reach, device = q_BTHD.shape[1], self.window - 1, q_BTHD.device
+        count = -(-length // min(max(self.window // 2, _FEWEST), _MOST))
+        block = -(-length // count)
+        span, missing = block + k_BSHD.shape[1] - length, count * block - length
+        q_BNQHD = F.pad(q_BTHD, (0, 0, 0, 0, 0, missing)).unflatten(1, (count, block))
+        k_BNKHD, v_BNKHD = (
+            F.pad(x, (0, 0, 0, 0, 0, missing)).unfold(1, span, block).movedim(-1, 2) for x in (k_BSHD, v_BSHD)
+        )
+        ago_QK = torch.arange(reach, reach + block, device=device)[:, None] - torch.arange(span, device=device)
+        sees = (ago_QK <= reach) & (ago_QK >= (0 if self.causal else -reach))  # shared by all blocks
+        if real_BS is not None:
+            real_NK = F.pad(real_BS, (0, missing)).unfold(1, span, block).flatten(0, 1)
+            # Padding sees itself, as above; a live token does anyhow.
+            sees = sees & real_NK[:, None, None] | (ago_QK == 0)
+        return self._attend(q_BNQHD, k_BNKHD, v_BNKHD, sees).flatten(1, 2)[:, :length]
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, sees: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """q (..., Q, H, D), k and v (..., K, H, D), with the persistent tokens added, to (..., Q, H, D)."""
+        batch, extra = q.shape[:-3], self.num_persistent
+        if extra:
+            keys_HPD = F.pad(self.persistent_keys, (self.rotated, 0))
+            k, v = (
+                torch.cat([pairs.to(x.dtype).transpose(0, 1).expand(*batch, -1, -1, -1), x], dim=-3)
+                for pairs, x in ((keys_HPD, k), (self.persistent_values, v))
+            )
+            sees = None if sees is None else F.pad(sees, (extra, 0), value=True)
+            if is_causal:  # as many idle queries before the others, so that SDPA's triangle needs no mask
+                q = F.pad(q, (0, 0, 0, 0, extra, 0))
+        q, k, v = (x.flatten(0, -4).transpose(1, 2) for x in (q, k, v))
+        y: Tensor = F.scaled_dot_product_attention(q, k, v, attn_mask=sees, is_causal=is_causal).transpose(1, 2)
+        return torch.unflatten(y[:, extra:] if is_causal else y, 0, batch)
+
+    def _rotate(self, q_BTHD: Tensor, k_BSHD: Tensor) -> tuple[Tensor, Tensor]:
+        """Both at their positions, counted from the first key; the last query stands where the last key does."""
+        if self.rotated == 0:
+            return q_BTHD, k_BSHD
+        cos, sin = rotary_angles(self.rotated, k_BSHD.shape[1], k_BSHD, self.rotary_base)
+        return turn(q_BTHD, cos[-q_BTHD.shape[1] :], sin[-q_BTHD.shape[1] :]), turn(k_BSHD, cos, sin)
+
+    def _next(self, k_BTHD: Tensor, v_BTHD: Tensor, live: int | Tensor, state: AttentionState | None) -> AttentionState:
+        """The state after the first `live` of these tokens."""
+        reach = self.window - 1 if self.causal and self.window is not None else 0
+        if state is None:
+            nothing = k_BTHD.new_zeros(k_BTHD.shape[0], self.num_heads, reach, k_BTHD.shape[3])
+            state = AttentionState(nothing, nothing, 0)
+        seen = state.seen + live
+        seen = seen.clamp(max=reach) if isinstance(seen, Tensor) else min(seen, reach)
+        return AttentionState(_latest(state.keys, k_BTHD, live), _latest(state.values, v_BTHD, live), seen)
+
+
+def _after(past_BHWD: Tensor, new_BTHD: Tensor) -> Tensor:
+    """A state's entries and the new ones after them, (B, W + T, H, D)."""
+    return torch.cat([past_BHWD.transpose(1, 2).to(new_BTHD.dtype), new_BTHD], dim=1)
+
+
+def _latest(past_BHWD: Tensor, new_BTHD: Tensor, live: int | Tensor) -> Tensor:
+    """The last W of the past's and the new entries, of which the first `live` count (an int: all of them)."""
+    reach = past_BHWD.shape[2]
+    if isinstance(live, int):
+        recent_BTHD = new_BTHD[:, max(0, live - reach) :]
+        latest = _after(past_BHWD[:, :, recent_BTHD.shape[1] :], recent_BTHD)
+    else:
+        index_BW = live[:, None] + torch.arange(reach, device=live.device)
+        latest = torch.take_along_dim(_after(past_BHWD, new_BTHD), index_BW[:, :, None, None], dim=1)
+    return latest.transpose(1, 2).contiguous()
+
+
+def _compact(x: Tensor, mask: Tensor) -> Tensor:
+    """The live tokens of x (B, T, dim) first, in their order, then zeros."""
+    order = torch.argsort(~mask, dim=1, stable=True)
+    return torch.take_along_dim(x.masked_fill(~mask[..., None], 0), order[..., None], dim=1)
+
+
+def _spread(y: Tensor, mask: Tensor) -> Tensor:
+    """The inverse of `_compact`, with zeros at padding."""
+    rank = (mask.cumsum(1) - 1).clamp(min=0)
+    return torch.take_along_dim(y, rank[..., None], dim=1).masked_fill(~mask[..., None], 0)
