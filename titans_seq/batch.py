@@ -11,3 +11,20 @@ class ForecastBatch(NamedTuple):
     context: Tensor  # (B, L, C) float: what the model sees
     target: Tensor  # (B, H, C) float: the steps right after it
     start: Tensor  # (B,) int64: row of the split's array at which each window's context begins
+
+
+# The tokens of DNA. A base's token is its place in BASES, so that 3 - token is the complement of A, C, G and T.
+BASES = "ACGTN"
+PAD_TOKEN = 5
+MASK_TOKEN = 6  # a hidden base: written by masked-base pre-training alone
+NUM_TOKENS = 7
+COMPLEMENT = (3, 2, 1, 0, 4, PAD_TOKEN, MASK_TOKEN)  # of every token
+
+
+class SequenceBatch(NamedTuple):
+    """DNA sequences of unequal lengths, one token per base; B sequences, T bases in the longest of them."""
+
+    tokens: Tensor  # (B, T) int64: places in BASES, and PAD_TOKEN where the mask is False
+    mask: Tensor  # (B, T) bool: True at bases, False at padding
+    labels: Tensor  # (B,) int64: class numbers
+    rows: Tensor  # (B,) int64: each sequence's row in its split

@@ -163,7 +163,7 @@ class NeuralMemory(nn.Module):
             self.gates.bias.copy_(fresh.repeat_interleave(torch.tensor(self.gate_sizes) * self.num_heads))
 
     def _gate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Learning rate, momentum and forgetting of tokens (B, T, dim), (B, T, H); by channel forget is (B, T, H, I)."""
+        """Learning rate, momentum and forgetting of tokens (B, T, dim), (B, T, H); by channel (B, T, H, I)."""
         shares = [size * self.num_heads for size in self.gate_sizes]
         gates = [
             torch.unflatten(gate, -1, (self.num_heads, size)) if size else x.new_zeros(*x.shape[:2], self.num_heads, 1)
