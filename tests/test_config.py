@@ -60,6 +60,15 @@ FAULTS = {
     "scalar for an inner section": ("model.memory", "3", ["is a section", "num_heads", "chunk_size"]),
     "unknown interpolation": ("model.dim", "${data.hidden}", ["data.hidden", "not found"]),
     "unknown resolver": ("model.dim", "${eval:1+1}", ["eval"]),
+    "a deep memory at zero": ("model.memory", "{initial: zero, depth: 2}", ["initial", "plain matrix memory"]),
+    "a deep delta rule": ("model", "{variant: delta, memory: {depth: 2}}", ["depth", "plain matrix memory"]),
+    "attention heads": ("model", "{variant: mal, attention: {num_heads: 5}}", ["num_heads", "5", "model.dim=32"]),
+    "odd rotary share": ("model", "{variant: mac, attention: {rotary_share: 0.4}}", ["rotary_share", "even"]),
+    "no room for persistent tokens": (
+        "model",
+        "{variant: mag, num_persistent: 1, attention: {rotary_share: 1.0}}",
+        ["rotary_share", "persistent tokens"],
+    ),
     "two keys that disagree": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
     "patch longer than the context": ("model.patch_length", "400", ["400", "data.context_length=336"]),
 }

@@ -17,7 +17,8 @@ FLOORS = {
     "titans_seq.schema": 0.0,
     "titans_seq.plots": 0.0,
     "titans_seq.environment": 0.0,
-    "titans_seq.config": 0.5,  # schema and errors only, see below
+    "titans_seq.rules": 0.4,
+    "titans_seq.config": 0.5,  # schema, rules and errors only, see below
     "titans_seq.ops": 1.0,
     "titans_seq.nn": 2.0,
     "titans_seq.backbone": 3.0,
@@ -33,7 +34,8 @@ ONLY = {
     "titans_seq.schema": set(),
     "titans_seq.plots": set(),
     "titans_seq.environment": set(),
-    "titans_seq.config": {"titans_seq.schema", "titans_seq.errors"},
+    "titans_seq.rules": {"titans_seq.schema", "titans_seq.errors"},
+    "titans_seq.config": {"titans_seq.schema", "titans_seq.rules", "titans_seq.errors"},
     "titans_seq.ops": set(),
     "titans_seq.nn": {"titans_seq.ops"},
     "datamodules": {"titans_seq.batch", "titans_seq.errors"},

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.errors import InputError
+from titans_seq.rules import check_together
 from titans_seq.schema import Config
 
 EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
@@ -99,7 +100,7 @@ def _merge(layers: list[_Layer]) -> Config:
         raise InputError(_describe(error, sources.get(str(error.full_key), "config"))) from None
     assert isinstance(config, Config)
     _check_bounds(config, sources)
-    _check_together(config, sources)
+    check_together(config, sources)
     return config
 
 
@@ -182,33 +183,3 @@ def _check_bounds(section: Any, sources: dict[str, str], prefix: str = "") -> No
             raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be {wanted}")
         if isinstance(value, float) and isinf(value):
             raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be finite")
-
-
-def _check_together(config: Config, sources: dict[str, str]) -> None:
-    """Rules that tie two keys."""
-    model, data = config.model, config.data
-
-    def reject(key: str, other: str, rule: str) -> None:
-        source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
-        raise InputError(f"{source}: {key}: {rule}")
-
-    if not config.experiment or config.experiment != Path(config.experiment).name:
-        reject(
-            "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
-        )
-    if model.dim % model.memory.num_heads:
-        rule = f"{model.memory.num_heads} does not divide model.dim={model.dim}"
-        reject("model.memory.num_heads", "model.dim", rule)
-    if model.memory.gradient == "online" and model.memory.depth > 1:
-        rule = f"online is for a matrix memory; model.memory.depth={model.memory.depth}"
-        reject("model.memory.gradient", "model.memory.depth", rule)
-    if model.memory.gradient == "online" and model.memory.residual:
-        reject("model.memory.gradient", "model.memory.residual", "online does not go with model.memory.residual=true")
-    if config.trainer.max_steps == 0:
-        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
-    if model.patch_length > data.context_length:
-        rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
-        reject("model.patch_length", "data.context_length", rule)
-    if model.stride > model.patch_length:
-        rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
-        reject("model.stride", "model.patch_length", rule)

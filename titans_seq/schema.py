@@ -57,7 +57,9 @@ class AttentionOptions:
     """Attention, in the variants that have it; see `titans_seq.nn.SlidingWindowAttention`."""
 
     num_heads: int = at_least(4, 1)
-    window: int | None = at_least(64, 1)  # tokens that a query sees, itself included; null: all (transformer only)
+    window: int | None = at_least(
+        64, 1
+    )  # tokens that a query sees, itself included; null: all, which no stream has room for
     rotary_share: float = between(0.5, 0, 1)  # of a head's features; persistent tokens live on the rest
 
 

@@ -1,0 +1,60 @@
+"""Rules that tie two keys of a configuration."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from titans_seq.errors import InputError
+from titans_seq.schema import BackboneOptions, Config
+
+
+def check_together(config: Config, sources: dict[str, str]) -> None:
+    """Raise InputError, naming where the key was written, for two keys that do not go together."""
+    model, data = config.model, config.data
+
+    def reject(key: str, other: str, rule: str) -> None:
+        source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
+        raise InputError(f"{source}: {key}: {rule}")
+
+    if not config.experiment or config.experiment != Path(config.experiment).name:
+        reject(
+            "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
+        )
+    if model.dim % model.memory.num_heads:
+        rule = f"{model.memory.num_heads} does not divide model.dim={model.dim}"
+        reject("model.memory.num_heads", "model.dim", rule)
+    if model.memory.gradient == "online" and model.memory.depth > 1:
+        rule = f"online is for a matrix memory; model.memory.depth={model.memory.depth}"
+        reject("model.memory.gradient", "model.memory.depth", rule)
+    if model.memory.gradient == "online" and model.memory.residual:
+        reject("model.memory.gradient", "model.memory.residual", "online does not go with model.memory.residual=true")
+    if model.memory.initial == "zero" and (model.memory.depth > 1 or model.memory.residual):
+        rule = "zero is for a plain matrix memory: model.memory.depth=1 and model.memory.residual=false"
+        reject("model.memory.initial", "model.memory.depth", rule)
+    if model.variant == "delta" and (model.memory.depth > 1 or model.memory.residual):
+        reject(
+            "model.memory.depth", "model.variant", "the delta rule is for a plain matrix memory; depth=1, no residual"
+        )
+    if model.variant not in ("lmm", "delta"):
+        _check_attention(model, reject)
+    if config.trainer.max_steps == 0:
+        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
+    if model.patch_length > data.context_length:
+        rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
+        reject("model.patch_length", "data.context_length", rule)
+    if model.stride > model.patch_length:
+        rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
+        reject("model.stride", "model.patch_length", rule)
+
+
+def _check_attention(model: BackboneOptions, reject: Callable[[str, str, str], None]) -> None:
+    heads = model.attention.num_heads
+    if model.dim % heads:
+        reject("model.attention.num_heads", "model.dim", f"{heads} does not divide model.dim={model.dim}")
+    head_dim = model.dim // heads
+    rotated = round(model.attention.rotary_share * head_dim)
+    if rotated % 2:
+        rule = f"{model.attention.rotary_share} of the {head_dim} features of a head is {rotated}; it must be even"
+        reject("model.attention.rotary_share", "model.attention.num_heads", rule)
+    if model.num_persistent and rotated == head_dim:
+        rule = "1 leaves no features to persistent tokens; less than 1, or model.num_persistent=0"
+        reject("model.attention.rotary_share", "model.num_persistent", rule)
