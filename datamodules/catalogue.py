@@ -1,0 +1,93 @@
+"""Data sets as they are named on the command line: published ones by name, a user's by their files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from datamodules.audit import Audit, audit, audit_intervals
+from datamodules.fasta import LabelledFasta, read_fasta
+from datamodules.folders import first_file
+from datamodules.genomic_benchmarks import SETS, GenomicBenchmark
+from datamodules.gue import GUE, TASKS
+from datamodules.holdout import Holdout, Unit, cut_splits
+from datamodules.labelled import SequenceSource
+from datamodules.messages import shown
+from datamodules.sequences import Sequences
+from datamodules.tables import SUFFIXES, SequenceTable, placer, read_table
+from titans_seq.errors import InputError
+
+_FASTA = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
+_SPLITS = (("train",), ("validation", "valid", "val", "dev"), ("test",))  # as they are called in folders
+
+
+def open_data(data: str, root: str | None = None) -> SequenceSource:
+    """The source of `data`.
+
+    Args:
+        data: the name of a genomic benchmark or of a GUE task; a table or FASTA file; or a folder with a train file
+            and, if there are any, validation (dev) and test files.
+        root: the data folder of the published sets.
+    """
+    if data in SETS:
+        return GenomicBenchmark(data, root)
+    if data in TASKS:
+        return GUE(data, root)
+    path = Path(data).expanduser()
+    if path.is_dir():
+        if path.name in SETS:
+            return GenomicBenchmark(path.name, str(path.parent))
+        found = [
+            first_file([path / f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)])
+            for names in _SPLITS
+        ]
+        if found[0] is None:
+            raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
+        files = [None if file is None else str(file) for file in found]
+    elif path.is_file():
+        files = [str(path), None, None]
+    else:
+        raise InputError(
+            f"{data}: no such file or folder, and no published set. Sets: {', '.join(SETS)}; GUE tasks: "
+            f"{', '.join(TASKS)}"
+        )
+    train = files[0] or ""
+    if train.endswith(SUFFIXES):
+        return SequenceTable(train, *files[1:], group="auto")
+    if train.endswith(_FASTA):
+        return LabelledFasta(train, *files[1:])
+    raise InputError(f"{data}: neither a table ({', '.join(SUFFIXES)}) nor a FASTA file ({', '.join(_FASTA)})")
+
+
+def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False) -> tuple[list[str], Sequences]:
+    """Names and sequences of a table or FASTA file, labels or none: what is to be predicted.
+
+    A FASTA record is named by its header up to the first blank, a table's row by its column `id`, else by its number.
+    """
+    if path.name.endswith(_FASTA):
+        headers, texts = read_fasta(path)
+        names = [header.split(maxsplit=1)[0] for header in headers]
+        return names, Sequences.read(texts, lambda row: f"{path}: record {names[row]!r}", rna=rna)
+    table, place = read_table(path), placer(path)
+    if sequence not in table.columns:
+        raise InputError(f"{path}: no column {sequence!r}; found {shown(table.columns)}. Set data.sequence to one.")
+    names = table["id"].fill_null("").to_list() if "id" in table.columns else [str(row) for row in range(len(table))]
+    return names, Sequences.read(table[sequence].fill_null("").to_list(), place, rna=rna)
+
+
+def audit_data(data: str, root: str | None = None, *, k: int = 32, max_length: int | None = None) -> Audit:
+    """Audit a published set by name, or a user's files, see `open_data`.
+
+    A genomic benchmark whose sequences are not at hand is audited by its interval lists. What has no test rows is
+    judged on a fifth of it, groups whole.
+    """
+    source = open_data(data, root)
+    source.prepare()
+    if isinstance(source, GenomicBenchmark) and not source.has_sequences():
+        return audit_intervals(source.load_intervals(), max_length=max_length)
+    splits = source.load()
+    if splits.test is None and splits.validation is None:
+        unit: Unit = "row" if splits.train.groups is None else "group"
+        # Only one part is wanted: the training rows stand in for the other while it is cut.
+        cut = cut_splits(replace(splits, validation=splits.train), Holdout(unit=unit, fraction=0.2))
+        note = f"{splits.name}: no test rows: a fifth of the rows, chosen by {unit}, is judged by the others"
+        splits = replace(cut, validation=None, notes=(*splits.notes, note))
+    return audit(splits, k=k, max_length=max_length)

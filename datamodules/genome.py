@@ -1,0 +1,130 @@
+"""Bases of intervals on a reference: a FASTA file of chromosomes or transcripts, read through pyfaidx's index."""
+
+import hashlib
+import importlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.download import cache_folder
+from datamodules.labelled import Intervals
+from datamodules.messages import shown
+from titans_seq.errors import InputError
+
+Beyond = Literal["refuse", "N"]
+
+_COMPLEMENTS = str.maketrans("ACGTacgt", "TGCAtgca")  # other letters become N, either way round
+_MITOCHONDRIA = {"MT", "M", "MtDNA", "mitochondrion_genome"}
+
+
+class Genome:
+    """A reference in a FASTA file, of which only what is asked for is read.
+
+    Args:
+        path: the file, not compressed; its index is built once, beside it or, where that is not allowed, in the cache.
+        aliases: take `1` and `chr1` for the same, `MT` and `chrM`, and a transcript with and without its version.
+    """
+
+    def __init__(self, path: Path, *, aliases: bool = False) -> None:
+        self.path = path
+        self._index = _open(path)
+        # From every name that may be asked for to the file's own.
+        self._names: dict[str, str] = {}
+        if aliases:
+            for name in self._index.index:
+                self._names.setdefault(_plain(name), name)
+        self.aliases = aliases
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the records, in the file's order."""
+        return list(self._index.index)
+
+    def name(self, region: str) -> str | None:
+        """The file's name for `region`, None if it has none."""
+        if region in self._index.index:
+            return region
+        return self._names.get(_plain(region)) if self.aliases else None
+
+    def length(self, name: str) -> int:
+        """Bases of the record `name`."""
+        return int(self._index.index[name].rlen)
+
+    def texts(self, intervals: Intervals, place: Callable[[int], str], *, beyond: Beyond = "refuse") -> list[str]:
+        """The letters of every interval, in its own strand's direction.
+
+        An interval that reaches over its chromosome's ends is refused, or filled up with N; one that lies outside
+        altogether is refused either way, since it was made for another genome. (The official composer of the genomic
+        benchmarks cuts such an interval short instead; none of the published lists has one.)
+
+        Raises InputError for these, and for regions that the file does not hold.
+        """
+        names, lengths = self._find(intervals, place)
+        starts, ends = intervals.starts, intervals.ends
+        wrong = (starts < 0) | (ends > lengths) if beyond == "refuse" else (starts >= lengths) | (ends <= 0)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise InputError(
+                f"{place(row)}: {intervals.regions[row]}:{starts[row]}-{ends[row]} reaches beyond {names[row]!r} of "
+                f"{self.path}, which has {lengths[row]} bases; {wrong.sum()} such intervals. Is it another assembly?"
+            )
+        texts = []
+        rows = zip(names, starts.tolist(), ends.tolist(), lengths.tolist(), intervals.minus.tolist(), strict=True)
+        for name, start, end, length, minus in rows:
+            inside = self._index.fetch(name, max(0, start) + 1, min(end, length))
+            text = "N" * max(0, -start) + inside + "N" * max(0, end - length)
+            texts.append(text[::-1].translate(_COMPLEMENTS) if minus else text)
+        return texts
+
+    def _find(self, intervals: Intervals, place: Callable[[int], str]) -> tuple[list[str], NDArray[np.int64]]:
+        """The file's name for every interval's region, and that record's length."""
+        regions, which = np.unique(intervals.regions, return_inverse=True)
+        names = [self.name(str(region)) for region in regions]
+        missing = [str(region) for region, name in zip(regions, names, strict=True) if name is None]
+        if missing:
+            row = int(np.isin(intervals.regions, missing).argmax())
+            holds = {_plain(name) for name in self.names}
+            same = not self.aliases and any(_plain(region) in holds for region in missing)
+            hint = " Are they the same under other names? data.aliases=true reads '1' as 'chr1'." if same else ""
+            raise InputError(
+                f"{place(row)}: no region {str(intervals.regions[row])!r} in {self.path}; missing: "
+                f"{shown(missing, 5)}; there are: {shown(self.names, 5)}.{hint}"
+            )
+        found = [name for name in names if name is not None]
+        lengths = np.array([self.length(name) for name in found], dtype=np.int64)
+        return [found[i] for i in which], lengths[which]
+
+
+def _open(path: Path) -> Any:
+    """pyfaidx's index of a FASTA file, made if there is none or an old one."""
+    try:
+        pyfaidx = importlib.import_module("pyfaidx")
+    except ModuleNotFoundError:
+        raise InputError(f"{path}: intervals are read with pyfaidx: pip install 'titans-seq[genomics]'") from None
+    if not path.is_file():
+        raise InputError(f"{path}: no such FASTA file")
+    if path.suffix in (".gz", ".bgz", ".bz2", ".zip", ".xz", ".zst"):
+        raise InputError(f"{path}: a compressed FASTA file has no index; decompress it: gunzip --keep {path}")
+    index = path.with_name(f"{path.name}.fai")
+    if not index.exists() and not os.access(path.parent, os.W_OK):
+        key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
+        index = cache_folder() / "fasta" / f"{key}.fai"
+        index.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
+    # RuntimeError is its answer to some inconsistent line lengths.
+    except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
+        raise InputError(f"{path}: not a FASTA file that can be indexed: {' '.join(str(error).split())}") from None
+
+
+def _plain(name: str) -> str:
+    """What a region is called in all files."""
+    bare = name.removeprefix("chr")
+    if bare in _MITOCHONDRIA:
+        return "MT"
+    return re.sub(r"^(ENS\w*\d)\.\d+$", r"\1", bare)

@@ -1,0 +1,79 @@
+"""Validation and test splits for sources that have none: by fraction, fold, group or chromosome."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from datamodules.labelled import Rows, Splits
+from datamodules.partition import by_fold, by_name, by_shares
+from titans_seq.errors import InputError
+
+Split = Literal["train", "validation", "test"]
+Unit = Literal["row", "group", "chromosome"]
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """How splits that a source does not have are cut from its training rows."""
+
+    unit: Unit = "row"  # what stays together; rows and groups are stratified by class
+    fraction: float = 0.1  # of the rows that are left, for each split that is cut
+    folds: int = 0  # from 2 on: the first split that is cut is fold `fold` of so many, instead of a fraction
+    fold: int = 0
+    validation_chromosomes: Sequence[str] = ()  # with unit=chromosome
+    test_chromosomes: Sequence[str] = ()  # with unit=chromosome, if the source has no test rows
+    seed: int = 0  # of the choice; not that of the training, so that seeds are compared on the same rows
+
+
+def cut_splits(splits: Splits, holdout: Holdout) -> Splits:
+    """Cut the splits that are missing from the training rows; those that are there stay as they are."""
+    missing: list[Split] = []
+    if splits.test is None:
+        missing.append("test")
+    if splits.validation is None:
+        missing.append("validation")
+    if not missing:
+        return splits
+    cut = _by_chromosome if holdout.unit == "chromosome" else _by_share
+    train, parts = cut(splits, holdout, missing)
+    unseen = set(splits.classes.names) - {splits.classes.names[number] for number in np.unique(train.labels)}
+    if unseen:
+        raise InputError(f"{splits.name}: no training row of class {', '.join(sorted(unseen))} is left; hold out less")
+    return replace(
+        splits, train=train, validation=parts.get("validation", splits.validation), test=parts.get("test", splits.test)
+    )
+
+
+def _by_chromosome(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -> tuple[Rows, dict[Split, Rows]]:
+    """What is left of the training rows, and the splits that were cut."""
+    listed = {"validation": holdout.validation_chromosomes, "test": holdout.test_chromosomes}
+    if splits.train.intervals is None:
+        raise InputError(f"{splits.name}: cannot split by chromosome: the rows carry no intervals")
+    empty = [f"data.{split}_chromosomes" for split in missing if not listed[split]]
+    if empty:
+        raise InputError(f"{splits.name}: to split by chromosome, set {' and '.join(empty)}")
+    left, *parts = by_name(splits.train.intervals.regions, [listed[split] for split in missing])
+    taken = {split: splits.train.take(part) for split, part in zip(missing, parts, strict=True)}
+    return splits.train.take(left), taken
+
+
+def _by_share(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -> tuple[Rows, dict[Split, Rows]]:
+    """What is left of the training rows, and the splits that were cut."""
+    if not 0 < holdout.fraction < 1:
+        raise InputError(f"data.fraction must lie between 0 and 1; got {holdout.fraction}")
+    train, taken, seed = splits.train, {}, holdout.seed
+    for number, split in enumerate(missing):
+        groups = train.groups if holdout.unit == "group" else None
+        if holdout.unit == "group" and groups is None:
+            raise InputError(
+                f"{splits.name}: cannot split by group: the rows have none. Set data.group to their column"
+            )
+        if number == 0 and holdout.folds:
+            left, part = by_fold(train.labels, holdout.folds, holdout.fold, seed=seed, groups=groups)
+        else:
+            left, part = by_shares(train.labels, (1 - holdout.fraction, holdout.fraction), seed=seed, groups=groups)
+        taken[split] = train.take(part)
+        train = train.take(left)
+    return train, taken

@@ -1,0 +1,76 @@
+"""All stretches of k bases of many sequences, each as one number: two bits a base."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.sequences import Sequences
+
+MAX_K = 32  # what 64 bits hold
+_BLOCK = 1 << 22  # bases at a time: some hundred megabytes of codes while they are made
+
+
+def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Codes of every stretch of k bases without an N, and the sequence it is from, both (m,), in order.
+
+    With `both_strands` a stretch and its reverse complement have one code, the smaller of the two.
+    """
+    if not 1 <= k <= MAX_K:
+        raise ValueError(f"k must lie in 1..{MAX_K}; got {k}")
+    codes, rows = [], []
+    for first, block in _blocks(sequences):
+        tokens = block.tokens
+        if len(tokens) < k:
+            continue
+        row = block.rows()
+        ambiguous = np.concatenate([[0], np.cumsum(tokens > 3)])
+        valid = (row[k - 1 :] == row[: len(row) - k + 1]) & (ambiguous[k:] == ambiguous[:-k])
+        code = _codes(tokens.astype(np.uint64) & np.uint64(3), k, last_base_lowest=True)[valid]
+        if both_strands:
+            opposite = np.uint64(3) - (tokens.astype(np.uint64) & np.uint64(3))
+            code = np.minimum(code, _codes(opposite, k, last_base_lowest=False)[valid])
+        codes.append(code)
+        rows.append(row[: len(valid)][valid] + first)
+    if not codes:
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+    return np.concatenate(codes), np.concatenate(rows)
+
+
+def counts(sequences: Sequences, k: int) -> NDArray[np.float64]:
+    """How often each of the 4^k stretches of k bases occurs in each sequence, (n, 4^k)."""
+    codes, rows = kmers(sequences, k)
+    size = 4**k
+    flat = np.bincount(rows * size + codes.astype(np.int64), minlength=len(sequences) * size)
+    return flat.reshape(len(sequences), size).astype(np.float64)
+
+
+def _blocks(sequences: Sequences) -> Iterator[tuple[int, Sequences]]:
+    """Runs of whole sequences of about `_BLOCK` bases together, each with the row it begins at."""
+    number = sequences.starts // _BLOCK
+    firsts = np.flatnonzero(np.diff(number, prepend=-1)).tolist()
+    for first, end in zip(firsts, [*firsts[1:], len(sequences)], strict=True):
+        lengths = sequences.lengths[first:end]
+        start = int(sequences.starts[first])
+        yield first, Sequences(sequences.tokens[start : start + int(lengths.sum())], lengths)
+
+
+def _codes(bases: NDArray[np.uint64], k: int, *, last_base_lowest: bool) -> NDArray[np.uint64]:
+    """Codes of every window of k bases, (n - k + 1,): joined from windows of powers of two, log k passes in all."""
+    window, length = bases, 1
+    code, done = np.zeros(len(bases) + 1, dtype=np.uint64), 0
+    while True:
+        if k & length:
+            size = len(bases) - done - length + 1
+            before, after = code[:size], window[done : done + size]
+            if last_base_lowest:
+                code = (before << np.uint64(2 * length)) | after if done else after
+            else:
+                code = (after << np.uint64(2 * done)) | before if done else after
+            done += length
+        if done == k:
+            return code
+        size = len(window) - length
+        left, right, bits = window[:size], window[length : length + size], np.uint64(2 * length)
+        window = (left << bits) | right if last_base_lowest else (right << bits) | left
+        length *= 2

@@ -1,0 +1,142 @@
+"""Labelled sequences: as they are read, as they are kept, and what every source of them offers."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.labels import Classes
+from datamodules.sequences import Sequences
+
+
+class Intervals(NamedTuple):
+    """Places on a genome, 0-based and half-open: `start` is the first base, `end` the first one after."""
+
+    regions: NDArray[np.str_]  # (n,): chromosomes or transcripts
+    starts: NDArray[np.int64]  # (n,)
+    ends: NDArray[np.int64]  # (n,)
+    minus: NDArray[np.bool_]  # (n,): read from the reverse strand
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bases of each, (n,)."""
+        return self.ends - self.starts
+
+    @classmethod
+    def joined(cls, parts: Sequence["Intervals"]) -> "Intervals":
+        """All intervals of `parts`, one after another."""
+        return cls(
+            np.concatenate([part.regions for part in parts]),
+            np.concatenate([part.starts for part in parts]),
+            np.concatenate([part.ends for part in parts]),
+            np.concatenate([part.minus for part in parts]),
+        )
+
+    def take(self, index: NDArray[np.int64]) -> "Intervals":
+        """The intervals `index`, in that order."""
+        return Intervals(self.regions[index], self.starts[index], self.ends[index], self.minus[index])
+
+
+class Records(NamedTuple):
+    """Labelled sequences as a file holds them."""
+
+    source: str  # the file or folder
+    place: Callable[[int], str]  # says where record i stands: `train.csv: line 7`
+    texts: Sequence[str]
+    labels: Sequence[str | None]
+    groups: Sequence[str] | None = None  # records that must not be parted by a split share a name
+    intervals: Intervals | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labelled sequences of one split."""
+
+    sequences: Sequences
+    labels: NDArray[np.int64]  # (n,) class numbers
+    groups: NDArray[np.int64] | None = None  # (n,), see `Records`
+    intervals: Intervals | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: NDArray[np.int64]) -> "Rows":
+        """The rows `index`, in that order."""
+        return Rows(
+            self.sequences.take(index),
+            self.labels[index],
+            None if self.groups is None else self.groups[index],
+            None if self.intervals is None else self.intervals.take(index),
+        )
+
+
+@dataclass(frozen=True)
+class IntervalRows:
+    """The labelled intervals of one split, whose bases are not at hand."""
+
+    intervals: Intervals
+    labels: NDArray[np.int64]  # (n,) class numbers
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A data set as its source splits it; what is None is left to be cut from the part before it."""
+
+    name: str
+    classes: Classes
+    train: Rows
+    validation: Rows | None = None
+    test: Rows | None = None
+    notes: tuple[str, ...] = ()  # what the user should be told once, a line each
+
+
+class IntervalSplits(NamedTuple):
+    """Where the sequences of a data set are, without their bases."""
+
+    name: str
+    classes: Classes
+    train: IntervalRows
+    test: IntervalRows
+
+
+class SequenceSource(Protocol):
+    """Where labelled sequences come from."""
+
+    def prepare(self) -> None:
+        """Make the data available, on one process, before `load` runs on all."""
+
+    def load(self) -> Splits:
+        """Read the data; raises InputError when it is not what it should be."""
+
+
+def read_splits(
+    name: str,
+    train: Records,
+    validation: Records | None = None,
+    test: Records | None = None,
+    *,
+    classes: Classes | None = None,
+    rna: bool = False,
+    notes: Sequence[str] = (),
+) -> Splits:
+    """Check and encode the records of a data set; `classes` are those of the training labels unless given."""
+    classes = classes or Classes.of(train.labels, train.source)
+    parts = {"train": _rows(train, classes, rna)}
+    for split, records in (("validation", validation), ("test", test)):
+        if records is not None:
+            parts[split] = _rows(records, classes, rna)
+    ambiguous = sum(part.sequences.ambiguous for part in parts.values())
+    if ambiguous:
+        notes = [*notes, f"{name}: {ambiguous} IUPAC letters other than A, C, G, T, N were read as N"]
+    return Splits(name, classes, parts["train"], parts.get("validation"), parts.get("test"), notes=tuple(notes))
+
+
+def _rows(records: Records, classes: Classes, rna: bool) -> Rows:
+    groups = None if records.groups is None else np.unique(np.array(records.groups), return_inverse=True)[1]
+    labels = classes.numbers(records.labels, records.place)
+    return Rows(Sequences.read(records.texts, records.place, rna=rna), labels, groups, records.intervals)

@@ -1,0 +1,137 @@
+"""Labelled sequences in a table: CSV, TSV (either may be compressed) or Parquet, one row a sequence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from datamodules.labelled import Intervals, Records, Splits, read_splits
+from datamodules.messages import shown
+from titans_seq.errors import InputError
+
+SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+
+
+class SequenceTable:
+    """A user's own tables.
+
+    Args:
+        train: the file that is trained on, and split if there is no other.
+        validation, test: further files, if there are any.
+        sequence, label: names of these columns.
+        group: name of the column of groups that no split may part; "auto" takes `group` if there is one.
+        rna: read U as T.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | None = None,
+        test: str | None = None,
+        *,
+        sequence: str = "sequence",
+        label: str = "label",
+        group: str | None = None,
+        rna: bool = False,
+    ) -> None:
+        self.train = train
+        self.validation = validation
+        self.test = test
+        self.columns = (sequence, label, group)
+        self.rna = rna
+
+    def prepare(self) -> None:
+        """Nothing to fetch."""
+
+    def load(self) -> Splits:
+        """Read and check the files."""
+        train = self._records(self.train)
+        others = [None if path is None else self._records(path) for path in (self.validation, self.test)]
+        return read_splits(Path(self.train).name, train, *others, rna=self.rna)
+
+    def _records(self, path: str) -> Records:
+        sequence, label, group = self.columns
+        return read_records(Path(path).expanduser(), sequence=sequence, label=label, group=group)
+
+
+def read_records(path: Path, *, sequence: str = "sequence", label: str = "label", group: str | None = None) -> Records:
+    """The records of a table, whatever other columns it has.
+
+    Columns `region`, `start` and `end` are read as intervals where all three are there. `group="auto"` takes a column
+    `group` if there is one.
+    """
+    table = read_table(path)
+    place = placer(path)
+    if group == "auto":
+        group = "group" if "group" in table.columns else None
+    for column, key in ((sequence, "sequence"), (label, "label"), (group, "group")):
+        if column is not None and column not in table.columns:
+            raise InputError(f"{path}: no column {column!r}; found {shown(table.columns)}. Set data.{key} to one.")
+    if not len(table):
+        raise InputError(f"{path}: no rows below the header")
+    missing = table[sequence].is_null()
+    if missing.any():
+        raise InputError(f"{place(int(missing.arg_max() or 0))}: no sequence; {missing.sum()} rows have none")
+    return Records(
+        str(path),
+        place,
+        table[sequence].to_list(),
+        table[label].str.strip_chars().to_list(),
+        None if group is None else table[group].fill_null("").to_list(),
+        read_intervals(table, place) if {"region", "start", "end"} <= set(table.columns) else None,
+    )
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """All columns of a table, as text."""
+    try:
+        if path.suffix == ".parquet":
+            return pl.read_parquet(path).cast(pl.String)
+        separator = "\t" if ".tsv" in path.suffixes else ","
+        return pl.read_csv(path, separator=separator, infer_schema=False, truncate_ragged_lines=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        raise InputError(f"{path}: not a readable {kind} file: {reason}") from None
+
+
+def placer(path: Path) -> Callable[[int], str]:
+    """Says where row `i` of a table stands: lines as an editor counts them, header included."""
+    if path.suffix == ".parquet":
+        return lambda row: f"{path}: row {row}"
+    return lambda row: f"{path}: line {row + 2}"
+
+
+def read_intervals(table: pl.DataFrame, place: Callable[[int], str]) -> Intervals:
+    """Intervals of the columns `region`, `start`, `end` and, if it is there, `strand` of a table of text.
+
+    An empty strand and `.` are read as `+`, as the official lists want it.
+    """
+    edges = []
+    for column in ("start", "end"):
+        numbers = table[column].str.strip_chars().cast(pl.Int64, strict=False)
+        if numbers.null_count():
+            row = int(numbers.is_null().arg_max() or 0)
+            raise InputError(f"{place(row)}: {column} is {table[column][row]!r}, which is no whole number")
+        edges.append(numbers.to_numpy())
+    starts, ends = edges
+    wrong = (starts < 0) | (ends <= starts)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{place(row)}: an interval from {starts[row]} to {ends[row]}; needed: 0 <= start < end (0-based, end not "
+            f"included); {wrong.sum()} such rows"
+        )
+    regions = table["region"]
+    if regions.null_count():
+        raise InputError(f"{place(int(regions.is_null().arg_max() or 0))}: no region")
+    minus = np.zeros(len(table), dtype=np.bool_)
+    if "strand" in table.columns:
+        strands = table["strand"].fill_null("")
+        known = strands.is_in(["+", "-", ".", ""])
+        if not known.all():
+            row = int((~known).arg_max() or 0)
+            raise InputError(f"{place(row)}: strand {strands[row]!r}; needed: +, - or empty")
+        minus = (strands == "-").to_numpy()
+    return Intervals(regions.to_numpy().astype(np.str_), starts, ends, minus)

@@ -1,0 +1,116 @@
+"""Tables of labelled sequences and their classes: what is read, and what is refused, in one line that says where."""
+
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from datamodules.labels import Classes
+from datamodules.tables import SequenceTable, read_records
+from tests.datamodules.dna_reference import place, refused, write_csv
+
+ROWS = [("ACGT", "b", "g1"), ("acg", "a", "g2"), ("NNA", "b", "g1"), ("TTTTT", "a", "g3")]
+
+
+def as_csv(folder: Path, name: str = "train.csv") -> Path:
+    return write_csv(folder / name, "sequence,label,group", ROWS)
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "tsv", "parquet"])
+def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path, form: str) -> None:
+    path = as_csv(tmp_path)
+    if form == "csv.gz":
+        (tmp_path / "train.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    elif form == "tsv":
+        (tmp_path / "train.tsv").write_text(path.read_text().replace(",", "\t"))
+    elif form == "parquet":
+        pl.read_csv(path).write_parquet(tmp_path / "train.parquet")
+    splits = SequenceTable(str(tmp_path / f"train.{form}"), group="auto").load()
+    assert splits.train.sequences.texts() == ["ACGT", "ACG", "NNA", "TTTTT"]
+    assert splits.classes.names == ("a", "b")
+    assert splits.train.labels.tolist() == [1, 0, 1, 0]
+    assert splits.train.groups is not None
+    assert splits.train.groups.tolist() == [0, 1, 0, 2]
+    assert (splits.validation, splits.test) == (None, None)
+
+
+def test_windows_line_ends_and_other_column_names(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"id,seq,kind\r\n1,ACGT,x\r\n2,GG,y\r\n")
+    splits = SequenceTable(str(path), sequence="seq", label="kind").load()
+    assert splits.train.sequences.texts() == ["ACGT", "GG"]
+    assert splits.classes.names == ("x", "y")
+
+
+def test_validation_and_test_take_the_training_classes(tmp_path: Path) -> None:
+    train = as_csv(tmp_path)
+    test = write_csv(tmp_path / "test.csv", "sequence,label", [("AC", "b")])
+    splits = SequenceTable(str(train), test=str(test)).load()
+    assert splits.test is not None
+    assert splits.test.labels.tolist() == [1]
+
+    unseen = write_csv(tmp_path / "more.csv", "sequence,label", [("AC", "b"), ("AC", "c"), ("AC", "d")])
+    message = refused(SequenceTable(str(train), test=str(unseen)).load)
+    assert f"{unseen}: line 3: class 'c' is none of the training classes (a, b); 2 rows of c, d" in message
+
+
+def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", "sequence,label", [("ACR", 0), ("YYT", 1)])
+    assert SequenceTable(str(path)).load().notes == ("a.csv: 3 IUPAC letters other than A, C, G, T, N were read as N",)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("sequence,label\nACGT,0\nACQT,1\n", "line 3: 'Q' at base 3 is no DNA letter"),
+        ("sequence,label\nACGT,0\n,1\n", "line 3: no sequence; 1 rows"),
+        ("sequence,label\nACGT,0\nAC,\nG,1\n", "line 3: no label; 1 rows"),
+        ("sequence,label\nACGT,0\nAC,0\n", ": found only '0' among 2 labels"),
+        ("sequence,label\n", "no rows below the header"),
+        ("seq,label\nAC,0\n", "no column 'sequence'; found seq, label. Set data.sequence"),
+        ("sequence,y\nAC,0\n", "no column 'label'; found sequence, y. Set data.label"),
+        ("sequence,label\nAC,0,7\n", "not a readable CSV file"),
+        ("", "not a readable CSV file"),
+        ('"a\nb",c\nAC,0\n', "no column 'sequence'; found 'a\\nb', c."),
+        ('sequence,label\nAC,0\nGG,"x\ny"\nT,\n', "no label"),
+        ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,x,2\n", "line 3: start is 'x'"),
+        ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,5,5\n", "line 3: an interval from 5 to 5"),
+        ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,,5,7\n", "line 3: no region"),
+        ("sequence,label,region,start,end,strand\nAC,0,c,1,2,+\nAC,1,c,5,7,x\n", "line 3: strand 'x'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, wanted: str) -> None:
+    path = tmp_path / "user.csv"
+    path.write_text(text)
+    message = refused(SequenceTable(str(path)).load)
+    assert message.startswith(str(path))
+    assert wanted in message
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.csv.gz"
+    torn.write_bytes(gzip.compress(as_csv(tmp_path).read_bytes() * 1000)[:-20])
+    assert "not a readable CSV file" in refused(lambda: read_records(torn))
+    (tmp_path / "a.parquet").write_bytes(b"no")
+    assert "not a readable Parquet file" in refused(lambda: read_records(tmp_path / "a.parquet"))
+    assert "No such file" in refused(lambda: read_records(tmp_path / "none.csv"))
+
+
+def test_intervals_are_read_with_empty_strands_as_plus(tmp_path: Path) -> None:
+    header = "sequence,label,region,start,end,strand"
+    rows = [("A", 0, "chr1", 5, 6, "+"), ("A", 1, "chr2", 0, 3, "-"), ("A", 1, "chr2", 7, 9, "")]
+    intervals = read_records(write_csv(tmp_path / "a.csv", header, rows)).intervals
+    assert intervals is not None
+    assert intervals.regions.tolist() == ["chr1", "chr2", "chr2"]
+    assert (intervals.starts.tolist(), intervals.ends.tolist()) == ([5, 0, 7], [6, 3, 9])
+    assert intervals.minus.tolist() == [False, True, False]
+    assert intervals.lengths.tolist() == [1, 3, 2]
+
+
+def test_classes_are_numbered_by_sorted_name_and_numbers_by_size() -> None:
+    assert Classes.of(["ocr", "enhancer", "promoter", "ocr"], "x").names == ("enhancer", "ocr", "promoter")
+    assert Classes.of(["10", "9", "-1"], "x").names == ("-1", "9", "10")
+    assert Classes.of(["10", "9", "a"], "x").names == ("10", "9", "a")
+    assert Classes(("b", "a")).numbers(["a", "b", "a"], place).tolist() == [1, 0, 1]
+    assert "found none among 2 labels" in refused(lambda: Classes.of([None, ""], "x"))

@@ -1,0 +1,222 @@
+"""A user's FASTA and BED: sequences, labels and windows as they are read, and the mistakes users make."""
+
+import gzip
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.fasta import BedWindows, LabelledFasta, read_bed, read_fasta
+from datamodules.genome import Genome
+from datamodules.labelled import Intervals
+from tests.datamodules.dna_reference import (
+    place,
+    random_dna,
+    refused,
+    slow_reverse_complement,
+    write_csv,
+    write_fasta,
+)
+
+CHR1, CHR2 = random_dna([200, 90], letters="ACGTN")
+
+
+def intervals(*rows: tuple[str, int, int, str]) -> Intervals:
+    regions, starts, ends, strands = zip(*rows, strict=True)
+    return Intervals(np.array(regions), np.array(starts), np.array(ends), np.array(strands) == "-")
+
+
+@pytest.fixture
+def genome(tmp_path: Path) -> Path:
+    return write_fasta(tmp_path / "genome.fa", {"chr1 first": CHR1, "chr2": CHR2.lower()})
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_records_are_read_whole(tmp_path: Path, ending: str, packed: bool) -> None:
+    text = "\n>a label=x\nACG\nTT\n>b  two words label=y\n\nGG\n\n>c label=x\nN".replace("\n", ending)
+    path = tmp_path / ("a.fa.gz" if packed else "a.fa")
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    assert read_fasta(path) == (["a label=x", "b  two words label=y", "c label=x"], ["ACGTT", "GG", "N"])
+    splits = LabelledFasta(str(path)).load()
+    assert splits.train.labels.tolist() == [0, 1, 0]
+    assert splits.classes.names == ("x", "y")
+
+
+def test_labels_from_a_table_or_by_a_pattern(tmp_path: Path) -> None:
+    path = write_fasta(tmp_path / "a.fa", {"s1|pos": "ACGT", "s2|neg": "GG"})
+    by_pattern = LabelledFasta(str(path), header_label=r"\|(\w+)$").load()
+    assert by_pattern.classes.names == ("neg", "pos")
+    assert by_pattern.train.labels.tolist() == [1, 0]
+    table = write_csv(tmp_path / "l.csv", "id,label", [("s2|neg", "u"), ("s1|pos", "v"), ("other", "w")])
+    by_table = LabelledFasta(str(path), labels=str(table)).load()
+    assert by_table.train.labels.tolist() == [1, 0]
+
+    short = write_csv(tmp_path / "s.csv", "id,label", [("s2|neg", "u")])
+    assert "record 's1|pos' has no row in" in refused(LabelledFasta(str(path), labels=str(short)).load)
+    twice = write_csv(tmp_path / "t.csv", "id,label", [("s1|pos", "u"), ("s1|pos", "v")])
+    assert "line 3: id 's1|pos' again, as 'v'; before it was 'u'" in refused(
+        LabelledFasta(str(path), labels=str(twice)).load
+    )
+    wrong = write_csv(tmp_path / "w.csv", "name,label", [("s1", "u")])
+    assert "no column id; found name, label" in refused(LabelledFasta(str(path), labels=str(wrong)).load)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("ACGT\n>a\nAC\n", "begins with 'ACGT"),
+        ("", "begins with ''"),
+        (">a label=x\nAC\n>b label=y\n>c label=x\nGG\n", "record 2, 'b label=y': a header without a sequence"),
+        (">a label=x\nAC\n>\nGG\n", "record 2: '>' without a name"),
+        (">a label=x\nAC\n>b\nGG\n", "header 'b' has no label"),
+        (">a label=x\nAC\n>b label=y\nGEG\n", "record 'b': 'E' at base 2 is no DNA letter"),
+        (">a label=x\nAC\n>b label=y\nGGU\n", "data.rna=true"),
+    ],
+)
+def test_faulty_fasta_is_refused(tmp_path: Path, text: str, wanted: str) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(text)
+    message = refused(LabelledFasta(str(path)).load)
+    assert message.startswith(str(path))
+    assert wanted in message
+
+
+def test_faulty_options_and_files_are_refused(tmp_path: Path) -> None:
+    assert "no regular expression" in refused(lambda: LabelledFasta("a.fa", header_label="("))
+    assert "has no group" in refused(lambda: LabelledFasta("a.fa", header_label="label"))
+    assert "not a readable FASTA" in refused(LabelledFasta(str(tmp_path / "none.fa")).load)
+    (tmp_path / "torn.fa.gz").write_bytes(gzip.compress(b">a\nACGT\n" * 100)[:-9])
+    assert "not a readable FASTA" in refused(LabelledFasta(str(tmp_path / "torn.fa.gz")).load)
+
+
+def test_intervals_equal_plain_slices_on_both_strands(genome: Path) -> None:
+    rng = np.random.default_rng(2)
+    rows = []
+    for _ in range(300):
+        name, text = [("chr1", CHR1), ("chr2", CHR2)][rng.integers(2)]
+        start, end = sorted(rng.choice(len(text) + 1, 2, replace=False).tolist())
+        rows.append((name, start, end, "+-"[rng.integers(2)]))
+    for (name, start, end, strand), text in zip(rows, Genome(genome).texts(intervals(*rows), place), strict=True):
+        expected = {"chr1": CHR1, "chr2": CHR2}[name][start:end]
+        assert text.upper() == (slow_reverse_complement(expected) if strand == "-" else expected)
+
+
+def test_what_lies_beyond_the_ends_is_refused_or_n(genome: Path) -> None:
+    over = intervals(("chr2", 80, 95, "+"), ("chr2", 80, 95, "-"), ("chr2", -3, 4, "+"), ("chr2", 0, 90, "+"))
+    texts = [text.upper() for text in Genome(genome).texts(over, place, beyond="N")]
+    assert texts[0] == CHR2[80:] + "N" * 5
+    assert texts[1] == slow_reverse_complement(CHR2[80:] + "N" * 5)
+    assert texts[2] == "NNN" + CHR2[:4]
+    assert texts[3] == CHR2
+    message = refused(lambda: Genome(genome).texts(over, place))
+    assert "row 0: chr2:80-95 reaches beyond 'chr2'" in message
+    assert "has 90 bases; 3 such intervals" in message
+    outside = intervals(("chr2", 90, 95, "+"))
+    assert "chr2:90-95" in refused(lambda: Genome(genome).texts(outside, place, beyond="N"))
+
+
+def test_other_names_are_the_same_only_on_request(tmp_path: Path) -> None:
+    path = write_fasta(tmp_path / "g.fa", {"1": "ACGT", "MT": "GG", "ENST001.7": "TT"})
+    rows = intervals(("chr1", 1, 3, "+"), ("chrM", 0, 2, "+"), ("ENST001", 0, 1, "+"), ("1", 0, 1, "+"))
+    assert Genome(path, aliases=True).texts(rows, place) == ["CG", "GG", "T", "A"]
+    message = refused(lambda: Genome(path).texts(rows, place))
+    assert "row 0: no region 'chr1'" in message
+    assert "there are: 1, MT, ENST001.7" in message
+    assert "data.aliases=true" in message
+    unknown = intervals(("1", 0, 1, "+"), ("chr7", 0, 1, "+"))
+    message = refused(lambda: Genome(path, aliases=True).texts(unknown, place))
+    assert "row 1: no region 'chr7'" in message
+    assert "aliases=true" not in message
+
+
+def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no such FASTA file" in refused(lambda: Genome(tmp_path / "none.fa"))
+    (tmp_path / "a.fa.gz").write_bytes(gzip.compress(b">a\nACGT\n"))
+    assert "gunzip --keep" in refused(lambda: Genome(tmp_path / "a.fa.gz"))
+    for number, text in enumerate(["", "ACGT\n", ">a\nAC\n>a\nGG\n", ">a\nACG\nA\nACG\n", ">a\nACG\nA\nGG\n\n\n"]):
+        path = tmp_path / f"bad{number}.fa"
+        path.write_text(text)
+        assert "not a FASTA file that can be indexed" in refused(lambda path=path: Genome(path))  # type: ignore[misc]
+    monkeypatch.setitem(__import__("sys").modules, "pyfaidx", None)
+    assert "pip install 'titans-seq[genomics]'" in refused(lambda: Genome(write_fasta(tmp_path / "g.fa", {"a": "AC"})))
+
+
+def test_a_changed_genome_is_indexed_anew(tmp_path: Path) -> None:
+    import os
+
+    path = write_fasta(tmp_path / "g.fa", {"a": "ACGT"})
+    assert Genome(path).length("a") == 4
+    write_fasta(path, {"b": "GG", "a": "ACGTACG"})
+    later = path.stat().st_mtime + 10
+    os.utime(path, (later, later))
+    assert Genome(path).names == ["b", "a"]
+    assert Genome(path).texts(intervals(("a", 3, 7, "+")), place) == ["TACG"]
+
+
+def test_the_index_goes_to_the_cache_where_the_folder_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "shared"
+    path = write_fasta(folder / "g.fa", {"a": "ACGT"})
+    # Root may write anywhere whatever the folder's bits say, so the answer is given, not the bits.
+    monkeypatch.setattr("datamodules.genome.os.access", lambda where, _: Path(where) != folder)
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert Genome(path).texts(intervals(("a", 1, 3, "-")), place) == ["CG"]
+    finally:
+        folder.chmod(stat.S_IRWXU)
+    assert [file.name for file in folder.iterdir()] == ["g.fa"]
+    assert len(list((tmp_path / "cache" / "titans_seq" / "fasta").iterdir())) == 1
+
+
+def test_bed_windows_are_centred_and_labelled_by_name_or_file(tmp_path: Path, genome: Path) -> None:
+    bed = tmp_path / "a.bed"
+    bed.write_text(
+        "# comment\ntrack name=x\nchr1\t50\t60\tpos\t0\t-\n\nchr2 10 21 neg\nchr1\t100\t104\tneg\t.\t+\textra\n"
+    )
+    splits = BedWindows(str(genome), str(bed), length=10).load()
+    assert splits.train.sequences.texts() == [slow_reverse_complement(CHR1[50:60]), CHR2[10:20], CHR1[97:107]]
+    assert splits.classes.names == ("neg", "pos")
+    assert splits.train.labels.tolist() == [1, 0, 0]
+    assert splits.train.intervals is not None
+    assert splits.train.intervals.regions.tolist() == ["chr1", "chr2", "chr1"]
+    whole = BedWindows(str(genome), str(bed)).load()
+    assert whole.train.sequences.texts()[1:] == [CHR2[10:21], CHR1[100:104]]
+
+    other = tmp_path / "b.bed"
+    other.write_text("chr2\t0\t4\n")
+    by_file = BedWindows(str(genome), {"peak": str(bed), "background": str(other)}).load()
+    assert by_file.classes.names == ("background", "peak")
+    assert by_file.train.labels.tolist() == [1, 1, 1, 0]
+    assert by_file.train.sequences.texts()[3] == CHR2[:4]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("chr1\t5\t9\ta\nchr1\t9\t5\tb\n", "line 2: 'chr1\\\\t9\\\\t5\\\\tb'; needed"),
+        ("chr1\t-5\t9\ta\n", "line 1"),
+        ("chr1\t5\n", "line 1"),
+        ("chr1\n", "line 1"),
+        ("chr1\t1.5\t9\ta\n", "line 1"),
+        ("chr1\t5\t9\n", "line 1: no fourth column"),
+        ("# nothing\n", "no intervals"),
+        ("chr1\t5\t9\ta\nchr1\t5\t9\ta\n", "found only 'a'"),
+        ("chr1\t5\t9\ta\nchr1\t5\t900\tb\n", "line 2: chr1:5-900 reaches beyond 'chr1'"),
+        ("chr1\t5\t9\ta\n3\t5\t9\tb\n", "line 2: no region '3'"),
+    ],
+)
+def test_faulty_bed_is_refused(tmp_path: Path, genome: Path, text: str, wanted: str) -> None:
+    bed = tmp_path / "a.bed"
+    bed.write_text(text)
+    message = refused(BedWindows(str(genome), str(bed)).load)
+    assert message.startswith(str(bed))
+    assert wanted.encode().decode("unicode_escape") in message
+
+
+def test_faulty_bed_options_are_refused(tmp_path: Path) -> None:
+    assert "data.length must be at least 1" in refused(lambda: BedWindows("g.fa", "a.bed", length=0))
+    assert "not a readable BED file" in refused(lambda: read_bed(tmp_path / "none.bed", labelled=True))
