@@ -55,7 +55,9 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_results_table_is_what_was_measured() -> None:
-    runs = [json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/results").glob("etth1_96_lmm_seed*.json"))]
+    runs = [
+        json.loads(path.read_text()) for path in sorted((ROOT / "benchmarks/results").glob("etth1_96_lmm_seed*.json"))
+    ]
     assert [run["seed"] for run in runs] == [0, 1, 2]
     cells = []
     for key in ("test/mse", "test/mae"):
