@@ -94,6 +94,7 @@ def test_many_segments_are_chosen_by_size_and_change_nothing(monkeypatch: pytest
 def test_groups_of_chunks_change_nothing(chunks: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     bytes_of_a_chunk = 2 * 2 * 4 * 8 * 8  # batch, heads, tokens, the widest layer's features, float64
     monkeypatch.setattr("titans_seq.ops.memory.segments._GROUP_BYTES", chunks * bytes_of_a_chunk)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     compare(37, 1 if "gradient" in options else 2, chunk_size=4, **options)
 
 

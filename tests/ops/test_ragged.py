@@ -62,7 +62,7 @@ def test_packed_sequences_do_not_leak_into_each_other(options: dict[str, Any]) -
 def test_padding_changes_nothing(options: dict[str, Any], side: str) -> None:
     tokens, weights = make_inputs(11)
     y, state = titans_memory(*tokens, weights, **options)
-    padding = [torch.full_like(x[:, :6], float("1e3")) for x in tokens]
+    padding = [torch.full_like(x[:, :6], torch.nan) for x in tokens]
     padded = [torch.cat([p, x] if side == "left" else [x, p], dim=1) for p, x in zip(padding, tokens, strict=True)]
     real = slice(6, None) if side == "left" else slice(None, 11)
     mask = torch.zeros(BATCH, 17, dtype=torch.bool)

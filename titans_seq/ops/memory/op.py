@@ -72,6 +72,31 @@ def titans_memory(
 ) -> tuple[Tensor, MemoryState, MemoryStats]: ...
 
 
+@overload
+def titans_memory(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lr: Tensor,
+    momentum: Tensor,
+    forget: Tensor,
+    weights: list[Tensor],
+    state: MemoryState | None = ...,
+    *,
+    chunk_size: int = ...,
+    gradient: Gradient = ...,
+    activation: Activation = ...,
+    forget_to: ForgetTo = ...,
+    residual: bool = ...,
+    outer_gradient: OuterGradient = ...,
+    checkpoint_every: int | None = ...,
+    mask: Tensor | None = ...,
+    reset: Tensor | None = ...,
+    backend: Backend = ...,
+    return_stats: bool,
+) -> tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]: ...
+
+
 def titans_memory(
     q: Tensor,
     k: Tensor,

@@ -149,7 +149,7 @@ def _gather(x: Tensor, source: Tensor, live: Tensor) -> Tensor:
     if x.shape[1] == 0:  # nothing to take: there are slots without tokens, or only masked tokens
         return x.new_zeros(*source.shape, *x.shape[2:])
     index = source.view(shape).expand(*source.shape, *x.shape[2:])
-    return x.gather(1, index) * live.view(shape)
+    return x.gather(1, index).masked_fill(~live.view(shape), 0)  # masked tokens may hold anything, NaN too
 
 
 def _gather_back(x: Tensor, layout: _Layout) -> Tensor:

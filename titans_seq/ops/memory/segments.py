@@ -25,7 +25,7 @@ from titans_seq.ops.memory.writes import State
 
 # Up to this size the states of all chunks are kept, and nothing is computed twice.
 _KEEP_ALL_BYTES = 128 * 2**20
-# Of a group's widest tensor: a few of them share a cache of one or two MiB.
+# Of a group's widest tensor, for each CPU thread: a few of them share a cache of one or two MiB.
 _GROUP_BYTES = 2**20
 
 
@@ -118,10 +118,13 @@ def _chunks_per_segment(chunks: int, state: State, options: Options) -> int:
 
 
 def _chunks_per_group(tokens: Tokens, state: State) -> int:
-    _, heads, size, width = tokens.q.shape
+    """What the threads' caches hold on a CPU; elsewhere all chunks, for a launch costs more than a pass."""
+    count, heads, size, width = tokens.q.shape
+    if tokens.q.device.type != "cpu":
+        return count
     widest = max(size, width, *(m.shape[-1] for m in state))
     chunk_bytes = heads * size * widest * tokens.q.element_size()
-    return max(1, _GROUP_BYTES // max(1, chunk_bytes))
+    return max(1, torch.get_num_threads() * _GROUP_BYTES // max(1, chunk_bytes))
 
 
 def _forward_segment(
