@@ -207,7 +207,7 @@ class NeuralMemory(nn.Module):
         qkv, conv_state = self.conv(F.silu(self.qkv(x)), None if state is None else state.conv, mask, reset)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).unbind(2)
         gates = self._gate(x)
-        y, memory_state, *stats = titans_memory(  # type: ignore[call-overload, misc]
+        y, memory_state, *stats = titans_memory(
             unit_norm(q),
             unit_norm(k),
             v,
