@@ -1,0 +1,27 @@
+"""Python in the docs runs as it stands there, and links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPOSITORY
+
+PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), *sorted(REPOSITORY.glob("*.md"))]
+EXAMPLES = [
+    pytest.param(page, code, id=f"{page.stem}-{i}")
+    for page in sorted((REPOSITORY / "docs").glob("*.md"))
+    for i, code in enumerate(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize(("page", "code"), EXAMPLES)
+def test_an_example_runs(page: Path, code: str) -> None:
+    exec(compile(code, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_local_link_leads_to_a_file(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
