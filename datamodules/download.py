@@ -22,7 +22,7 @@ class PublishedFile(NamedTuple):
     """A file that the field shares, and its checksum."""
 
     path: str  # below the data root, as the field's repositories lay it out
-    url: str
+    url: str  # empty where there is no direct download
     sha256: str
 
 
@@ -43,6 +43,11 @@ def locate(file: PublishedFile, root: str | None) -> Path:
             f"Put it there, point {key} at the folder that holds it, or unset {key} to download it."
         )
     target = cache_folder() / file.path
+    if not target.is_file() and not file.url:
+        raise InputError(
+            f"{target.name} is not at {target}, and there is no direct download of it. "
+            f"Set data.root or {DATA_VARIABLE} to a folder that holds {file.path}."
+        )
     if not target.is_file():
         _download(file, target)
     return target
@@ -61,7 +66,7 @@ def verify(path: Path, file: PublishedFile) -> None:
     if found != file.sha256:
         raise InputError(
             f"{path}: sha256 is {found[:12]}..., the published file has {file.sha256[:12]}...; changed, or not "
-            f"{Path(file.path).name}. Left as it is: move it away, or get it again from {file.url}"
+            f"{Path(file.path).name}. Left as it is: move it away, or get it again{f' from {file.url}' if file.url else ''}"
         )
 
 
