@@ -31,6 +31,8 @@ def parse_timestamps(column: pl.Series, where: str, time_format: str | None) -> 
         zoned = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if column.dtype.time_zone else column
         return zoned.cast(pl.Datetime("us"))
     text = column.cast(pl.String).str.strip_chars()
+    if time_format is None:  # 01/02/2024 is January in some places and February in others: only ISO needs no format
+        text = text.set(~text.str.contains(r"^\d{4}-\d{2}-\d{2}").fill_null(True), None)
     zoned_text = time_format is None and bool(text.str.contains(r"\d(Z|[+-]\d\d:?\d\d)$").any())
     zone = "UTC" if zoned_text else None
     try:
@@ -40,10 +42,11 @@ def parse_timestamps(column: pl.Series, where: str, time_format: str | None) -> 
     parsed = parsed.dt.replace_time_zone(None) if zoned_text else parsed
     if parsed.null_count():
         row = int(parsed.is_null().arg_max() or 0)
-        value = "an empty cell" if text[row] is None else repr(text[row])
+        found = column.cast(pl.String)[row]
+        value = "an empty cell" if found is None else repr(found)
         hint = 'set data.time_format, such as "%d.%m.%Y %H:%M"'
-        if text[row] and text[row].isdigit():
-            hint = 'seconds since 1970? Set data.time_format="%s"' if len(text[row]) == 10 else hint
+        if found and found.isdigit() and len(found) == 10:
+            hint = 'seconds since 1970? Set data.time_format="%s"'
         wanted = "ISO 8601, such as 2024-03-10 01:00" if time_format is None else f"data.time_format={time_format}"
         raise InputError(f"{where}: {value} in row {row + 1} is no time in {wanted}; {hint}")
     return parsed
