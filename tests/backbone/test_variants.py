@@ -171,6 +171,46 @@ def test_a_padded_stream_in_pieces(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("before", [0, SEGMENT, SEGMENT + 2])
+def test_a_call_of_nothing_but_padding_changes_nothing(variant: str, before: int) -> None:
+    model, x = build(variant), tokens()
+    _, state = model(x[:, :before])
+    y, after = model(torch.full_like(x[:, :3], torch.nan), state, mask=torch.zeros(3, 3, dtype=torch.bool))
+    assert (y == 0).all()
+    assert_same_states(state_named_tensors(after), state_named_tensors(state))
+    assert_same(model(x[:, before:], after)[0], model(x)[0][:, before:])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_other_floating_types(variant: str, dtype: torch.dtype) -> None:
+    """Half precision as a module of its own, and a state from a model of another type."""
+    model, x = build(variant), tokens().detach()
+    expected, state = model(x)
+    low = build(variant).to(dtype)
+    y, _ = low(x.to(dtype))
+    assert y.dtype == dtype
+    tolerance = 1e-4 if dtype == torch.float32 else 0.15
+    torch.testing.assert_close(y.double(), expected, rtol=tolerance, atol=tolerance)
+    again, _ = low(x[:, :4].to(dtype), state)
+    torch.testing.assert_close(again.double(), model(x[:, :4], state)[0], rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_states_and_masks_that_do_not_fit_are_refused(variant: str) -> None:
+    model, x = build(variant), tokens()
+    _, state = model(x)
+    for batch in (x[:1], torch.cat([x, x])):
+        with pytest.raises(ValueError, match="must"):
+            model(batch, state)
+    with pytest.raises(ValueError, match="one entry for each of 2 blocks; got 1"):
+        model(x, state[:1])
+    for mask in (torch.ones(3, LENGTH), torch.ones(1, LENGTH, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="mask must be bool"):
+            model(x, mask=mask)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_state_is_constant_in_size_and_survives_a_file(variant: str) -> None:
     model, x = build(variant), tokens()
     _, state = model(x[:, :3])

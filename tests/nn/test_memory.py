@@ -241,6 +241,14 @@ def test_zero_is_for_a_plain_matrix(options: dict[str, Any]) -> None:
         NeuralMemory(DIM, 2, initial="none")  # type: ignore[arg-type]
 
 
+def test_persistent_tokens_and_reset_exclude_each_other_with_a_state_too() -> None:
+    layer, x = make_layer(num_persistent=2), make_x(5)
+    _, state = layer(x)
+    for before in (None, state):
+        with pytest.raises(ValueError, match="reset does not go with persistent tokens"):
+            layer(x, before, reset=torch.zeros(BATCH, 5, dtype=torch.bool))
+
+
 def test_the_configuration_reaches_the_layer() -> None:
     chosen: dict[str, Any] = {
         "num_heads": 3,

@@ -192,6 +192,22 @@ def test_nothing_waits_for_the_garbage_collector(options: dict[str, Any], monkey
         gc.enable()
 
 
+def test_a_loss_kept_for_a_log_keeps_no_segment_alive() -> None:
+    tokens, weights = make_inputs(23)
+    y, _ = titans_memory(*tokens, weights, chunk_size=4)
+    loss = y.square().sum()
+    first = torch.autograd.grad(loss, tokens, retain_graph=True)
+    nodes, kept = [loss.grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        if node is not None:
+            kept += [node.kept] if hasattr(node, "kept") else []
+            nodes += [before for before, _ in node.next_functions]
+    assert kept
+    assert all(one is None for one in kept)
+    assert_same(list(torch.autograd.grad(loss, tokens)), list(first))  # computed again
+
+
 def test_backward_inside_autocast() -> None:
     tokens, weights = ([x.detach().float().requires_grad_() for x in group] for group in make_inputs(23))
     expected = torch.autograd.grad(titans_memory(*tokens, weights)[0].sum(), tokens)

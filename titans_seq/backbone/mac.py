@@ -96,6 +96,8 @@ class MACBlock(nn.Module):
         tokens = self.norm(x)
         if state is None:
             state = self._fresh_state(tokens)
+        if len(state.cache.keys) != len(x):
+            raise ValueError(f"the state must be of {len(x)} batch elements; it is of {len(state.cache.keys)}")
         if mask is None and isinstance(state.position, int):
             y, state = self._run_aligned(tokens, state, state.position)
         else:
@@ -135,13 +137,15 @@ class MACBlock(nn.Module):
         size = self.attention.segment_length
         start = torch.as_tensor(state.position, device=x.device).expand(len(x))
         slots = _lay_out(mask, start, size)
+        if slots.live.shape[1] == 0:  # nothing but padding, and no segment open
+            return torch.zeros_like(x), state
         laid = _take(x, slots.source).masked_fill(~slots.live.unsqueeze(-1), 0)
         outputs = []
         for index, (piece, live) in enumerate(zip(laid.split(size, dim=1), slots.live.split(size, dim=1), strict=True)):
             y, state = self._run_piece(piece, state, 0, live)
             outputs.append(y)
             state = _close_segments(state, slots.last > index)
-        y = _take(torch.cat(outputs, dim=1), slots.slot).masked_fill(~mask.unsqueeze(-1), 0) if outputs else x
+        y = _take(torch.cat(outputs, dim=1), slots.slot).masked_fill(~mask.unsqueeze(-1), 0)
         places = set(slots.position.tolist())
         return y, state._replace(position=slots.position.cpu() if len(places) > 1 else next(iter(places), 0))
 

@@ -6,6 +6,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from titans_seq.backbone.states import BlockState, join, part
+from titans_seq.ops.memory.checks import check_flags
 
 
 class Stack(nn.Module):
@@ -35,7 +36,12 @@ class Stack(nn.Module):
 
         Returns:
             (B, T, dim), zero at padding, and one state per block.
+
+        Raises ValueError when mask or state do not fit.
         """
+        check_flags(mask, None, x.shape[:2])
+        if state is not None and len(state) != len(self.blocks):
+            raise ValueError(f"state must hold one entry for each of {len(self.blocks)} blocks; got {len(state)}")
         if mask is not None:
             x = x.masked_fill(~mask.unsqueeze(-1), 0)
         states = []

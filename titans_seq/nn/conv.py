@@ -37,6 +37,9 @@ class CausalConv(nn.Module):
         """
         if past is None:
             past = x.new_zeros(x.shape[0], self.width - 1, x.shape[2])
+        expected = (x.shape[0], self.width - 1, x.shape[2])
+        if past.shape != expected:
+            raise ValueError(f"the state's last inputs must be {expected}; got {tuple(past.shape)}")
         if mask is not None or reset is not None:
             return _ragged_conv(x, past, self.weight, mask, reset)
         y: Tensor = _DepthwiseConv.apply(x, past, self.weight)  # type: ignore[no-untyped-call]
@@ -92,7 +95,9 @@ class _DepthwiseConv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, past, weight = ctx.saved_tensors
-        grad_x, grad_past, grad_weight = grad_y * weight[-1], torch.zeros_like(past), torch.zeros_like(weight)
+        grad_x, grad_past = grad_y * weight[-1], torch.zeros_like(past)
+        # Summed over blocks: half precision would lose a block's share in the sum.
+        grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
         # Block by block, so that the passes over a block find it in the cache.
         for first in range(0, x.shape[1], _BLOCK):
             block = grad_y[:, first : first + _BLOCK]
@@ -106,7 +111,7 @@ class _DepthwiseConv(torch.autograd.Function):
             early = grad_y[:, :lag]
             _before(grad_past, lag, early.shape[1]).addcmul_(early, w)
             grad_weight[-1 - lag] += (early * _before(past, lag, early.shape[1])).sum((0, 1))
-        return grad_x, grad_past, grad_weight
+        return grad_x, grad_past, grad_weight.to(weight.dtype)
 
 
 def _lags(weight: Tensor) -> list[tuple[int, Tensor]]:

@@ -195,10 +195,10 @@ class NeuralMemory(nn.Module):
         Raises ValueError when the flags or the state do not fit.
         """
         check_flags(mask, reset, x.shape[:2])
+        if self.persistent is not None and reset is not None:
+            raise ValueError("reset does not go with persistent tokens, which only a call's first sequence gets")
         first = 0
         if self.persistent is not None and state is None:
-            if reset is not None:
-                raise ValueError("reset does not go with persistent tokens, which only a call's first sequence gets")
             first = len(self.persistent)
             x = torch.cat([self.persistent.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
             mask = None if mask is None else F.pad(mask, (first, 0), value=True)
@@ -239,8 +239,11 @@ class NeuralMemory(nn.Module):
         queries, _, _ = self.qkv.weight.chunk(3)
         q = unit_norm(torch.unflatten(F.silu(F.linear(x, queries)), -1, (self.num_heads, -1)))
         at = self.start_weights() if weights is None else weights
-        y = read_memory(at, q.transpose(1, 2), self.activation, self.residual).transpose(1, 2)
-        return self._way_out(y, x)
+        dtype = torch.promote_types(q.dtype, torch.float32)  # as the op reads
+        with torch.autocast(x.device.type, enabled=False):
+            q_BHTD = q.transpose(1, 2).to(dtype)
+            y = read_memory([w.to(dtype) for w in at], q_BHTD, self.activation, self.residual)
+        return self._way_out(y.transpose(1, 2).to(q.dtype), x)
 
     def start_weights(self) -> list[Tensor]:
         """The memory at a sequence's start, by layer (H, d_in, d_out)."""

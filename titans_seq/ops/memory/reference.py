@@ -35,6 +35,8 @@ def reference_memory(
     chunk_size = 1 if options.gradient == "online" else options.chunk_size
     position = torch.as_tensor(state.position).expand(batch) % chunk_size
     live = torch.ones(batch, length, dtype=torch.bool) if mask is None else mask
+    if mask is not None:  # masked tokens may hold anything, NaN too
+        tokens = Tokens(*(x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0) for x in tokens))
     begins = torch.zeros(batch, length, dtype=torch.bool) if reset is None else reset & live
     outputs, stats = [], []
     for t in range(length):

@@ -91,7 +91,10 @@ def _run_backward(
     d_anchor = [torch.zeros_like(w) for w in anchor] if anchor is not None else []
     d_reference = None
     for part, start in zip(reversed(ctx.parts), reversed(ctx.starts), strict=True):
-        segment = ctx.kept
+        segment, ctx.kept = (
+            ctx.kept,
+            None,
+        )  # the graph may live on, for a log of losses; a second pass computes it again
         if segment is None:
             at = reference if part is ctx.parts[0] else None
             segment, _ = _forward_segment(plan, tokens, part, start, at, anchor, torch.empty_like(tokens.v[part]))
