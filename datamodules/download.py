@@ -66,7 +66,7 @@ def verify(path: Path, file: PublishedFile) -> None:
     if found != file.sha256:
         raise InputError(
             f"{path}: sha256 is {found[:12]}..., the published file has {file.sha256[:12]}...; changed, or not "
-            f"{Path(file.path).name}. Left as it is: move it away, or get it again{f' from {file.url}' if file.url else ''}"
+            f"{Path(file.path).name}. Left as it is: move it away, or get it again{file.url and f' from {file.url}'}"
         )
 
 
