@@ -4,13 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.audit import Audit, audit, audit_intervals
-from datamodules.fasta import LabelledFasta, read_fasta
+from datamodules.fasta import HEADER_LABEL, LabelledFasta, read_fasta
 from datamodules.folders import first_file
-from datamodules.genomic_benchmarks import SETS, GenomicBenchmark
+from datamodules.genomic_benchmarks import SETS, GenomicBenchmark, Within
 from datamodules.gue import GUE, TASKS
 from datamodules.holdout import Holdout, Unit, cut_splits
 from datamodules.labelled import SequenceSource
 from datamodules.messages import shown
+from datamodules.motif import PlantedMotif
 from datamodules.sequences import Sequences
 from datamodules.tables import SUFFIXES, SequenceTable, placer, read_table
 from titans_seq.errors import InputError
@@ -19,42 +20,63 @@ _FASTA = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
 _SPLITS = (("train",), ("validation", "valid", "val", "dev"), ("test",))  # as they are called in folders
 
 
-def open_data(data: str, root: str | None = None) -> SequenceSource:
+def open_data(
+    data: str,
+    root: str | None = None,
+    *,
+    reference: str | None = None,
+    within: Within = "official",
+    sequence: str = "sequence",
+    label: str = "label",
+    group: str | None = None,
+    labels: str | None = None,
+    header_label: str = HEADER_LABEL,
+    rna: bool = False,
+) -> SequenceSource:
     """The source of `data`.
 
     Args:
-        data: the name of a genomic benchmark or of a GUE task; a table or FASTA file; or a folder with a train file
-            and, if there are any, validation (dev) and test files.
+        data: "simulated"; the name of a genomic benchmark or of a GUE task; a table or FASTA file; or a folder with a
+            train file and, if there are any, validation (dev) and test files.
         root: the data folder of the published sets.
+        reference, within: see `GenomicBenchmark`.
+        sequence, label, group: columns of tables; see `SequenceTable`. A column `group` is taken without being named.
+        labels, header_label: of FASTA files; see `LabelledFasta`.
+        rna: read U as T in a user's own files.
     """
+    if data == "simulated":
+        return PlantedMotif()
     if data in SETS:
-        return GenomicBenchmark(data, root)
+        return GenomicBenchmark(data, root, reference=reference, within=within)
     if data in TASKS:
         return GUE(data, root)
     path = Path(data).expanduser()
-    if path.is_dir():
-        if path.name in SETS:
-            return GenomicBenchmark(path.name, str(path.parent))
-        found = [
-            first_file([path / f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)])
-            for names in _SPLITS
-        ]
-        if found[0] is None:
-            raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
-        files = [None if file is None else str(file) for file in found]
-    elif path.is_file():
-        files = [str(path), None, None]
-    else:
+    if path.is_dir() and path.name in SETS:
+        return GenomicBenchmark(path.name, str(path.parent), reference=reference, within=within)
+    train, *others = _files(data, path)
+    if train.endswith(SUFFIXES):
+        return SequenceTable(train, *others, sequence=sequence, label=label, group=group or "auto", rna=rna)
+    if train.endswith(_FASTA):
+        return LabelledFasta(train, *others, labels=labels, header_label=header_label, rna=rna)
+    raise InputError(f"{data}: neither a table ({', '.join(SUFFIXES)}) nor a FASTA file ({', '.join(_FASTA)})")
+
+
+def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
+    """The train, validation and test file of a user's file or folder."""
+    if path.is_file():
+        return str(path), None, None
+    if not path.is_dir():
         raise InputError(
             f"{data}: no such file or folder, and no published set. Sets: {', '.join(SETS)}; GUE tasks: "
             f"{', '.join(TASKS)}"
         )
-    train = files[0] or ""
-    if train.endswith(SUFFIXES):
-        return SequenceTable(train, *files[1:], group="auto")
-    if train.endswith(_FASTA):
-        return LabelledFasta(train, *files[1:])
-    raise InputError(f"{data}: neither a table ({', '.join(SUFFIXES)}) nor a FASTA file ({', '.join(_FASTA)})")
+    train, *others = (
+        first_file([path / f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)]) for names in _SPLITS
+    )
+    if train is None:
+        raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
+    validation, test = (None if file is None else str(file) for file in others)
+    return str(train), validation, test
 
 
 def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False) -> tuple[list[str], Sequences]:
@@ -74,14 +96,18 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
 
 
 def audit_data(data: str, root: str | None = None, *, k: int = 32, max_length: int | None = None) -> Audit:
-    """Audit a published set by name, or a user's files, see `open_data`.
+    """Audit a published set by name, or a user's files, see `open_data` and `audit_source`."""
+    return audit_source(open_data(data, root), k=k, max_length=max_length)
+
+
+def audit_source(source: SequenceSource, *, k: int = 32, max_length: int | None = None) -> Audit:
+    """Audit what a source holds.
 
     A genomic benchmark whose sequences are not at hand is audited by its interval lists. What has no test rows is
     judged on a fifth of it, groups whole.
     """
-    source = open_data(data, root)
     source.prepare()
-    if isinstance(source, GenomicBenchmark) and not source.has_sequences():
+    if isinstance(source, GenomicBenchmark) and source.within == "official" and not source.has_sequences():
         return audit_intervals(source.load_intervals(), max_length=max_length)
     splits = source.load()
     if splits.test is None and splits.validation is None:

@@ -13,6 +13,8 @@ from datamodules.messages import shown
 from datamodules.tables import placer, read_table
 from titans_seq.errors import InputError
 
+HEADER_LABEL = r"\blabel=(\S+)"  # a label in a header, unless told otherwise
+
 
 class LabelledFasta:
     """FASTA files, a record a sequence.
@@ -33,7 +35,7 @@ class LabelledFasta:
         test: str | None = None,
         *,
         labels: str | None = None,
-        header_label: str = r"\blabel=(\S+)",
+        header_label: str = HEADER_LABEL,
         rna: bool = False,
     ) -> None:
         self.train = train

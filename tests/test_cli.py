@@ -18,6 +18,7 @@ from tests.helpers import (
     run_cli,
     write_ett,
 )
+from titans_seq.cli import _VERBS
 from titans_seq.config import load_config, to_container
 from titans_seq.schema import Config
 
@@ -173,11 +174,12 @@ def test_a_run_folder_that_cannot_be_made(refuse: Refuse, tmp_path: Path) -> Non
     assert "run.dir=" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={tmp_path / 'file' / 'run'}")
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "show-config"])
+@pytest.mark.parametrize("verb", list(_VERBS))
 def test_help_lists_all_verbs_and_an_example(verb: str) -> None:
     answer = run_cli(verb, "--help")
     assert answer.status == 0
-    assert all(word in answer.out for word in ("fit", "validate", "test", "predict", "show-config", "examples:"))
+    assert {"fit", "validate", "test", "predict", "mutagenesis", "variants", "audit", "show-config"} == _VERBS.keys()
+    assert all(word in answer.out for word in (*_VERBS, "examples:"))
     assert "titans-seq fit configs/forecasting/etth1.yaml data.horizon=720" in answer.out
 
 

@@ -8,7 +8,7 @@ import yaml
 from tests.helpers import CONFIGS
 from titans_seq.config import from_container, load_config, to_container, to_yaml
 from titans_seq.errors import InputError
-from titans_seq.schema import Config
+from titans_seq.schema import ClassificationConfig, ForecastConfig
 
 SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
 
@@ -72,6 +72,54 @@ FAULTS = {
     "two keys that disagree": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
     "patch longer than the context": ("model.patch_length", "400", ["400", "data.context_length=336"]),
 }
+
+
+# The same for task.name=classification.
+CLASSIFICATION_FAULTS = {
+    "key of another task": ("data.horizon", "8", ["it is one of task.name=forecasting", "max_length"]),
+    "misspelt key": ("model.stem_widht", "3", ["no such key", "did you mean model.stem_width?"]),
+    "bad choice": ("model.strand", "two", ["'two'", "both_averaged", "invariant"]),
+    "bad metric": ("task.monitor", "mse", ["'mse'", "mcc", "auroc"]),
+    "stride beyond the stem": ("model", "{stride: 3, stem_width: 2}", ["stride", "3", "model.stem_width=2"]),
+    "nothing left of the labels": ("task.label_smoothing", "1", ["below 1"]),
+    "fold beyond the folds": ("data", "{fold: 5, folds: 5}", ["fold", "got 5 of 5"]),
+    "one fold": ("data", "{fold: 0, folds: 1}", ["fold", "at least 2 folds"]),
+    "no BED file": ("data.bed", "3", ["takes a BED file"]),
+    "no list": ("data.test_chromosomes", "chr1", ["test_chromosomes"]),
+    "rule of all tasks": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "parts"), CLASSIFICATION_FAULTS.values(), ids=CLASSIFICATION_FAULTS.keys())
+def test_a_fault_in_a_classification_is_one_line_with_its_key(key: str, value: str, parts: list[str]) -> None:
+    message = fault([], ["task.name=classification", f"{key}={value}"])
+    assert message.startswith(f"command line: {key}")
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(
+    ("value", "part"), [("clasification", "did you mean classification?"), ("3", "accepted: forecasting"), ("null", "")]
+)
+def test_an_unknown_task_is_one_line_with_its_file(tmp_path: Path, value: str, part: str) -> None:
+    path = write(tmp_path / "bad.yaml", f"task: {{name: {value}}}\n")
+    message = fault([path], ["seed=1"])
+    assert message.startswith(f"{path}: task.name=")
+    assert part in message
+
+
+def test_the_last_to_name_a_task_chooses_the_schema(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "task: {name: classification}\nmodel: {dim: 64}\n")
+    assert isinstance(load_config([path]), ClassificationConfig)
+    config = load_config([path], ["task.name=forecasting"])
+    assert isinstance(config, ForecastConfig)
+    assert config.model.dim == 64
+    assert load_config([]) == load_config([], ["task.name=forecasting"]) == ForecastConfig()
+
+
+def test_a_container_from_before_there_were_tasks_is_a_forecast() -> None:
+    container = to_container(ForecastConfig())
+    del container["task"]["name"]
+    assert from_container(container, source="old.ckpt") == ForecastConfig()
 
 
 @pytest.mark.parametrize(("key", "value", "parts"), FAULTS.values(), ids=FAULTS.keys())
@@ -141,7 +189,7 @@ def test_later_layers_override_earlier_ones_key_by_key(tmp_path: Path) -> None:
     words = ["model.patch_length=10", "model.patch_length=17"]
     model = load_config([first, second], words).model
     assert (model.dim, model.num_layers, model.patch_length) == (64, 6, 17)
-    assert model.ffn_expansion == Config().model.ffn_expansion
+    assert model.ffn_expansion == ForecastConfig().model.ffn_expansion
     assert load_config([second, first], words).model.num_layers == 5
 
 
@@ -207,18 +255,18 @@ def test_every_shipped_config_loads_and_comes_back_unchanged(tmp_path: Path, pat
 
 
 def test_the_shipped_configs_are_found() -> None:
-    assert {"forecasting", "model"} <= {path.parent.name for path in SHIPPED}
+    assert {"forecasting", "genomics", "model"} <= {path.parent.name for path in SHIPPED}
 
 
 def test_a_container_is_checked_like_a_file() -> None:
-    container = to_container(Config())
+    container = to_container(ForecastConfig())
     container["model"]["num_layer"] = 2
     with pytest.raises(InputError, match=r"^old\.ckpt: model\.num_layer: no such key; did you mean model\.num_layers"):
         from_container(container, source="old.ckpt")
 
 
 def test_loading_leaves_the_container_it_was_given_alone() -> None:
-    container = to_container(Config())
+    container = to_container(ForecastConfig())
     container["logging"]["wandb"] = False
     assert from_container(container, source="test").logging.wandb == "off"
     assert container["logging"]["wandb"] is False

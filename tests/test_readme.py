@@ -34,18 +34,20 @@ def test_make_targets_exist() -> None:
 def test_every_titans_seq_command_runs(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "sequences.fa").write_text(">one\nACGTTGCA\n>two\nGATTACA\n")
     seen = set()
     for _, verb, *words in commands("titans-seq"):
         if verb == "fit":
             short = [w for w in words if not w.startswith("trainer.max_epochs")]
             done = run_cli(verb, *short, *QUICK, f"data.root={data_root}")
         else:
-            run = sorted((tmp_path / "runs/etth1").glob("*"))[0].name if "RUN" in " ".join(words) else ""
+            named = re.search(r"runs/(\w+)/RUN", " ".join(words))
+            run = sorted((tmp_path / "runs" / named[1]).glob("*"))[0].name if named else ""
             extra = ["trainer.limit_batches=2", "trainer.progress_bar=false"] if run else []
             done = run_cli(verb, *(w.replace("RUN", run) for w in words), *extra, f"data.root={data_root}")
         assert done.status == 0, (verb, words, done.stderr)
         seen.add(verb)
-    assert seen == {"fit", "show-config", "test", "predict"}
+    assert seen == {"fit", "show-config", "test", "predict", "audit"}
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

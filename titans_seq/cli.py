@@ -14,9 +14,14 @@ _VERBS = {
     "fit": "train from config files, then test the best checkpoint",
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
-    "predict": "forecast the test split with a checkpoint, to Parquet",
+    "predict": "predict the test split or a file of sequences with a checkpoint, to Parquet or CSV",
+    "mutagenesis": "score every single-base change of a sequence with a checkpoint: a table and a heat map",
+    "variants": "score the variants of a VCF file with a checkpoint, both alleles",
+    "audit": "show what a DNA data set's labels give away before any model is trained",
     "show-config": "print the resolved configuration",
 }
+
+_OUT = {"predict": "predictions.parquet", "mutagenesis": "mutagenesis.csv", "variants": "variants.csv"}
 
 _EXAMPLES = """\
 verbs:
@@ -25,6 +30,9 @@ verbs:
 examples:
   titans-seq fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3
   titans-seq test runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt
+  titans-seq fit configs/genomics/gue.yaml data.name=tf/1
+  titans-seq predict best.ckpt --input sequences.fa --out predictions.csv
+  titans-seq audit human_nontata_promoters
 """
 
 
@@ -65,15 +73,28 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "words", nargs="*", metavar="FILE|KEY=VALUE", help="config files, then keys that override them"
             )
+        elif verb == "audit":
+            sub.add_argument("data", help="name of a published set, table, FASTA file, folder, or a config file")
+            sub.add_argument(
+                "words", nargs="*", metavar="KEY=VALUE", help="keys of the section data, such as data.max_length=512"
+            )
+            sub.add_argument("-k", type=int, default=32, help="bases of a stretch that two rows share (%(default)s)")
         else:
             sub.add_argument("checkpoint", help="a checkpoint that fit wrote")
             sub.add_argument(
                 "words", nargs="*", metavar="KEY=VALUE", help="keys that override the checkpoint's configuration"
             )
         if verb == "predict":
-            sub.add_argument(
-                "--out", type=Path, default=Path("predictions.parquet"), help="file to write (%(default)s)"
-            )
+            sub.add_argument("--input", type=Path, help="table or FASTA file of sequences, instead of the test split")
+        if verb == "mutagenesis":
+            sub.add_argument("--input", type=Path, required=True, help="table or FASTA file that holds the sequence")
+            sub.add_argument("--record", help="its name, where the file holds several")
+        if verb == "variants":
+            sub.add_argument("--vcf", type=Path, required=True, help="VCF file, or one compressed by gzip")
+            sub.add_argument("--reference", type=Path, required=True, help="FASTA file of the genome")
+        if verb in _OUT:
+            help_text = "file to write, Parquet or .csv (%(default)s)"
+            sub.add_argument("--out", type=Path, default=Path(_OUT[verb]), help=help_text)
         sub.add_argument("--debug", action="store_true", help="show the traceback of a bad input")
     return parser
 
@@ -106,16 +127,48 @@ def _measure(options: argparse.Namespace, split: Literal["validation", "test"]) 
     _quiet()
     from titans_seq.experiment import measure
 
-    for name, value in measure(options.checkpoint, split, options.words).items():
-        print(f"{name:<12}{value:.4f}")
+    scores = measure(options.checkpoint, split, options.words)
+    width = max(12, *(len(name) + 2 for name in scores))
+    for name, value in scores.items():
+        print(f"{name:<{width}}{value:.4f}")
 
 
 def _predict(options: argparse.Namespace) -> None:
     _quiet()
     from titans_seq.experiment import predict
 
-    table = predict(options.checkpoint, options.out, options.words)
+    table = predict(options.checkpoint, options.out, options.words, source=options.input)
     print(f"{len(table):,} rows written to {options.out}")
+
+
+def _mutagenesis(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import mutagenesis
+
+    table = mutagenesis(options.checkpoint, options.input, options.out, options.words, record=options.record)
+    print(f"{len(table):,} changes written to {options.out}, picture: {options.out.with_suffix('.png')}")
+
+
+def _variants(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import score_variants
+
+    table = score_variants(options.checkpoint, options.vcf, options.reference, options.out, options.words)
+    print(f"{len(table):,} variants written to {options.out}")
+
+
+def _audit(options: argparse.Namespace) -> None:
+    from titans_seq.config import from_container, load_config
+
+    if options.data.endswith((".yaml", ".yml")):
+        config = load_config([options.data], options.words)
+    else:
+        named = {"task": {"name": "classification"}, "data": {"name": options.data}}
+        config = from_container(named, source="command line", overrides=options.words)
+    _quiet()
+    from titans_seq.experiment.auditing import audit_text
+
+    print(audit_text(config, k=options.k))
 
 
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -136,7 +189,16 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module="lightning")
 
 
-_VERB_FUNCTIONS = {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict, "show-config": _show_config}
+_VERB_FUNCTIONS = {
+    "fit": _fit,
+    "validate": _validate,
+    "test": _test,
+    "predict": _predict,
+    "mutagenesis": _mutagenesis,
+    "variants": _variants,
+    "audit": _audit,
+    "show-config": _show_config,
+}
 
 
 if __name__ == "__main__":

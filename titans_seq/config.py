@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.errors import InputError
 from titans_seq.rules import check_together
-from titans_seq.schema import Config
+from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
 EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
 
@@ -85,10 +85,11 @@ def _parse_override(word: str) -> dict[str, Any]:
 
 
 def _merge(layers: list[_Layer]) -> Config:
-    merged = OmegaConf.structured(Config)
+    schema = _choose_schema(layers)
+    merged = OmegaConf.structured(schema)
     sources: dict[str, str] = {}  # where each key was last written
     for source, layer in layers:
-        for key in _leaf_keys(layer, Config(), source):
+        for key in _leaf_keys(layer, schema(), source, schema):
             sources[key] = source
         try:
             merged = OmegaConf.merge(merged, layer)
@@ -98,32 +99,49 @@ def _merge(layers: list[_Layer]) -> Config:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise InputError(_describe(error, sources.get(str(error.full_key), "config"))) from None
-    assert isinstance(config, Config)
+    assert isinstance(config, schema)
     _check_bounds(config, sources)
     check_together(config, sources)
     return config
 
 
-def _leaf_keys(layer: dict[str, Any], schema: Any, source: str, prefix: str = "") -> list[str]:
+def _choose_schema(layers: list[_Layer]) -> type[Config]:
+    """The schema of the task that the last layer to name one names; the layers then all name that one."""
+    chosen, naming = DEFAULT_TASK, []
+    for source, layer in layers:
+        task = layer.get("task")
+        if isinstance(task, dict) and "name" in task:
+            chosen = task["name"]
+            naming.append(task)
+            if not isinstance(chosen, str) or chosen not in SCHEMAS:
+                close = difflib.get_close_matches(str(chosen), SCHEMAS, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise InputError(f"{source}: task.name={chosen}: no such task; {hint}accepted: {', '.join(SCHEMAS)}")
+    for task in naming:
+        task["name"] = chosen
+    return SCHEMAS[chosen]
+
+
+def _leaf_keys(layer: dict[str, Any], section: Any, source: str, schema: type[Config], prefix: str = "") -> list[str]:
     """Full names of the keys a layer sets; raises for the first that the schema does not have.
 
     YAML reads the word off as false: where a key takes words, it is turned back.
     """
-    accepted = {f.name: f for f in fields(schema)}
+    accepted = {f.name: f for f in fields(section)}
     leaves = []
     for name, value in layer.items():
         key = f"{prefix}{name}"
         if name not in accepted:
-            if "." in str(name) and key in _all_keys(Config()):
+            if "." in str(name) and key in _all_keys(schema()):
                 raise InputError(f"{source}: {key}: in a file, write sections as nested keys, not with dots")
-            hint = _did_you_mean(key)
+            hint = _hint(key, schema)
             raise InputError(f"{source}: {key}: no such key; {hint}accepted{_inside(prefix)}: {', '.join(accepted)}")
-        section = getattr(schema, name)
-        if is_dataclass(section):
+        inner = getattr(section, name)
+        if is_dataclass(inner):
             if not isinstance(value, dict):
-                names = ", ".join(f.name for f in fields(section))
+                names = ", ".join(f.name for f in fields(inner))
                 raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
-            leaves += _leaf_keys(value, section, source, f"{key}.")
+            leaves += _leaf_keys(value, inner, source, schema, f"{key}.")
         else:
             if value == "???":  # OmegaConf would take it for a value still to come, and keep what was there
                 raise InputError(f"{source}: {key}: has no value yet (???)")
@@ -133,9 +151,12 @@ def _leaf_keys(layer: dict[str, Any], schema: Any, source: str, prefix: str = ""
     return leaves
 
 
-def _did_you_mean(key: str) -> str:
-    """The key of the whole schema that was probably meant: the same last word elsewhere, else the closest spelling."""
-    known = _all_keys(Config())
+def _hint(key: str, schema: type[Config]) -> str:
+    """What was probably meant: this key of another task, the same last word elsewhere, else the closest spelling."""
+    for task, other in SCHEMAS.items():
+        if key in _all_keys(other()):
+            return f"it is one of task.name={task}; "
+    known = _all_keys(schema())
     same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     last_words = {k.rpartition(".")[2]: k for k in known}
     alike = difflib.get_close_matches(key.rpartition(".")[2], last_words, n=1)

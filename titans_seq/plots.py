@@ -1,6 +1,6 @@
 """The pictures of a run, for files and for W&B alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,62 @@ def plot_forecasts(
         figure.suptitle(title)
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        partial = path.with_name(f"{path.name}.part")
-        figure.savefig(partial, dpi=110, format="png")
-        partial.replace(path)
+        _save(figure, path)
+
+
+def plot_answers(
+    path: Path,
+    *,
+    curves: Mapping[str, tuple[NDArray[Any], NDArray[Any]]],
+    counts: NDArray[np.int64],
+    classes: Sequence[str],
+    title: str,
+) -> None:
+    """ROC curves, false and true positive rates by name, beside the confusion matrix (K, K): rows are the truth."""
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(8.4 + 0.3 * len(classes), 4.2), layout="constrained")
+        rates, matrix = figure.subplots(1, 2)
+        for name, (false, true) in curves.items():
+            rates.plot(false, true, linewidth=1.2, label=name)
+        rates.plot([0, 1], [0, 1], color=_HISTORY, linewidth=0.8)
+        rates.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+        rates.legend(frameon=False, loc="lower right")
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        matrix.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for (row, column), count in np.ndenumerate(counts):
+            colour = "white" if share[row, column] > 0.5 else "black"
+            matrix.text(column, row, f"{count:,}\n{share[row, column]:.1%}", ha="center", va="center", color=colour)
+        matrix.set_xticks(range(len(classes)), classes)
+        matrix.set_yticks(range(len(classes)), classes)
+        matrix.set(xlabel="predicted", ylabel="true")
+        matrix.spines[:].set_visible(False)
+        figure.suptitle(title)
+        _save(figure, path)
+
+
+def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters: str, title: str) -> None:
+    """A heat map of effects (4, T): the row is what a base is changed to, the column is where."""
+    length = len(sequence)
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(min(40.0, 3.0 + 0.12 * length), 2.4), layout="constrained")
+        axis = figure.subplots()
+        limit = float(np.abs(effects).max()) or 1.0
+        image = axis.imshow(effects, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axis.set_yticks(range(len(letters)), letters)
+        step = max(1, length // 12)
+        axis.set_xticks(range(0, length, step), [str(place + 1) for place in range(0, length, step)])
+        if length <= 200:
+            for place, base in enumerate(sequence):
+                axis.text(place, -0.6, base, ha="center", va="bottom", fontsize=7)
+        axis.set_title(title, pad=14)
+        figure.colorbar(image, ax=axis, fraction=0.02, pad=0.01)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    partial = path.with_name(f"{path.name}.part")
+    figure.savefig(partial, dpi=110, format="png")
+    partial.replace(path)
 
 
 def _date_axis(axis: Any) -> None:

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from titans_seq.errors import InputError
-from titans_seq.schema import BackboneOptions, Config
+from titans_seq.schema import BackboneOptions, ClassificationConfig, Config, ForecastConfig
+
+_Reject = Callable[[str, str, str], None]
 
 
 def check_together(config: Config, sources: dict[str, str]) -> None:
     """Raise InputError, naming where the key was written, for two keys that do not go together."""
-    model, data = config.model, config.data
 
     def reject(key: str, other: str, rule: str) -> None:
         source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
@@ -19,6 +20,44 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject(
             "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
         )
+    if config.model.variant != "transformer":
+        _check_memory(config.model, reject)
+    if config.model.variant not in ("lmm", "delta"):
+        _check_attention(config.model, reject)
+    if config.trainer.max_steps == 0:
+        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
+    if isinstance(config, ForecastConfig):
+        _check_patches(config, reject)
+    if isinstance(config, ClassificationConfig):
+        _check_sequences(config, reject)
+
+
+def _check_patches(config: ForecastConfig, reject: _Reject) -> None:
+    model, data = config.model, config.data
+    if model.patch_length > data.context_length:
+        rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
+        reject("model.patch_length", "data.context_length", rule)
+    if model.stride > model.patch_length:
+        rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
+        reject("model.stride", "model.patch_length", rule)
+
+
+def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
+    model, data = config.model, config.data
+    if model.stride > model.stem_width:
+        rule = f"{model.stride} exceeds model.stem_width={model.stem_width}; bases would be skipped"
+        reject("model.stride", "model.stem_width", rule)
+    if config.task.label_smoothing == 1:
+        reject("task.label_smoothing", "task.label_smoothing", "1 leaves nothing of the labels; below 1")
+    if data.folds == 1 or (data.folds and data.fold >= data.folds):
+        rule = f"must be 0 to data.folds - 1, of at least 2 folds; got {data.fold} of {data.folds}"
+        reject("data.fold", "data.folds", rule)
+    named = isinstance(data.bed, dict) and all(isinstance(file, str) for file in data.bed.values())
+    if not (data.bed is None or isinstance(data.bed, str) or named):
+        reject("data.bed", "data.bed", "takes a BED file, or {class: file, ...}")
+
+
+def _check_memory(model: BackboneOptions, reject: _Reject) -> None:
     if model.dim % model.memory.num_heads:
         rule = f"{model.memory.num_heads} does not divide model.dim={model.dim}"
         reject("model.memory.num_heads", "model.dim", rule)
@@ -34,19 +73,9 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject(
             "model.memory.depth", "model.variant", "the delta rule is for a plain matrix memory; depth=1, no residual"
         )
-    if model.variant not in ("lmm", "delta"):
-        _check_attention(model, reject)
-    if config.trainer.max_steps == 0:
-        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
-    if model.patch_length > data.context_length:
-        rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
-        reject("model.patch_length", "data.context_length", rule)
-    if model.stride > model.patch_length:
-        rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
-        reject("model.stride", "model.patch_length", rule)
 
 
-def _check_attention(model: BackboneOptions, reject: Callable[[str, str, str], None]) -> None:
+def _check_attention(model: BackboneOptions, reject: _Reject) -> None:
     heads = model.attention.num_heads
     if model.dim % heads:
         reject("model.attention.num_heads", "model.dim", f"{heads} does not divide model.dim={model.dim}")

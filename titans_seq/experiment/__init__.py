@@ -2,5 +2,6 @@
 
 from titans_seq.experiment.evaluate import load_run, measure, predict
 from titans_seq.experiment.fit import fit
+from titans_seq.experiment.mutations import mutagenesis, score_variants
 
-__all__ = ["fit", "load_run", "measure", "predict"]
+__all__ = ["fit", "load_run", "measure", "mutagenesis", "predict", "score_variants"]

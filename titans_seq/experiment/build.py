@@ -1,4 +1,4 @@
-"""From a configuration to the objects that carry it out."""
+"""From a configuration to the trainer that carries it out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,33 +7,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 
-from datamodules.ett import ETT
-from datamodules.forecasting import ForecastingDataModule
-from datamodules.series import SeriesSource
-from datamodules.synthetic import Synthetic
 from titans_seq.errors import InputError
-from titans_seq.schema import Config, DataOptions
-
-
-def build_source(options: DataOptions) -> SeriesSource:
-    """Where the series comes from."""
-    return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
-
-
-def build_data(config: Config) -> ForecastingDataModule:
-    """The data module, read and checked: what is wrong with the data is said before anything is written."""
-    data = ForecastingDataModule(
-        build_source(config.data),
-        context_length=config.data.context_length,
-        horizon=config.data.horizon,
-        batch_size=config.data.batch_size,
-        seed=config.seed,
-    )
-    data.prepare_data()
-    data.setup()
-    for split in ("train", "validation", "test"):
-        data.windows(split)
-    return data
+from titans_seq.schema import Config
 
 
 def build_trainer(

@@ -7,109 +7,112 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
 import torch
-from numpy.typing import NDArray
+from lightning.pytorch import LightningDataModule
 
-from datamodules.forecasting import ForecastingDataModule
-from titans_seq.config import from_container, to_container
+from titans_seq.config import from_container
 from titans_seq.errors import InputError
-from titans_seq.experiment.build import build_data, build_trainer, check_machine
+from titans_seq.experiment.build import build_trainer, check_machine
+from titans_seq.experiment.recipe import Recipe
+from titans_seq.experiment.recipes import build_recipe
 from titans_seq.schema import Config
-from titans_seq.tasks import ForecastingTask
+from titans_seq.tasks import Task
 
 
-def load_run(
-    checkpoint: str | Path, overrides: Iterable[str] = ()
-) -> tuple[Config, ForecastingTask, ForecastingDataModule]:
+def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Config, Task, LightningDataModule]:
     """The configuration, trained task and data of a checkpoint; `key=value` words change the configuration.
 
     Nothing in the file is executed (weights_only). Raises InputError when it is not a checkpoint of this project, or
     does not fit the configuration.
     """
+    recipe, task = load_task(checkpoint, overrides)
+    recipe.check_data(task, str(checkpoint))
+    return recipe.config, task, recipe.data
+
+
+def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Recipe[Any], Any]:
+    """The recipe and trained task of a checkpoint, see `load_run`; the data are not read yet."""
     content = _read_checkpoint(Path(checkpoint))
+    foreign = InputError(f"{checkpoint}: not a checkpoint of titans_seq: it holds no configuration")
     try:
         hyperparameters, weights = content["hyper_parameters"], content["state_dict"]
-        container, num_channels = hyperparameters["config"], hyperparameters["num_channels"]
-    except (KeyError, TypeError):
-        raise InputError(f"{checkpoint}: not a checkpoint of titans_seq: it holds no configuration") from None
+        container = hyperparameters["config"]
+        trainer = container.get("trainer", {})
+    except (KeyError, TypeError, AttributeError):
+        raise foreign from None
     # What limited the training is not to limit what is measured, unless it is asked for again.
-    container = {**container, "trainer": {**container.get("trainer", {}), "limit_batches": 0}}
+    container = {**container, "trainer": {**trainer, "limit_batches": 0}}
     config = from_container(container, source=str(checkpoint), overrides=overrides)
     check_machine(config)
-    data = build_data(config)
-    found = len(data.series.channels)
-    if found != num_channels:
-        raise InputError(f"{checkpoint}: trained on {num_channels} channels; {data.series.name} has {found}")
-    task = ForecastingTask(to_container(config), num_channels)
+    recipe = build_recipe(config)
+    try:
+        task = recipe.restored_task(hyperparameters)
+    except KeyError:
+        raise foreign from None
     _load_weights(task, weights, checkpoint)
-    return config, task, data
+    return recipe, task
 
 
 def measure(
     checkpoint: str | Path, split: Literal["validation", "test"], overrides: Iterable[str] = ()
 ) -> dict[str, float]:
-    """MSE and MAE of a checkpoint on all windows of a split, z-scored, by name (`test/mse`, ...)."""
+    """A checkpoint's scores on all of a split by name (`test/mse`, ...)."""
     config, task, data = load_run(checkpoint, overrides)
     trainer = build_trainer(config)
     evaluate = trainer.test if split == "test" else trainer.validate
     return dict(evaluate(task, datamodule=data, verbose=False)[0])
 
 
-def predict(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = ()) -> pl.DataFrame:
-    """Forecast the test split once, horizon after horizon, in the source's units, and write it as Parquet to `out`.
+def predict(
+    checkpoint: str | Path,
+    out: str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    source: str | Path | None = None,
+) -> pl.DataFrame:
+    """Predict the test split, or a user's file `source`, and write the table to `out`: CSV by suffix, else Parquet.
 
-    A file that is there already is replaced.
-
-    A row per step and channel: `timestamp`, `channel`, `origin` (the last stamp the model saw), `step` (1 to horizon),
-    `forecast`, `truth`. Steps after the last whole horizon are left out.
+    A file that is there already is replaced. What a row is, the recipe of the task says (`predict_test` of
+    `titans_seq.experiment.forecasting` and its neighbour).
     """
     out = Path(out)
+    check_writable(out)
+    recipe, task = load_task(checkpoint, overrides)
+    trainer = build_trainer(recipe.config)
+    if source is None:
+        recipe.check_data(task, str(checkpoint))
+        table = recipe.predict_test(task, trainer)
+    else:
+        table = recipe.predict_file(task, trainer, Path(source))
+    write_table(table, out)
+    return table
+
+
+def check_writable(out: Path) -> None:
+    """Raise InputError when a table cannot be written to `out`."""
     if not out.parent.is_dir():
         raise InputError(f"--out {out}: no such folder {out.parent}")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(f"--out {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
-    config, task, data = load_run(checkpoint, overrides)
-    windows = data.windows("test")
-    starts = np.arange(0, len(windows), data.horizon)
-    parts = np.array_split(starts, -(-len(starts) // data.batch_size))
-    loader = (windows[part] for part in parts)  # a list would be taken for several loaders
-    trainer = build_trainer(config)
-    batches = trainer.predict(task, dataloaders=loader)
-    assert batches is not None
-    z_scores = torch.cat([torch.as_tensor(b) for b in batches]).cpu().double().numpy()
-    table = _as_table(data, data.scaler.inverse(z_scores), starts[: len(z_scores)])  # trainer.limit_batches
+
+
+def write_table(table: pl.DataFrame, out: Path) -> None:
+    """Write CSV where the name ends so, else Parquet; nobody ever finds half a file."""
     partial = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
-        table.write_parquet(partial)
+        if out.suffix == ".csv":
+            table.write_csv(partial)
+        else:
+            table.write_parquet(partial)
         partial.replace(out)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
     finally:
         partial.unlink(missing_ok=True)
-    return table
 
 
-def _as_table(data: ForecastingDataModule, forecast: NDArray[np.float64], starts: NDArray[np.int64]) -> pl.DataFrame:
-    """Forecasts (W, H, C) of the windows at `starts` beside the truth, in long form."""
-    windows, horizon, channels = forecast.shape
-    rows = data.rows("test")[0] + data.context_length + starts[:, None] + np.arange(horizon)  # (W, H)
-    stamps = data.series.timestamps[rows]
-    shape = forecast.shape
-    return pl.DataFrame(
-        {
-            "timestamp": np.broadcast_to(stamps[..., None], shape).ravel(),
-            "channel": np.tile(np.array(data.series.channels), windows * horizon),
-            "origin": np.broadcast_to(data.series.timestamps[rows[:, :1] - 1][..., None], shape).ravel(),
-            "step": np.broadcast_to(np.arange(1, horizon + 1)[:, None], shape).ravel(),
-            "forecast": forecast.ravel(),
-            "truth": data.series.values[rows].reshape(windows * horizon * channels),
-        }
-    )
-
-
-def _load_weights(task: ForecastingTask, weights: dict[str, torch.Tensor], checkpoint: str | Path) -> None:
+def _load_weights(task: Task, weights: dict[str, torch.Tensor], checkpoint: str | Path) -> None:
     expected = task.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         ours, theirs = (tuple(side[name].shape) if name in side else None for side in (expected, weights))

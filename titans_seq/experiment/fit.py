@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
@@ -16,17 +16,16 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 
-from datamodules.forecasting import ForecastingDataModule
-from titans_seq.config import to_container
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError, Interrupted
-from titans_seq.experiment.baselines import best_linear, measure_baselines
-from titans_seq.experiment.build import build_data, build_trainer, check_machine
-from titans_seq.experiment.report import draw_forecasts, format_table
+from titans_seq.experiment.build import build_trainer, check_machine
+from titans_seq.experiment.recipe import Recipe
+from titans_seq.experiment.recipes import build_recipe
+from titans_seq.experiment.report import format_table
 from titans_seq.experiment.run_folder import RunFolder
 from titans_seq.experiment.trackers import build_loggers, finish_loggers, log_image
 from titans_seq.schema import Config
-from titans_seq.tasks import ForecastingTask
+from titans_seq.tasks import Task
 
 
 @dataclass
@@ -35,7 +34,7 @@ class Run:
 
     folder: Path
     results: dict[str, Any]  # as in results.json
-    task: ForecastingTask  # with the best checkpoint's weights
+    task: Task  # with the best checkpoint's weights
 
 
 def fit(config: Config) -> Run:
@@ -44,59 +43,51 @@ def fit(config: Config) -> Run:
     RunFolder.check_free(config)
     if config.trainer.num_threads:
         torch.set_num_threads(config.trainer.num_threads)
-    data = build_data(config)
+    recipe = build_recipe(config)
+    batches = min(len(recipe.data.train_dataloader()), config.trainer.limit_batches or sys.maxsize)
     seed_everything(config.seed, workers=True, verbose=False)
-    task = ForecastingTask(to_container(config), num_channels=len(data.series.channels))
-    linear = best_linear(data)
-    if config.model.linear_path == "solved":
-        task.model.start_from(linear)
+    task = recipe.new_task()
 
     folder = RunFolder.create(config)
     environment = describe_environment()
     folder.write_json("env.json", environment)
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
-    _announce(config, data.source.simulated, parameters, folder)
+    _announce(recipe, parameters, folder)
     loggers = build_loggers(config, folder)
-    best = ModelCheckpoint(folder.checkpoints, filename="best", monitor=task.monitor, enable_version_counter=False)
+    best = ModelCheckpoint(
+        folder.checkpoints, filename="best", monitor=task.monitor, mode=task.mode, enable_version_counter=False
+    )
     # `save_last` would keep the last of the best ones; this keeps every epoch's in turn.
     last = ModelCheckpoint(folder.checkpoints, filename="last", enable_version_counter=False)
-    batches = min(len(data.train_dataloader()), config.trainer.limit_batches or sys.maxsize)
     trainer = build_trainer(config, folder.path, loggers, [best, last, *_callbacks(config, task)], batches)
     try:
-        of_training = _train(trainer, task, data, best)
+        of_training = _train(trainer, task, recipe.data, best)
     except BaseException:
         finish_loggers(loggers)
         raise
 
-    metrics = trainer.test(task, datamodule=data, verbose=False)[0]
-    test_windows = _test_windows(config, data)
+    metrics = trainer.test(task, datamodule=recipe.data, verbose=False)[0]
     results = {
         "experiment": config.experiment,
         "seed": config.seed,
-        "data": data.series.name,
-        "simulated": data.source.simulated,
-        "context_length": config.data.context_length,
-        "horizon": config.data.horizon,
-        "test_windows": test_windows,
+        **recipe.facts(),
         **metrics,
         **of_training,
         "parameters": parameters,
         "checkpoint": str(Path(best.best_model_path).relative_to(folder.path.resolve())),
-        "baselines": measure_baselines(data, linear, test_windows),
+        "baselines": recipe.baselines(),
         "environment": environment,
     }
     folder.write_json("results.json", results)
-    picture = folder.plots / "forecast.png"
-    draw_forecasts(task, data, picture)
-    log_image(loggers, "forecast", picture)
+    picture = folder.plots / f"{recipe.picture}.png"
+    recipe.draw(task, picture)
+    log_image(loggers, recipe.picture, picture)
     finish_loggers(loggers)
-    _conclude(config, results, folder, picture)
+    _conclude(recipe, task, results, folder, picture)
     return Run(folder.path, results, task)
 
 
-def _train(
-    trainer: Trainer, task: ForecastingTask, data: ForecastingDataModule, best: ModelCheckpoint
-) -> dict[str, float]:
+def _train(trainer: Trainer, task: Task, data: LightningDataModule, best: ModelCheckpoint) -> dict[str, float]:
     """Train, then put the best checkpoint's weights into the task; how long it took and what was selected."""
     started = time.monotonic()
     try:
@@ -118,15 +109,9 @@ def _train(
     }
 
 
-def _test_windows(config: Config, data: ForecastingDataModule) -> int:
-    """Windows that the test metrics cover: all there are, unless trainer.limit_batches leaves some out."""
-    windows, limit = len(data.windows("test")), config.trainer.limit_batches
-    return min(windows, limit * config.data.batch_size) if limit else windows
-
-
-def _callbacks(config: Config, task: ForecastingTask) -> list[Callback]:
+def _callbacks(config: Config, task: Task) -> list[Callback]:
     callbacks: list[Callback] = [
-        EarlyStopping(task.monitor, patience=config.trainer.patience),
+        EarlyStopping(task.monitor, mode=task.mode, patience=config.trainer.patience),
         LearningRateMonitor("step"),
     ]
     if config.trainer.ema_decay:
@@ -147,21 +132,18 @@ class _ProgressBar(TQDMProgressBar):
         return metrics
 
 
-def _announce(config: Config, simulated: bool, parameters: int, folder: RunFolder) -> None:
-    what = f"{config.data.name} (simulated data, made by this program)" if simulated else config.data.name
-    print(
-        f"{config.model.variant.upper()} with {parameters:,} parameters on {what}: "
-        f"{config.data.context_length} steps to {config.data.horizon}, seed {config.seed}. Run folder: {folder.path}"
-    )
+def _announce(recipe: Recipe[Any], parameters: int, folder: RunFolder) -> None:
+    for note in recipe.notes():
+        print(f"Note: {note}")
+    variant, seed = recipe.config.model.variant.upper(), recipe.config.seed
+    print(f"{variant} with {parameters:,} parameters on {recipe.describe()}, seed {seed}. Run folder: {folder.path}")
 
 
-def _conclude(config: Config, results: dict[str, Any], folder: RunFolder, picture: Path) -> None:
-    on = "simulated data" if results["simulated"] else results["data"]
-    rows = {config.model.variant.upper(): results, **results["baselines"]}
-    which = "the first" if config.trainer.limit_batches else "all"
-    print(f"\nTest error on {on}, z-scored, {which} {results['test_windows']} windows, horizon {config.data.horizon}")
-    print(format_table(rows, {"test/mse": "MSE", "test/mae": "MAE"}))
+def _conclude(recipe: Recipe[Any], task: Task, results: dict[str, Any], folder: RunFolder, picture: Path) -> None:
+    rows = {recipe.config.model.variant.upper(): results, **results["baselines"]}
+    print(f"\n{recipe.title()}")
+    print(format_table(rows, recipe.columns))
     best, epochs = results["best_epoch"] + 1, results["epochs"]
-    print(f"\nBest epoch {best} of {epochs} by {ForecastingTask.monitor}, {results['seconds']:.0f} s")
+    print(f"\nBest epoch {best} of {epochs} by {task.monitor}, {results['seconds']:.0f} s")
     print(f"Picture:    {picture}")
     print(f"Run folder: {folder.path}")

@@ -1,5 +1,7 @@
 """LightningModules: loss, metrics and optimiser around a plain model."""
 
+from titans_seq.tasks.base import Task
+from titans_seq.tasks.classification import ClassificationTask
 from titans_seq.tasks.forecasting import ForecastingTask
 
-__all__ = ["ForecastingTask"]
+__all__ = ["ClassificationTask", "ForecastingTask", "Task"]

@@ -3,18 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
 
 from titans_seq.backbone import build_backbone
 from titans_seq.batch import ForecastBatch
-from titans_seq.config import from_container
 from titans_seq.models.forecaster import Forecaster
-from titans_seq.schema import Config
-from titans_seq.tasks.optimizer import adamw
+from titans_seq.schema import ForecastConfig
+from titans_seq.tasks.base import Task
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 
@@ -24,7 +21,7 @@ def forecast_metrics(prefix: str) -> MetricCollection:
     return MetricCollection({"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}, prefix=f"{prefix}/")
 
 
-def build_forecaster(config: Config, num_channels: int) -> Forecaster:
+def build_forecaster(config: ForecastConfig, num_channels: int) -> Forecaster:
     """The model that a configuration describes, freshly initialised."""
     model, data = config.model, config.data
     return Forecaster(
@@ -42,21 +39,22 @@ def build_forecaster(config: Config, num_channels: int) -> Forecaster:
     )
 
 
-class ForecastingTask(LightningModule):
+class ForecastingTask(Task):
     """A `Forecaster` with its loss, metrics (MSE and MAE on z-scores) and optimiser.
 
     Args:
-        config: the whole experiment as plain containers (`titans_seq.config.to_container`); it is kept in checkpoints,
-            so that `load_from_checkpoint(path, weights_only=True)` needs nothing else.
+        config: see `Task`.
         num_channels: C, the series' variables.
     """
 
-    monitor = "val/mse"  # the quantity that selects a checkpoint
+    config: ForecastConfig
+    model: Forecaster
+    monitor = "val/mse"
 
     def __init__(self, config: dict[str, Any], num_channels: int) -> None:
-        super().__init__()
+        super().__init__(config)
         self.save_hyperparameters(logger=False)
-        self.config = from_container(config, source="checkpoint")
+        assert isinstance(self.config, ForecastConfig)
         self.model = build_forecaster(self.config, num_channels)
         self.loss = _LOSSES[self.config.task.loss]
         self.val_metrics = forecast_metrics("val")
@@ -89,7 +87,3 @@ class ForecastingTask(LightningModule):
     def _measure(self, metrics: MetricCollection, batch: ForecastBatch) -> None:
         metrics.update(self(batch.context).contiguous(), batch.target.contiguous())
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.start))
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW over all parameters."""
-        return adamw(self.model, self.config.task, int(self.trainer.estimated_stepping_batches))

@@ -1,7 +1,4 @@
-"""Every key of a configuration, its default and its bounds. Plain dataclasses: notebooks use them directly.
-
-A number's bounds stand in its field's metadata; `titans_seq.config` checks them.
-"""
+"""What the configurations of all tasks have in common."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,17 +39,6 @@ class MemoryOptions:
 
 
 @dataclass
-class DataOptions:
-    """Which series, and what a window of it is."""
-
-    name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2"] = "synthetic"
-    root: str | None = None  # data folder; null: $TITANS_SEQ_DATA, else a cache that downloads fill
-    context_length: int = at_least(336, 1)  # steps the model sees
-    horizon: int = at_least(96, 1)  # steps it forecasts
-    batch_size: int = at_least(32, 1)  # windows
-
-
-@dataclass
 class AttentionOptions:
     """Attention, in the variants that have it; see `titans_seq.nn.SlidingWindowAttention`."""
 
@@ -80,23 +66,19 @@ class BackboneOptions:
 
 
 @dataclass
-class ModelOptions(BackboneOptions):
-    """The forecaster: patches, backbone, head."""
+class DataOptions:
+    """What every task's data have."""
 
-    patch_length: int = at_least(16, 1)  # steps in a token
-    stride: int = at_least(16, 1)  # steps between tokens
-    channel_mixing: bool = False  # all channels of a patch in one token, instead of one series per channel
-    head_dropout: float = between(0.2, 0, 1)
-    centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
-    # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution.
-    linear_path: Literal["none", "learned", "solved"] = "learned"
+    name: str = ""
+    root: str | None = None  # data folder; null: $TITANS_SEQ_DATA, else a cache that downloads fill
+    batch_size: int = at_least(32, 1)  # windows or sequences
 
 
 @dataclass
 class TaskOptions:
     """What is minimised, and how."""
 
-    loss: Literal["mse", "mae", "huber"] = "mse"  # on z-scores; huber has its corner at 1
+    name: str = ""  # chooses the schema
     learning_rate: float = at_least(1e-3, 0)  # AdamW, peak
     weight_decay: float = at_least(0.05, 0)
     warmup_steps: int = at_least(200, 0)
@@ -109,7 +91,7 @@ class TrainerOptions:
 
     max_epochs: int = at_least(10, 1)
     max_steps: int = at_least(-1, -1)  # -1: no limit
-    patience: int = at_least(3, 1)  # epochs without a better validation MSE before training stops
+    patience: int = at_least(3, 1)  # epochs without a better validation score before training stops
     gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0 is none
     ema_decay: float = between(0.0, 0, 1)  # average of the weights that is validated and kept; 0 is none
     accelerator: str = "auto"
@@ -138,12 +120,12 @@ class RunOptions:
 
 @dataclass
 class Config:
-    """One experiment."""
+    """One experiment; what a task needs besides is in `ForecastConfig` and `ClassificationConfig`."""
 
-    experiment: str = "forecasting"
+    experiment: str = ""
     seed: int = between(0, 0, 2**32 - 1)
     data: DataOptions = field(default_factory=DataOptions)
-    model: ModelOptions = field(default_factory=ModelOptions)
+    model: BackboneOptions = field(default_factory=BackboneOptions)
     task: TaskOptions = field(default_factory=TaskOptions)
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     logging: LoggingOptions = field(default_factory=LoggingOptions)

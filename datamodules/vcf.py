@@ -1,0 +1,95 @@
+"""Variants of a genome from a VCF file, with the bases around them."""
+
+import gzip
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.genome import Genome
+from datamodules.labelled import Intervals
+from titans_seq.errors import InputError
+
+_LETTERS = set("ACGTN")
+
+
+@dataclass
+class Variants:
+    """Changes of a genome, one alternative each; n of them."""
+
+    places: list[str] = field(default_factory=list)  # where each stands in the file
+    regions: list[str] = field(default_factory=list)
+    starts: list[int] = field(default_factory=list)  # 0-based
+    names: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)  # letters, upper case
+    alternatives: list[str] = field(default_factory=list)
+    left_out: int = 0  # alternatives that are no letters, such as <DEL> and *
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def read_vcf(path: Path) -> Variants:
+    """The variants of a VCF file, which may be compressed by gzip; a line with several alternatives gives several.
+
+    Raises InputError for a line that is no variant, and when there is none.
+    """
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
+            lines = handle.read().decode("latin-1").splitlines()
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path}: not a readable VCF file: {error}") from None
+    found = Variants()
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        fields = line.split("\t") if "\t" in line else line.split()
+        if len(fields) < 5 or not fields[1].isdecimal() or int(fields[1]) < 1 or not set(fields[3].upper()) <= _LETTERS:
+            wanted = "chromosome, position (from 1), id, REF in letters, ALT"
+            raise InputError(f"{path}: line {number}: {line[:60]!r}; needed: {wanted}")
+        for alternative in fields[4].upper().split(","):
+            if not alternative or not set(alternative) <= _LETTERS:
+                found.left_out += 1
+                continue
+            found.places.append(f"{path}: line {number}")
+            found.regions.append(fields[0])
+            found.starts.append(int(fields[1]) - 1)
+            found.names.append(fields[2])
+            found.references.append(fields[3].upper())
+            found.alternatives.append(alternative)
+    if not found.places:
+        more = f"; {found.left_out} without letters were left out" if found.left_out else ""
+        raise InputError(f"{path}: no variants{more}")
+    return found
+
+
+def both_alleles(variants: Variants, genome: Genome, length: int) -> tuple[list[str], list[str]]:
+    """The letters of a window of `length` bases around each variant, as the reference has it and as it is changed.
+
+    An insertion makes the changed window longer, a deletion shorter. Beyond a chromosome's ends there are N.
+
+    Raises InputError when the genome does not have a variant's REF at its position.
+    """
+    starts = np.array(variants.starts, dtype=np.int64)
+    sizes = np.array([len(letters) for letters in variants.references], dtype=np.int64)
+    left = np.maximum(0, length - sizes) // 2
+    right = np.maximum(0, length - sizes) - left
+    edges = starts - left, starts + sizes + right
+    intervals = Intervals(np.array(variants.regions), *edges, np.zeros(len(variants), dtype=np.bool_))
+    windows = [text.upper() for text in genome.texts(intervals, variants.places.__getitem__, beyond="N")]
+    there = [text[n : n + size] for text, n, size in zip(windows, left.tolist(), sizes.tolist(), strict=True)]
+    _check(variants, there, genome)
+    rows = zip(windows, left.tolist(), sizes.tolist(), variants.alternatives, strict=True)
+    return windows, [text[:n] + letters + text[n + size :] for text, n, size, letters in rows]
+
+
+def _check(variants: Variants, there: Sequence[str], genome: Genome) -> None:
+    wrong = [row for row, letters in enumerate(there) if letters != variants.references[row]]
+    if wrong:
+        row = wrong[0]
+        place = f"{variants.regions[row]}:{variants.starts[row] + 1}"
+        raise InputError(
+            f"{variants.places[row]}: REF is {variants.references[row]!r}, but {genome.path} has {there[row]!r} at "
+            f"{place}; {len(wrong)} of {len(variants)} variants. Is it another assembly?"
+        )

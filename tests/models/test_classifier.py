@@ -1,0 +1,135 @@
+"""What may not change a classifier's scores (padding, batch mates, the strand), and what must."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datamodules.dna import reverse_complement
+from tests.helpers import VARIANTS
+from titans_seq.backbone.bidirectional import Bidirectional
+from titans_seq.batch import MASK_TOKEN, PAD_TOKEN
+from titans_seq.config import load_config
+from titans_seq.models.classifier import SequenceClassifier
+from titans_seq.tasks.classification import build_classifier
+
+SMALL = ["task.name=classification", "model.dim=8", "model.memory.num_heads=2", "model.attention.num_heads=2"]
+SMALL += ["model.attention.window=4", "model.segment_length=4", "model.memory.chunk_size=4", "model.num_persistent=1"]
+STEMS = [(1, 1), (5, 1), (4, 3)]
+STRANDS = ("one", "both_averaged", "invariant")
+
+
+def classifier(*words: str) -> SequenceClassifier:
+    torch.manual_seed(0)
+    model = build_classifier(load_config([], [*SMALL, *(f"model.{word}" for word in words)]), num_classes=3)
+    # Small initial gates would hide what reaches the scores; float64 leaves rounding far below what is asserted.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model.double().eval()
+
+
+def sequences(*lengths: int) -> list[Tensor]:
+    rng = np.random.default_rng(1)
+    return [torch.from_numpy(rng.integers(5, size=length)) for length in lengths]
+
+
+def padded(rows: list[Tensor], side: str = "right", junk: int = PAD_TOKEN, extra: int = 0) -> tuple[Tensor, Tensor]:
+    width = max(map(len, rows)) + extra
+    tokens, mask = torch.full((len(rows), width), junk), torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        place = slice(0, len(row)) if side == "right" else slice(width - len(row), width)
+        tokens[index, place], mask[index, place] = row, True
+    return tokens, mask
+
+
+def other_strand(row: Tensor) -> Tensor:
+    return torch.from_numpy(reverse_complement(row.numpy().astype(np.uint8)).astype(np.int64))
+
+
+class Identity(nn.Module):
+    def forward(self, x: Tensor, *, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
+        return x, []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("strand", STRANDS)
+def test_padding_and_batch_mates_change_no_score(variant: str, strand: str) -> None:
+    rows = sequences(11, 3, 17, 1, 8)
+    for width, stride in STEMS:
+        model = classifier(f"variant={variant}", f"strand={strand}", f"stem_width={width}", f"stride={stride}")
+        alone = torch.cat([model(*padded([row])) for row in rows])
+        for side, junk, extra in (("right", PAD_TOKEN, 0), ("left", MASK_TOKEN, 5), ("right", 2, 9), ("left", 0, 0)):
+            together = model(*padded(rows, side, junk, extra))
+            torch.testing.assert_close(together, alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_swapping_strands_changes_no_score(variant: str) -> None:
+    rows = sequences(11, 3, 17, 1, 8)
+    swapped = [other_strand(row) for row in rows]
+    for width, stride in STEMS:
+        words = [f"variant={variant}", f"stem_width={width}", f"stride={stride}"]
+        for strand, training in (("both_averaged", False), ("invariant", False), ("invariant", True)):
+            model = classifier(*words, f"strand={strand}", "dropout=0", "head_dropout=0").float().train(training)
+            difference = (model(*padded(rows)) - model(*padded(swapped, "left"))).abs().max()
+            assert difference <= 1e-6, (strand, training, float(difference))
+        model = classifier(*words, "strand=one")
+        assert (model(*padded(rows)) - model(*padded(swapped))).abs().max() > 1e-3
+
+
+def test_both_strands_are_averaged_in_evaluation_alone() -> None:
+    tokens, mask = padded(sequences(9, 6))
+    both = classifier("strand=both_averaged", "dropout=0", "head_dropout=0")
+    one = classifier("strand=one", "dropout=0", "head_dropout=0")
+    opposite = padded([other_strand(row) for row in sequences(9, 6)])
+    mean = (one(tokens, mask) + one(*opposite)) / 2
+    torch.testing.assert_close(both(tokens, mask), mean, rtol=0, atol=1e-12)
+    torch.testing.assert_close(both.train()(tokens, mask), one(tokens, mask), rtol=0, atol=1e-12)
+
+
+def test_invariance_holds_inside_the_gradient_too() -> None:
+    rows = sequences(9, 6)
+    gradients = []
+    for given in (rows, [other_strand(row) for row in rows]):
+        model = classifier("strand=invariant", "dropout=0", "head_dropout=0").train()
+        model(*padded(given)).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("width", "stride"), [*STEMS, (7, 7), (2, 2)])
+def test_the_stem_and_the_mean_equal_a_token_loop(width: int, stride: int) -> None:
+    torch.manual_seed(0)
+    model = SequenceClassifier(Identity(), dim=6, num_classes=2, stem_width=width, stride=stride).double().eval()
+    (row,) = sequences(10)
+    embedded = model.embed.weight[row]
+    places = []
+    for centre in range(0, len(row), stride):
+        if model.stem is None:
+            places.append(embedded[centre])
+            continue
+        total = model.stem.bias.clone()
+        for tap in range(width):
+            base = centre + tap - (width - 1) // 2
+            if 0 <= base < len(row):
+                total = total + model.stem.weight[:, :, tap] @ embedded[base]
+        places.append(total)
+    expected = model.head(model.norm(torch.stack(places).mean(dim=0)))
+    torch.testing.assert_close(model(*padded([row, *sequences(14)]))[0], expected, rtol=0, atol=1e-10)
+
+
+def test_directions_see_what_they_should() -> None:
+    tokens = padded([torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])])[0]
+    changed = tokens.clone()
+    changed[0, -1] = 0
+    for direction, sees_the_end in (("forward", False), ("both", True), ("both_separate", True)):
+        model = classifier(f"direction={direction}", "strand=one")
+        outputs = [model.backbone(model.embed(x))[0] for x in (tokens, changed)]
+        assert ((outputs[0][:, 0] - outputs[1][:, 0]).abs().max() > 1e-6) == sees_the_end, direction
+    shared, separate = (classifier(f"direction={d}").backbone for d in ("both", "both_separate"))
+    assert isinstance(shared, Bidirectional)
+    assert isinstance(separate, Bidirectional)
+    assert shared.back is None
+    assert separate.back is not None
+    assert separate.back.blocks[0] is not separate.ahead.blocks[0]

@@ -1,0 +1,118 @@
+"""What a classification task minimises, measures, selects by and remembers."""
+
+import numpy as np
+import pytest
+import torch
+
+from titans_seq.batch import SequenceBatch
+from titans_seq.config import load_config, to_container
+from titans_seq.tasks.classification import ClassificationTask, answer_metrics, classification_metrics
+
+SMALL = ["task.name=classification", "model.dim=8", "model.num_layers=1", "model.memory.num_heads=2"]
+SMALL += ["model.dropout=0", "model.head_dropout=0"]
+
+
+def make(*words: str, counts: tuple[int, ...] = (30, 10)) -> ClassificationTask:
+    torch.manual_seed(0)
+    names = [f"class {k}" for k in range(len(counts))]
+    task = ClassificationTask(to_container(load_config([], [*SMALL, *words])), names, list(counts))
+    task.log = task.log_dict = lambda *_, **__: None  # there is no trainer
+    return task
+
+
+def batch(num_classes: int = 2) -> SequenceBatch:
+    rng = np.random.default_rng(2)
+    tokens = torch.from_numpy(rng.integers(4, size=(6, 12)))
+    labels = torch.arange(6) % num_classes
+    return SequenceBatch(tokens, torch.ones_like(tokens, dtype=torch.bool), labels, torch.arange(6))
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_metrics_equal_a_computation_by_hand(num_classes: int) -> None:
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(400, num_classes))
+    labels = rng.integers(num_classes, size=400)
+    scores[np.arange(400), labels] += 0.7
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    metrics = classification_metrics(num_classes, "test")
+    for part in np.array_split(np.arange(400), 3):
+        metrics.update(torch.from_numpy(probabilities[part]), torch.from_numpy(labels[part]))
+    found = {name: float(value) for name, value in metrics.compute().items()}
+
+    answers = probabilities.argmax(axis=1)
+    table = np.zeros((num_classes, num_classes))
+    np.add.at(table, (labels, answers), 1)
+    hits, truly, said = np.diag(table), table.sum(axis=1), table.sum(axis=0)
+    spread = np.sqrt((400**2 - said @ said) * (400**2 - truly @ truly))
+    tested = [1] if num_classes == 2 else range(num_classes)
+    expected = {
+        "accuracy": hits.sum() / 400,
+        "f1": np.mean(2 * hits / (truly + said)),
+        "mcc": (hits.sum() * 400 - truly @ said) / spread,
+        "auroc": np.mean([auroc(probabilities[:, k], labels == k) for k in tested]),
+        "auprc": np.mean([average_precision(probabilities[:, k], labels == k) for k in tested]),
+    }
+    assert found == pytest.approx({f"test/{name}": value for name, value in expected.items()}, abs=1e-5)
+
+    plain = answer_metrics(num_classes, "test")
+    plain.update(torch.from_numpy(answers), torch.from_numpy(labels))
+    for name, value in plain.compute().items():
+        assert float(value) == pytest.approx(found[name], abs=1e-6)
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """How often a positive is above a negative."""
+    return float((scores[positive][:, None] > scores[~positive]).mean())
+
+
+def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Mean over the positives of the precision at their place."""
+    ranked = positive[np.argsort(-scores)]
+    return float((np.cumsum(ranked) / np.arange(1, len(ranked) + 1))[ranked].mean())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_the_loss_is_weighted_and_smoothed_as_asked(smoothing: float, balanced: bool) -> None:
+    words = [f"task.label_smoothing={smoothing}", f"task.class_weights={'balanced' if balanced else 'none'}"]
+    task, data = make(*words).eval(), batch()
+    logs = task(data.tokens, data.mask).log_softmax(dim=1)
+    target = torch.full((6, 2), smoothing / 2)
+    target[torch.arange(6), data.labels] += 1 - smoothing
+    # Of 40 rows, 30 and 10: a row of the first class weighs 40 / (2 * 30), of the second 40 / (2 * 10).
+    weights = torch.tensor([2 / 3, 2.0]) if balanced else torch.ones(2)
+    expected = -(weights * target * logs).sum() / weights[data.labels].sum()
+    torch.testing.assert_close(task.training_step(data, 0), expected)
+
+
+def test_selection_is_by_the_metric_that_is_asked_for() -> None:
+    assert (make().monitor, make().mode) == ("val/mcc", "max")
+    assert (make("task.monitor=loss").monitor, make("task.monitor=loss").mode) == ("val/loss", "min")
+
+
+def test_predictions_are_the_scores() -> None:
+    task, data = make(counts=(1, 2, 3)).eval(), batch(3)
+    rows, scores = task.predict_step(data, 0)
+    assert rows.tolist() == list(range(6))
+    torch.testing.assert_close(scores, task(data.tokens, data.mask))
+
+
+def test_a_test_remembers_its_own_answers_alone() -> None:
+    task, data = make().eval(), batch()
+    for _ in range(2):
+        task.on_test_start()
+        task.test_step(data, 0)
+    ((probabilities, labels),) = task.test_answers
+    torch.testing.assert_close(probabilities, task.predict_step(data, 0)[1].softmax(dim=1))
+    assert labels.tolist() == data.labels.tolist()
+
+
+def test_class_weights_are_not_part_of_the_weights() -> None:
+    assert make().state_dict().keys() == make("task.class_weights=balanced").state_dict().keys()
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_a_constant_answer_has_no_correlation(num_classes: int) -> None:
+    metrics = answer_metrics(num_classes, "test")
+    metrics.update(torch.zeros(10, dtype=torch.long), torch.tensor([0] * 7 + [1] * 3))
+    assert float(metrics.compute()["test/mcc"]) == 0

@@ -1,0 +1,133 @@
+"""`titans-seq mutagenesis` and `variants`: every change is scored as the model scores the changed sequence."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from matplotlib.image import imread
+
+from tests.helpers import CONFIGS, TWO_STEPS, Refuse, run_cli
+from titans_seq.tasks import ClassificationTask
+
+MOTIF = CONFIGS / "genomics" / "motif.yaml"
+SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "data.batch_size=16"]
+SEQUENCE = "ACGTTGCANGATTCGACTTA"
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model of two classes; large steps make it say something."""
+    folder = tmp_path_factory.mktemp("mutations")
+    words = [*SMALL, "task.learning_rate=0.05", "task.warmup_steps=0", f"run.dir={folder / 'run'}"]
+    answer = run_cli("fit", MOTIF, *TWO_STEPS, *words)
+    assert answer.status == 0, answer.err
+    return folder / "run" / "checkpoints" / "best.ckpt"
+
+
+def odds(checkpoint: Path, text: str) -> tuple[float, float]:
+    """Probability and log-odds of the class motif, by the task alone."""
+    task = ClassificationTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
+    tokens = torch.tensor([["ACGTN".index(letter) for letter in text]])
+    with torch.inference_mode():
+        scores = task(tokens, torch.ones_like(tokens, dtype=torch.bool))[0].double()
+    return float(scores.softmax(dim=0)[1]), float(scores[1] - scores[0])
+
+
+def write_genome(folder: Path) -> dict[str, str]:
+    rng = np.random.default_rng(8)
+    genome = {f"chr{k}": "".join(rng.choice(list("ACGT"), size=80)) for k in (1, 2)}
+    (folder / "genome.fa").write_text("".join(f">{name}\n{text}\n" for name, text in genome.items()))
+    return genome
+
+
+def write_vcf(path: Path, *rows: tuple[object, ...]) -> Path:
+    head = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT"]
+    text = "\n".join([*head, *("\t".join(map(str, row)) for row in rows)]) + "\n"
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+def test_every_single_base_change_is_scored(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "two.fa").write_text(f">other\nACGT\n>mine\n{SEQUENCE}\n")
+    out = tmp_path / "changes.csv"
+    answer = run_cli("mutagenesis", checkpoint, "--input", tmp_path / "two.fa", "--record", "mine", "--out", out)
+    assert answer.status == 0, answer.err
+    table = pl.read_csv(out)
+    wanted = [(i + 1, old, new) for i, old in enumerate(SEQUENCE) for new in "ACGT" if new != old]
+    assert table.select("position", "reference", "alternative").rows() == wanted
+    _, before = odds(checkpoint, SEQUENCE)
+    for row in table.iter_rows(named=True):
+        place = row["position"] - 1
+        probability, after = odds(checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :])
+        assert row["probability_motif"] == pytest.approx(probability, abs=1e-5)
+        assert row["effect_motif"] == pytest.approx(after - before, abs=1e-5)
+        assert row["effect_background"] == pytest.approx(before - after, abs=1e-5)
+    assert table["effect_motif"].abs().max() > 1e-3, "a model that says nothing tests nothing"
+    assert imread(tmp_path / "changes.png")[..., :3].std() > 0.05
+    assert {path.name for path in tmp_path.iterdir()} == {"two.fa", "changes.csv", "changes.png"}
+
+
+def test_sequences_that_cannot_be_chosen(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "two.fa").write_text(">one\nACGT\n>two\nACGT\n")
+    line = refuse("mutagenesis", checkpoint, "--input", tmp_path / "two.fa")
+    assert "two.fa: 2 sequences; name one with --record: one, two" in line
+    assert "no sequence 'x'" in refuse("mutagenesis", checkpoint, "--input", tmp_path / "two.fa", "--record", "x")
+
+
+def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) -> None:
+    genome = write_genome(tmp_path)
+    first, second = genome["chr1"], genome["chr2"]
+    new = {"A": "C", "C": "G", "G": "T", "T": "A"}
+    rows = [
+        ("chr1", 41, "snv", first[40], f"{new[first[40]]},<DEL>"),
+        ("chr2", 11, "deletion", second[10:13], second[10]),
+        ("chr2", 31, "insertion", second[30].lower(), f"{second[30]}GATTC"),
+        ("chr1", 2, "edge", first[1], new[first[1]]),
+    ]
+    vcf = write_vcf(tmp_path / "variants.vcf.gz", *rows)
+    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "--out", tmp_path / "out.parquet", "data.length=20"]
+    answer = run_cli("variants", checkpoint, *words)
+    assert answer.status == 0, answer.err
+    assert "1 alternatives that are no letters" in answer.out
+    table = pl.read_parquet(tmp_path / "out.parquet")
+    assert table["id"].to_list() == ["snv", "deletion", "insertion", "edge"]
+    # The window by hand: 20 bases, of which REF is in the middle; N beyond the chromosome's start.
+    pairs = [
+        (first[31:51], first[31:40] + new[first[40]] + first[41:51]),
+        (second[2:22], second[2:11] + second[13:22]),
+        (second[21:41], second[21:31] + "GATTC" + second[31:41]),
+        ("N" * 8 + first[:12], "N" * 8 + first[0] + new[first[1]] + first[2:12]),
+    ]
+    for row, (reference, alternative) in zip(table.iter_rows(named=True), pairs, strict=True):
+        (before, odds_before), (after, odds_after) = odds(checkpoint, reference), odds(checkpoint, alternative)
+        assert row["reference_motif"] == pytest.approx(before, abs=1e-5), row["id"]
+        assert row["alternative_motif"] == pytest.approx(after, abs=1e-5), row["id"]
+        assert row["effect_motif"] == pytest.approx(odds_after - odds_before, abs=1e-5), row["id"]
+
+
+def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+    first = write_genome(tmp_path)["chr1"]
+    wrong = "A" if first[9] != "A" else "C"
+    good, words = first[5], ["--reference", tmp_path / "genome.fa"]
+    cases = {
+        "other base": ([("chr1", 6, ".", good, "N"), ("chr1", 10, ".", wrong, "G")], "line 4: REF is"),
+        "other names": ([("1", 6, ".", good, "N")], "data.aliases=true"),
+        "beyond the end": ([("chr1", 500, ".", "A", "G")], "beyond"),
+        "no variants": ([("chr1", 6, ".", good, "<DUP>")], "no variants; 1 without letters"),
+        "no position": ([("chr1", "x", ".", good, "A")], "line 3"),
+    }
+    for rows, part in cases.values():
+        line = refuse("variants", checkpoint, "--vcf", write_vcf(tmp_path / "a.vcf", *rows), *words, "data.length=20")
+        assert part in line
+    vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 6, ".", good, "N"))
+    assert "data.length is null" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+
+
+def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
+    from tests.test_checkpoints import save_checkpoint
+
+    path = save_checkpoint(tmp_path / "small.ckpt")
+    assert "needed: classification" in refuse("mutagenesis", path, "--input", "x.fa")

@@ -1,0 +1,228 @@
+"""The recipe of a DNA classification run."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+import torch
+from lightning.pytorch import Trainer
+from numpy.typing import NDArray
+from torchmetrics.functional.classification import binary_roc, multiclass_confusion_matrix
+
+from datamodules.buckets import SequenceLoader
+from datamodules.catalogue import open_data, read_unlabelled
+from datamodules.classification import SequenceDataModule
+from datamodules.fasta import BedWindows
+from datamodules.holdout import Holdout
+from datamodules.labelled import Rows, SequenceSource
+from datamodules.messages import shown
+from datamodules.motif import BEST_ACCURACY
+from datamodules.sequences import Sequences
+from titans_seq.config import to_container
+from titans_seq.errors import InputError
+from titans_seq.experiment.recipe import Recipe, Scores
+from titans_seq.experiment.sequence_baselines import count_copies, measure_clues
+from titans_seq.plots import plot_answers
+from titans_seq.schema import ClassificationConfig, ClassificationDataOptions, Config
+from titans_seq.tasks import ClassificationTask
+
+
+def build_source(options: ClassificationDataOptions) -> SequenceSource:
+    """Where the labelled sequences come from."""
+    if options.bed is not None:
+        return BedWindows(
+            options.name, options.bed, length=options.length, beyond=options.beyond, aliases=options.aliases
+        )
+    return open_data(
+        options.name,
+        options.root,
+        reference=options.reference,
+        within=options.within,
+        sequence=options.sequence,
+        label=options.label,
+        group=options.group,
+        labels=options.labels,
+        header_label=options.header_label,
+        rna=options.rna,
+    )
+
+
+class ClassificationRecipe(Recipe[ClassificationTask]):
+    """DNA sequences to their classes."""
+
+    config: ClassificationConfig
+    columns: ClassVar = {
+        "test/accuracy": "accuracy",
+        "test/mcc": "MCC",
+        "test/f1": "F1",
+        "test/auroc": "AUROC",
+        "test/auprc": "AUPRC",
+    }
+    picture = "classes"
+
+    def __init__(self, config: Config) -> None:
+        assert isinstance(config, ClassificationConfig)
+        super().__init__(config)
+        self.simulated = config.data.name == "simulated"
+
+    @cached_property
+    def data(self) -> SequenceDataModule:
+        """The sequences, read, checked and split."""
+        options = self.config.data
+        holdout = Holdout(
+            unit=options.unit,
+            fraction=options.fraction,
+            folds=options.folds,
+            fold=options.fold,
+            validation_chromosomes=options.validation_chromosomes,
+            test_chromosomes=options.test_chromosomes,
+            seed=options.holdout_seed,
+        )
+        data = SequenceDataModule(
+            build_source(options),
+            batch_size=options.batch_size,
+            max_length=options.max_length,
+            both_strands=options.both_strands,
+            holdout=holdout,
+            seed=self.config.seed,
+        )
+        data.prepare_data()
+        data.setup()
+        return data
+
+    def new_task(self) -> ClassificationTask:
+        """The task for the data's classes."""
+        counts = self.data.class_counts.tolist()
+        return ClassificationTask(to_container(self.config), list(self.data.class_names), counts)
+
+    def restored_task(self, hyperparameters: Mapping[str, Any]) -> ClassificationTask:
+        """The task as it was, but for the weights."""
+        classes, counts = hyperparameters["classes"], hyperparameters["class_counts"]
+        return ClassificationTask(to_container(self.config), classes, counts)
+
+    def check_data(self, task: ClassificationTask, source: str) -> None:
+        """Raise InputError for other classes."""
+        if task.classes != self.data.class_names:
+            raise InputError(
+                f"{source}: trained on the classes {shown(task.classes)}; {self.data.splits.name} has "
+                f"{shown(self.data.class_names)}"
+            )
+
+    def describe(self) -> str:
+        """The data set, its classes and the rows of its splits."""
+        simulated = f" (simulated DNA, made by this program; best possible accuracy {BEST_ACCURACY})"
+        counts = ", ".join(f"{rows:,} {split}" for split, rows in self._split_rows().items())
+        name = f"{self.data.splits.name}{simulated if self.simulated else ''}"
+        return f"{name}: {len(self.data.class_names)} classes, {counts} sequences"
+
+    def notes(self) -> tuple[str, ...]:
+        """What the data module noticed, and test rows that training has seen."""
+        copies, rows = self._copies, len(self.data.rows("test"))
+        leak = f"{self.data.splits.name}: {copies} of {rows} test rows are training rows too; see `titans-seq audit`"
+        return (*self.data.splits.notes, *([leak] if copies else []))
+
+    @cached_property
+    def _copies(self) -> int:
+        return count_copies(self.data.rows("train"), self.data.rows("test"))
+
+    def _split_rows(self) -> dict[str, int]:
+        return {split: len(self.data.rows(split)) for split in ("train", "validation", "test")}
+
+    def facts(self) -> dict[str, Any]:
+        """What the results say about the data."""
+        return {
+            "data": self.data.splits.name,
+            "simulated": self.simulated,
+            **({"best_possible_accuracy": BEST_ACCURACY} if self.simulated else {}),
+            "classes": list(self.data.class_names),
+            "rows": self._split_rows(),
+            "test_rows": len(self._measured()),
+            "test_rows_in_train": self._copies,
+            "notes": list(self.notes()),
+        }
+
+    def _measured(self) -> NDArray[np.int64]:
+        """Test rows that the test metrics cover: all, unless trainer.limit_batches leaves some out."""
+        limit = self.config.trainer.limit_batches or None
+        return np.concatenate(self.data.test_dataloader().sampler()[:limit])
+
+    def baselines(self) -> dict[str, Scores]:
+        """What length, composition and copies of training rows give away."""
+        test, classes = self.data.rows("test").take(self._measured()), len(self.data.class_names)
+        return measure_clues(self.data.rows("train"), test, classes, self.config.data.max_length)
+
+    def title(self) -> str:
+        """Says on what, and on how much of it."""
+        on = "simulated DNA" if self.simulated else self.data.splits.name
+        which = "the shortest" if self.config.trainer.limit_batches else "all"
+        return f"Test scores on {on}, {which} {len(self._measured()):,} sequences"
+
+    def draw(self, task: ClassificationTask, path: Path) -> None:
+        """ROC curves (of class 1, or of each of several classes against the others) and confusion matrix."""
+        probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_answers, strict=True))
+        shown_classes = task.classes[1:] if len(task.classes) == 2 else task.classes
+        curves = {}
+        for name in shown_classes:
+            k = task.classes.index(name)
+            false, true, _ = binary_roc(probabilities[:, k], (labels == k).long())
+            curves[name] = (false.numpy(), true.numpy())
+        counts = multiclass_confusion_matrix(probabilities, labels, len(task.classes)).numpy()
+        plot_answers(path, curves=curves, counts=counts, classes=task.classes, title=self.title())
+
+    def predict_test(self, task: ClassificationTask, trainer: Trainer) -> pl.DataFrame:
+        """A row per test sequence: `row` in the split, `label`, `predicted`, `probability_<class>`."""
+        rows, scores = _predict(task, trainer, self.data.test_dataloader())
+        labels = pl.Series("label", [task.classes[k] for k in self.data.rows("test").labels[rows]])
+        return pl.DataFrame([pl.Series("row", rows), labels, *_answers(task.classes, softmax(scores))])
+
+    def predict_file(self, task: ClassificationTask, trainer: Trainer, path: Path) -> pl.DataFrame:
+        """A row per sequence of a table or FASTA file, in its order: `id`, `predicted`, `probability_<class>`."""
+        options = self.config.data
+        names, sequences = read_unlabelled(path.expanduser(), sequence=options.sequence, rna=options.rna)
+        if not names:
+            raise InputError(f"{path}: no sequences")
+        longest = options.max_length
+        if longest and (cut := int((sequences.lengths > longest).sum())):
+            print(f"{path}: {cut:,} of {len(sequences):,} sequences are cut at data.max_length={longest} bases")
+        if sequences.ambiguous:
+            print(f"{path}: {sequences.ambiguous:,} IUPAC letters other than A, C, G, T, N were read as N")
+        probabilities = softmax(score_sequences(self, task, trainer, sequences))
+        ids = pl.Series("id", names[: len(probabilities)])
+        return pl.DataFrame([ids, *_answers(task.classes, probabilities)])
+
+
+def score_sequences(
+    recipe: ClassificationRecipe, task: ClassificationTask, trainer: Trainer, sequences: Sequences
+) -> NDArray[np.float64]:
+    """Class scores (n, K) of sequences in their order; only the first if trainer.limit_batches says so."""
+    options = recipe.config.data
+    labels = np.zeros(len(sequences), dtype=np.int64)  # nobody looks at them
+    loader = SequenceLoader(Rows(sequences, labels), options.batch_size, max_length=options.max_length)
+    return _predict(task, trainer, loader)[1]
+
+
+def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities (n, K) from scores (n, K)."""
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _predict(
+    task: ClassificationTask, trainer: Trainer, loader: SequenceLoader
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows (n,) in ascending order, and their class scores (n, K)."""
+    batches = trainer.predict(task, dataloaders=loader)
+    assert batches
+    rows, scores = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
+    order = rows.argsort()
+    return rows[order].numpy(), scores[order].double().numpy()
+
+
+def _answers(classes: Sequence[str], probabilities: NDArray[np.float64]) -> list[pl.Series]:
+    """The likeliest class and the probability of every class, as columns."""
+    predicted = pl.Series("predicted", [classes[k] for k in probabilities.argmax(axis=1)])
+    return [predicted, *(pl.Series(f"probability_{name}", probabilities[:, k]) for k, name in enumerate(classes))]

@@ -1,0 +1,94 @@
+"""A DNA classifier: embed bases, run a backbone over them, average over the sequence, map to class scores.
+
+Shapes: B sequences, T bases of the longest, U tokens of it (T / stride, rounded up), D features, K classes.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from titans_seq.batch import COMPLEMENT, NUM_TOKENS, PAD_TOKEN
+
+Strand = Literal["one", "both_averaged", "invariant"]
+
+
+class SequenceClassifier(nn.Module):
+    """Class scores of DNA sequences. Padding, wherever it stands and whatever it holds, changes none of them.
+
+    Args:
+        backbone: from (B, U, dim) and a mask to (B, U, dim) and a state; see `titans_seq.backbone.Bidirectional`.
+        dim: features of its tokens.
+        num_classes: K.
+        stem_width: bases that a token is made from, by a convolution; 1 is a plain embedding.
+        stride: bases between tokens.
+        dropout: on the head's input.
+        strand: "one" classifies the strand that is given. "both_averaged" trains so, and in evaluation averages the
+            scores of both strands (post-hoc conjoining; Zhou et al., MLCB 2021). "invariant" averages the features of
+            both strands before the head, always: the scores of a sequence and of its reverse complement are the same.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        dim: int,
+        num_classes: int,
+        stem_width: int = 1,
+        stride: int = 1,
+        dropout: float = 0.0,
+        strand: Strand = "one",
+    ) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(NUM_TOKENS, dim)
+        self.stem = nn.Conv1d(dim, dim, stem_width, stride) if stem_width > 1 else None
+        self.stride = stride
+        self.backbone = backbone
+        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(dim, num_classes)
+        self.strand: Strand = strand
+        self.register_buffer("_complement", torch.tensor(COMPLEMENT), persistent=False)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Scores (B, K) of tokens (B, T), int, with mask (B, T), bool, False at padding. A row needs a base."""
+        tokens, mask = _to_the_left(tokens, mask)
+        if self.strand == "one" or (self.strand == "both_averaged" and self.training):
+            return self._scores(self.features(tokens, mask))
+        # One call for both strands: their features are computed alike, so that swapping them changes nothing.
+        both = (torch.cat(pair) for pair in zip((tokens, mask), self.other_strand(tokens, mask), strict=True))
+        given, other = self.features(*both).chunk(2)
+        if self.strand == "invariant":
+            return self._scores((given + other) / 2)
+        return (self._scores(given) + self._scores(other)) / 2
+
+    def other_strand(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The reverse complements of tokens (B, T), with their mask, both padded on the right."""
+        complement = self.get_buffer("_complement")
+        return _to_the_left(complement[tokens.flip(1)], mask.flip(1))
+
+    def features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """The mean (B, D) of the backbone's outputs over each sequence, padded on the right."""
+        x = self.embed(tokens).masked_fill(~mask.unsqueeze(-1), 0)
+        if self.stem is not None:
+            width = self.stem.kernel_size[0]
+            # A token stands at every stride-th base, its convolution around it, zero beyond the sequence's ends.
+            x = self.stem(F.pad(x.transpose(1, 2), ((width - 1) // 2, width // 2))).transpose(1, 2)
+            mask = mask[:, :: self.stride]
+        y, _ = self.backbone(x, mask=mask)
+        total = y.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1)
+        mean: Tensor = total / mask.sum(dim=1, keepdim=True)
+        return mean
+
+    def _scores(self, features: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.dropout(self.norm(features)))
+        return scores
+
+
+def _to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and mask with each row's padding moved to its end, and no more columns than the longest row needs."""
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    tokens, mask = tokens.gather(1, order), mask.gather(1, order)
+    width = int(mask.sum(dim=1).max())
+    return tokens[:, :width].masked_fill(~mask[:, :width], PAD_TOKEN), mask[:, :width]

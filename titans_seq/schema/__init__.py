@@ -1,0 +1,54 @@
+"""Every key of a configuration, its default and its bounds. Plain dataclasses: notebooks use them directly.
+
+A number's bounds stand in its field's metadata; `titans_seq.config` checks them. Each kind of task has a schema of its
+own, which the key `task.name` chooses: what differs is in its sections data, model and task.
+"""
+
+from titans_seq.schema.classification import (
+    ClassificationConfig,
+    ClassificationDataOptions,
+    ClassificationModelOptions,
+    ClassificationTaskOptions,
+)
+from titans_seq.schema.common import (
+    AttentionOptions,
+    BackboneOptions,
+    Config,
+    DataOptions,
+    LoggingOptions,
+    MemoryOptions,
+    RunOptions,
+    TaskOptions,
+    TrainerOptions,
+)
+from titans_seq.schema.forecasting import (
+    ForecastConfig,
+    ForecastDataOptions,
+    ForecastModelOptions,
+    ForecastTaskOptions,
+)
+
+SCHEMAS: dict[str, type[Config]] = {"forecasting": ForecastConfig, "classification": ClassificationConfig}
+DEFAULT_TASK = "forecasting"
+
+__all__ = [
+    "DEFAULT_TASK",
+    "SCHEMAS",
+    "AttentionOptions",
+    "BackboneOptions",
+    "ClassificationConfig",
+    "ClassificationDataOptions",
+    "ClassificationModelOptions",
+    "ClassificationTaskOptions",
+    "Config",
+    "DataOptions",
+    "ForecastConfig",
+    "ForecastDataOptions",
+    "ForecastModelOptions",
+    "ForecastTaskOptions",
+    "LoggingOptions",
+    "MemoryOptions",
+    "RunOptions",
+    "TaskOptions",
+    "TrainerOptions",
+]

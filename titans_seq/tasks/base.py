@@ -1,0 +1,33 @@
+"""What the path of a run needs of every task."""
+
+from abc import ABC
+from typing import Any, Literal
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import nn
+
+from titans_seq.config import from_container
+from titans_seq.schema import Config
+from titans_seq.tasks.optimizer import adamw
+
+
+class Task(LightningModule, ABC):
+    """A model with its loss, metrics and optimiser. Subclasses set `model` and `monitor`, and save what made them.
+
+    Args:
+        config: the whole experiment as plain containers (`titans_seq.config.to_container`); subclasses keep it in
+            checkpoints, so that `load_from_checkpoint(path, weights_only=True)` needs nothing else.
+    """
+
+    model: nn.Module
+    monitor: str  # the logged quantity that selects a checkpoint
+    mode: Literal["min", "max"] = "min"  # which of its values is best
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config: Config = from_container(config, source="checkpoint")
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW over all parameters."""
+        return adamw(self.model, self.config.task, int(self.trainer.estimated_stepping_batches))

@@ -1,0 +1,155 @@
+"""Training and measuring a DNA classifier."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import (
+    BinaryAUROC,
+    BinaryAveragePrecision,
+    MulticlassAccuracy,
+    MulticlassAUROC,
+    MulticlassAveragePrecision,
+    MulticlassF1Score,
+    MulticlassMatthewsCorrCoef,
+)
+
+from titans_seq.backbone import build_backbone
+from titans_seq.backbone.bidirectional import Bidirectional
+from titans_seq.batch import SequenceBatch
+from titans_seq.models.classifier import SequenceClassifier
+from titans_seq.schema import ClassificationConfig
+from titans_seq.tasks.base import Task
+
+
+class _PositiveAUROC(BinaryAUROC):
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds[:, 1], target)
+
+
+class _PositiveAveragePrecision(BinaryAveragePrecision):
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        super().update(preds[:, 1], target)
+
+
+class _MatthewsCorrelation(MulticlassMatthewsCorrCoef):
+    """0 where only one class is answered or true, as scikit-learn and the audit have it; torchmetrics' is a limit."""
+
+    def compute(self) -> Tensor:
+        truly, said = ((self.confmat.sum(dim=axis) > 0).sum() for axis in (1, 0))
+        correlation: Tensor = super().compute()
+        return correlation if min(truly, said) > 1 else torch.zeros_like(correlation)
+
+
+def answer_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Accuracy, F1 (mean over classes) and Matthews correlation, of class numbers (n,) or probabilities (n, K)."""
+    metrics: dict[str, Metric | MetricCollection] = {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+        "f1": MulticlassF1Score(num_classes, average="macro"),
+        "mcc": _MatthewsCorrelation(num_classes),
+    }
+    return MetricCollection(metrics, prefix=f"{prefix}/")
+
+
+def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """`answer_metrics` of probabilities (n, K), and the areas under the ROC and the precision-recall curve.
+
+    With two classes the areas are those of class 1, otherwise the means over the classes, each against the others.
+    """
+    metrics: dict[str, Metric | MetricCollection] = dict(answer_metrics(num_classes, prefix).items(keep_base=True))
+    if num_classes == 2:
+        metrics |= {"auroc": _PositiveAUROC(), "auprc": _PositiveAveragePrecision()}
+    else:
+        metrics |= {"auroc": MulticlassAUROC(num_classes), "auprc": MulticlassAveragePrecision(num_classes)}
+    return MetricCollection(metrics, prefix=f"{prefix}/")
+
+
+def build_classifier(config: ClassificationConfig, num_classes: int) -> SequenceClassifier:
+    """The model that a configuration describes, freshly initialised."""
+    model = config.model
+    ahead = build_backbone(model)
+    back = build_backbone(model) if model.direction == "both_separate" else None
+    return SequenceClassifier(
+        ahead if model.direction == "forward" else Bidirectional(ahead, back),
+        dim=model.dim,
+        num_classes=num_classes,
+        stem_width=model.stem_width,
+        stride=model.stride,
+        dropout=model.head_dropout,
+        strand=model.strand,
+    )
+
+
+class ClassificationTask(Task):
+    """A `SequenceClassifier` with its loss (cross entropy), metrics and optimiser.
+
+    Metrics are `<split>/accuracy`, `f1`, `mcc`, `auroc`, `auprc` and `loss`, for the splits val and test; that loss is
+    the plain log loss, without class weights or smoothing.
+
+    Args:
+        config: see `Task`.
+        classes: the classes' names by number, kept in checkpoints: what a prediction means is saved with it.
+        class_counts: training rows of each class, which `task.class_weights=balanced` needs.
+    """
+
+    config: ClassificationConfig
+
+    def __init__(self, config: dict[str, Any], classes: Sequence[str], class_counts: Sequence[int]) -> None:
+        super().__init__(config)
+        self.save_hyperparameters(logger=False)
+        assert isinstance(self.config, ClassificationConfig)
+        options = self.config.task
+        self.classes = tuple(classes)
+        self.monitor = f"val/{options.monitor}"
+        self.mode = "min" if options.monitor == "loss" else "max"
+        self.model = build_classifier(self.config, len(classes))
+        counts = torch.tensor(class_counts, dtype=torch.float)
+        weights = counts.sum() / (len(counts) * counts) if options.class_weights == "balanced" else None
+        self.register_buffer("class_weights", weights, persistent=False)
+        self.val_metrics = classification_metrics(len(classes), "val")
+        self.test_metrics = classification_metrics(len(classes), "test")
+        self.test_answers: list[tuple[Tensor, Tensor]] = []  # probabilities (B, K) and labels (B,) of the last test
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Class scores (B, K) of tokens (B, T) with mask (B, T)."""
+        scores: Tensor = self.model(tokens, mask)
+        return scores
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        weights = cast(Tensor | None, self.class_weights)
+        smoothing = self.config.task.label_smoothing
+        loss = F.cross_entropy(self(batch.tokens, batch.mask), batch.labels, weights, label_smoothing=smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        return loss
+
+    def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Adds a batch to the validation metrics."""
+        self._measure("val", self.val_metrics, batch)
+
+    def on_test_start(self) -> None:
+        """Forgets the answers of an earlier test."""
+        self.test_answers.clear()
+
+    def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Adds a batch to the test metrics."""
+        probabilities = self._measure("test", self.test_metrics, batch)
+        self.test_answers.append((probabilities.cpu(), batch.labels.cpu()))
+
+    def predict_step(self, batch: SequenceBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
+        """The rows of a batch, (B,), and their class scores, (B, K)."""
+        return batch.rows, self(batch.tokens, batch.mask).float()
+
+    def _measure(self, split: str, metrics: MetricCollection, batch: SequenceBatch) -> Tensor:
+        """Class probabilities (B, K)."""
+        scores = self(batch.tokens, batch.mask).float()
+        probabilities: Tensor = scores.softmax(dim=1)
+        metrics.update(probabilities, batch.labels)
+        size = len(batch.labels)
+        loss = F.cross_entropy(scores, batch.labels)
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return probabilities
