@@ -19,9 +19,17 @@ from titans_seq.ops.memory.options import ForgetTo, Gradient, OuterGradient
 
 Initial = Literal["learned", "zero"]
 
-# Gates of a fresh layer before it has seen data: training starts with a long memory (half of a write is left after
-# some 140 tokens) and with steps small enough that a chunk of alike keys does not overshoot.
-_FRESH_LR, _FRESH_MOMENTUM, _FRESH_FORGET = 0.05, 0.5, 0.005
+# Gates of a fresh layer before it has seen data, chosen by benchmarks/recall.py (figures and tables: its entry in
+# benchmarks/LOG.md). Half of a write is left after 350 tokens; less forgetting recalled no more, more recalled less.
+_FRESH_MOMENTUM, _FRESH_FORGET = 0.5, 0.002
+# All gradients of a chunk are taken at its start, so alike tokens (a flat signal, a run of N) act as one whose lr is
+# chunk_size times as large. A matrix grows without bound on them once lr * chunk_size exceeds 1 - momentum; a deeper
+# memory does from a third to a quarter of that on, all the faster. A fresh layer takes half of it, halved by each
+# further layer and by the residual's norm. Recall would be learned faster from 0.05 at chunks of 16, but there a
+# constant sequence ends in NaN.
+_FRESH_LR, _FRESH_CHUNK_LR = 0.05, 0.25
+# Spread of the gates' logits over tokens of unit size, at every width.
+_FRESH_SPREAD = 0.1
 
 
 class NeuralMemoryState(NamedTuple):
@@ -78,7 +86,8 @@ class NeuralMemory(nn.Module):
         num_heads: independent memories, each on dim / num_heads features.
         depth, expansion, activation: the memory's MLP; depth 1 is a matrix, expansion its hidden width in head dims.
         chunk_size, gradient, forget_to, residual, outer_gradient, checkpoint_every, backend: see
-            `titans_seq.ops.titans_memory`.
+            `titans_seq.ops.titans_memory`. forget_to="initial" keeps a deeper memory alive over very long sequences, but
+            diverged more often in training (benchmarks/LOG.md).
         conv_width: tokens that the convolution sees; 1 is none.
         momentum, forgetting: False holds the gate at 0; without momentum, online gradients are the gated delta rule.
         channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
@@ -157,8 +166,10 @@ class NeuralMemory(nn.Module):
         self._initialise_gates()
 
     def _initialise_gates(self) -> None:
-        nn.init.normal_(self.gates.weight, std=0.02)
-        fresh = torch.tensor([log(p / (1 - p)) for p in (_FRESH_LR, _FRESH_MOMENTUM, _FRESH_FORGET)])
+        nn.init.normal_(self.gates.weight, std=_FRESH_SPREAD / sqrt(self.gates.in_features))
+        chunk_lr = _FRESH_CHUNK_LR / 2 ** (len(self.start_weights()) - 1 + self.residual)
+        lr = _FRESH_LR if self.gradient == "online" else min(_FRESH_LR, chunk_lr / self.chunk_size)
+        fresh = torch.tensor([log(p / (1 - p)) for p in (lr, _FRESH_MOMENTUM, _FRESH_FORGET)])
         with torch.no_grad():
             self.gates.bias.copy_(fresh.repeat_interleave(torch.tensor(self.gate_sizes) * self.num_heads))
 

@@ -1,0 +1,319 @@
+"""Where a memory layer's gates should start: recall of a pair written long ago, by a trained small model.
+
+Four pairs of key and value, then filler; a key among the filler asks for its value. Trained with up to 512 tokens of
+filler (the longest grows from 32 over the first half), tested with 100 to 2,000, each from the state carried there. One
+block of NeuralMemory and feed-forward layer, heads of 16 features. Chance is 1/16; knowing which four values were
+written, but not which is whose, gives 1/4. In the task `rewrite` two of the four pairs get a new value on the way, and
+the last one is asked for: a check that long memories do not pay for it there.
+
+Every training leaves one JSON in `results/recall/` and is skipped when it is there; `--report` makes
+`results/recall.json` and the tables of those that are. The gates' biases are set here: nothing depends on the layer's
+defaults. A gate "a-b" is log-spaced over the heads.
+
+    python benchmarks/recall.py             # goes on where it stopped
+    python benchmarks/recall.py --report
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from record import RESULTS, record
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from titans_seq.nn import NeuralMemory
+from titans_seq.nn.feedforward import FeedForward
+
+FOLDER = RESULTS / "recall"
+PAIRS, FILLER, KEYS, VALUES = 4, 32, 16, 16  # pairs in a sequence; vocabularies, in the order of their tokens
+LONGEST, DISTANCES, TEST_SEQUENCES, QUERIES = 512, (100, 250, 500, 1000, 2000), 512, 16
+STEPS, BATCH, LEARNING_RATE, WARMUP, HEAD_DIM = 500, 32, 3e-3, 50, 16
+
+MEMORIES: dict[str, dict[str, Any]] = {  # options of NeuralMemory
+    "matrix": {"forget_to": "zero"},
+    "matrix, chunk 64": {"chunk_size": 64, "forget_to": "zero"},
+    "online": {"gradient": "online", "forget_to": "zero"},
+    "two layers to zero": {"depth": 2, "expansion": 2, "forget_to": "zero"},
+    "two layers to initial": {"depth": 2, "expansion": 2, "forget_to": "initial"},
+    "two layers to zero, chunk 4": {"depth": 2, "expansion": 2, "forget_to": "zero", "chunk_size": 4},
+    "residual to zero": {"depth": 2, "expansion": 2, "forget_to": "zero", "residual": True},
+    "residual to initial": {"depth": 2, "expansion": 2, "forget_to": "initial", "residual": True},
+}
+
+
+class Cell(NamedTuple):
+    """One training; a gate is a number, or two that its heads lie between."""
+
+    memory: str
+    lr: str
+    momentum: str
+    forget: str
+    seed: int = 0
+    task: str = "recall"
+    heads: int = 2
+
+    def path(self) -> Path:
+        """Where its result is."""
+        return FOLDER / ("_".join(map(str, self)).replace(",", "").replace(" ", "-") + ".json")
+
+
+def stage_matrix() -> Iterator[Cell]:
+    for lr, forget in itertools.product((".02", ".05", ".2", ".5"), (".0005", ".005", ".02")):
+        yield Cell("matrix", lr, ".5", forget)
+
+
+def stage_more() -> Iterator[Cell]:
+    for lr, momentum, forget in (
+        (".05", ".5", ".002"),
+        (".1", ".5", ".002"),
+        (".05", "0", ".002"),
+        (".1", "0", ".002"),
+        (".02", ".9", ".002"),
+        (".05", ".9", ".002"),
+        (".05", ".5", ".0005-.005"),
+        (".05", ".5", ".0005-.02"),
+        (".02-.2", ".5", ".002"),
+        (".05-.5", ".5", ".002"),
+    ):
+        yield Cell("matrix", lr, momentum, forget)
+    for lr, forget in ((".05", ".0005"), (".05", ".005"), (".2", ".002"), (".5", ".002")):
+        yield Cell("online", lr, ".5", forget)
+    for (lr, forget), memory in itertools.product(
+        ((".05", ".002"), (".05", ".005"), (".05", ".02"), (".02", ".002")),
+        ("two layers to zero", "two layers to initial"),
+    ):
+        yield Cell(memory, lr, ".5", forget)
+
+
+def stage_stable() -> Iterator[Cell]:
+    for memory, lr, momentum, forget in (
+        ("matrix", ".015", ".5", ".002"),
+        ("two layers to zero", ".0075", ".5", ".002"),
+        ("two layers to initial", ".0075", ".5", ".002"),
+        ("matrix", ".03", "0", ".002"),
+        ("matrix", ".003", ".9", ".002"),
+        ("matrix, chunk 64", ".05", ".5", ".002"),
+        ("matrix, chunk 64", ".004", ".5", ".002"),
+    ):
+        yield Cell(memory, lr, momentum, forget)
+    for lr, forget in ((".015", ".0005"), (".015", ".005"), (".05", ".005")):
+        yield Cell("matrix", lr, ".5", forget, task="rewrite")
+
+
+def stage_seeds() -> Iterator[Cell]:
+    for seed in (0, 1, 2):
+        for memory, lr, forget in (
+            ("matrix", ".015", ".0005"),
+            ("two layers to zero", ".02", ".002"),
+            ("two layers to initial", ".02", ".002"),
+            ("matrix", ".015", ".002"),
+            ("matrix", ".05", ".005"),
+            ("two layers to zero", ".0075", ".002"),
+            ("two layers to initial", ".0075", ".002"),
+            ("matrix", ".015", ".005"),
+        ):
+            yield Cell(memory, lr, ".5", forget, seed)
+
+
+def stage_remedies() -> Iterator[Cell]:
+    for memory in ("residual to initial", "two layers to zero, chunk 4", "residual to zero"):
+        yield Cell(memory, ".02", ".5", ".002", seed=1)
+
+
+def grid() -> Iterator[Cell]:
+    yield from stage_matrix()
+    yield from stage_more()
+    yield from stage_stable()
+    yield from stage_seeds()
+    yield from stage_remedies()
+
+
+def interleave(keys: Tensor, values: Tensor) -> Tensor:
+    """Pairs as tokens (B, 2 P): key, value, key, value."""
+    return torch.stack([keys + FILLER, values + FILLER + KEYS], dim=-1).flatten(1)
+
+
+class Sequences:
+    """A batch of pairs, their pieces drawn one after the other."""
+
+    def __init__(self, batch: int, generator: torch.Generator) -> None:
+        self.batch, self.generator = batch, generator
+        self.keys_BP = torch.rand(batch, KEYS, generator=generator).argsort(dim=1)[:, :PAIRS]
+        self.values_BP = self.draw(VALUES, PAIRS)
+
+    def draw(self, high: int, count: int) -> Tensor:
+        """Numbers below `high`, (B, count)."""
+        return torch.randint(high, (self.batch, count), generator=self.generator)
+
+    def write(self) -> Tensor:
+        """All pairs, as tokens."""
+        return interleave(self.keys_BP, self.values_BP)
+
+    def rewrite(self) -> Tensor:
+        """Every other pair again, with a new value."""
+        self.values_BP[:, 1::2] = self.draw(VALUES, PAIRS // 2)
+        return interleave(self.keys_BP[:, 1::2], self.values_BP[:, 1::2])
+
+    def ask(self, length: int) -> tuple[Tensor, Tensor]:
+        """Filler and targets (B, length), -100 where nothing is asked; the last token asks."""
+        tokens, targets = self.draw(FILLER, length), torch.full((self.batch, length), -100)
+        where = length - 1 - 2 * torch.randperm((length + 1) // 2, generator=self.generator)[:QUERIES]
+        where[0] = length - 1
+        asked = self.draw(PAIRS, len(where))
+        tokens[:, where] = self.keys_BP.gather(1, asked) + FILLER
+        targets[:, where] = self.values_BP.gather(1, asked)
+        return tokens, targets
+
+
+def sample(task: str, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """A training batch: tokens and targets."""
+    sequences = Sequences(BATCH, generator)
+    pieces = [sequences.write()]
+    if task == "rewrite":
+        gap = length // 3
+        pieces += [sequences.draw(FILLER, gap), sequences.rewrite()]
+        length -= gap
+    tokens, targets = sequences.ask(length)
+    pieces.append(tokens)
+    return torch.cat(pieces, dim=1), F.pad(targets, (sum(p.shape[1] for p in pieces[:-1]), 0), value=-100)
+
+
+def gate(text: str, heads: int) -> Tensor:
+    """Its value for each head."""
+    low, high = (float(x) for x in (text.split("-") * 2)[:2])
+    return torch.full((heads,), low) if low == high else torch.logspace(*torch.tensor([low, high]).log10(), heads)
+
+
+class Model(nn.Module):
+    """Embedding, one pre-norm residual block of memory and feed-forward layer, norm, linear head."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        dim = cell.heads * HEAD_DIM
+        self.embedding = nn.Embedding(FILLER + KEYS + VALUES, dim)
+        self.memory = NeuralMemory(dim, cell.heads, **MEMORIES[cell.memory])
+        gates = [gate(text, cell.heads) for text in (cell.lr, cell.momentum, cell.forget)]
+        self.memory.gates.bias.data = torch.cat(gates).logit(eps=1e-6)
+        self.ffn = FeedForward(dim, 2)
+        self.norms = nn.ModuleList(nn.RMSNorm(dim, eps=1e-6) for _ in range(3))
+        self.head = nn.Linear(dim, VALUES)
+
+    def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Tokens (B, T) to logits (B, T, VALUES) and the memory's state."""
+        x = self.embedding(tokens)
+        y, state = self.memory(self.norms[0](x), state)
+        x = x + y
+        x = x + self.ffn(self.norms[1](x))
+        return self.head(self.norms[2](x)), state
+
+
+def train(cell: Cell) -> dict[str, Any]:
+    start, cpu = time.perf_counter(), time.process_time()
+    torch.manual_seed(cell.seed)
+    model = Model(cell)
+    matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    optimizer = torch.optim.AdamW([{"params": matrices}, {"params": vectors, "weight_decay": 0.0}], lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1, (step + 1) / WARMUP) * min(1, 2 * (1 - step / STEPS))
+    )
+    generator = torch.Generator().manual_seed(1000 + cell.seed)  # the same data for every arm
+    losses = []
+    for step in range(STEPS):
+        longest = round(32 + (LONGEST - 32) * min(1, 2 * step / STEPS))
+        tokens, targets = sample(cell.task, int(torch.randint(16, longest + 1, (), generator=generator)), generator)
+        loss = F.cross_entropy(model(tokens)[0].flatten(0, 1), targets.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+        if not losses[-1] < float("inf"):
+            return {"diverged_at_step": step}
+    tenth = STEPS // 10
+    curve = [round(statistics.mean(losses[i : i + tenth]), 4) for i in range(0, STEPS, tenth)]
+    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
+    return {**test(model, cell), "loss_by_tenths": curve, **{name: round(s, 1) for name, s in seconds.items()}}
+
+
+@torch.no_grad()
+def test(model: Model, cell: Cell) -> dict[str, Any]:
+    """Accuracy of every pair after each distance, and the trained gates at filler and where a value is written."""
+    generator = torch.Generator().manual_seed(2000 + cell.seed)
+    sequences = Sequences(TEST_SEQUENCES, generator)
+    gates: list[Tensor] = []
+    hook = model.memory.gates.register_forward_hook(lambda _module, _inputs, out: gates.append(out.sigmoid()))
+    _, state = model(sequences.write())
+    if cell.task == "rewrite":
+        _, state = model(sequences.draw(FILLER, 100), state)
+        _, state = model(sequences.rewrite(), state)
+    found: dict[str, Any] = {"accuracy": {}, "gates": {}}
+    _, state = model(sequences.draw(FILLER, 64), state)
+    for name, out in (("value", gates[0][:, 1::2]), ("filler", gates[-1])):
+        found["gates"][name] = [[round(x, 5) for x in row] for row in out.mean((0, 1)).unflatten(0, (3, -1)).tolist()]
+    hook.remove()
+    passed = 64
+    for distance in DISTANCES:
+        _, state = model(sequences.draw(FILLER, distance - passed), state)
+        asked = [model(key.unsqueeze(1) + FILLER, state)[0].argmax(-1)[:, 0] for key in sequences.keys_BP.unbind(1)]
+        right_P = (torch.stack(asked, dim=1) == sequences.values_BP).double().mean(0)
+        found["accuracy"][distance] = round(right_P.mean().item(), 4)
+        passed = distance
+    return found
+
+
+def report() -> None:
+    """One row for each arm over its seeds, printed as a table and written to `results/recall.json`."""
+    arms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob("*.json")):
+        figures = json.loads(path.read_text())["figures"]
+        arms.setdefault(tuple(figures[key] for key in ("task", "memory", "lr", "momentum", "forget")), []).append(
+            figures
+        )
+    rows = []
+    print("| task | memory | lr | momentum | forget | seeds | 100 tokens | 500 tokens | 2,000 tokens |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for names, found in sorted(arms.items()):
+        row: dict[str, Any] = dict(zip(("task", "memory", "lr", "momentum", "forget"), names, strict=True))
+        row["seeds"] = [figures["seed"] for figures in found]
+        row["diverged"] = [figures["seed"] for figures in found if "accuracy" not in figures]
+        cells = []
+        for distance in ("100", "500", "2000"):
+            values = [figures["accuracy"][distance] for figures in found if "accuracy" in figures]
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            row[f"accuracy_{distance}"] = {"mean": statistics.mean(values), "spread": spread} if values else None
+            cells.append(f"{statistics.mean(values):.2f}" + (f" ± {spread:.2f}" if spread else "") if values else "-")
+        rows.append(row)
+        seeds = f"{len(found)}" + (f", {len(row['diverged'])} diverged" if row["diverged"] else "")
+        print("|", " | ".join([*names, seeds, *cells]), "|")
+    record("recall", {"rows": rows}, RESULTS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", action="store_true", help="tables of what is there; trains nothing")
+    parser.add_argument("--develop", nargs="+", help="one cell, by its words, not written")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.report:
+        report()
+        return
+    if options.develop:
+        print(json.dumps(train(Cell(*options.develop[:4], *(int(x) for x in options.develop[4:5])))))
+        return
+    for cell in grid():
+        if not cell.path().exists():
+            figures = train(cell)
+            record(cell.path().stem, {**cell._asdict(), **figures}, FOLDER)
+            print(cell, figures.get("accuracy", "diverged"), flush=True)
+
+
+if __name__ == "__main__":
+    main()

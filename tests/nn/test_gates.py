@@ -1,0 +1,165 @@
+"""What a layer's fresh gates promise: writes that last, a memory that stays bounded, recall that can be learned."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from titans_seq.nn import NeuralMemory, NeuralMemoryState
+
+RECALL = Path(__file__).parents[2] / "benchmarks" / "results" / "recall.json"
+NO_LR = -1e4  # the logit of an lr of exactly 0
+
+MATRICES: dict[str, dict[str, Any]] = {
+    "chunk 16": {},
+    "chunk 64": {"chunk_size": 64},
+    "online": {"gradient": "online"},
+    "forgets to its start": {"forget_to": "initial"},
+    "channels": {"channel_forget": True},
+}
+BOUNDED: dict[str, dict[str, Any]] = {
+    "chunk 1": {"chunk_size": 1},
+    **MATRICES,
+    "two layers": {"depth": 2},
+    "two layers to initial": {"depth": 2, "forget_to": "initial"},
+    "two layers, chunk 64": {"depth": 2, "chunk_size": 64},
+    "four layers": {"depth": 4, "expansion": 2},
+    "residual": {"residual": True},
+    "residual, two layers": {"depth": 2, "residual": True},
+}
+
+
+def fresh_layer(dim: int, num_heads: int, **options: Any) -> NeuralMemory:
+    torch.manual_seed(0)
+    return NeuralMemory(dim, num_heads, **options)
+
+
+def with_lr_logit(layer: NeuralMemory, logit: float) -> None:
+    """The same lr at every token of every head."""
+    with torch.no_grad():
+        layer.gates.weight[: layer.num_heads] = 0
+        layer.gates.bias[: layer.num_heads] = logit
+
+
+@torch.no_grad()
+def written(layer: NeuralMemory, token: Tensor, later: Tensor, logit: float) -> Tensor:
+    """What a first token's write has left in W, (B, H, d, d), after the later ones, which write nothing."""
+    finals = []
+    for first in (logit, NO_LR):
+        with_lr_logit(layer, first)
+        _, state = layer(token)
+        with_lr_logit(layer, NO_LR)
+        _, state = layer(later, state)
+        finals.append(state.memory.weights[0])
+    return finals[0] - finals[1]
+
+
+@pytest.mark.parametrize("options", MATRICES.values(), ids=MATRICES)
+def test_fresh_gates_keep_half_of_a_write_over_100_tokens(options: dict[str, Any]) -> None:
+    layer = fresh_layer(64, 4, **options).double()
+    logit = layer.gates.bias[0].item()
+    x = torch.randn(3, 101, 64, dtype=torch.float64)
+    # The write as it would be without forgetting: its gradient, summed up by momentum over tokens without end.
+    u = written(layer, x[:, :1], x[:, :0], logit)
+    momentum = layer.gates.bias[layer.num_heads].sigmoid()
+    left = written(layer, x[:, :1], x[:, 1:], logit).norm(dim=(-2, -1)) / (u / (1 - momentum)).norm(dim=(-2, -1))
+    assert left.min() > 0.5
+
+    # In closed form: sum over i of (1 - forget)^(100 - i) momentum^i, against 1 / (1 - momentum).
+    forget = layer.gates.bias[-1].sigmoid()
+    i = torch.arange(101, dtype=torch.float64)
+    expected = ((1 - forget) ** (100 - i) * momentum**i).sum() * (1 - momentum)
+    assert expected > 0.75
+    assert left.max() < 1.15 * expected  # gates depend on their tokens, but not by much
+    assert left.min() > expected / 1.15
+
+
+@torch.no_grad()
+def memory_growth(layer: NeuralMemory, x: Tensor) -> float:
+    """The norm of W after x over that of the initial memory; inf when it is no number."""
+    state: NeuralMemoryState = layer(x)[1]
+    after = sum(w.square().sum((-2, -1)) for w in state.memory.weights)
+    start = sum(w.square().sum((-2, -1)) for w in layer.initial)
+    return float((after / start).sqrt().nan_to_num(nan=torch.inf).max())
+
+
+@pytest.mark.parametrize("options", BOUNDED.values(), ids=BOUNDED)
+@pytest.mark.parametrize(("dim", "num_heads"), [(32, 2), (128, 1)])
+def test_a_fresh_memory_stays_bounded_on_tokens_that_are_all_alike(
+    options: dict[str, Any], dim: int, num_heads: int
+) -> None:
+    x = torch.randn(4, 1, dim, generator=torch.Generator().manual_seed(1)).expand(4, 512, dim)
+    assert memory_growth(fresh_layer(dim, num_heads, **options), x) < 2
+
+
+def test_an_lr_that_ignores_the_chunk_size_does_not_stay_bounded() -> None:
+    layer = fresh_layer(128, 2, chunk_size=64)
+    with_lr_logit(layer, torch.tensor(0.05).logit().item())
+    assert memory_growth(layer, torch.randn(4, 1, 128).expand(4, 512, 128)) > 1e3
+
+
+class Recaller(nn.Module):
+    """The smallest model with a memory: embedding, one residual memory layer, head."""
+
+    def __init__(self, num_tokens: int, num_values: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(num_tokens, 32)
+        self.norms = nn.ModuleList(nn.RMSNorm(32, eps=1e-6) for _ in range(2))
+        self.memory = NeuralMemory(32, 2)
+        self.head = nn.Linear(32, num_values)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        x = x + self.memory(self.norms[0](x))[0]
+        return self.head(self.norms[1](x))
+
+
+def sample_pairs(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Tokens, answers, where: two pairs (4 keys, 4 values), then filler, where 8 keys are asked, one at its end."""
+    keys = torch.rand(batch, 4, generator=generator).argsort(dim=1)[:, :2]
+    values = torch.randint(4, (batch, 2), generator=generator)
+    filler = torch.randint(8, 16, (batch, length), generator=generator)
+    tokens = torch.cat([torch.stack([keys, values + 4], dim=-1).flatten(1), filler], dim=1)
+    asked = torch.randint(2, (batch, 8), generator=generator)
+    where = torch.linspace(length / 8, length, 8).long() + 3
+    tokens[:, where] = keys.gather(1, asked)
+    return tokens, values.gather(1, asked), where
+
+
+def test_a_small_model_learns_to_recall_a_pair_over_500_tokens() -> None:
+    """Trained at up to 128 tokens. Chance is 1/4; knowing both values, but not which is whose, gives 5/8."""
+    torch.manual_seed(0)
+    model, generator, steps = Recaller(16, 4), torch.Generator().manual_seed(0), 120
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 20, 2 * (1 - s / steps)))
+    for step in range(steps):
+        tokens, answers, where = sample_pairs(16, round(16 + 112 * min(1, 1.5 * step / steps)), generator)
+        loss = F.cross_entropy(model(tokens)[:, where].flatten(0, 1), answers.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    tokens, answers, where = sample_pairs(256, 500, generator)
+    with torch.no_grad():
+        right = (model(tokens)[:, where].argmax(-1) == answers).double().mean(0)
+    assert right[-1] > 0.9, right
+
+
+def test_the_benchmark_says_that_the_shipped_gates_recall() -> None:
+    """The harder task of benchmarks/recall.py, chance 1/16, three seeds, at the gates of a fresh layer, rounded."""
+    rows = json.loads(RECALL.read_text())["figures"]["rows"]
+    (row,) = [
+        row
+        for row in rows
+        if (row["task"], row["memory"], row["lr"], row["forget"]) == ("recall", "matrix", ".015", ".002")
+    ]
+    assert len(row["seeds"]) == 3
+    assert not row["diverged"]
+    assert row["accuracy_500"]["mean"] > 0.7
+    fresh = NeuralMemory(32, 2).gates.bias.sigmoid().view(3, 2)[:, 0]
+    assert fresh.tolist() == pytest.approx([0.0156, 0.5, 0.002], abs=1e-4)
