@@ -86,8 +86,8 @@ class NeuralMemory(nn.Module):
         num_heads: independent memories, each on dim / num_heads features.
         depth, expansion, activation: the memory's MLP; depth 1 is a matrix, expansion its hidden width in head dims.
         chunk_size, gradient, forget_to, residual, outer_gradient, checkpoint_every, backend: see
-            `titans_seq.ops.titans_memory`. forget_to="initial" keeps a deeper memory alive over very long sequences, but
-            diverged more often in training (benchmarks/LOG.md).
+            `titans_seq.ops.titans_memory`. forget_to="initial" keeps a deeper memory alive over very long sequences; in
+            training it diverged more often than "zero" (benchmarks/LOG.md).
         conv_width: tokens that the convolution sees; 1 is none.
         momentum, forgetting: False holds the gate at 0; without momentum, online gradients are the gated delta rule.
         channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
