@@ -2,13 +2,13 @@
 
 Four pairs of key and value, then filler; a key among the filler asks for its value. Trained with up to 512 tokens of
 filler (the longest grows from 32 over the first half), tested with 100 to 2,000, each from the state carried there. One
-block of NeuralMemory and feed-forward layer, heads of 16 features. Chance is 1/16; knowing which four values were
+block of NeuralMemory and feed-forward layer, two heads of 16 features. Chance is 1/16; knowing which four values were
 written, but not which is whose, gives 1/4. In the task `rewrite` two of the four pairs get a new value on the way, and
 the last one is asked for: a check that long memories do not pay for it there.
 
 Every training leaves one JSON in `results/recall/` and is skipped when it is there; `--report` makes
-`results/recall.json` and the tables of those that are. The gates' biases are set here: nothing depends on the layer's
-defaults. A gate "a-b" is log-spaced over the heads.
+`results/recall.json` and the tables of those that are. The gates' biases are set here, so that nothing depends on the
+layer's defaults but the arm "fresh", which is the layer as shipped. A gate "a-b" is log-spaced over the heads.
 
     python benchmarks/recall.py             # goes on where it stopped
     python benchmarks/recall.py --report
@@ -34,7 +34,9 @@ from titans_seq.nn.feedforward import FeedForward
 FOLDER = RESULTS / "recall"
 PAIRS, FILLER, KEYS, VALUES = 4, 32, 16, 16  # pairs in a sequence; vocabularies, in the order of their tokens
 LONGEST, DISTANCES, TEST_SEQUENCES, QUERIES = 512, (100, 250, 500, 1000, 2000), 512, 16
-STEPS, BATCH, LEARNING_RATE, WARMUP, HEAD_DIM = 500, 32, 3e-3, 50, 16
+STEPS, BATCH, LEARNING_RATE, WARMUP, HEADS, HEAD_DIM = 500, 32, 3e-3, 50, 2, 16
+
+BUDGET = {"steps": STEPS, "batch": BATCH, "learning_rate": LEARNING_RATE, "heads": HEADS, "head_dim": HEAD_DIM}
 
 MEMORIES: dict[str, dict[str, Any]] = {  # options of NeuralMemory
     "matrix": {"forget_to": "zero"},
@@ -49,7 +51,7 @@ MEMORIES: dict[str, dict[str, Any]] = {  # options of NeuralMemory
 
 
 class Cell(NamedTuple):
-    """One training; a gate is a number, or two that its heads lie between."""
+    """One training. A gate is a number, or two that the heads lie between, or "fresh" (all three): the layer's own."""
 
     memory: str
     lr: str
@@ -57,19 +59,18 @@ class Cell(NamedTuple):
     forget: str
     seed: int = 0
     task: str = "recall"
-    heads: int = 2
 
     def path(self) -> Path:
         """Where its result is."""
-        return FOLDER / ("_".join(map(str, self)).replace(",", "").replace(" ", "-") + ".json")
+        gates = f"lr{self.lr}_momentum{self.momentum}_forget{self.forget}"
+        memory = self.memory.replace(",", "").replace(" ", "-")
+        return FOLDER / f"{self.task}_{memory}_{gates}_seed{self.seed}.json"
 
 
-def stage_matrix() -> Iterator[Cell]:
+def grid() -> Iterator[Cell]:
+    """In the order in which questions came up; the first is the matrix memory's lr and forget."""
     for lr, forget in itertools.product((".02", ".05", ".2", ".5"), (".0005", ".005", ".02")):
         yield Cell("matrix", lr, ".5", forget)
-
-
-def stage_more() -> Iterator[Cell]:
     for lr, momentum, forget in (
         (".05", ".5", ".002"),
         (".1", ".5", ".002"),
@@ -77,62 +78,31 @@ def stage_more() -> Iterator[Cell]:
         (".1", "0", ".002"),
         (".02", ".9", ".002"),
         (".05", ".9", ".002"),
-        (".05", ".5", ".0005-.005"),
+        (".05", ".5", ".0005-.005"),  # heads of several time scales
         (".05", ".5", ".0005-.02"),
         (".02-.2", ".5", ".002"),
         (".05-.5", ".5", ".002"),
+        (".03", "0", ".002"),  # bounded on alike tokens, as is the next: lr * chunk size is half of 1 - momentum
+        (".003", ".9", ".002"),
     ):
         yield Cell("matrix", lr, momentum, forget)
     for lr, forget in ((".05", ".0005"), (".05", ".005"), (".2", ".002"), (".5", ".002")):
         yield Cell("online", lr, ".5", forget)
-    for (lr, forget), memory in itertools.product(
-        ((".05", ".002"), (".05", ".005"), (".05", ".02"), (".02", ".002")),
-        ("two layers to zero", "two layers to initial"),
-    ):
-        yield Cell(memory, lr, ".5", forget)
-
-
-def stage_stable() -> Iterator[Cell]:
-    for memory, lr, momentum, forget in (
-        ("matrix", ".015", ".5", ".002"),
-        ("two layers to zero", ".0075", ".5", ".002"),
-        ("two layers to initial", ".0075", ".5", ".002"),
-        ("matrix", ".03", "0", ".002"),
-        ("matrix", ".003", ".9", ".002"),
-        ("matrix, chunk 64", ".05", ".5", ".002"),
-        ("matrix, chunk 64", ".004", ".5", ".002"),
-    ):
-        yield Cell(memory, lr, momentum, forget)
+    for lr in (".05", ".004"):
+        yield Cell("matrix, chunk 64", lr, ".5", ".002")
     for lr, forget in ((".015", ".0005"), (".015", ".005"), (".05", ".005")):
         yield Cell("matrix", lr, ".5", forget, task="rewrite")
-
-
-def stage_seeds() -> Iterator[Cell]:
+    for forget, to in itertools.product((".002", ".005", ".02"), ("zero", "initial")):
+        yield Cell(f"two layers to {to}", ".05", ".5", forget)
     for seed in (0, 1, 2):
-        for memory, lr, forget in (
-            ("matrix", ".015", ".0005"),
-            ("two layers to zero", ".02", ".002"),
-            ("two layers to initial", ".02", ".002"),
-            ("matrix", ".015", ".002"),
-            ("matrix", ".05", ".005"),
-            ("two layers to zero", ".0075", ".002"),
-            ("two layers to initial", ".0075", ".002"),
-            ("matrix", ".015", ".005"),
-        ):
-            yield Cell(memory, lr, ".5", forget, seed)
-
-
-def stage_remedies() -> Iterator[Cell]:
-    for memory in ("residual to initial", "two layers to zero, chunk 4", "residual to zero"):
-        yield Cell(memory, ".02", ".5", ".002", seed=1)
-
-
-def grid() -> Iterator[Cell]:
-    yield from stage_matrix()
-    yield from stage_more()
-    yield from stage_stable()
-    yield from stage_seeds()
-    yield from stage_remedies()
+        for lr, forget in ((".015", ".0005"), (".015", ".002"), (".015", ".005"), (".05", ".005")):
+            yield Cell("matrix", lr, ".5", forget, seed)
+        for lr, to in itertools.product((".0075", ".02"), ("zero", "initial")):
+            yield Cell(f"two layers to {to}", lr, ".5", ".002", seed)
+    for memory in ("two layers to zero, chunk 4", "residual to zero", "residual to initial"):
+        yield Cell(memory, ".02", ".5", ".002", 1)  # a seed with which the plain two layers diverged
+    for seed in (0, 1, 2):
+        yield Cell("matrix", "fresh", "fresh", "fresh", seed)
 
 
 def interleave(keys: Tensor, values: Tensor) -> Tensor:
@@ -149,7 +119,7 @@ class Sequences:
         self.values_BP = self.draw(VALUES, PAIRS)
 
     def draw(self, high: int, count: int) -> Tensor:
-        """Numbers below `high`, (B, count)."""
+        """Whole numbers below `high`, (B, count)."""
         return torch.randint(high, (self.batch, count), generator=self.generator)
 
     def write(self) -> Tensor:
@@ -185,10 +155,10 @@ def sample(task: str, length: int, generator: torch.Generator) -> tuple[Tensor, 
     return torch.cat(pieces, dim=1), F.pad(targets, (sum(p.shape[1] for p in pieces[:-1]), 0), value=-100)
 
 
-def gate(text: str, heads: int) -> Tensor:
+def gate(text: str) -> Tensor:
     """Its value for each head."""
     low, high = (float(x) for x in (text.split("-") * 2)[:2])
-    return torch.full((heads,), low) if low == high else torch.logspace(*torch.tensor([low, high]).log10(), heads)
+    return torch.full((HEADS,), low) if low == high else low * (high / low) ** torch.linspace(0, 1, HEADS)
 
 
 class Model(nn.Module):
@@ -196,11 +166,12 @@ class Model(nn.Module):
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
-        dim = cell.heads * HEAD_DIM
+        dim = HEADS * HEAD_DIM
         self.embedding = nn.Embedding(FILLER + KEYS + VALUES, dim)
-        self.memory = NeuralMemory(dim, cell.heads, **MEMORIES[cell.memory])
-        gates = [gate(text, cell.heads) for text in (cell.lr, cell.momentum, cell.forget)]
-        self.memory.gates.bias.data = torch.cat(gates).logit(eps=1e-6)
+        self.memory = NeuralMemory(dim, HEADS, **MEMORIES[cell.memory])
+        if cell.lr != "fresh":
+            gates = [gate(text) for text in (cell.lr, cell.momentum, cell.forget)]
+            self.memory.gates.bias.data = torch.cat(gates).logit(eps=1e-6)
         self.ffn = FeedForward(dim, 2)
         self.norms = nn.ModuleList(nn.RMSNorm(dim, eps=1e-6) for _ in range(3))
         self.head = nn.Linear(dim, VALUES)
@@ -224,6 +195,7 @@ def train(cell: Cell) -> dict[str, Any]:
         optimizer, lambda step: min(1, (step + 1) / WARMUP) * min(1, 2 * (1 - step / STEPS))
     )
     generator = torch.Generator().manual_seed(1000 + cell.seed)  # the same data for every arm
+    gates = [round(x, 5) for x in model.memory.gates.bias.sigmoid().tolist()]
     losses = []
     for step in range(STEPS):
         longest = round(32 + (LONGEST - 32) * min(1, 2 * step / STEPS))
@@ -236,11 +208,17 @@ def train(cell: Cell) -> dict[str, Any]:
         schedule.step()
         losses.append(loss.item())
         if not losses[-1] < float("inf"):
-            return {"diverged_at_step": step}
+            return {"gates_at_start": gates, "diverged_at_step": step}
     tenth = STEPS // 10
     curve = [round(statistics.mean(losses[i : i + tenth]), 4) for i in range(0, STEPS, tenth)]
-    seconds = {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}
-    return {**test(model, cell), "loss_by_tenths": curve, **{name: round(s, 1) for name, s in seconds.items()}}
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "gates_at_start": gates,
+        **test(model, cell),
+        "loss_by_tenths": curve,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(cpu_seconds, 1),
+    }
 
 
 @torch.no_grad()
@@ -257,7 +235,7 @@ def test(model: Model, cell: Cell) -> dict[str, Any]:
     found: dict[str, Any] = {"accuracy": {}, "gates": {}}
     _, state = model(sequences.draw(FILLER, 64), state)
     for name, out in (("value", gates[0][:, 1::2]), ("filler", gates[-1])):
-        found["gates"][name] = [[round(x, 5) for x in row] for row in out.mean((0, 1)).unflatten(0, (3, -1)).tolist()]
+        found["gates"][name] = [[round(x, 5) for x in row] for row in out.mean((0, 1)).view(3, HEADS).tolist()]
     hook.remove()
     passed = 64
     for distance in DISTANCES:
@@ -269,49 +247,56 @@ def test(model: Model, cell: Cell) -> dict[str, Any]:
     return found
 
 
-def report() -> None:
-    """One row for each arm over its seeds, printed as a table and written to `results/recall.json`."""
-    arms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for path in sorted(FOLDER.glob("*.json")):
-        figures = json.loads(path.read_text())["figures"]
-        arms.setdefault(tuple(figures[key] for key in ("task", "memory", "lr", "momentum", "forget")), []).append(
-            figures
-        )
+def summary() -> list[dict[str, Any]]:
+    """Of every arm: accuracy over its seeds at every distance; a diverged training counts as none."""
+    cells = [cell for cell in dict.fromkeys(grid()) if cell.path().exists()]
+    cells.sort(key=lambda c: (c.task, list(MEMORIES).index(c.memory)))  # stable: else in the grid's order
+    arms: dict[Cell, list[dict[str, Any]]] = {}
+    for cell in cells:
+        arms.setdefault(cell._replace(seed=-1), []).append(json.loads(cell.path().read_text())["figures"])
     rows = []
-    print("| task | memory | lr | momentum | forget | seeds | 100 tokens | 500 tokens | 2,000 tokens |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    for names, found in sorted(arms.items()):
-        row: dict[str, Any] = dict(zip(("task", "memory", "lr", "momentum", "forget"), names, strict=True))
-        row["seeds"] = [figures["seed"] for figures in found]
-        row["diverged"] = [figures["seed"] for figures in found if "accuracy" not in figures]
-        cells = []
-        for distance in ("100", "500", "2000"):
-            values = [figures["accuracy"][distance] for figures in found if "accuracy" in figures]
-            spread = statistics.stdev(values) if len(values) > 1 else None
-            row[f"accuracy_{distance}"] = {"mean": statistics.mean(values), "spread": spread} if values else None
-            cells.append(f"{statistics.mean(values):.2f}" + (f" ± {spread:.2f}" if spread else "") if values else "-")
+    for arm, found in arms.items():
+        learned = [f for f in found if "accuracy" in f]
+        row: dict[str, Any] = {name: value for name, value in arm._asdict().items() if name != "seed"}
+        row["seeds"] = [f["seed"] for f in found]
+        row["diverged"] = [f["seed"] for f in found if f not in learned]
+        if arm.lr == "fresh":
+            row["gates_at_start"] = found[0]["gates_at_start"]  # lr, momentum, forget; each head's
+        for distance in DISTANCES:
+            values = [f["accuracy"][str(distance)] for f in learned]
+            mean = round(statistics.mean(values), 4) if values else None
+            row[f"accuracy_{distance}"] = {"mean": mean, "all": values}
         rows.append(row)
-        seeds = f"{len(found)}" + (f", {len(row['diverged'])} diverged" if row["diverged"] else "")
-        print("|", " | ".join([*names, seeds, *cells]), "|")
-    record("recall", {"rows": rows}, RESULTS)
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """One line an arm: mean accuracy, of several seeds with the least and the most."""
+    names = ["task", "memory", "lr", "momentum", "forget"]
+    heads = [*names, "seeds", "diverged", *map(str, DISTANCES)]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in rows:
+        cells = [*(row[name] for name in names), str(len(row["seeds"])), str(len(row["diverged"]))]
+        for distance in DISTANCES:
+            mean, values = row[f"accuracy_{distance}"].values()
+            spread = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+            cells.append(f"{mean:.2f}{spread}" if values else "-")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--report", action="store_true", help="tables of what is there; trains nothing")
-    parser.add_argument("--develop", nargs="+", help="one cell, by its words, not written")
-    options = parser.parse_args()
+    parser.add_argument("--report", action="store_true", help="the table of what is there; trains nothing")
+    if parser.parse_args().report:
+        record("recall", rows := summary())
+        print(table(rows))
+        return
     torch.set_num_threads(1)
-    if options.report:
-        report()
-        return
-    if options.develop:
-        print(json.dumps(train(Cell(*options.develop[:4], *(int(x) for x in options.develop[4:5])))))
-        return
-    for cell in grid():
+    for cell in dict.fromkeys(grid()):
         if not cell.path().exists():
             figures = train(cell)
-            record(cell.path().stem, {**cell._asdict(), **figures}, FOLDER)
+            record(cell.path().stem, {**cell._asdict(), **figures, "budget": BUDGET}, FOLDER)
             print(cell, figures.get("accuracy", "diverged"), flush=True)
 
 

@@ -30,17 +30,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.backbone import Stack, build_backbone
-from titans_seq.nn import NeuralMemory
 from titans_seq.nn.rotary import rotary_angles, turn
 from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions
 
 FOLDER = RESULTS / "streaming"
 PICTURE = Path(__file__).parent.parent / "docs" / "streaming.png"
 TOKENS, PIECE, DIM, HEADS, WINDOW, SEGMENT, CHUNK = 2_097_152, 4096, 64, 2, 256, 256, 64
-# Of an untrained memory's gates. Keys of one chunk that are all alike, as an untrained MAC's are (averages over its
-# segment), move what they recall by 2 lr CHUNK / (1 - momentum) of the error, momentum being 0.5: here by all of it.
-# With the layer's own first lr, 0.05, it is 12.8 times the error, and MAC's memory overflows within 2,048 tokens.
-FRESH_LR = 1 / (4 * CHUNK)
 PATIENCE, MEMORY_CAP = 100, 8192  # of attention over everything: times the first piece's time, MiB
 QUERIES = 256  # of it at a time, so that the mask stays small
 VARIANTS = {"lmm": "LMM", "mal": "MAL", "mag": "MAG", "mac": "MAC"}
@@ -117,9 +112,6 @@ class ByteModel(nn.Module):
         )
         self.embedding = nn.Embedding(256, DIM)
         self.backbone: Stack = build_backbone(options)
-        for module in self.backbone.modules():
-            if isinstance(module, NeuralMemory):
-                module.gates.bias.data[:HEADS] = torch.tensor(FRESH_LR).logit()
         if name not in VARIANTS:
             for block in self.backbone.blocks:
                 block.attention = FullAttention(DIM, HEADS)

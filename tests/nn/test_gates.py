@@ -151,15 +151,11 @@ def test_a_small_model_learns_to_recall_a_pair_over_500_tokens() -> None:
 
 
 def test_the_benchmark_says_that_the_shipped_gates_recall() -> None:
-    """The harder task of benchmarks/recall.py, chance 1/16, three seeds, at the gates of a fresh layer, rounded."""
-    rows = json.loads(RECALL.read_text())["figures"]["rows"]
-    (row,) = [
-        row
-        for row in rows
-        if (row["task"], row["memory"], row["lr"], row["forget"]) == ("recall", "matrix", ".015", ".002")
-    ]
+    """The harder task of benchmarks/recall.py, chance 1/16, three seeds; its gates are still those of a fresh layer."""
+    rows = json.loads(RECALL.read_text())["figures"]
+    (row,) = [row for row in rows if row["lr"] == "fresh" and row["memory"] == "matrix"]
     assert len(row["seeds"]) == 3
     assert not row["diverged"]
     assert row["accuracy_500"]["mean"] > 0.7
-    fresh = NeuralMemory(32, 2).gates.bias.sigmoid().view(3, 2)[:, 0]
-    assert fresh.tolist() == pytest.approx([0.0156, 0.5, 0.002], abs=1e-4)
+    fresh = NeuralMemory(32, 2).gates.bias.sigmoid().tolist()
+    assert row["gates_at_start"] == pytest.approx(fresh, abs=1e-4)
