@@ -1,0 +1,34 @@
+"""A fresh model on a long stream: the memory it has not yet learned to govern must not grow without bound."""
+
+import pytest
+import torch
+
+from titans_seq.backbone import build_backbone
+from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions
+
+PIECE, PIECES = 1024, 16
+
+
+@pytest.mark.parametrize("segment_length", [64, 512])
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_fresh_mac_stays_level_over_16k_tokens(segment_length: int, alike: bool) -> None:
+    # MAC writes what attention averaged over a segment: keys are alike even where tokens are not, and alike keys are
+    # what a chunk's joint step overshoots on.
+    torch.manual_seed(0)
+    options = BackboneOptions(
+        variant="mac",
+        dim=32,
+        num_layers=2,
+        segment_length=segment_length,
+        memory=MemoryOptions(num_heads=2),
+        attention=AttentionOptions(num_heads=2),
+    )
+    model, state, norms = build_backbone(options).eval(), None, []
+    vocabulary = torch.randn(256, options.dim)
+    for _ in range(PIECES):
+        tokens = torch.zeros(1, PIECE, dtype=torch.long) if alike else torch.randint(0, 256, (1, PIECE))
+        with torch.inference_mode():
+            y, state = model(vocabulary[tokens], state)
+        assert y.isfinite().all()
+        norms.append(max(float(w.norm()) for block in state for w in block.memory.memory.weights))
+    assert max(norms[1:]) < 2 * norms[0]
