@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datamodules.epochs import ALONE, Position, Share
 from datamodules.labelled import Rows
 from datamodules.sequences import Side
 from datamodules.strands import other_strand
@@ -73,6 +74,7 @@ class SequenceLoader:
         shuffle: a new order every epoch.
         both_strands: show half of the rows, another half every epoch, as their reverse complements.
         seed: of order and strands.
+        share: the part of every batch that is given here; batches are those of all processes together.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class SequenceLoader:
         shuffle: bool = False,
         both_strands: bool = False,
         seed: int = 0,
+        share: Share = ALONE,
     ) -> None:
         self.rows = rows
+        self.share = share
         self.max_length = max_length
         self.padding: Side = padding
         self.both_strands = both_strands
@@ -96,16 +100,16 @@ class SequenceLoader:
         self.sampler = BucketOrder(shown, batch_size, shuffle=shuffle, seed=seed)
         self.batch_sampler = None
         self._given = 0
-        self._resume = (0, 0)  # epoch and batches to skip in it
+        self._position = Position()
 
     def __len__(self) -> int:
-        return len(self.sampler)
+        return self.share.batches(len(self.rows), self.sampler.batch_size, even=self.sampler.shuffle)
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        epoch, given = self._resume
-        self._resume = (0, 0)
-        self._given = given if epoch == self.sampler.epoch and given < len(self) else 0
-        for rows in self.sampler()[self._given :]:
+        parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in self.sampler())
+        batches = [part for part in parts if len(part)]
+        self._given = self._position.take(self.sampler.epoch, len(batches))
+        for rows in batches[self._given :]:
             self._given += 1
             yield self.batch(rows)
 
@@ -130,4 +134,4 @@ class SequenceLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
-        self._resume = (int(state["epoch"]), int(state["batches"]))
+        self._position.load(state)

@@ -1,12 +1,14 @@
 """The data module of every set of labelled sequences: a source, its three splits, and length-bucketed batches."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from datamodules.buckets import SequenceLoader
+from datamodules.digest import digest_of
+from datamodules.epochs import share_of
 from datamodules.holdout import Holdout, cut_splits
 from datamodules.labelled import Rows, SequenceSource, Splits
 from datamodules.sequences import Side
@@ -100,4 +102,18 @@ class SequenceDataModule(LightningDataModule):
             shuffle=shuffle,
             both_strands=both_strands,
             seed=self.seed,
+            share=share_of(self.trainer),
         )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others: a digest of each split's sequences and labels, and their numbers."""
+        splits: dict[Split, Rows] = {each: self.rows(each) for each in ("train", "validation", "test")}
+        return {
+            "name": self.splits.name,
+            "classes": list(self.class_names),
+            "rows": {split: len(rows) for split, rows in splits.items()},
+            "sha256": {
+                split: digest_of(rows.sequences.tokens, rows.sequences.lengths, rows.labels)
+                for split, rows in splits.items()
+            },
+        }

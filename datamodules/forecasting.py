@@ -1,11 +1,13 @@
 """The data module of every forecasting data set: a source, z-scores, and windows of its three splits."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
+from datamodules.digest import digest_of
+from datamodules.epochs import share_of
 from datamodules.series import Scaler, Series, SeriesSource
 from datamodules.windows import WindowLoader, Windows
 from titans_seq.errors import InputError
@@ -76,12 +78,22 @@ class ForecastingDataModule(LightningDataModule):
 
     def train_dataloader(self) -> WindowLoader:
         """Training windows in a new order every epoch."""
-        return WindowLoader(self.windows("train"), self.batch_size, shuffle=True, seed=self.seed)
+        return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> WindowLoader:
         """Validation windows in order."""
-        return WindowLoader(self.windows("validation"), self.batch_size)
+        return self._loader("validation")
 
     def test_dataloader(self) -> WindowLoader:
         """Test windows in order, the last ones too."""
-        return WindowLoader(self.windows("test"), self.batch_size)
+        return self._loader("test")
+
+    def _loader(self, split: Split, *, shuffle: bool = False) -> WindowLoader:
+        share = share_of(self.trainer)
+        return WindowLoader(self.windows(split), self.batch_size, shuffle=shuffle, seed=self.seed, share=share)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others: a digest of the series, and where its splits end."""
+        series = self.series
+        digest = digest_of(series.timestamps.astype(np.int64), series.values)
+        return {"name": series.name, "sha256": digest, "borders": [int(row) for row in series.borders]}

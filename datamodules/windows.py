@@ -1,13 +1,13 @@
 """Windows of a series: views of one array, cut a batch at a time."""
 
 from collections.abc import Iterator
-from math import ceil
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datamodules.epochs import ALONE, Position, Share
 from titans_seq.batch import ForecastBatch
 from titans_seq.errors import InputError
 
@@ -73,19 +73,45 @@ class EpochOrder:
 
 
 class WindowLoader:
-    """Batches of windows, every window once an epoch, the last batch as large as what is left."""
+    """Batches of windows, every window once an epoch, the last batch as large as what is left.
 
-    def __init__(self, windows: Windows, batch_size: int, *, shuffle: bool = False, seed: int = 0) -> None:
+    Its state is the epoch and how many of its batches have been given; see `SequenceLoader`.
+
+    Args:
+        windows: the split.
+        batch_size: windows in a batch, those of all processes together.
+        shuffle: a new order every epoch; for training, where processes need equal parts.
+        seed: of the order.
+        share: the part of every batch that is given here.
+    """
+
+    def __init__(
+        self, windows: Windows, batch_size: int, *, shuffle: bool = False, seed: int = 0, share: Share = ALONE
+    ) -> None:
         self.windows = windows
         self.batch_size = batch_size
+        self.share = share
         # Under these two names, torch's own, Lightning looks for what to tell the epoch.
         self.sampler = EpochOrder(len(windows), shuffle=shuffle, seed=seed)
         self.batch_sampler = None
+        self._given = 0
+        self._position = Position()
 
     def __len__(self) -> int:
-        return ceil(len(self.windows) / self.batch_size)
+        return self.share.batches(len(self.windows), self.batch_size, even=self.sampler.shuffle)
 
     def __iter__(self) -> Iterator[ForecastBatch]:
         order = self.sampler()
-        for first in range(0, len(order), self.batch_size):
-            yield self.windows[order[first : first + self.batch_size]]
+        self._given = self._position.take(self.sampler.epoch, len(self))
+        for number in range(self._given, len(self)):
+            self._given += 1
+            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
+            yield self.windows[self.share.of_batch(rows, even=self.sampler.shuffle)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: epoch, and batches of it that have been given."""
+        return {"epoch": self.sampler.epoch, "batches": self._given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
+        self._position.load(state)

@@ -17,6 +17,8 @@ FLOORS = {
     "titans_seq.schema": 0.0,
     "titans_seq.plots": 0.0,
     "titans_seq.environment": 0.0,
+    "titans_seq.files": 0.0,
+    "titans_seq.checkpoint_files": 0.2,
     "titans_seq.rules": 0.4,
     "titans_seq.config": 0.5,  # schema, rules and errors only, see below
     "titans_seq.ops": 1.0,
@@ -24,6 +26,7 @@ FLOORS = {
     "titans_seq.backbone": 3.0,
     "titans_seq.models": 3.5,
     "titans_seq.tasks": 4.0,
+    "titans_seq.callbacks": 4.5,
     "titans_seq.experiment": 5.0,
     "titans_seq.cli": 6.0,
 }

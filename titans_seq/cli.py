@@ -102,7 +102,10 @@ def _parser() -> argparse.ArgumentParser:
 def _fit(options: argparse.Namespace) -> None:
     from titans_seq.config import load_config
 
-    config = load_config(*_split_words(options.words))  # before the heavy imports: a typing error answers at once
+    files, overrides = _split_words(options.words)
+    config = load_config(files, overrides)  # before the heavy imports: a typing error answers at once
+    if config.resume and not files and (own := config_file_of(config.resume)):
+        config = load_config([own], overrides)
     _quiet()
     from titans_seq.experiment import fit
 
@@ -169,6 +172,15 @@ def _audit(options: argparse.Namespace) -> None:
     from titans_seq.experiment.auditing import audit_text
 
     print(audit_text(config, k=options.k))
+
+
+def config_file_of(resume: str) -> Path | None:
+    """The configuration of the run that `resume` names by the path of its folder or of a checkpoint in it."""
+    if resume in ("last", "auto") or not Path(resume).expanduser().exists():
+        return None
+    path = Path(resume).expanduser()
+    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
+    return file if file.is_file() else None
 
 
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,14 +1,17 @@
 """From a configuration to the trainer that carries it out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
+from titans_seq.callbacks import VerifiedCheckpointIO
 from titans_seq.errors import InputError
-from titans_seq.schema import Config
+from titans_seq.schema import Config, TrainerOptions
 
 
 def build_trainer(
@@ -22,15 +25,21 @@ def build_trainer(
     options = config.trainer
     limit = options.limit_batches or None
     # A run that ends within its first epoch is validated at its last step.
-    ends_early = 0 < options.max_steps < (batches_per_epoch or 0)
+    last_batch = options.max_steps * options.accumulate_batches
+    ends_early = 0 < last_batch < (batches_per_epoch or 0)
     return Trainer(
         default_root_dir=folder,
         logger=list(loggers),
         callbacks=list(callbacks),
         max_epochs=options.max_epochs,
         max_steps=options.max_steps,
+        accumulate_grad_batches=options.accumulate_batches,
         accelerator=options.accelerator,
         devices=options.devices,
+        num_nodes=options.num_nodes,
+        strategy=options.strategy,
+        plugins=list(_plugins(options)),
+        use_distributed_sampler=False,  # our loaders know their share
         precision=options.precision,
         gradient_clip_val=options.gradient_clip or None,
         log_every_n_steps=config.logging.every_n_steps,
@@ -38,12 +47,36 @@ def build_trainer(
         limit_val_batches=limit,
         limit_test_batches=limit,
         limit_predict_batches=limit,
-        val_check_interval=options.max_steps if ends_early else 1.0,
+        val_check_interval=last_batch if ends_early else 1.0,
         num_sanity_val_steps=0,
         enable_checkpointing=folder is not None,
         enable_progress_bar=options.progress_bar,
         enable_model_summary=False,
     )
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that writes, of those that share a training."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def on_one_device(config: Config, trainer: Trainer, loggers: Sequence[Logger]) -> Trainer:
+    """The trainer that tests: on one device, where every sample counts once."""
+    if trainer.world_size == 1:
+        return trainer
+    tester = build_trainer(replace(config, trainer=_alone(config.trainer)), loggers=loggers)
+    # Rows of the test stand at the step at which training ended.
+    tester.fit_loop.epoch_loop._batches_that_stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
+    return tester
+
+
+def _alone(options: TrainerOptions) -> TrainerOptions:
+    return replace(options, devices=1, num_nodes=1, strategy="auto")
+
+
+def _plugins(options: TrainerOptions) -> list[VerifiedCheckpointIO]:
+    """Strategies that cut a checkpoint into one file for each device write it themselves."""
+    return [] if options.strategy.startswith(("fsdp", "deepspeed")) else [VerifiedCheckpointIO()]
 
 
 def check_machine(config: Config) -> None:
@@ -56,8 +89,14 @@ def check_machine(config: Config) -> None:
             f"trainer.accelerator={options.accelerator}: not on this machine; here: auto, {', '.join(accelerators)}"
         )
     on_cuda = cuda and options.accelerator != "cpu"
-    if options.devices > 1:
-        raise InputError(f"trainer.devices={options.devices}: several devices are not available in this version; use 1")
+    if on_cuda and options.devices > torch.cuda.device_count():
+        raise InputError(f"trainer.devices={options.devices}: this machine has {torch.cuda.device_count()}")
+    processes = options.devices * options.num_nodes
+    if config.data.batch_size % processes:
+        raise InputError(
+            f"data.batch_size={config.data.batch_size}: is shared by trainer.devices x trainer.num_nodes = {processes} "
+            "devices, and must be a multiple of that"
+        )
     if options.precision == "16-mixed" and not on_cuda:
         raise InputError("trainer.precision=16-mixed: needs a GPU; here: 32-true, bf16-mixed")
     if options.precision == "bf16-mixed" and on_cuda and not torch.cuda.is_bf16_supported():

@@ -131,6 +131,10 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
     def _split_rows(self) -> dict[str, int]:
         return {split: len(self.data.rows(split)) for split in ("train", "validation", "test")}
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Digests of the data and their splits."""
+        return self.data.fingerprint()
+
     def facts(self) -> dict[str, Any]:
         """What the results say about the data."""
         return {

@@ -1,8 +1,6 @@
 """What is done with a checkpoint after training."""
 
 import os
-import pickle
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +9,7 @@ import polars as pl
 import torch
 from lightning.pytorch import LightningDataModule
 
+from titans_seq.checkpoint_files import read_checkpoint
 from titans_seq.config import from_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer, check_machine
@@ -18,6 +17,8 @@ from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.schema import Config
 from titans_seq.tasks import Task
+
+_ONE_DEVICE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Config, Task, LightningDataModule]:
@@ -33,7 +34,7 @@ def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Con
 
 def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Recipe[Any], Any]:
     """The recipe and trained task of a checkpoint, see `load_run`; the data are not read yet."""
-    content = _read_checkpoint(Path(checkpoint))
+    content = read_checkpoint(Path(checkpoint))
     foreign = InputError(f"{checkpoint}: not a checkpoint of titans_seq: it holds no configuration")
     try:
         hyperparameters, weights = content["hyper_parameters"], content["state_dict"]
@@ -41,8 +42,8 @@ def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Re
         trainer = container.get("trainer", {})
     except (KeyError, TypeError, AttributeError):
         raise foreign from None
-    # What limited the training is not to limit what is measured, unless it is asked for again.
-    container = {**container, "trainer": {**trainer, "limit_batches": 0}}
+    # What limited the training, and its devices, are not to limit what is measured, unless it is asked for again.
+    container = {**container, "trainer": {**trainer, "limit_batches": 0, **_ONE_DEVICE}}
     config = from_container(container, source=str(checkpoint), overrides=overrides)
     check_machine(config)
     recipe = build_recipe(config)
@@ -126,18 +127,3 @@ def _load_weights(task: Task, weights: dict[str, torch.Tensor], checkpoint: str 
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "absent" if shape is None else str(shape)
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint file")
-    if not zipfile.is_zipfile(path):  # torch would read it as its older format, and fail in any way whatever
-        raise InputError(f"{path}: cut short, damaged or not a checkpoint: not the archive that torch writes")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__  # an EOFError says nothing
-        raise InputError(f"{path}: cut short, damaged or not a checkpoint: {reason}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a checkpoint of titans_seq: it holds a {type(content).__name__}")
-    return content

@@ -1,29 +1,27 @@
 """Train, keep the best checkpoint by validation, test it, and leave a folder that says how it went."""
 
+import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    EMAWeightAveraging,
-    LearningRateMonitor,
-    ModelCheckpoint,
-    TQDMProgressBar,
-)
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 
+from titans_seq.callbacks import StopSignals
+from titans_seq.checkpoint_files import BEST, drop_predecessors, read_checkpoint
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError, Interrupted
-from titans_seq.experiment.build import build_trainer, check_machine
+from titans_seq.experiment.build import build_trainer, check_machine, is_first_process, on_one_device
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import format_table
+from titans_seq.experiment.resume import Start, find_start
 from titans_seq.experiment.run_folder import RunFolder
-from titans_seq.experiment.trackers import build_loggers, finish_loggers, log_image
+from titans_seq.experiment.trackers import build_loggers, finish_loggers, wandb_run
+from titans_seq.experiment.watch import Watch
 from titans_seq.schema import Config
 from titans_seq.tasks import Task
 
@@ -38,105 +36,201 @@ class Run:
 
 
 def fit(config: Config) -> Run:
-    """Carry out one experiment. Raises InputError, before anything is written, for what the user can mend."""
+    """Carry out one experiment, or the rest of it.
+
+    Raises InputError, before anything is written, for what the user can mend, and Interrupted after a signal.
+    """
     check_machine(config)
-    RunFolder.check_free(config)
+    start = find_start(config)
+    config = start.config
+    recipe = build_recipe(config)
+    if start.folder is None:
+        RunFolder.check_free(config)
+    elif (start.folder.path / "results.json").exists():
+        return _finished(start.folder, recipe)
     if config.trainer.num_threads:
         torch.set_num_threads(config.trainer.num_threads)
-    recipe = build_recipe(config)
     batches = min(len(recipe.data.train_dataloader()), config.trainer.limit_batches or sys.maxsize)
+    fingerprint = recipe.fingerprint()
+    _check_same_data(start, fingerprint)
     seed_everything(config.seed, workers=True, verbose=False)
-    task = recipe.new_task()
+    task = recipe.restored_task(start.content["hyper_parameters"]) if start.content else recipe.new_task()
+    if config.trainer.compile:
+        task.model.compile()
+    with StopSignals() as signals:
+        folder = _enter_folder(config, start)
+        try:
+            return _carry_out(recipe, task, start, folder, signals, batches, fingerprint)
+        except OSError as error:
+            raise InputError(
+                f"{error.filename or folder.path}: cannot be written: {error.strerror or error}; make room, then go on "
+                f"with: titans-seq fit resume={folder.path}"
+            ) from error
 
-    folder = RunFolder.create(config)
-    environment = describe_environment()
-    folder.write_json("env.json", environment)
+
+def _carry_out(
+    recipe: Recipe[Any],
+    task: Task,
+    start: Start,
+    folder: RunFolder,
+    signals: StopSignals,
+    batches: int,
+    fingerprint: dict[str, Any],
+) -> Run:
+    config, is_first = recipe.config, is_first_process()
+    environment = _environment(folder, start)
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
-    _announce(recipe, parameters, folder)
-    loggers = build_loggers(config, folder)
-    best = ModelCheckpoint(
-        folder.checkpoints, filename="best", monitor=task.monitor, mode=task.mode, enable_version_counter=False
-    )
-    # `save_last` would keep the last of the best ones; this keeps every epoch's in turn.
-    last = ModelCheckpoint(folder.checkpoints, filename="last", enable_version_counter=False)
-    trainer = build_trainer(config, folder.path, loggers, [best, last, *_callbacks(config, task)], batches)
+    if is_first:
+        _announce(recipe, parameters, folder, start)
+    metrics, loggers = build_loggers(config, folder, start.standing["rows"]) if is_first else (None, [])
+    watch = Watch.over(config, task, folder, signals, metrics, start, {"data": fingerprint, **_code(environment)})
+    trainer = build_trainer(config, folder.path, loggers, watch.callbacks, batches)
     try:
-        of_training = _train(trainer, task, recipe.data, best)
+        of_training = _train(trainer, task, recipe, watch, folder, start)
+        if not is_first:
+            return Run(folder.path, {}, task)
+        tester = on_one_device(config, trainer, loggers)
+        scores = _tested(tester, task, recipe)
+        results = {
+            "experiment": config.experiment,
+            "seed": config.seed,
+            **recipe.facts(),
+            **scores,
+            **of_training,
+            "parameters": parameters,
+            "checkpoint": f"{folder.checkpoints.name}/{BEST}",
+            "baselines": recipe.baselines(),
+            "environment": environment,
+        }
+        picture = folder.plots / f"{recipe.picture}.png"
+        recipe.draw(task, picture)
+        _log_end(recipe, task, loggers, folder, picture, scores)
+        folder.write_json("results.json", results)  # the mark of a run that is done: last
     except BaseException:
-        finish_loggers(loggers)
+        finish_loggers(loggers, status=1)
         raise
-
-    metrics = trainer.test(task, datamodule=recipe.data, verbose=False)[0]
-    results = {
-        "experiment": config.experiment,
-        "seed": config.seed,
-        **recipe.facts(),
-        **metrics,
-        **of_training,
-        "parameters": parameters,
-        "checkpoint": str(Path(best.best_model_path).relative_to(folder.path.resolve())),
-        "baselines": recipe.baselines(),
-        "environment": environment,
-    }
-    folder.write_json("results.json", results)
-    picture = folder.plots / f"{recipe.picture}.png"
-    recipe.draw(task, picture)
-    log_image(loggers, recipe.picture, picture)
     finish_loggers(loggers)
+    drop_predecessors(folder.checkpoints)
     _conclude(recipe, task, results, folder, picture)
     return Run(folder.path, results, task)
 
 
-def _train(trainer: Trainer, task: Task, data: LightningDataModule, best: ModelCheckpoint) -> dict[str, float]:
+def _train(
+    trainer: Trainer, task: Task, recipe: Recipe[Any], watch: Watch, folder: RunFolder, start: Start
+) -> dict[str, float]:
     """Train, then put the best checkpoint's weights into the task; how long it took and what was selected."""
-    started = time.monotonic()
     try:
-        trainer.fit(task, datamodule=data)
-    except SystemExit:  # Lightning's answer to Ctrl-C and SIGTERM, after it has torn down
-        kept = sorted(str(path) for path in Path(best.dirpath or "").glob("*.ckpt"))
-        message = f"interrupted in epoch {trainer.current_epoch + 1}; kept: {', '.join(kept) or 'no checkpoint yet'}"
-        raise Interrupted(message, status=143 if trainer.received_sigterm else 130) from None
-    seconds = time.monotonic() - started
+        trainer.fit(task, datamodule=recipe.data, ckpt_path=start.checkpoint)
+    except Interrupted as stop:
+        kept = ", ".join(sorted(str(path) for path in folder.checkpoints.glob("*.ckpt"))) or "no checkpoint yet"
+        raise Interrupted(
+            f"interrupted in epoch {trainer.current_epoch + 1}; kept: {kept}. Go on with: titans-seq fit "
+            f"resume={folder.path}",
+            stop.status,
+        ) from None
+    best = watch.best
     if not best.best_model_path or best.best_model_score is None:
         raise InputError(f"no checkpoint was kept: {task.monitor} was never a finite number; lower task.learning_rate")
-    content = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    task.load_state_dict(content["state_dict"])
+    if torch.distributed.is_initialized():  # what follows is one process's affair
+        trainer.strategy.barrier()
+        torch.distributed.destroy_process_group()
+    content = read_checkpoint(folder.checkpoints / BEST) if trainer.is_global_zero else None
+    if content is not None:
+        task.load_state_dict(content["state_dict"])
     return {
         f"best_{task.monitor}": float(best.best_model_score),
-        "best_epoch": int(content["epoch"]),
+        "best_epoch": int(content["epoch"]) if content else -1,
         "epochs": trainer.current_epoch,
-        "seconds": round(seconds, 1),
+        "seconds": round(watch.checkpoints.seconds, 1),
     }
 
 
-def _callbacks(config: Config, task: Task) -> list[Callback]:
-    callbacks: list[Callback] = [
-        EarlyStopping(task.monitor, mode=task.mode, patience=config.trainer.patience),
-        LearningRateMonitor("step"),
-    ]
-    if config.trainer.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=config.trainer.ema_decay))
-    if config.trainer.progress_bar:
-        callbacks.append(_ProgressBar(refresh_rate=10))
-    return callbacks
+def _tested(tester: Trainer, task: Task, recipe: Recipe[Any]) -> dict[str, float]:
+    """The test scores; never NaN."""
+    scores = dict(tester.test(task, datamodule=recipe.data, verbose=False)[0])
+    undefined = [name for name, value in scores.items() if not torch.tensor(value).isfinite()]
+    if undefined:
+        raise InputError(
+            f"{', '.join(undefined)}: no finite number on the test split; a score is undefined where a class is "
+            "missing, and every score where the data or the weights are out of range"
+        )
+    return scores
 
 
-class _ProgressBar(TQDMProgressBar):
-    """Without the logger's version, which names nothing a user knows."""
+def _enter_folder(config: Config, start: Start) -> RunFolder:
+    """The run's folder: made, or found with what a stopped run left."""
+    if not is_first_process():
+        return start.folder or RunFolder(Path(config.run.dir or "runs"))  # the first process writes
+    if start.folder is None:
+        return RunFolder.create(config)
+    start.folder.checkpoints.mkdir(exist_ok=True)
+    start.folder.plots.mkdir(exist_ok=True)
+    for path in start.damaged:
+        path.replace(path.with_suffix(".damaged"))
+    for path in start.folder.path.rglob("*.part"):  # of a process that was killed while it wrote
+        path.unlink()
+    return start.folder
 
-    def get_metrics(
-        self, trainer: Trainer, pl_module: LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        metrics = super().get_metrics(trainer, pl_module)
-        metrics.pop("v_num", None)
-        return metrics
+
+def _environment(folder: RunFolder, start: Start) -> dict[str, Any]:
+    """Of the process that began the run; those that took it up are under `resumed`."""
+    found = describe_environment()
+    if not is_first_process():
+        return found
+    path = folder.path / "env.json"
+    if start.folder is not None and path.exists():
+        first = json.loads(path.read_text())
+        found = {**first, "resumed": [*first.get("resumed", []), found]}
+    folder.write_json("env.json", found)
+    return found
 
 
-def _announce(recipe: Recipe[Any], parameters: int, folder: RunFolder) -> None:
+def _code(environment: dict[str, Any]) -> dict[str, Any]:
+    """The version of the code that runs now."""
+    now = environment.get("resumed", [environment])[-1]
+    return {name: now[name] for name in ("titans_seq", "commit", "uncommitted_changes")}
+
+
+def _check_same_data(start: Start, fingerprint: dict[str, Any]) -> None:
+    before = start.content["titans_seq"]["data"] if start.content else fingerprint
+    differing = [key for key in fingerprint if fingerprint[key] != before.get(key)]
+    if differing:
+        key = differing[0]
+        raise InputError(
+            f"resume: the data are not those of {start.checkpoint}: {key} is {fingerprint[key]}, was {before.get(key)}"
+        )
+
+
+def _finished(folder: RunFolder, recipe: Recipe[Any]) -> Run:
+    print(f"{folder.path} is finished: nothing to resume")
+    content = read_checkpoint(folder.checkpoints / BEST)
+    task = recipe.restored_task(content["hyper_parameters"])
+    task.load_state_dict(content["state_dict"])
+    return Run(folder.path, json.loads((folder.path / "results.json").read_text()), task)
+
+
+def _log_end(
+    recipe: Recipe[Any], task: Task, loggers: list[Logger], folder: RunFolder, picture: Path, scores: dict[str, float]
+) -> None:
+    """What W&B gets at the end, besides metrics."""
+    run = wandb_run(loggers)
+    if run is None:
+        return
+    run.log_image(recipe.picture, picture)
+    for name, table in recipe.tables(task).items():
+        run.log_table(name, table)
+    if recipe.config.logging.artifact:
+        run.log_artifact(f"{recipe.config.experiment}-seed{recipe.config.seed}", folder.checkpoints / BEST, scores)
+
+
+def _announce(recipe: Recipe[Any], parameters: int, folder: RunFolder, start: Start) -> None:
     for note in recipe.notes():
         print(f"Note: {note}")
     variant, seed = recipe.config.model.variant.upper(), recipe.config.seed
     print(f"{variant} with {parameters:,} parameters on {recipe.describe()}, seed {seed}. Run folder: {folder.path}")
+    if start.checkpoint:
+        epoch, batches = start.standing["epoch"] + 1, start.standing["batches"]
+        print(f"Resuming {start.checkpoint}: epoch {epoch}, after {batches:,} batches")
 
 
 def _conclude(recipe: Recipe[Any], task: Task, results: dict[str, Any], folder: RunFolder, picture: Path) -> None:

@@ -87,6 +87,10 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         simulated = " (simulated data, made by this program)" if self.data.source.simulated else ""
         return f"{options.name}{simulated}: {options.context_length} steps to {options.horizon}"
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Digests of the data and their splits."""
+        return self.data.fingerprint()
+
     def facts(self) -> dict[str, Any]:
         """What the results say about the series."""
         return {

@@ -54,6 +54,14 @@ class Recipe(ABC, Generic[TaskT]):
     def facts(self) -> dict[str, Any]:
         """What the results say about the data."""
 
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells the data from others, as plain values for checkpoints."""
+        return {"name": self.config.data.name}
+
+    def tables(self, task: TaskT) -> dict[str, pl.DataFrame]:
+        """Tables for a tracker, of a run whose task has just been tested; short ones."""
+        return {}
+
     @abstractmethod
     def baselines(self) -> dict[str, Scores]:
         """Test scores of what the model must beat, on the same part of the test split."""

@@ -1,13 +1,13 @@
 """The folder of a run and the files in it."""
 
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from titans_seq.config import to_yaml
 from titans_seq.errors import InputError
+from titans_seq.files import write_atomically
 from titans_seq.schema import Config
 
 
@@ -23,7 +23,9 @@ class RunFolder:
     def check_free(config: Config) -> None:
         """Raise InputError when `run.dir` holds a run already."""
         if config.run.dir and (Path(config.run.dir) / "config.yaml").exists():
-            raise InputError(f"run.dir={config.run.dir}: holds a run already; name another folder or remove this one")
+            raise InputError(
+                f"run.dir={config.run.dir}: holds a run already; go on with it by resume=auto, or name another folder"
+            )
 
     @classmethod
     def create(cls, config: Config) -> "RunFolder":
@@ -51,13 +53,6 @@ class RunFolder:
         path = self.path / name
         write_atomically(path, json.dumps(content, indent=2) + "\n")
         return path
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: nobody ever finds half a file."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def _make_unused(path: Path) -> Path:

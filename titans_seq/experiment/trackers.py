@@ -1,64 +1,82 @@
 """The loggers of a run: always metrics.csv, and a W&B run that never asks and never stops a training."""
 
 import os
+import secrets
+import string
 import sys
-from typing import Any
+from pathlib import Path
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 
 from titans_seq.config import to_container
+from titans_seq.experiment.metrics_file import MetricsFile
 from titans_seq.experiment.run_folder import RunFolder
+from titans_seq.experiment.wandb_run import WandbRun, one_line
 from titans_seq.schema import Config
 
 
-def build_loggers(config: Config, folder: RunFolder) -> list[Logger]:
-    """metrics.csv in the run folder, and W&B unless `logging.wandb=off`."""
-    loggers: list[Logger] = [CSVLogger(save_dir=folder.path, name="", version="")]
+def build_loggers(config: Config, folder: RunFolder, rows: int = 0) -> tuple[MetricsFile, list[Logger]]:
+    """metrics.csv in the run folder, and with it W&B unless `logging.wandb=off`; `rows` are kept of what is there."""
+    metrics = MetricsFile(folder.path / "metrics.csv", rows)
+    if metrics.missing:
+        say(f"{metrics.path}: {metrics.missing} of the {rows} rows before the checkpoint are gone")
     mode = config.logging.wandb or _default_mode()
     if mode == "online" and not _has_key():
-        _say("no W&B key found: logging offline (`wandb login` changes that, `wandb sync` uploads the run later)")
+        say("no W&B key found: logging offline (`wandb login` changes that, `wandb sync` uploads the run later)")
         mode = "offline"
+    loggers: list[Logger] = [metrics]
     if mode != "off":
         try:
-            loggers.append(_start_wandb(config, folder, mode))
+            loggers.append(_start_wandb(config, folder, mode, metrics))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong over there, the training goes on
-            _say(f"W&B is off for this run: {_one_line(error)}")
-    return loggers
+            say(f"W&B is off for this run: {one_line(error)}")
+    return metrics, loggers
 
 
-def _start_wandb(config: Config, folder: RunFolder, mode: str) -> Logger:
+def _start_wandb(config: Config, folder: RunFolder, mode: str, metrics: MetricsFile) -> Logger:
     import wandb
 
+    identity = folder.path / "wandb" / "id"
+    known = identity.read_text().strip() if identity.is_file() else None
+    name = known or "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    if known:
+        _set_aside(folder.path / "wandb", name)
     run = wandb.init(
         project=config.logging.project,
         name=f"{config.experiment}-seed{config.seed}",
         group=config.experiment,
         dir=folder.path,
+        id=name,
+        resume="allow" if mode == "online" else None,
         config=to_container(config),
         mode="online" if mode == "online" else "offline",
-        settings=wandb.Settings(silent=True, console="off"),
+        settings=wandb.Settings(silent=True, console="off", finish_timeout=60),
     )
-    return WandbLogger(experiment=run)
+    identity.parent.mkdir(exist_ok=True)
+    identity.write_text(f"{name}\n")
+    logger = WandbRun(run, rows=len(metrics.rows))
+    logger.replay(metrics.rows)
+    return logger
 
 
-def finish_loggers(loggers: list[Logger]) -> None:
-    """Close the W&B run; a failure there is said and forgotten."""
+def _set_aside(folder: Path, name: str) -> None:
+    """Move what an offline run has recorded so far: its rows are written again, and must not be uploaded twice."""
+    replaced = folder / "replaced"
+    for record in folder.glob(f"offline-run-*-{name}"):
+        replaced.mkdir(exist_ok=True)
+        record.rename(replaced / f"{record.name}-{len(list(replaced.iterdir()))}")
+
+
+def finish_loggers(loggers: list[Logger], status: int = 0) -> None:
+    """Close the W&B run; other exit statuses than 0 mark it as not finished."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            try:
-                logger.experiment.finish()
-            except Exception as error:  # noqa: BLE001 - as above
-                _say(f"W&B could not finish the run: {_one_line(error)}")
+        if isinstance(logger, WandbRun):
+            logger.finish(status)
 
 
-def log_image(loggers: list[Logger], key: str, path: Any) -> None:
-    """Send a picture to W&B, if it is on."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            try:
-                logger.log_image(key, [str(path)])
-            except Exception as error:  # noqa: BLE001 - as above
-                _say(f"W&B did not take {key}: {_one_line(error)}")
+def wandb_run(loggers: list[Logger]) -> WandbRun | None:
+    """The W&B run among the loggers."""
+    return next((logger for logger in loggers if isinstance(logger, WandbRun)), None)
 
 
 def _default_mode() -> str:
@@ -73,9 +91,6 @@ def _has_key() -> bool:
     return bool(wandb.login(prompt=False, verify=False))
 
 
-def _one_line(error: Exception) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
-
-
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell the user something that is no error."""
     print(f"note: {message}", file=sys.stderr)

@@ -94,12 +94,20 @@ class TrainerOptions:
     patience: int = at_least(3, 1)  # epochs without a better validation score before training stops
     gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0 is none
     ema_decay: float = between(0.0, 0, 1)  # average of the weights that is validated and kept; 0 is none
+    accumulate_batches: int = at_least(1, 1)  # batches whose gradients are averaged into one step
+    compile: bool = False  # torch.compile the model
     accelerator: str = "auto"
-    devices: int = at_least(1, 1)
+    devices: int = at_least(1, 1)  # on each machine; data.batch_size is that of all devices together
+    num_nodes: int = at_least(1, 1)  # machines
+    strategy: str = "auto"  # Lightning's names: ddp, fsdp, ...
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     num_threads: int = at_least(0, 0)  # CPU threads; 0 leaves the choice to torch
     limit_batches: int = at_least(0, 0)  # batches of every split's epoch, to try things out; 0 is all
     progress_bar: bool = True
+    # Besides the end of every epoch, last.ckpt is written after so many steps and so much time; 0: not for that reason.
+    checkpoint_steps: int = at_least(0, 0)
+    checkpoint_minutes: float = at_least(10.0, 0)
+    keep_checkpoints: int = at_least(2, 1)  # last.ckpt and those before it, in case it is damaged
 
 
 @dataclass
@@ -109,6 +117,8 @@ class LoggingOptions:
     wandb: Literal["online", "offline", "off"] | None = None  # null: $WANDB_MODE, else online with a key, else offline
     project: str = "titans_seq"
     every_n_steps: int = at_least(50, 1)
+    memory: bool = False  # what the memories do: surprise, gates and norms, averaged over a batch
+    artifact: bool = False  # give the best checkpoint to W&B
 
 
 @dataclass
@@ -124,6 +134,10 @@ class Config:
 
     experiment: str = ""
     seed: int = between(0, 0, 2**32 - 1)
+    seeds: list[int] = field(default_factory=list)  # one run for each of them, beside each other in one folder
+    # Go on with a run: last (the newest of this experiment and configuration), auto (that, or a new run if there is
+    # none), or the path of a run's folder or checkpoint.
+    resume: str | None = None
     data: DataOptions = field(default_factory=DataOptions)
     model: BackboneOptions = field(default_factory=BackboneOptions)
     task: TaskOptions = field(default_factory=TaskOptions)

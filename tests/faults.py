@@ -1,0 +1,131 @@
+"""Runs in processes of their own that can be killed, forked from one that has imported everything already."""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.faults_preload"])
+
+
+class Death(NamedTuple):
+    """The process kills itself when `name` is called for the `count`-th time."""
+
+    name: str
+    count: int
+
+
+class Done(NamedTuple):
+    """What became of a process."""
+
+    status: int  # exit status, or minus the signal that ended it
+    out: str
+    err: str
+
+
+class Command:
+    """`titans-seq WORDS...` in a process that is running; with `slow`, calls of what it names take longer."""
+
+    def __init__(
+        self,
+        words: Sequence[str | Path],
+        cwd: Path,
+        death: Death | None = None,
+        env: dict[str, str] | None = None,
+        slow: str | None = None,
+    ) -> None:
+        self.log = cwd / f"log-{time.monotonic_ns()}"
+        arguments = ([str(word) for word in words], cwd, self.log, death, env or {}, slow)
+        self.process: BaseProcess = _CONTEXT.Process(target=_run, args=arguments)
+        self.process.start()
+
+    def kill(self, sent: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal."""
+        assert self.process.pid
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, sent)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+        """Until something is so; fails when the process ends before."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert self.process.is_alive() and time.monotonic() < end, self.wait()
+            time.sleep(0.005)
+
+    def wait(self, seconds: float = 120) -> Done:
+        """Until it ends; a process that does not is killed, and the test fails."""
+        self.process.join(seconds)
+        hangs = self.process.is_alive()
+        self.process.kill()
+        self.process.join()
+        texts = [path.read_text() if path.exists() else "" for path in self._files()]
+        assert not hangs, f"still running after {seconds} s: {texts}"
+        assert self.process.exitcode is not None
+        return Done(self.process.exitcode, *texts)
+
+    def _files(self) -> tuple[Path, Path]:
+        return self.log.with_suffix(".out"), self.log.with_suffix(".err")
+
+
+def run(words: Sequence[str | Path], cwd: Path, death: Death | None = None, env: dict[str, str] | None = None) -> Done:
+    """Run a command to its end."""
+    return Command(words, cwd, death, env).wait()
+
+
+def _run(words: list[str], cwd: Path, log: Path, death: Death | None, env: dict[str, str], slow: str | None) -> None:
+    from titans_seq.cli import main
+    from titans_seq.experiment import forecasting
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
+    os.chdir(cwd)
+    os.environ.update(env)
+    with log.with_suffix(".out").open("w") as out, log.with_suffix(".err").open("w") as err:
+        for file, number in ((out, 1), (err, 2)):
+            os.dup2(file.fileno(), number)
+        sys.stdout, sys.stderr = out, err
+        forecasting.plot_forecasts = _draw_nothing
+        if death:
+            _before_each_call(death.name, lambda calls: calls == death.count and os.kill(os.getpid(), signal.SIGKILL))
+        if slow:
+            _before_each_call(slow, lambda _: time.sleep(0.1))
+        try:
+            status = main(words)
+        except BaseException:  # noqa: BLE001 - the test reads it
+            traceback.print_exc()
+            status = 1
+        out.flush()
+        err.flush()
+        os._exit(status)  # no thread of a library may hold it back, nor its last words change the status
+
+
+def _draw_nothing(path: Path, **_: Any) -> None:
+    """Half of a short run's time goes into its picture."""
+    path.touch()
+
+
+def _before_each_call(name: str, do: Callable[[int], Any]) -> None:
+    """Let `do` run, with the number of the call, before `name` (module.attribute or module.Class.method)."""
+    module_name, _, attribute = name.rpartition(".")
+    try:
+        owner: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError:
+        outer, _, inner = module_name.rpartition(".")
+        owner = getattr(importlib.import_module(outer), inner)
+    original, calls = getattr(owner, attribute), 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        do(calls)
+        return original(*args, **kwargs)
+
+    setattr(owner, attribute, call)

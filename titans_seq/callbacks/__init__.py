@@ -1,0 +1,8 @@
+"""What watches a training: exact checkpoints, the answer to signals, the guard against NaN, and what is logged."""
+
+from titans_seq.callbacks.checkpoint_io import VerifiedCheckpointIO
+from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints
+from titans_seq.callbacks.nan_guard import NaNGuard
+from titans_seq.callbacks.signals import StopSignals
+
+__all__ = ["NaNGuard", "Schedule", "StopSignals", "TrainingCheckpoints", "VerifiedCheckpointIO"]

@@ -1,0 +1,168 @@
+"""Which run a resumed training belongs to, and whether it may go on."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from titans_seq.callbacks.checkpoints import RESUME
+from titans_seq.checkpoint_files import LAST, DamagedCheckpointError, by_age, read_checkpoint
+from titans_seq.config import from_container, load_config, to_container
+from titans_seq.errors import InputError
+from titans_seq.experiment.run_folder import RunFolder
+from titans_seq.experiment.trackers import say
+from titans_seq.schema import Config
+
+# Keys that may change between the parts of a run: where it runs and what is kept, not what is computed.
+FREE = {
+    "resume",
+    "run.dir",
+    "logging.wandb",
+    "logging.project",
+    "logging.artifact",
+    "data.root",
+    "model.memory.backend",
+    *(
+        f"trainer.{name}"
+        for name in (
+            "compile",
+            "accelerator",
+            "devices",
+            "num_nodes",
+            "strategy",
+            "num_threads",
+            "progress_bar",
+            "checkpoint_steps",
+            "checkpoint_minutes",
+            "keep_checkpoints",
+        )
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins."""
+
+    config: Config  # that of the run, with the free keys as they are asked for now
+    folder: RunFolder | None = None  # of the run that goes on; None: a new one
+    checkpoint: Path | None = None  # None: the run has none yet, and begins anew in its folder
+    content: dict[str, Any] | None = None  # of the checkpoint
+    damaged: tuple[Path, ...] = ()  # newer checkpoints that cannot be read
+
+    @property
+    def standing(self) -> dict[str, Any]:
+        """Epoch, batches and logged rows so far."""
+        return self.content[RESUME] if self.content else {"epoch": 0, "batches": 0, "rows": 0, "seconds": 0.0}
+
+
+def find_start(config: Config) -> Start:
+    """What `resume` stands for. Raises InputError when there is no such run, or when it is another experiment."""
+    wanted = config.resume
+    if wanted is None:
+        return Start(config)
+    if wanted in ("last", "auto"):
+        folder = _newest(config)
+        if folder is None:
+            if wanted == "auto":
+                return Start(_without_resume(config))
+            raise InputError(f"resume=last: no run in {_where(config)}; leave it out, or resume=auto")
+        return _start_in(folder, config)
+    path = Path(wanted).expanduser()
+    if path.is_dir():
+        return _start_in(_run_in(path), config)
+    if not path.is_file():
+        raise InputError(f"resume={wanted}: no such run folder or checkpoint; or one of: last, auto")
+    folder = _run_in(path.parent.parent)
+    content = _resumable(path)
+    if content is None:
+        raise InputError(f"resume={wanted}: holds weights to be measured, not where training stood; take {LAST}")
+    return Start(_continued(folder, config), folder, path, content)
+
+
+def _run_in(path: Path) -> RunFolder:
+    if not (path / "config.yaml").is_file():
+        raise InputError(f"resume={path}: not a run's folder: it holds no config.yaml")
+    return RunFolder(path)
+
+
+def _start_in(folder: RunFolder, config: Config) -> Start:
+    continued = _continued(folder, config)
+    damaged = []
+    for path in by_age(folder.checkpoints):
+        try:
+            content = _resumable(path)
+        except DamagedCheckpointError as error:
+            say(str(error))
+            damaged.append(path)
+            continue
+        if content is not None:
+            return Start(continued, folder, path, content, tuple(damaged))
+    return Start(continued, folder, damaged=tuple(damaged))
+
+
+def _resumable(path: Path) -> dict[str, Any] | None:
+    content = read_checkpoint(path)
+    return content if RESUME in content else None
+
+
+def _newest(config: Config) -> RunFolder | None:
+    """The newest run of this configuration; where there are only others, the newest of these, to be refused."""
+    runs = sorted(_runs(config), key=lambda path: (path / "config.yaml").stat().st_mtime, reverse=True)
+    same = (run for run in runs if not _changes(load_config([run / "config.yaml"]), config))
+    path = next(same, runs[0] if runs else None)
+    return None if path is None else RunFolder(path)
+
+
+def _runs(config: Config) -> Iterator[Path]:
+    base = Path(config.run.dir) if config.run.dir else Path("runs") / config.experiment
+    if config.run.dir:
+        yield from (file.parent for file in base.glob("config.yaml"))
+    else:
+        yield from (file.parent for file in base.glob("*/config.yaml"))
+
+
+def _where(config: Config) -> Path:
+    return Path(config.run.dir) if config.run.dir else Path("runs") / config.experiment
+
+
+def _continued(folder: RunFolder, config: Config) -> Config:
+    """The run's own configuration with the free keys of the one asked for; raises when others differ."""
+    file = folder.path / "config.yaml"
+    own = load_config([file])
+    changes = _changes(own, config)
+    if changes:
+        key, before, now = changes[0]
+        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+        raise InputError(
+            f"resume: {key} is {before} in {file}, {now} now{more}; a run goes on as it began: set it back, or leave "
+            "resume out"
+        )
+    container = to_container(own)
+    for key, value in _leaves(asdict(config)):
+        if key in FREE - {"resume", "run.dir"}:
+            *sections, name = key.split(".")
+            section = container
+            for each in sections:
+                section = section[each]
+            section[name] = value
+    return from_container(container, source=str(file))
+
+
+def _changes(own: Config, asked: Config) -> list[tuple[str, Any, Any]]:
+    """Keys that matter and differ, with both values."""
+    before, now = dict(_leaves(asdict(own))), dict(_leaves(asdict(asked)))
+    keys = [key for key in (*now, *(before.keys() - now.keys())) if key not in FREE]
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
+def _without_resume(config: Config) -> Config:
+    return from_container({**to_container(config), "resume": None}, source="config")
+
+
+def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in section.items():
+        if isinstance(value, dict) and f"{prefix}{name}" != "data.bed":
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,77 @@
+"""The callbacks of a run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
+
+from titans_seq.callbacks import NaNGuard, Schedule, StopSignals, TrainingCheckpoints
+from titans_seq.experiment.metrics_file import MetricsFile
+from titans_seq.experiment.resume import Start
+from titans_seq.experiment.run_folder import RunFolder
+from titans_seq.schema import Config
+from titans_seq.tasks import Task
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What watches a training, in the order in which the trainer calls it."""
+
+    checkpoints: TrainingCheckpoints
+    best: ModelCheckpoint
+    callbacks: list[Callback]
+
+    @classmethod
+    def over(
+        cls,
+        config: Config,
+        task: Task,
+        folder: RunFolder,
+        signals: StopSignals,
+        metrics: MetricsFile | None,
+        start: Start,
+        facts: dict[str, Any],
+    ) -> "Watch":
+        """For the task of a configuration; `facts` go into checkpoints."""
+        options = config.trainer
+        checkpoints = TrainingCheckpoints(
+            folder.checkpoints,
+            Schedule(options.checkpoint_steps, options.checkpoint_minutes, options.keep_checkpoints),
+            signals,
+            rows=metrics.secure if metrics else lambda: 0,
+            facts=facts,
+            seconds=start.standing["seconds"],
+        )
+        best = ModelCheckpoint(
+            folder.checkpoints, filename="best", monitor=task.monitor, mode=task.mode, enable_version_counter=False
+        )
+        callbacks: list[Callback] = [checkpoints]
+        if options.ema_decay:
+            callbacks.append(EMAWeightAveraging(decay=options.ema_decay))
+        callbacks += [
+            NaNGuard(task.monitor, folder.checkpoints),
+            EarlyStopping(task.monitor, mode=task.mode, patience=options.patience),
+            LearningRateMonitor("step"),
+            best,
+        ]
+        if options.progress_bar:
+            callbacks.append(_ProgressBar(refresh_rate=10))
+        return cls(checkpoints, best, callbacks)
+
+
+class _ProgressBar(TQDMProgressBar):
+    """Without the logger's version, which names nothing a user knows."""
+
+    def get_metrics(
+        self, trainer: Trainer, pl_module: LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
