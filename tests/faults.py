@@ -58,7 +58,8 @@ class Command:
         """Until something is so; fails when the process ends before."""
         end = time.monotonic() + seconds
         while not condition():
-            assert self.process.is_alive() and time.monotonic() < end, self.wait()
+            assert self.process.is_alive(), self.wait()
+            assert time.monotonic() < end, "it never came"
             time.sleep(0.005)
 
     def wait(self, seconds: float = 120) -> Done:

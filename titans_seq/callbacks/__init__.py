@@ -4,5 +4,15 @@ from titans_seq.callbacks.checkpoint_io import VerifiedCheckpointIO
 from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints
 from titans_seq.callbacks.nan_guard import NaNGuard
 from titans_seq.callbacks.signals import StopSignals
+from titans_seq.callbacks.step_log import MACHINE, MemoryLog, StepLog
 
-__all__ = ["NaNGuard", "Schedule", "StopSignals", "TrainingCheckpoints", "VerifiedCheckpointIO"]
+__all__ = [
+    "MACHINE",
+    "MemoryLog",
+    "NaNGuard",
+    "Schedule",
+    "StepLog",
+    "StopSignals",
+    "TrainingCheckpoints",
+    "VerifiedCheckpointIO",
+]

@@ -12,9 +12,6 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from titans_seq.files import write_atomically
 
-# Quantities of the machine and the moment; all others are the same in every repetition of a run.
-MACHINE = "machine/"
-
 _PENDING = 50  # rows in memory
 
 

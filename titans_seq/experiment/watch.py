@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 
-from titans_seq.callbacks import NaNGuard, Schedule, StopSignals, TrainingCheckpoints
+from titans_seq.callbacks import MemoryLog, NaNGuard, Schedule, StepLog, StopSignals, TrainingCheckpoints
 from titans_seq.experiment.metrics_file import MetricsFile
 from titans_seq.experiment.resume import Start
 from titans_seq.experiment.run_folder import RunFolder
@@ -59,6 +59,8 @@ class Watch:
             NaNGuard(task.monitor, folder.checkpoints),
             EarlyStopping(task.monitor, mode=task.mode, patience=options.patience),
             LearningRateMonitor("step"),
+            StepLog(),
+            *([MemoryLog()] if config.logging.memory else []),
             best,
         ]
         if options.progress_bar:
