@@ -21,6 +21,7 @@ FLOORS = {
     "titans_seq.checkpoint_files": 0.2,
     "titans_seq.rules": 0.4,
     "titans_seq.config": 0.5,  # schema, rules and errors only, see below
+    "titans_seq.suite": 0.6,
     "titans_seq.ops": 1.0,
     "titans_seq.nn": 2.0,
     "titans_seq.backbone": 3.0,
@@ -39,6 +40,7 @@ ONLY = {
     "titans_seq.environment": set(),
     "titans_seq.rules": {"titans_seq.schema", "titans_seq.errors"},
     "titans_seq.config": {"titans_seq.schema", "titans_seq.rules", "titans_seq.errors"},
+    "titans_seq.suite": {"titans_seq.config", "titans_seq.schema", "titans_seq.errors"},
     "titans_seq.ops": set(),
     "titans_seq.nn": {"titans_seq.ops"},
     "datamodules": {"titans_seq.batch", "titans_seq.errors"},

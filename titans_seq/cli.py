@@ -18,6 +18,7 @@ _VERBS = {
     "mutagenesis": "score every single-base change of a sequence with a checkpoint: a table and a heat map",
     "variants": "score the variants of a VCF file with a checkpoint, both alleles",
     "audit": "show what a DNA data set's labels give away before any model is trained",
+    "benchmark": "run a suite of experiments and write its table beside published numbers",
     "show-config": "print the resolved configuration",
 }
 
@@ -33,6 +34,7 @@ examples:
   titans-seq fit configs/genomics/gue.yaml data.name=tf/1
   titans-seq predict best.ckpt --input sequences.fa --out predictions.csv
   titans-seq audit human_nontata_promoters
+  titans-seq benchmark configs/forecasting/suite.yaml --only data=ETTh1
 """
 
 
@@ -79,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
                 "words", nargs="*", metavar="KEY=VALUE", help="keys of the section data, such as data.max_length=512"
             )
             sub.add_argument("-k", type=int, default=32, help="bases of a stretch that two rows share (%(default)s)")
+        elif verb == "benchmark":
+            _add_benchmark_arguments(sub)
         else:
             sub.add_argument("checkpoint", help="a checkpoint that fit wrote")
             sub.add_argument(
@@ -97,6 +101,20 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--out", type=Path, default=Path(_OUT[verb]), help=help_text)
         sub.add_argument("--debug", action="store_true", help="show the traceback of a bad input")
     return parser
+
+
+def _add_benchmark_arguments(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("suite", help="a suite file, such as configs/forecasting/suite.yaml")
+    sub.add_argument("words", nargs="*", metavar="KEY=VALUE", help="keys that override those of every cell")
+    sub.add_argument(
+        "--only", action="append", default=[], metavar="AXIS=LABEL,...", help="run and list these cells alone"
+    )
+    sub.add_argument("--jobs", type=int, default=1, help="processes at once (%(default)s); each GPU serves some")
+    sub.add_argument("--list", action="store_true", help="say which cells are done, and run nothing")
+    sub.add_argument("--report", action="store_true", help="write the tables from what is there, and run nothing")
+    sub.add_argument(
+        "--results", type=Path, help="folder of the results (benchmarks/results/NAME); what is there is not run again"
+    )
 
 
 def _fit(options: argparse.Namespace) -> None:
@@ -183,6 +201,38 @@ def config_file_of(resume: str) -> Path | None:
     return file if file.is_file() else None
 
 
+def _benchmark(options: argparse.Namespace) -> None:
+    from titans_seq.suite import read_suite
+
+    if options.jobs < 1:
+        raise InputError(f"--jobs {options.jobs}: at least 1")
+    suite = read_suite(options.suite)
+    cells = suite.chosen(options.only)
+    for cell in cells[: bool(options.words)]:
+        cell.load_config(options.words)  # what is wrong with a word is said at once
+    _quiet()
+    from titans_seq.experiment.benchmark import Store, run_in_processes, run_suite
+    from titans_seq.experiment.suite_report import write_report
+
+    store = Store(suite, options.words, options.results)
+    for cell in cells:
+        store.config(cell)
+    if options.list:
+        for cell in cells:
+            print(f"{store.status(cell):<10}{cell.name}")
+        return
+    failed: list[str] = []
+    if not options.report and options.jobs > 1:
+        run_in_processes(store, cells, options.jobs)
+        failed = [cell.name for cell in cells if store.status(cell) != "done"]
+    elif not options.report:
+        failed = run_suite(store, cells)
+    for path in write_report(store):
+        print(f"written to {path}")
+    if failed:
+        raise InputError(f"{len(failed)} of {len(cells)} cells failed or are not done: {', '.join(failed)}")
+
+
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Config files and key=value words, each in their order."""
     return [w for w in words if "=" not in w], [w for w in words if "=" in w]
@@ -209,6 +259,7 @@ _VERB_FUNCTIONS = {
     "mutagenesis": _mutagenesis,
     "variants": _variants,
     "audit": _audit,
+    "benchmark": _benchmark,
     "show-config": _show_config,
 }
 

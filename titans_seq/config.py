@@ -54,14 +54,7 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     """The file's own layer, after those of the files it extends."""
     if path.resolve() in seen:
         raise InputError(f"{path}: {EXTENDS} leads back to the file itself")
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"{path}: not a readable YAML file: {_one_line(error)}") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
+    content = read_yaml(path)
     bases = content.pop(EXTENDS, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
@@ -70,6 +63,19 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     for base in bases:
         layers += _read_layers(path.parent / base, (*seen, path.resolve()))
     return [*layers, (str(path), {str(key): value for key, value in content.items()})]
+
+
+def read_yaml(path: Path) -> dict[Any, Any]:
+    """The mapping that a YAML file holds; nothing in it is executed. Raises InputError when there is none."""
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise InputError(f"{path}: not a readable YAML file: {_one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
+    return content
 
 
 def _parse_override(word: str) -> dict[str, Any]:
@@ -92,7 +98,7 @@ def _merge(layers: list[_Layer]) -> Config:
         for key in _leaf_keys(layer, schema(), source, schema):
             sources[key] = source
         try:
-            merged = OmegaConf.merge(merged, layer)
+            merged.merge_with(layer)  # in place: OmegaConf.merge copies all, at five times the cost
         except OmegaConfBaseException as error:
             raise InputError(_describe(error, source)) from None
     try:

@@ -1,5 +1,6 @@
 """The pictures of a run, for files and for W&B alike."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,8 +99,33 @@ def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters:
         _save(figure, path)
 
 
+def plot_scores(
+    path: Path, *, panels: Mapping[str, Sequence[tuple[str, str, float, float]]], title: str, wide: int = 4
+) -> None:
+    """A panel of horizontal points for each score: (name, kind, value, spread), kind ours, baseline or published."""
+    colours = {"ours": _FORECAST, "baseline": _HISTORY, "published": _TRUTH}
+    rows = max(1, -(-len(panels) // wide))
+    tallest = max((len(points) for points in panels.values()), default=1)
+    with matplotlib.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(
+            figsize=(3.6 * min(wide, max(1, len(panels))), rows * (0.22 * tallest + 0.9)), layout="constrained"
+        )
+        axes = figure.subplots(rows, min(wide, max(1, len(panels))), squeeze=False).ravel()
+        for axis, (name, points) in zip(axes, panels.items(), strict=False):
+            for place, (_, kind, value, spread) in enumerate(points):
+                axis.errorbar(value, place, xerr=spread or None, fmt="o", markersize=4, color=colours[kind])
+            axis.set_yticks(range(len(points)), [label for label, *_ in points])
+            axis.invert_yaxis()
+            axis.grid(axis="x", linewidth=0.3)
+            axis.set_title(name)
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        figure.suptitle(title)
+        _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.part")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     figure.savefig(partial, dpi=110, format="png")
     partial.replace(path)
 

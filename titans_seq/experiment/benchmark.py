@@ -1,0 +1,178 @@
+"""Running the cells of a suite, one after another or in several processes, and keeping one small JSON of each."""
+
+import contextlib
+import fcntl
+import io
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from titans_seq.config import from_container, to_container
+from titans_seq.errors import InputError, Interrupted
+from titans_seq.experiment.fit import fit
+from titans_seq.experiment.run_folder import write_atomically
+from titans_seq.schema import Config, LoggingOptions, RunOptions, TrainerOptions
+from titans_seq.suite import Cell, Suite
+
+Status = Literal["done", "outdated", "missing"]
+
+
+class Store:
+    """Where a suite's results are kept, and where its runs are.
+
+    Args:
+        suite: the suite.
+        words: `key=value` words on top of every cell's.
+        results: folder of the results; None is benchmarks/results/<name>. Runs are below runs/<name>.
+    """
+
+    def __init__(self, suite: Suite, words: Sequence[str] = (), results: Path | None = None) -> None:
+        self.suite = suite
+        self.words = tuple(words)
+        self.results = results or Path("benchmarks") / "results" / suite.name
+        self.runs = Path("runs") / suite.name
+        self._configs: dict[str, Config] = {}
+
+    def config(self, cell: Cell) -> Config:
+        """What a cell runs."""
+        if cell.name not in self._configs:
+            self._configs[cell.name] = cell.load_config([*self.words, f"run.dir={self.run_folder(cell)}"])
+        return self._configs[cell.name]
+
+    def run_folder(self, cell: Cell) -> Path:
+        """Where a cell's run is."""
+        return self.runs / cell.name
+
+    def read(self, cell: Cell) -> dict[str, Any] | None:
+        """What was kept of a cell, None when nothing was."""
+        path = self.path(cell)
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not a readable result: {error}; remove it, and the cell is run again") from None
+        if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
+            raise InputError(f"{path}: not a result of a suite; remove it, and the cell is run again")
+        return content
+
+    def status(self, cell: Cell) -> Status:
+        """Whether a cell's result is there, and of the configuration that the suite has now."""
+        content = self.read(cell)
+        if content is None:
+            return "missing"
+        try:
+            kept = from_container(content["config"], source=str(self.path(cell)))
+        except (InputError, KeyError):
+            return "outdated"
+        return "done" if _comparable(kept) == _comparable(self.config(cell)) else "outdated"
+
+    def path(self, cell: Cell) -> Path:
+        """The file of a cell's result."""
+        return self.results / f"{cell.name}.json"
+
+    @contextlib.contextmanager
+    def lock(self, cell: Cell) -> Iterator[bool]:
+        """Whether nobody else is at this cell; they are kept from it until the end. A killed process lets go."""
+        self.runs.mkdir(parents=True, exist_ok=True)
+        with (self.runs / f"{cell.name}.lock").open("w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
+    """Run the cells whose result is not there; returns the names of those that failed, which stops no other.
+
+    A run that was cut off left a folder without a result: it is removed and the cell starts anew.
+    """
+    failed = []
+    for count, cell in enumerate(cells, start=1):
+        place = f"[{count}/{len(cells)}] {cell.name}"
+        with store.lock(cell) as ours:
+            if not ours:
+                print(f"{place}: another process is at it", flush=True)
+                continue
+            if store.status(cell) == "done":
+                continue
+            try:
+                results = _run(store, cell)
+            except Interrupted:
+                raise
+            except Exception as error:  # noqa: BLE001 - one cell's failure does not cost the others
+                failed.append(cell.name)
+                log = store.runs / f"{cell.name}.error.txt"
+                log.write_text(traceback.format_exc())
+                reason = str(error).partition("\n")[0] or type(error).__name__
+                print(f"{place}: failed: {reason} ({log})", file=sys.stderr, flush=True)
+                continue
+        scores = ", ".join(
+            f"{heading} {results[key]:.4f}" for key, heading in store.suite.table.metrics.items() if key in results
+        )
+        print(f"{place}: {scores} ({results['seconds']:.0f} s of training)", flush=True)
+    return failed
+
+
+def run_in_processes(store: Store, cells: Sequence[Cell], jobs: int) -> None:
+    """`run_suite` in several processes, which share the cells by their locks. With several GPUs each sees one."""
+    gpus, spawn = torch.cuda.device_count(), multiprocessing.get_context("spawn")
+    processes = [
+        spawn.Process(target=_job, args=(store, cells, str(job % gpus) if gpus > 1 else None)) for job in range(jobs)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def _job(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
+    run_suite(store, cells)
+
+
+def _run(store: Store, cell: Cell) -> dict[str, Any]:
+    folder, config = store.run_folder(cell), store.config(cell)
+    if folder.exists():
+        shutil.rmtree(folder)
+    started = time.monotonic()
+    console = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(console):  # a line for a cell is enough
+            results = fit(config).results
+    finally:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "console.txt").write_text(console.getvalue())
+    content = {
+        "suite": store.suite.name,
+        "cell": dict(cell.labels),
+        "elapsed": round(time.monotonic() - started, 1),  # seconds, with data, baselines and the test
+        "results": results,
+        "config": to_container(config),
+    }
+    store.results.mkdir(parents=True, exist_ok=True)
+    write_atomically(store.path(cell), json.dumps(content, indent=1) + "\n")
+    return results
+
+
+def _comparable(config: Config) -> Config:
+    """Without what changes no number: where data, runs and logs are, and on what it is computed."""
+    trainer = replace(
+        config.trainer,
+        **{key: getattr(TrainerOptions(), key) for key in ("accelerator", "devices", "num_threads", "progress_bar")},
+    )
+    data = replace(config.data, root=None)
+    return replace(config, trainer=trainer, data=data, logging=LoggingOptions(), run=RunOptions())
