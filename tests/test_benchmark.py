@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,8 +141,8 @@ def test_a_second_call_runs_nothing_and_a_missing_or_half_done_cell_runs_again(d
     folder, _ = done
     gone = folder / "benchmarks/results/small/seed1_simulated_12_LMM.json"
     before = json.loads(gone.read_text())["results"]
-    left = folder / "runs/small/seed1_simulated_12_LMM/checkpoints/half.ckpt"
-    left.write_text("of a run that was killed")
+    left = folder / "runs/small/seed1_simulated_12_LMM/config.yaml"
+    left.write_text(left.read_text().replace("dim: 8", "dim: 4"))  # of a run with another configuration
     others = {path: path.stat().st_mtime_ns for path in gone.parent.glob("*.json") if path != gone}
     gone.unlink()
     answer = run_cli("benchmark", "suite.yaml", "--list", cwd=folder)
@@ -151,7 +152,7 @@ def test_a_second_call_runs_nothing_and_a_missing_or_half_done_cell_runs_again(d
     assert answer.status == 0, answer.err
     again = json.loads(gone.read_text())["results"]
     assert (again["test/mse"], again["test/mae"]) == (before["test/mse"], before["test/mae"])
-    assert not left.exists()
+    assert "dim: 8" in left.read_text()
     assert {path: path.stat().st_mtime_ns for path in others} == others
     assert answer.out.count("of training") == 1
 
@@ -178,6 +179,20 @@ def test_another_configuration_makes_a_result_outdated_and_the_table_leaves_it_o
     text = (tmp_path / "table.md").read_text()
     assert "0 of 6 runs are done, 1 are of an earlier configuration and left out." in text
     assert "| simulated | LMM |  | - | - | - |" in text.splitlines()
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(done: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = done
+    name = "seed0_simulated_12_LMM"
+    shutil.copytree(folder / "runs/small" / name, tmp_path / "runs/small" / name)
+    half = tmp_path / "runs/small" / name
+    (half / "results.json").unlink()
+    write_suite(tmp_path, pages=None)
+    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    answer = run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    assert "Resuming" in (half / "console.txt").read_text()
+    assert results(tmp_path)[name]["results"]["test/mse"] == results(folder)[name]["results"]["test/mse"]
 
 
 def test_only_chooses_cells_and_a_missing_seed_is_said(tmp_path: Path) -> None:

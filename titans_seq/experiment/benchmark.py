@@ -17,11 +17,12 @@ from typing import Any, Literal
 
 import torch
 
-from titans_seq.config import from_container, to_container
+from titans_seq.config import from_container, load_config, to_container
 from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.fit import fit
-from titans_seq.experiment.run_folder import write_atomically
-from titans_seq.schema import Config, LoggingOptions, RunOptions, TrainerOptions
+from titans_seq.experiment.resume import changes
+from titans_seq.files import write_atomically
+from titans_seq.schema import Config
 from titans_seq.suite import Cell, Suite
 
 Status = Literal["done", "outdated", "missing"]
@@ -75,7 +76,8 @@ class Store:
             kept = from_container(content["config"], source=str(self.path(cell)))
         except (InputError, KeyError):
             return "outdated"
-        return "done" if _comparable(kept) == _comparable(self.config(cell)) else "outdated"
+        differing = [key for key, *_ in changes(kept, self.config(cell)) if not key.startswith("logging.")]
+        return "outdated" if differing else "done"
 
     def path(self, cell: Cell) -> Path:
         """The file of a cell's result."""
@@ -97,7 +99,7 @@ class Store:
 def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
     """Run the cells whose result is not there; returns the names of those that failed, which stops no other.
 
-    A run that was cut off left a folder without a result: it is removed and the cell starts anew.
+    A run that was cut off is taken up where its last checkpoint stands, unless it was of another configuration.
     """
     failed = []
     for count, cell in enumerate(cells, start=1):
@@ -146,7 +148,9 @@ def _job(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:
 
 def _run(store: Store, cell: Cell) -> dict[str, Any]:
     folder, config = store.run_folder(cell), store.config(cell)
-    if folder.exists():
+    if _unfinished(folder, config):
+        config = replace(config, resume=str(folder))
+    elif folder.exists():
         shutil.rmtree(folder)
     started = time.monotonic()
     console = io.StringIO()
@@ -161,18 +165,16 @@ def _run(store: Store, cell: Cell) -> dict[str, Any]:
         "cell": dict(cell.labels),
         "elapsed": round(time.monotonic() - started, 1),  # seconds, with data, baselines and the test
         "results": results,
-        "config": to_container(config),
+        "config": to_container(replace(config, resume=None)),
     }
     store.results.mkdir(parents=True, exist_ok=True)
     write_atomically(store.path(cell), json.dumps(content, indent=1) + "\n")
     return results
 
 
-def _comparable(config: Config) -> Config:
-    """Without what changes no number: where data, runs and logs are, and on what it is computed."""
-    trainer = replace(
-        config.trainer,
-        **{key: getattr(TrainerOptions(), key) for key in ("accelerator", "devices", "num_threads", "progress_bar")},
-    )
-    data = replace(config.data, root=None)
-    return replace(config, trainer=trainer, data=data, logging=LoggingOptions(), run=RunOptions())
+def _unfinished(folder: Path, config: Config) -> bool:
+    """Whether the folder holds a run of this configuration that can go on."""
+    try:
+        return not changes(load_config([folder / "config.yaml"]), config)
+    except InputError:
+        return False

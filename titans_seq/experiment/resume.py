@@ -80,6 +80,13 @@ def find_start(config: Config) -> Start:
     return Start(_continued(folder, config), folder, path, content)
 
 
+def changes(own: Config, asked: Config) -> list[tuple[str, Any, Any]]:
+    """Keys that matter and differ, with both values."""
+    before, now = dict(_leaves(asdict(own))), dict(_leaves(asdict(asked)))
+    keys = [key for key in (*now, *(before.keys() - now.keys())) if key not in FREE]
+    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
 def _run_in(path: Path) -> RunFolder:
     if not (path / "config.yaml").is_file():
         raise InputError(f"resume={path}: not a run's folder: it holds no config.yaml")
@@ -109,7 +116,7 @@ def _resumable(path: Path) -> dict[str, Any] | None:
 def _newest(config: Config) -> RunFolder | None:
     """The newest run of this configuration; where there are only others, the newest of these, to be refused."""
     runs = sorted(_runs(config), key=lambda path: (path / "config.yaml").stat().st_mtime, reverse=True)
-    same = (run for run in runs if not _changes(load_config([run / "config.yaml"]), config))
+    same = (run for run in runs if not changes(load_config([run / "config.yaml"]), config))
     path = next(same, runs[0] if runs else None)
     return None if path is None else RunFolder(path)
 
@@ -130,10 +137,10 @@ def _continued(folder: RunFolder, config: Config) -> Config:
     """The run's own configuration with the free keys of the one asked for; raises when others differ."""
     file = folder.path / "config.yaml"
     own = load_config([file])
-    changes = _changes(own, config)
-    if changes:
-        key, before, now = changes[0]
-        more = f" (and {len(changes) - 1} more)" if len(changes) > 1 else ""
+    found = changes(own, config)
+    if found:
+        key, before, now = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         raise InputError(
             f"resume: {key} is {before} in {file}, {now} now{more}; a run goes on as it began: set it back, or leave "
             "resume out"
@@ -147,13 +154,6 @@ def _continued(folder: RunFolder, config: Config) -> Config:
                 section = section[each]
             section[name] = value
     return from_container(container, source=str(file))
-
-
-def _changes(own: Config, asked: Config) -> list[tuple[str, Any, Any]]:
-    """Keys that matter and differ, with both values."""
-    before, now = dict(_leaves(asdict(own))), dict(_leaves(asdict(asked)))
-    keys = [key for key in (*now, *(before.keys() - now.keys())) if key not in FREE]
-    return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
 
 
 def _without_resume(config: Config) -> Config:

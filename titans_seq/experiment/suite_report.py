@@ -12,7 +12,7 @@ from typing import Any
 
 from titans_seq.errors import InputError
 from titans_seq.experiment.benchmark import Store
-from titans_seq.experiment.run_folder import write_atomically
+from titans_seq.files import write_atomically
 from titans_seq.plots import plot_scores
 from titans_seq.suite import MEAN, Cell, Published, Suite
 
