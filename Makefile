@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 # Idle OpenMP threads that spin can slow a shared machine down tenfold.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help install train test test-all lint clean
+.PHONY: help install train test test-all lint notebooks clean
 
 help:
 	@echo "make train     install, then train and test a Titans forecaster on simulated data (about two minutes)"
 	@echo "make test      install, then run the tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"
+	@echo "make notebooks run the notebooks' sources and keep the executed copies beside them (some minutes)"
 
 install: $(STAMP)
 
@@ -37,6 +38,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The executed copies are committed; tests/test_notebooks.py holds them to their sources.
+notebooks: $(STAMP)
+	cd notebooks && for source in *.py; do \
+		../$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $$source && \
+		PYTHONPATH=$(CURDIR) ../$(BIN)/jupyter-execute --inplace $${source%.py}.ipynb || exit 1; done
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

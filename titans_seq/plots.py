@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import matplotlib.dates
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _HISTORY, _TRUTH, _FORECAST = "#999999", "#0072B2", "#D55E00"
+_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":", "-", "--", "-.")  # a second way to tell lines apart
 
 
 def plot_forecasts(
@@ -134,3 +136,38 @@ def _date_axis(axis: Any) -> None:
     locator = matplotlib.dates.AutoDateLocator(minticks=3, maxticks=6)
     axis.xaxis.set_major_locator(locator)
     axis.xaxis.set_major_formatter(matplotlib.dates.ConciseDateFormatter(locator))
+
+
+class Panel(NamedTuple):
+    """One of several diagrams that share their horizontal axis, for `plot_panels`."""
+
+    ylabel: str
+    lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]  # x and y by name
+    marks: Mapping[str, Any] = {}  # x of what is worth a vertical line, by name
+    logarithmic: bool = False
+
+
+def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str = "", log_x: bool = False) -> None:
+    """Diagrams one below another over one horizontal axis, of numbers or of times."""
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9.0, 2.1 * len(panels) + 0.8), layout="constrained")
+        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+        for axis, panel in zip(axes, panels, strict=True):
+            for (name, (x, y)), colour, dash in zip(panel.lines.items(), _PALETTE, _DASHES, strict=False):
+                axis.plot(x, y, label=name, color=colour, linestyle=dash, linewidth=1.1)
+            for name, x in panel.marks.items():
+                axis.axvline(x, color="black", linewidth=0.6, linestyle=":")
+                axis.annotate(name, (x, 1), xycoords=("data", "axes fraction"), fontsize=7, va="top", ha="left")
+            axis.set_ylabel(panel.ylabel)
+            if panel.logarithmic:
+                axis.set_yscale("log")
+            if log_x:
+                axis.set_xscale("log")
+            if len(panel.lines) > 1:
+                axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        first = next(iter(panels[0].lines.values()))[0]
+        if np.issubdtype(np.asarray(first).dtype, np.datetime64):
+            _date_axis(axes[-1])
+        axes[-1].set_xlabel(xlabel)
+        figure.suptitle(title)
+        _save(figure, path)

@@ -1,0 +1,266 @@
+# %% [markdown]
+# # Inside the memory: what surprises it, what it keeps, what it recalls
+#
+# The memory is a small network whose weights are written while a sequence is read. Per token it reports its *surprise*
+# (the norm of the gradient that the token causes, eq 12 of [arXiv 2501.00663](https://arxiv.org/abs/2501.00663)), its
+# gates, and the norms of its weights and of their updates. This notebook looks at them on two real series, then takes
+# the memory apart on random tokens.
+
+# %%
+import os
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import torch
+from IPython.display import Image
+from torch.nn import functional as F
+
+from datamodules.ett import ETT
+from datamodules.series import Scaler
+from datamodules.weather import Weather
+from titans_seq.nn import NeuralMemory
+from titans_seq.ops import titans_memory
+from titans_seq.plots import Panel, plot_panels
+
+FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
+WORK = Path(mkdtemp())
+torch.manual_seed(0)
+
+
+def show(name, panels, **options):
+    """Draw, and show what was drawn."""
+    plot_panels(WORK / f"{name}.png", panels, **options)
+    return Image(filename=str(WORK / f"{name}.png"))
+
+
+# %% [markdown]
+# ## One memory that reads two years, a day at a time
+#
+# Each token is one day of a series: its hours, all channels side by side. A single memory layer reads the days in order
+# and foretells the next one. It is trained on the training rows of the usual split (ETTh1's first twelve months), a
+# few passes over one long sequence with dropout; then it reads the whole series once, and we watch.
+
+
+# %%
+class NextToken(torch.nn.Module):
+    """Tokens (1, T, features) to a forecast of the one after each, and what the memory did."""
+
+    def __init__(self, features: int, dim: int = 16) -> None:
+        super().__init__()
+        self.embed = torch.nn.Linear(features, dim)
+        self.norm = torch.nn.RMSNorm(dim)
+        self.memory = NeuralMemory(dim, num_heads=2, chunk_size=4)
+        self.head = torch.nn.Linear(dim, features)
+
+    def forward(self, tokens, dropout=0.0):
+        x = self.embed(F.dropout(tokens, dropout, training=dropout > 0))
+        y, _, stats = self.memory(self.norm(x), return_stats=True)
+        return tokens + self.head(x + y), stats
+
+
+def train(model, tokens, steps):
+    """Squared error of the next token on (1, T, features), AdamW."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
+    for _ in range(steps):
+        loss = F.mse_loss(model(tokens, dropout=0.3)[0][:, :-1], tokens[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def tokenize(series, length):
+    """z-scored tokens of `length` steps (1, T, length x channels), their times, how many are for training."""
+    scaler = Scaler.fit(series.values[: series.borders.train])
+    values = torch.from_numpy(scaler.transform(series.values)).float()
+    count = len(values) // length
+    tokens = values[: count * length].reshape(1, count, -1)
+    return tokens, series.timestamps[: count * length : length], series.borders.train // length
+
+
+def per_token(stat):
+    """A statistic (1, T, H), averaged over heads."""
+    return stat[0].mean(-1).numpy()
+
+
+# %%
+etth1 = ETT("ETTh1")
+etth1.prepare()
+days, dates, train_days = tokenize(etth1.load(), 24)
+model = train(NextToken(days.shape[-1]), days[:, :train_days], 3 if FAST else 120)
+with torch.no_grad():
+    forecast, stats = model(days)
+error = (forecast[0, :-1] - days[0, 1:]).square().mean(-1).numpy()
+repeated = (days[0, 1:] - days[0, :-1]).square().mean(-1).numpy()
+print(f"next-day MSE after the training months: {error[train_days:].mean():.3f}")
+print(f"of repeating the day before:            {repeated[train_days:].mean():.3f}")
+
+# %%
+surprise = per_token(stats.surprise)
+first = 14  # days in which the memory finds its feet
+settled = surprise[first:]
+print("most surprising days after the first fortnight:")
+print([str(dates[first + i])[:10] for i in np.argsort(settled)[-6:][::-1]])
+flat, training_ends = np.datetime64("2016-07-31"), dates[train_days]
+show(
+    "etth1",
+    [
+        Panel(
+            "surprise\n(gradient norm)",
+            {"surprise": (dates, surprise)},
+            {"flat day": flat, "training ends": training_ends},
+        ),
+        Panel(
+            "MSE of the next day\n(z-scores)",
+            {"memory": (dates[1:], error), "day before": (dates[1:], repeated)},
+            {"training ends": training_ends},
+        ),
+        Panel(
+            "weights and\nupdates (norm)",
+            {"memory": (dates, per_token(stats.memory)), "update": (dates, per_token(stats.update))},
+        ),
+        Panel(
+            "gates",
+            {name: (dates, per_token(getattr(stats, name))) for name in ("lr", "momentum", "forget")},
+            logarithmic=True,
+        ),
+    ],
+    title="ETTh1, one token a day: what the memory does as it reads",
+)
+
+# %% [markdown]
+# Surprise is a distance between what the memory holds for a day's key and the day's value: high at the start, when the
+# memory holds nothing that fits, and where days are unlike those before them. On 2016-07-31 all columns of the file
+# stand still.
+#
+# ## Weather, and its -9999
+#
+# 81 cells of Weather hold -9999 for "not measured". Published results keep them. Read hour by hour, does the memory
+# notice?
+
+# %%
+weather = Weather()
+weather.prepare()
+series = weather.load()
+hours, times, train_hours = tokenize(series, 6)
+bad = np.unique(np.flatnonzero((series.values == -9999).any(axis=1)) // 6)
+model = train(NextToken(hours.shape[-1]), hours[:, :train_hours], 2 if FAST else 40)
+with torch.no_grad():
+    _, stats = model(hours)
+surprise = per_token(stats.surprise)
+first = 14 * 24
+others = np.setdiff1d(np.arange(first, len(surprise)), bad)
+rank = (surprise[others][:, None] < surprise[bad]).mean(0)
+print(
+    f"hours with -9999: {len(bad)}; median surprise {np.median(surprise[bad]):.2f}, "
+    f"of the others {np.median(surprise[others]):.2f}"
+)
+print(f"each is more surprising than this share of the others: {np.sort(rank)[::-1].round(2)}")
+show(
+    "weather",
+    [
+        Panel("surprise\n(gradient norm)", {"surprise": (times, surprise)}),
+        Panel(
+            "cells of -9999\n(count)",
+            {
+                "count": (
+                    times,
+                    np.bincount(np.flatnonzero((series.values == -9999).any(axis=1)) // 6, minlength=len(times))[
+                        : len(times)
+                    ],
+                )
+            },
+        ),
+    ],
+    title="Weather, one token an hour, the file as published",
+)
+
+# %% [markdown]
+# ## What a memory recalls, and for how long
+#
+# Now without training: random keys of unit norm and random values are written one after another with fixed gates, and
+# afterwards every key is asked once. The share of a value that comes back (the projection of the answer on the value)
+# falls with the age of the write, by forgetting and because later writes share its directions.
+
+
+# %%
+def recall(length, head_dim=64, *, lr, momentum=0.5, forget=0.002, chunk_size=16, gradient="chunk", seed=0):
+    """Share of each value that its key brings back after all are written, by age (length,)."""
+    generator = torch.Generator().manual_seed(seed)
+    heads = 16  # as many independent repeats
+    k, v = (F.normalize(torch.randn(1, length, heads, head_dim, generator=generator), dim=-1) for _ in range(2))
+    gates = (torch.full((1, length, heads), g) for g in (lr, momentum, forget))
+    zero = [torch.zeros(heads, head_dim, head_dim)]
+    _, state = titans_memory(k, k, v, *gates, zero, chunk_size=chunk_size, gradient=gradient)
+    answers = torch.einsum("bthi,bhio->btho", k, state.weights[0])
+    return (answers * v).sum(-1).mean((0, 2)).flip(0).numpy()
+
+
+def smoothed(shares, width=8):
+    """Means over neighbours, with the ages that they belong to."""
+    return np.arange(len(shares) - width + 1) + width / 2, np.convolve(shares, np.ones(width) / width, mode="valid")
+
+
+length = 256
+lines = {}
+for name, options in {
+    "forget .002": {"lr": 0.1},
+    "forget .02": {"lr": 0.1, "forget": 0.02},
+    "forget 0": {"lr": 0.1, "forget": 0.0},
+}.items():
+    lines[name] = smoothed(recall(length, **options))
+rules = {
+    "gradients at the chunk's start (16)": smoothed(recall(length, lr=0.1)),
+    "at every token (online)": smoothed(recall(length, lr=0.1, gradient="online")),
+    "online, lr .4, no momentum": smoothed(recall(length, lr=0.4, momentum=0.0, gradient="online")),
+}
+show(
+    "recall",
+    [Panel("share of a value\nthat comes back", lines), Panel("share of a value\nthat comes back", rules)],
+    title="A matrix memory of 64 x 64 after 256 writes",
+    xlabel="age of the write (tokens)",
+)
+
+# %% [markdown]
+# A matrix of 64 x 64 holds some 64 pairs; more than that, and old ones give way even without forgetting, because the
+# rule *corrects*: a write changes what overlapping keys bring back. Online gradients correct at every token, a chunk's
+# only at its start, which is the price of the parallel form.
+
+# %% [markdown]
+# ## Forgetting to zero, or to the initial weights
+#
+# A deep memory that forgets to zero can die: at zero every layer is a factor of the others' gradients. Forgetting to
+# the learned initial weights keeps it alive. (In training the latter diverged more often: `benchmarks/LOG.md`. The
+# default is zero, the paper's.)
+
+
+# %%
+def norms(forget_to, pieces, piece=64, head_dim=32, forget=0.02, lr=0.002):
+    """Norm of a two-layer memory's weights after every piece of random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = (head_dim, 4 * head_dim), (4 * head_dim, head_dim)
+    weights = [torch.randn(1, i, o, generator=generator) / i**0.5 for i, o in shapes]
+    state, found = None, []
+    for _ in range(pieces):
+        k, v = (F.normalize(torch.randn(1, piece, 1, head_dim, generator=generator), dim=-1) for _ in range(2))
+        gates = (torch.full((1, piece, 1), g) for g in (lr, 0.5, forget))
+        _, state = titans_memory(k, k, v, *gates, weights, state, forget_to=forget_to)
+        found.append(sum(float(w.square().sum()) for w in state.weights) ** 0.5)
+    return np.array(found)
+
+
+pieces = 4 if FAST else 40
+tokens = 64 * np.arange(1, pieces + 1)
+show(
+    "deep",
+    [
+        Panel(
+            "norm of the weights",
+            {f"to {to}": (tokens, np.maximum(norms(to, pieces), 1e-12)) for to in ("zero", "initial")},
+            logarithmic=True,
+        )
+    ],
+    title="A two-layer memory, forget .02, small writes of random tokens",
+    xlabel="tokens",
+)
