@@ -1,6 +1,10 @@
 """Fixtures of all tests."""
 
+import os
 from pathlib import Path
+
+# Triton decides when it is imported, by whomever, whether its kernels will run in the interpreter.
+os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
 

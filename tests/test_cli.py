@@ -1,5 +1,6 @@
 """Bad input at the command line: status 2, one line that says what and where, and nothing written."""
 
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,21 @@ def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[
     line = refuse("fit", SYNTHETIC, word)
     assert word in line
     assert all(part in line for part in parts), line
+
+
+def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
+    answer = run_cli("doctor")
+    assert answer.status == 0
+    lines = [line.split(maxsplit=1) for line in answer.out.splitlines()]
+    assert ["torch", torch.__version__] in lines
+    assert ["python", platform.python_version()] in lines
+    if not torch.cuda.is_available():
+        assert ["backend", "triton     not available: needs a CUDA device, and there is none"] in lines
+        assert ["backend", "auto       takes chunked"] in lines
+
+
+def test_doctor_takes_no_words(refuse: Refuse) -> None:
+    assert "doctor takes no words; got gpu" in refuse("doctor", "gpu")
 
 
 def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:

@@ -20,6 +20,7 @@ _VERBS = {
     "audit": "show what a DNA data set's labels give away before any model is trained",
     "benchmark": "run a suite of experiments and write its table beside published numbers",
     "show-config": "print the resolved configuration",
+    "doctor": "print versions, devices and backends, and why a backend is not available",
 }
 
 _OUT = {"predict": "predictions.parquet", "mutagenesis": "mutagenesis.csv", "variants": "variants.csv"}
@@ -75,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "words", nargs="*", metavar="FILE|KEY=VALUE", help="config files, then keys that override them"
             )
+        elif verb == "doctor":
+            sub.set_defaults(words=[])
         elif verb == "audit":
             sub.add_argument("data", help="name of a published set, table, FASTA file, folder, or a config file")
             sub.add_argument(
@@ -233,6 +236,15 @@ def _benchmark(options: argparse.Namespace) -> None:
         raise InputError(f"{len(failed)} of {len(cells)} cells failed or are not done: {', '.join(failed)}")
 
 
+def _doctor(options: argparse.Namespace) -> None:
+    if options.words:
+        raise InputError(f"doctor takes no words; got {' '.join(options.words)}")
+    _quiet()
+    from titans_seq.experiment.doctor import doctor_text
+
+    print(doctor_text(), end="")
+
+
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Config files and key=value words, each in their order."""
     return [w for w in words if "=" not in w], [w for w in words if "=" in w]
@@ -261,6 +273,7 @@ _VERB_FUNCTIONS = {
     "audit": _audit,
     "benchmark": _benchmark,
     "show-config": _show_config,
+    "doctor": _doctor,
 }
 
 

@@ -11,6 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from titans_seq.callbacks import VerifiedCheckpointIO
 from titans_seq.errors import InputError
+from titans_seq.ops.memory.backends import why_not_options, why_not_triton_here
+from titans_seq.ops.memory.options import Options
 from titans_seq.schema import Config, TrainerOptions
 
 
@@ -102,5 +104,23 @@ def check_machine(config: Config) -> None:
     if options.precision == "bf16-mixed" and on_cuda and not torch.cuda.is_bf16_supported():
         raise InputError("trainer.precision=bf16-mixed: this GPU has no bfloat16; here: 32-true, 16-mixed")
     if memory.backend == "triton":
-        where = "not available in this version" if on_cuda else "needs a CUDA device"
-        raise InputError(f"model.memory.backend=triton: {where}; here: auto, chunked, reference")
+        why_not = why_not_triton_here() if on_cuda else "needs a CUDA device"
+        if why_not := why_not or _why_not_kernels(config):
+            raise InputError(f"model.memory.backend=triton: {why_not}; here: auto, chunked, reference")
+
+
+def _why_not_kernels(config: Config) -> str | None:
+    """What of the configured memory Triton's kernels do not know."""
+    memory = config.model.memory
+    options = Options(
+        memory.chunk_size,
+        memory.gradient,
+        memory.activation,
+        memory.forget_to,
+        memory.residual,
+        memory.outer_gradient,
+        memory.checkpoint_every,
+        return_stats=False,
+    )
+    head_dim = config.model.dim // memory.num_heads
+    return why_not_options(memory.depth, head_dim, head_dim, memory.channel_forget, options)

@@ -1,11 +1,12 @@
 """The public op: one signature, several backends that agree to rounding."""
 
 import functools
-from typing import Literal, overload
+from typing import Literal, get_args, overload
 
 import torch
 from torch import Tensor
 
+from titans_seq.ops.memory.backends import Backend, choose_backend, why_not_triton
 from titans_seq.ops.memory.checks import check_choice, check_flags, check_options, check_shapes, check_state
 from titans_seq.ops.memory.chunked import chunked_memory
 from titans_seq.ops.memory.mlp import Activation
@@ -16,10 +17,7 @@ from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.stats import MemoryStats
 from titans_seq.ops.memory.tokens import Tokens
 
-Backend = Literal["auto", "reference", "chunked", "triton"]
-
 _Result = tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]
-_BACKENDS = ("auto", "chunked", "reference")
 
 
 @overload
@@ -149,29 +147,30 @@ def titans_memory(
             as they are, and their outputs are zero. Padding so masked changes nothing.
         reset: (B, T) bool; where it is True a new sequence begins, with the initial weights and no surprise. A masked
             token begins nothing.
-        backend: "auto" takes the fastest there is; "reference" is the token loop that judges the others.
+        backend: "auto" takes the fastest there is, "triton" on a CUDA device where its kernels know the options, else
+            "chunked"; "reference" is the token loop that judges the others. `why_not_triton` says what the kernels do
+            not know.
         return_stats: return the norms of surprise, update and memory at every token as well, outside the graph.
 
     Returns:
         Outputs (B, T, H, D_v) in q's dtype, the state after the last token, and with `return_stats` the `MemoryStats`.
-        Everything is computed in the widest type among the arguments, at least float32. Gradients flow to every tensor
+        Everything is computed in the widest type among the arguments, at least float32; "triton" rounds the operands of
+        products to q's type, not the state. Gradients flow to every tensor
         argument, the state included, through the inner updates too; they cannot be differentiated once more.
 
     Raises:
         ValueError: a shape, an option or the state does not fit.
     """
-    if backend == "triton":
-        raise ValueError(f'backend="triton" is not available yet; available: {", ".join(_BACKENDS)}')
-    check_choice("backend", backend, _BACKENDS)
+    check_choice("backend", backend, get_args(Backend))
     options = Options(
         chunk_size, gradient, activation, forget_to, residual, outer_gradient, checkpoint_every, return_stats
     )
+    tokens = Tokens(q, k, v, lr, momentum, forget)
     check_options(options, depth=len(weights))
-    check_shapes(Tokens(q, k, v, lr, momentum, forget), weights, residual)
+    check_shapes(tokens, weights, residual)
     check_flags(mask, reset, q.shape[:2])
-    arguments = [q, k, v, lr, momentum, forget, *weights]
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in arguments), torch.float32)
-    tokens = Tokens(*(x.to(dtype) for x in (q, k, v, lr, momentum, forget)))
+    backend = choose_backend(backend, why_not_triton(tokens, weights, state, options, mask, reset))
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in (*tokens, *weights)), torch.float32)
     initial = [w.to(dtype) for w in weights]
     if state is None:
         state = _initial_state(initial, batch=q.shape[0])
@@ -180,6 +179,12 @@ def titans_memory(
         state = state.to(dtype)
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
+        if backend == "triton":  # whose kernels widen what they load
+            from titans_seq.ops.memory.triton import triton_memory
+
+            y, state = triton_memory(tokens, initial, state, options)
+            return y.to(q.dtype), state
+        tokens = Tokens(*(x.to(dtype) for x in tokens))
         if backend == "reference":
             y, state, stats = reference_memory(tokens, initial, state, options, mask, reset)
         elif mask is None and reset is None and isinstance(state.position, int):

@@ -1,0 +1,43 @@
+"""What this machine has: versions, devices, and who can compute the memory here."""
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from titans_seq.ops.memory.backends import why_not_triton_here
+
+_PACKAGES = ("titans-seq", "torch", "triton", "lightning", "numpy", "polars", "wandb")
+
+
+def doctor_text() -> str:
+    """Lines of a name and what is there, for a person or a bug report."""
+    rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
+    rows += [("device", device) for device in _devices()]
+    why_not = why_not_triton_here()
+    auto = "chunked" if why_not else "triton, and chunked for what its kernels do not know"
+    rows += [
+        ("backend auto", f"takes {auto}"),
+        ("backend triton", f"not available: {why_not}" if why_not else "available"),
+        ("backend chunked", "available"),
+        ("backend reference", "available: one token at a time, to check the others"),
+    ]
+    return "".join(f"{name:<19}{value}\n" for name, value in rows)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _devices() -> list[str]:
+    devices = [f"cpu, {torch.get_num_threads()} threads for torch"]
+    for index in range(torch.cuda.device_count()):
+        found = torch.cuda.get_device_properties(index)
+        memory = found.total_memory / 2**30
+        devices.append(f"cuda:{index}, {found.name}, {memory:.0f} GiB, compute capability {found.major}.{found.minor}")
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    return devices

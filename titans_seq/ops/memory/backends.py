@@ -1,0 +1,86 @@
+"""Which backend computes what, and why not another."""
+
+import os
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from titans_seq.ops.memory.options import Options
+from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.tiles import HEAD_DIMS, LARGEST_CHUNK
+from titans_seq.ops.memory.tokens import Tokens
+
+Backend = Literal["auto", "reference", "chunked", "triton"]
+
+
+def why_not_triton_here(device: torch.device | None = None) -> str | None:
+    """Why Triton's kernels cannot run on this machine, or on one of its devices; None if they can."""
+    if not torch.cuda.is_available():
+        return "needs a CUDA device, and there is none"
+    if device is not None and device.type != "cuda":
+        return f"needs tensors on a CUDA device; they are on {device}"
+    if torch.version.hip is not None:
+        return "is made for NVIDIA GPUs; this is an AMD GPU"
+    if find_spec("triton") is None:
+        return "needs the package triton, which is not installed"
+    major, minor = torch.cuda.get_device_capability(device)
+    too_old = f"needs compute capability 8.0; {torch.cuda.get_device_name(device)} has {major}.{minor}"
+    return too_old if major < 8 else None
+
+
+def interpreting() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU: for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def why_not_options(depth: int, head_dim: int, value_dim: int, channel_forget: bool, options: Options) -> str | None:
+    """Why Triton's kernels cannot compute such a memory, the first reason; None if they can."""
+    too_long = options.gradient == "chunk" and options.chunk_size > LARGEST_CHUNK
+    reasons = {
+        f"knows no memory deeper than 1; got {depth}": depth > 1,
+        f"knows head_dim {_listed(HEAD_DIMS)}; got {head_dim}": head_dim not in HEAD_DIMS,
+        f"knows D_v {_listed(HEAD_DIMS)}; got {value_dim}": value_dim not in HEAD_DIMS,
+        f"knows chunk_size up to {LARGEST_CHUNK}; got {options.chunk_size}": too_long,
+        "knows no residual memory": options.residual,
+        "knows no forget gate per input channel": channel_forget,
+        "returns no stats": options.return_stats,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def why_not_triton(
+    tokens: Tokens,
+    weights: list[Tensor],
+    state: MemoryState | None,
+    options: Options,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> str | None:
+    """Why Triton's kernels cannot compute this call, the first reason; None if they can."""
+    depth, head_dim, value_dim = len(weights), tokens.q.shape[-1], tokens.v.shape[-1]
+    reason = why_not_options(depth, head_dim, value_dim, tokens.forget.ndim == 4, options)
+    if reason is not None:
+        return reason
+    if any(x.dtype == torch.float64 for x in (*tokens, *weights)):
+        return "knows float32, float16 and bfloat16; got float64"
+    if mask is not None or reset is not None:
+        return "knows neither mask nor reset"
+    if state is not None and isinstance(state.position, Tensor):
+        return "knows no batch elements at different places in their chunks"
+    return None if interpreting() else why_not_triton_here(tokens.q.device)
+
+
+def choose_backend(backend: Backend, why_not: str | None) -> Backend:
+    """The backend that computes, "triton" only if nothing speaks against it; raises ValueError if it was asked for."""
+    if backend == "triton" and why_not is not None:
+        raise ValueError(f'backend="triton" {why_not}; available: auto, chunked, reference')
+    if backend == "auto":
+        # The interpreter is thousands of times slower than what it would replace.
+        return "triton" if why_not is None and not interpreting() else "chunked"
+    return backend
+
+
+def _listed(items: tuple[int, ...]) -> str:
+    return ", ".join(str(item) for item in items)

@@ -1,0 +1,552 @@
+"""Triton kernels of the matrix memory, forward and backward.
+
+A sequence is worked off in segments of some hundred chunks, four kernels in all:
+
+    prepare           all chunks at once    gates, keys and queries to what does not depend on the memory
+    walk              chunk after chunk     W and S on chip: errors, outputs, the state on
+    walk_backward     chunk before chunk    the gradients of W and S on chip
+    finish_backward   all chunks at once    from the states and their gradients to those of q, k and the gates
+
+What has to wait for the chunk before it, and that alone, is in the two walks, which are short. A walk's program is one
+head of one batch element and one block of the memory's output columns: given keys and gates, the columns of W and S
+never meet, so that a head is shared out over programs without any exchange.
+
+The mathematics is that of README.md beside this file, where the backward pass is derived. To whom Triton is new:
+everything below is a tile, an array of a size known when the kernel is compiled, which all threads of a program hold
+together; `tl.dot` multiplies tiles, the rest is elementwise or a reduction. What holds for all kernels:
+
+- Tokens are contiguous: q and k (B, T, H, D), v and y (B, T, H, D_V), gates (B, T, H). States are float32,
+  (G, D, D_V), G = B x H. A segment's scratch has its chunks in front.
+- Arithmetic is float32; only the operands of products are rounded (`_matmul`).
+- A chunk with fewer tokens than its tile, be it by its size or since the sequence ends, is filled up with dead tokens:
+  keys, values and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They change nothing and
+  are not stored.
+- Lengths are plain arguments and not compiled in: a new length compiles nothing.
+
+Names of sizes: C tokens of a tile, D features of a key, D_V of a value, V columns of a block. `weights` is W,
+`surprise` S, `d_x` the gradient of the outer loss for x.
+"""
+
+import triton
+import triton.language as tl
+
+# Sizes that change from call to call; Triton would compile anew for those that divide by 16, and for 1.
+_RUNTIME = ["heads", "sequence", "first", "stop", "size"]
+# Rows of a chunk's shares in the scratch (chunks, G, SHARES, C).
+A, B, E, TO_WEIGHTS, TO_SURPRISE, A_BEFORE, B_BEFORE = (tl.constexpr(row) for row in range(7))
+SHARES = tl.constexpr(7)
+
+
+@triton.jit
+def _matmul(x, y, PRECISION: tl.constexpr):
+    """x @ y in float32; PRECISION is how tensor cores take the operands: "bf16", or "tf32x3", that is, whole."""
+    if PRECISION == "bf16":
+        product = tl.dot(x.to(tl.bfloat16), y.to(tl.bfloat16))
+    else:
+        product = tl.dot(x, y, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
+def _exact_matmul(x, y):
+    """x @ y with float32's digits: of decay tables and of the online system, whose errors go into all that follows."""
+    return tl.dot(x, y, input_precision="tf32x3")
+
+
+@triton.jit
+def _last_row(table, C: tl.constexpr):
+    """Row C - 1 of a table (C, C), as a vector."""
+    return tl.sum(tl.where(tl.arange(0, C)[:, None] == C - 1, table, 0.0), axis=0)
+
+
+@triton.jit
+def _products(gate, C: tl.constexpr, SHIFT: tl.constexpr):
+    """[t, j] = the product of gate over j < i <= t, ones on the diagonal, zeros above it.
+
+    A running product down the columns, in which a column starts at its diagonal: gates of 0 and 1 are exact. With
+    SHIFT = 1, of a gate that is loaded one token late, it is the same table one row down.
+    """
+    rows = tl.arange(0, C)[:, None] - SHIFT
+    columns = tl.arange(0, C)[None, :]
+    running = tl.cumprod(tl.where(rows > columns, gate[:, None], 1.0), axis=0)
+    return tl.where(rows >= columns, running, 0.0)
+
+
+@triton.jit
+def _load_tokens(ptr, token, live, head, heads, WIDTH: tl.constexpr, offset, SIZE: tl.constexpr):
+    """Features `offset` to `offset` + SIZE of some tokens of a head, (C, SIZE); zeros for dead tokens."""
+    features = offset + tl.arange(0, SIZE)
+    at = (token * heads + head) * WIDTH
+    return tl.load(ptr + at[:, None] + features[None, :], mask=live[:, None], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _load_gate(ptr, token, live, head, heads, DEAD: tl.constexpr):
+    """One gate of some tokens of a head, (C,); DEAD for dead tokens."""
+    return tl.load(ptr + token * heads + head, mask=live, other=DEAD).to(tl.float32)
+
+
+@triton.jit
+def _state_offsets(D: tl.constexpr, D_V: tl.constexpr, offset, V: tl.constexpr):
+    """Where the columns `offset` to `offset` + V of a state (D, D_V) lie."""
+    return tl.arange(0, D)[:, None] * D_V + offset + tl.arange(0, V)[None, :]
+
+
+@triton.jit
+def _inverse(lower, size, C: tl.constexpr):
+    """(I + lower)^-1 of a strictly lower triangular table (C, C), zero from row `size` on.
+
+    Gauss-Jordan elimination on all diagonal blocks of 16 at once, then pairs of blocks are joined, by
+    [[A, 0], [B, D]]^-1 = [[A^-1, 0], [-D^-1 B A^-1, D^-1]], until one is left. (The product of all I + (-lower)^(2^i)
+    is shorter, but loses its digits where keys are alike: the powers grow like binomials.)
+    """
+    rows = tl.arange(0, C)[:, None]
+    columns = tl.arange(0, C)[None, :]
+    inverse = tl.where(rows == columns, 1.0, 0.0)
+    block = tl.where(rows // 16 == columns // 16, lower, 0.0)
+    for pivot in range(tl.minimum(size, 16) - 1):  # a bound that the compiler knows it would unroll
+        factor = tl.sum(tl.where(columns % 16 == pivot, block, 0.0), axis=1)  # each row's entry below its block's pivot
+        row = tl.sum(tl.where(rows % 16 == pivot, inverse, 0.0), axis=0)  # each block's pivot row, side by side
+        below = (rows // 16 == columns // 16) & (rows % 16 > pivot)
+        inverse -= tl.where(below, factor[:, None] * row[None, :], 0.0)
+    if C > 16:
+        inverse = _join_blocks(inverse, lower, C, 16)
+    if C > 32:
+        inverse = _join_blocks(inverse, lower, C, 32)
+    return inverse
+
+
+@triton.jit
+def _join_blocks(inverse, lower, C: tl.constexpr, SIZE: tl.constexpr):
+    """From the inverses of the diagonal blocks of SIZE to those of twice the size."""
+    rows = tl.arange(0, C)[:, None] // SIZE
+    columns = tl.arange(0, C)[None, :] // SIZE
+    between = tl.where((rows == columns + 1) & (columns % 2 == 0), lower, 0.0)
+    return inverse - _exact_matmul(_exact_matmul(inverse, between), inverse)
+
+
+@triton.jit
+def _place(n, first, stop, size, batch, sequence, C: tl.constexpr):
+    """Of the tokens of chunk n: their numbers in the whole batch, and whether they are live."""
+    rows = tl.arange(0, C)
+    place = first + n * size + rows
+    return batch * sequence + place, (rows < size) & (place < stop)
+
+
+@triton.jit
+def _table(ptr, C: tl.constexpr):
+    """A chunk's table (C, C)."""
+    return tl.load(ptr + tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :]).to(tl.float32)
+
+
+@triton.jit
+def _store_table(ptr, table, C: tl.constexpr):
+    offsets = tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :]
+    tl.store(ptr + offsets, table.to(ptr.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=_RUNTIME)
+def matrix_prepare(
+    q_ptr,
+    k_ptr,
+    lr_ptr,
+    momentum_ptr,
+    forget_ptr,
+    shares_ptr,
+    scores_ptr,
+    inverse_ptr,
+    heads,
+    sequence,
+    first,
+    stop,
+    size,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    ONLINE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The shares of a chunk, its scores (q_t . k_j) C[t, j] lr_j, and, ONLINE, the inverse of its system.
+
+    Grid (chunks, G). Segments start at token `first` and end before `stop`, a chunk has `size` tokens; writes shares
+    (chunks, G, SHARES, C), scores and inverse (chunks, G, C, C).
+    """
+    n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    chunk = n * tl.num_programs(1) + state  # in the scratch
+    batch, head = state // heads, state % heads
+    token, live = _place(n, first, stop, size, batch, sequence, C)
+    before = live & (tl.arange(0, C) > 0)
+    lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
+    momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
+    keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
+    keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
+
+    # D, F and C = F D of README.md, and the shares a, b, e of the chunk's start.
+    in_surprise = _products(momentum, C, 0)
+    in_weights = tl.where(live[None, :], _products(keep, C, 0), 0.0)
+    of_write = _exact_matmul(in_weights, in_surprise)
+    e = tl.cumprod(momentum, axis=0)
+    shares = shares_ptr + chunk * SHARES * C + tl.arange(0, C)
+    tl.store(shares + A * C, tl.cumprod(keep, axis=0))
+    tl.store(shares + B * C, tl.sum(in_weights * e[None, :], axis=1))
+    tl.store(shares + E * C, e)
+    tl.store(shares + TO_WEIGHTS * C, _last_row(of_write, C) * lr)
+    tl.store(shares + TO_SURPRISE * C, _last_row(in_surprise, C) * lr)
+    products = tl.zeros((C, C), tl.float32)
+    similarity = tl.zeros((C, C), tl.float32)
+    for feature in range(0, D, 32):  # the operands of a product as wide as D would not fit into the registers
+        queries = _load_tokens(q_ptr, token, live, head, heads, D, feature, 32)
+        keys = tl.trans(_load_tokens(k_ptr, token, live, head, heads, D, feature, 32))
+        products += _matmul(queries, keys, PRECISION)
+        if ONLINE:
+            similarity += _exact_matmul(tl.trans(keys), keys)
+    _store_table(scores_ptr + chunk * C * C, products * of_write * lr[None, :], C)
+
+    weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
+    tl.store(shares + A_BEFORE * C, tl.cumprod(keep_before, axis=0))
+    tl.store(shares + B_BEFORE * C, tl.sum(weights_before * e[None, :], axis=1))
+    if ONLINE:
+        past = _exact_matmul(weights_before, in_surprise) * lr[None, :]
+        _store_table(inverse_ptr + chunk * C * C, 2.0 * _inverse(2.0 * past * similarity, size, C), C)
+
+
+@triton.jit(do_not_specialize=[*_RUNTIME, "count"])
+def matrix_walk(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    shares_ptr,
+    scores_ptr,
+    inverse_ptr,
+    weights_ptr,
+    surprise_ptr,
+    reference_ptr,
+    y_ptr,
+    starts_ptr,
+    end_weights_ptr,
+    end_surprise_ptr,
+    heads,
+    sequence,
+    first,
+    stop,
+    size,
+    count,
+    D: tl.constexpr,
+    D_V: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    ONLINE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BEGUN: tl.constexpr,
+    READ: tl.constexpr,
+    KEEP: tl.constexpr,
+):
+    """Walk `count` chunks from W and S at the start to those at the end.
+
+    Grid (G, D_V / V). With READ it writes the outputs, with KEEP W and S at every chunk's start (count, 2, G, D, D_V).
+    BEGUN: the first chunk was begun in an earlier call, and takes its gradients at `reference`.
+    """
+    state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    column = tl.program_id(1) * V
+    batch, head = state // heads, state % heads
+    rows = tl.arange(0, C)
+    tile = _state_offsets(D, D_V, column, V)
+    weights = tl.load(weights_ptr + state * D * D_V + tile)
+    surprise = tl.load(surprise_ptr + state * D * D_V + tile)
+
+    for n in range(count):
+        if KEEP:
+            start = starts_ptr + (n * 2 * states + state) * D * D_V + tile
+            tl.store(start, weights)
+            tl.store(start + states * D * D_V, surprise)
+        token, live = _place(n, first, stop, size, batch, sequence, C)
+        keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
+        values = _load_tokens(v_ptr, token, live, head, heads, D_V, column, V)
+        chunk = n * states + state
+        shares = shares_ptr + chunk * SHARES * C
+
+        if ONLINE:
+            right = tl.load(shares + A_BEFORE * C + rows)[:, None] * _matmul(keys, weights, PRECISION) - values
+            right += tl.load(shares + B_BEFORE * C + rows)[:, None] * _matmul(keys, surprise, PRECISION)
+            errors = _exact_matmul(_table(inverse_ptr + chunk * C * C, C), right)
+        else:
+            at = weights
+            if BEGUN:
+                begun = tl.load(reference_ptr + state * D * D_V + tile, mask=n == 0, other=0.0)
+                at = tl.where(n == 0, begun, weights)
+            errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
+
+        if READ:
+            queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
+            y = tl.load(shares + A * C + rows)[:, None] * _matmul(queries, weights, PRECISION)
+            y += tl.load(shares + B * C + rows)[:, None] * _matmul(queries, surprise, PRECISION)
+            y -= _matmul(_table(scores_ptr + chunk * C * C, C), errors, PRECISION)
+            at_y = ((token * heads + head) * D_V)[:, None] + column + tl.arange(0, V)[None, :]
+            tl.store(y_ptr + at_y, y.to(y_ptr.dtype.element_ty), mask=live[:, None])
+
+        # Dead tokens hand on what the last live one has.
+        a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
+        to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
+        keys = tl.trans(keys)
+        weights = a * weights + b * surprise - _matmul(keys, errors * to_weights[:, None], PRECISION)
+        surprise = e * surprise - _matmul(keys, errors * to_surprise[:, None], PRECISION)
+
+    tl.store(end_weights_ptr + state * D * D_V + tile, weights)
+    tl.store(end_surprise_ptr + state * D * D_V + tile, surprise)
+
+
+@triton.jit(do_not_specialize=[*_RUNTIME, "count"])
+def matrix_walk_backward(
+    q_ptr,
+    k_ptr,
+    shares_ptr,
+    scores_ptr,
+    inverse_ptr,
+    d_y_ptr,
+    d_weights_ptr,
+    d_surprise_ptr,
+    d_v_ptr,
+    d_ends_ptr,
+    d_start_weights_ptr,
+    d_start_surprise_ptr,
+    d_reference_ptr,
+    heads,
+    sequence,
+    first,
+    stop,
+    size,
+    count,
+    D: tl.constexpr,
+    D_V: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    ONLINE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BEGUN: tl.constexpr,
+    FIRST_ORDER: tl.constexpr,
+):
+    """Walk the same chunks backwards, from the gradients of outputs and of the end's W and S to those at the start.
+
+    Grid (G, D_V / V). Writes the gradients of the values, which are also those of the errors' right-hand sides but for
+    the sign, and those of W and S at every chunk's end (count, 2, G, D, D_V), for `matrix_finish_backward`.
+    """
+    state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
+    column = tl.program_id(1) * V
+    batch, head = state // heads, state % heads
+    rows = tl.arange(0, C)
+    tile = _state_offsets(D, D_V, column, V)
+    d_weights = tl.load(d_weights_ptr + state * D * D_V + tile)
+    d_surprise = tl.load(d_surprise_ptr + state * D * D_V + tile)
+
+    for i in range(count):
+        n = count - 1 - i
+        end = d_ends_ptr + (n * 2 * states + state) * D * D_V + tile
+        tl.store(end, d_weights)
+        tl.store(end + states * D * D_V, d_surprise)
+        token, live = _place(n, first, stop, size, batch, sequence, C)
+        keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
+        d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
+        chunk = n * states + state
+        shares = shares_ptr + chunk * SHARES * C
+
+        # Back through the state's update and the reads of the chunk's own writes, to the errors.
+        to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
+        d_errors = -to_weights[:, None] * _matmul(keys, d_weights, PRECISION)
+        d_errors -= to_surprise[:, None] * _matmul(keys, d_surprise, PRECISION)
+        d_errors -= _matmul(tl.trans(_table(scores_ptr + chunk * C * C, C)), d_y, PRECISION)
+
+        # From the end's W and S to the start's, directly and through the reads.
+        # Dead tokens hand on what the last live one has.
+        a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
+        queries = tl.trans(_load_tokens(q_ptr, token, live, head, heads, D, 0, D))
+        d_surprise = b * d_weights + e * d_surprise
+        d_surprise += _matmul(queries, d_y * tl.load(shares + B * C + rows)[:, None], PRECISION)
+        d_weights = a * d_weights + _matmul(queries, d_y * tl.load(shares + A * C + rows)[:, None], PRECISION)
+
+        # Through the errors: 2 (k W - v), or the solution of the online system.
+        d_right = 2.0 * d_errors
+        keys = tl.trans(keys)
+        if ONLINE:
+            if not FIRST_ORDER:
+                d_right = _exact_matmul(tl.trans(_table(inverse_ptr + chunk * C * C, C)), d_errors)
+                d_weights += _matmul(keys, d_right * tl.load(shares + A_BEFORE * C + rows)[:, None], PRECISION)
+                d_surprise += _matmul(keys, d_right * tl.load(shares + B_BEFORE * C + rows)[:, None], PRECISION)
+        elif not FIRST_ORDER:
+            d_at = _matmul(keys, d_right, PRECISION)
+            if BEGUN:
+                tl.store(d_reference_ptr + state * D * D_V + tile, d_at, mask=n == 0)
+                d_at = tl.where(n == 0, 0.0, d_at)
+            d_weights += d_at
+        at_v = ((token * heads + head) * D_V)[:, None] + column + tl.arange(0, V)[None, :]
+        tl.store(d_v_ptr + at_v, -d_right.to(d_v_ptr.dtype.element_ty), mask=live[:, None])
+
+    tl.store(d_start_weights_ptr + state * D * D_V + tile, d_weights)
+    tl.store(d_start_surprise_ptr + state * D * D_V + tile, d_surprise)
+
+
+@triton.jit(do_not_specialize=_RUNTIME)
+def matrix_finish_backward(
+    q_ptr,
+    k_ptr,
+    v_ptr,
+    lr_ptr,
+    momentum_ptr,
+    forget_ptr,
+    shares_ptr,
+    inverse_ptr,
+    starts_ptr,
+    reference_ptr,
+    d_y_ptr,
+    d_v_ptr,
+    d_ends_ptr,
+    d_q_ptr,
+    d_k_ptr,
+    d_lr_ptr,
+    d_momentum_ptr,
+    d_forget_ptr,
+    heads,
+    sequence,
+    first,
+    stop,
+    size,
+    D: tl.constexpr,
+    D_V: tl.constexpr,
+    V: tl.constexpr,
+    C: tl.constexpr,
+    ONLINE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BEGUN: tl.constexpr,
+    FIRST_ORDER: tl.constexpr,
+):
+    """The gradients of queries, keys and gates of a chunk, from W, S at its start and their gradients at its end.
+
+    Grid (chunks, G); a program goes through the columns a block at a time and adds up.
+    """
+    n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    states = tl.num_programs(1).to(tl.int64)
+    chunk = n * states + state
+    batch, head = state // heads, state % heads
+    rows = tl.arange(0, C)
+    token, live = _place(n, first, stop, size, batch, sequence, C)
+    queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
+    keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
+    shares = shares_ptr + chunk * SHARES * C
+    a, b = tl.load(shares + A * C + rows), tl.load(shares + B * C + rows)
+    a_before, b_before = tl.load(shares + A_BEFORE * C + rows), tl.load(shares + B_BEFORE * C + rows)
+    to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
+
+    d_queries = tl.zeros((C, D), tl.float32)
+    d_keys = tl.zeros((C, D), tl.float32)
+    d_scores = tl.zeros((C, C), tl.float32)
+    d_system = tl.zeros((C, C), tl.float32)
+    d_a = tl.zeros((C,), tl.float32)
+    d_b = tl.zeros((C,), tl.float32)
+    d_a_before = tl.zeros((C,), tl.float32)
+    d_b_before = tl.zeros((C,), tl.float32)
+    d_to_weights = tl.zeros((C,), tl.float32)
+    d_to_surprise = tl.zeros((C,), tl.float32)
+    d_a_end, d_b_end, d_e_end = 0.0, 0.0, 0.0
+
+    for column in range(0, D_V, V):
+        tile = _state_offsets(D, D_V, column, V)
+        start = starts_ptr + (n * 2 * states + state) * D * D_V + tile
+        end = d_ends_ptr + (n * 2 * states + state) * D * D_V + tile
+        weights, surprise = tl.load(start), tl.load(start + states * D * D_V)
+        values = _load_tokens(v_ptr, token, live, head, heads, D_V, column, V)
+        d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
+        d_right = -_load_tokens(d_v_ptr, token, live, head, heads, D_V, column, V)
+
+        # Through the errors, which are computed again.
+        if ONLINE:
+            right = a_before[:, None] * _matmul(keys, weights, PRECISION) - values
+            right += b_before[:, None] * _matmul(keys, surprise, PRECISION)
+            errors = _exact_matmul(_table(inverse_ptr + chunk * C * C, C), right)
+            from_weights = _matmul(d_right, tl.trans(weights), PRECISION)
+            from_surprise = _matmul(d_right, tl.trans(surprise), PRECISION)
+            d_keys += a_before[:, None] * from_weights + b_before[:, None] * from_surprise
+            d_a_before += tl.sum(keys * from_weights, axis=1)
+            d_b_before += tl.sum(keys * from_surprise, axis=1)
+            d_system -= _matmul(d_right, tl.trans(errors), PRECISION)
+        else:
+            at = weights
+            if BEGUN:
+                begun = tl.load(reference_ptr + state * D * D_V + tile, mask=n == 0, other=0.0)
+                at = tl.where(n == 0, begun, weights)
+            errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
+            d_keys += _matmul(d_right, tl.trans(at), PRECISION)
+
+        # Through the reads.
+        from_weights = _matmul(d_y, tl.trans(weights), PRECISION)
+        from_surprise = _matmul(d_y, tl.trans(surprise), PRECISION)
+        d_queries += a[:, None] * from_weights + b[:, None] * from_surprise
+        d_a += tl.sum(queries * from_weights, axis=1)
+        d_b += tl.sum(queries * from_surprise, axis=1)
+        d_scores -= _matmul(d_y, tl.trans(errors), PRECISION)
+
+        # Through the state's update.
+        d_weights, d_surprise = tl.load(end), tl.load(end + states * D * D_V)
+        d_a_end += tl.sum(tl.sum(weights * d_weights, axis=1), axis=0)
+        d_b_end += tl.sum(tl.sum(surprise * d_weights, axis=1), axis=0)
+        d_e_end += tl.sum(tl.sum(surprise * d_surprise, axis=1), axis=0)
+        from_weights = _matmul(errors, tl.trans(d_weights), PRECISION)
+        from_surprise = _matmul(errors, tl.trans(d_surprise), PRECISION)
+        d_keys -= to_weights[:, None] * from_weights + to_surprise[:, None] * from_surprise
+        d_to_weights -= tl.sum(keys * from_weights, axis=1)
+        d_to_surprise -= tl.sum(keys * from_surprise, axis=1)
+
+    tl.debug_barrier()  # what follows must not be begun before: there are not the registers for both
+    # Scores are (q . k) C lr, the last rows of C and D those of the state's update.
+    lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
+    momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
+    keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
+    in_surprise = _products(momentum, C, 0)
+    in_weights = tl.where(live[None, :], _products(keep, C, 0), 0.0)
+    of_write = _exact_matmul(in_weights, in_surprise)
+    d_lr = d_to_weights * _last_row(of_write, C) + d_to_surprise * _last_row(in_surprise, C)
+    d_products = d_scores * of_write
+    d_scores *= _matmul(queries, tl.trans(keys), PRECISION)
+    d_lr += tl.sum(d_scores * of_write, axis=0)
+    d_products *= lr[None, :]
+    d_queries += _matmul(d_products, keys, PRECISION)
+    d_keys += _matmul(tl.trans(d_products), queries, PRECISION)
+    is_last = rows == C - 1
+    d_of_write = (d_scores + tl.where(is_last[:, None], d_to_weights[None, :], 0.0)) * lr[None, :]
+    d_a += tl.where(is_last, d_a_end, 0.0)
+    d_b += tl.where(is_last, d_b_end, 0.0)
+    # C = F D, b = F e: to D and e, and how much of a and b leads back to each token.
+    d_table = _exact_matmul(tl.trans(in_weights), d_of_write)
+    a_from = tl.sum(in_weights * d_a[:, None], axis=0)
+    b_from = tl.sum(in_weights * d_b[:, None], axis=0)
+
+    before = live & (rows > 0)
+    keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
+    weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
+    if ONLINE:
+        # The same once more, for the shares of W_{t-1} in the system I + 2 C' lr (k . k).
+        past = _exact_matmul(weights_before, in_surprise)
+        d_similarity = d_system * past * lr[None, :]
+        d_keys += _matmul(d_similarity, keys, PRECISION)
+        if not FIRST_ORDER:
+            d_keys += _matmul(tl.trans(d_similarity), keys, PRECISION)
+            d_system *= _exact_matmul(keys, tl.trans(keys))
+            d_lr += tl.sum(d_system * past, axis=0)
+            d_table += _exact_matmul(tl.trans(weights_before), d_system * lr[None, :])
+            a_from += tl.sum(weights_before * d_a_before[:, None], axis=0)
+            b_from += tl.sum(weights_before * d_b_before[:, None], axis=0)
+
+    # A gate's gradient is what passes it: from a row before it, to a row at or after it.
+    passing = _exact_matmul(d_table, tl.trans(in_surprise))
+    d_keep = tl.sum(weights_before * passing, axis=1) + a_before * a_from + b_before * b_from
+    momentum_before = _load_gate(momentum_ptr, token - 1, before, head, heads, 1.0)
+    d_table += tl.where(is_last[:, None], (d_to_surprise * lr)[None, :], 0.0)
+    passing = _exact_matmul(tl.trans(in_surprise), d_table)
+    d_momentum = tl.sum(_products(momentum_before, C, 1) * passing, axis=1)
+    d_e = b_from + tl.where(is_last, d_e_end, 0.0)
+    d_momentum += tl.cumprod(momentum_before, axis=0) * tl.sum(in_surprise * d_e[:, None], axis=0)
+
+    at_gate = token * heads + head
+    tl.store(d_lr_ptr + at_gate, d_lr.to(d_lr_ptr.dtype.element_ty), mask=live)
+    tl.store(d_momentum_ptr + at_gate, d_momentum.to(d_momentum_ptr.dtype.element_ty), mask=live)
+    tl.store(d_forget_ptr + at_gate, -d_keep.to(d_forget_ptr.dtype.element_ty), mask=live)
+    at_key = (at_gate * D)[:, None] + tl.arange(0, D)[None, :]
+    tl.store(d_q_ptr + at_key, d_queries.to(d_q_ptr.dtype.element_ty), mask=live[:, None])
+    tl.store(d_k_ptr + at_key, d_keys.to(d_k_ptr.dtype.element_ty), mask=live[:, None])

@@ -1,0 +1,56 @@
+"""How the kernels cut their work: sizes of tiles, threads, and how products are rounded.
+
+`benchmarks/kernel_resources.py` compiles all that can be chosen here: nothing spills registers.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+
+HEAD_DIMS = (32, 64, 128)
+# Of a chunk's tokens. The tables of 64 tokens do not fit into a program's registers, however many its threads.
+CHUNK_TILES = (16, 32)
+LARGEST_CHUNK = max(CHUNK_TILES)
+
+
+class Tiles(NamedTuple):
+    """What the kernels are compiled for."""
+
+    head_dim: int
+    value_dim: int
+    chunk: int  # tokens of a tile
+    online: bool
+    precision: str  # of products, see `kernels`
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, chunk_size: int, online: bool) -> "Tiles":
+        """For tokens of a type. float16 is computed as float32: gradients of products do not fit its range."""
+        chunk = next(tile for tile in CHUNK_TILES if chunk_size <= tile)
+        return cls(head_dim, value_dim, chunk, online, "bf16" if dtype == torch.bfloat16 else "tf32x3")
+
+    @property
+    def columns(self) -> int:
+        """Of the values, to a block: exact products hold their operands twice."""
+        return 32 if self.precision == "bf16" and self.head_dim < max(HEAD_DIMS) else 16
+
+    @property
+    def blocks(self) -> int:
+        """Of columns; so many programs share a head."""
+        return self.value_dim // self.columns
+
+    @property
+    def operand(self) -> torch.dtype:
+        """What the operands of products are rounded to, or kept in where rounding is left to the tensor cores."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def settings(self, kernel: str) -> dict[str, Any]:
+        """What a kernel is launched with besides its arguments."""
+        settings = {
+            "D": self.head_dim,
+            "C": self.chunk,
+            "ONLINE": self.online,
+            "PRECISION": self.precision,
+            "num_warps": 4,
+            "num_stages": 2 if self.precision == "bf16" else 1,
+        }
+        return settings if kernel == "matrix_prepare" else {"D_V": self.value_dim, "V": self.columns, **settings}
