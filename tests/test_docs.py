@@ -1,6 +1,7 @@
 """Python in the docs runs as it stands there, and links lead somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,9 @@ def test_a_local_link_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_configuration_page_is_made_from_the_schema() -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs" / "make_configuration.py"))["page"]()
+    kept = (REPOSITORY / "docs" / "configuration.md").read_text()
+    assert kept == made, "run `python docs/make_configuration.py`"
