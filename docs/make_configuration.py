@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md: every key, read off the dataclasses of `titans_seq.schema` and the comments beside them.
+"""Writes docs/configuration.md: every key, read off the dataclasses of `titans_seq.schema` and their comments.
 
 python docs/make_configuration.py
 """
