@@ -52,7 +52,7 @@ def _select(rows: pl.DataFrame, wanted: pl.Series, known: Sequence[str], place: 
     if lacking.any():
         first = int(lacking.arg_max() or 0)
         if lacking[first:].all():
-            ends = f"ends {stamp_text(wanted[first - 1])}" if first else f"begins to lack at {stamp_text(wanted[0])}"
+            ends = f"ends {stamp_text(wanted[first - 1])}" if first else f"none from {stamp_text(wanted[0])} on"
             fewer = f", or forecast fewer steps: --horizon {first}" if first else ""
             raise InputError(f"{place}: {until}; {ends}. Extend the file{fewer}.")
         raise InputError(f"{place}: {until}; none for {stamp_text(wanted[first])}. Mend the file.")

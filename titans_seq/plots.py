@@ -68,9 +68,9 @@ def plot_outlook(path: Path, outlooks: Sequence[Outlook], *, title: str) -> None
         for axis, outlook in zip(axes, outlooks, strict=True):
             axis.plot(outlook.past, outlook.history, color=_HISTORY, linewidth=0.9, label="history")
             axis.plot(outlook.future, outlook.forecast, color=_FORECAST, linewidth=1.2, label="forecast")
-            for nominal, (lower, upper) in sorted(outlook.bands.items(), reverse=True):
-                label = f"{100 * nominal:g} %"
-                axis.fill_between(outlook.future, lower, upper, color=_FORECAST, alpha=0.2, linewidth=0, label=label)
+            for rank, (nominal, (lower, upper)) in enumerate(sorted(outlook.bands.items(), reverse=True)):
+                style = {"alpha": 0.15 * (rank + 1), "linewidth": 0, "label": f"{100 * nominal:g} %"}
+                axis.fill_between(outlook.future, lower, upper, color=_FORECAST, **style)
             axis.axvline(outlook.past[-1], color="black", linewidth=0.5)
             axis.set_ylabel(outlook.name)
             _date_axis(axis)
