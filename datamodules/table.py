@@ -204,6 +204,10 @@ class Table:
 
     def _row(self, border: float | str, series: Series) -> int:
         if isinstance(border, str):
-            end = parse_timestamps(pl.Series([border]), f"data split {border!r}", None)
-            return int((series.timestamps < end.to_numpy()[0]).sum())
+            try:
+                end = parse_timestamps(pl.Series([border]), "", None).to_numpy()[0]
+            except InputError:
+                keys = "data.train_end and data.validation_end"
+                raise InputError(f"{keys}: {border!r} is neither a share nor a time such as 2024-03-10 01:00") from None
+            return int((series.timestamps < end).sum())
         return round(border * len(series.timestamps))

@@ -254,11 +254,21 @@ def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_pat
         ("forecast", [*future, "--horizon", "0"], "--horizon 0: must be at least 1"),
         ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: takes a .png file"),
         ("forecast", [*future, "--out", "none/x.csv"], "--out none/x.csv: no such folder none"),
+        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "is read by this very command"),
         ("backtest", ["--windows", "0"], "--windows 0"),
         ("backtest", ["--windows", "40"], "before them need 308; --windows 24 would fit"),
     ]
     for verb, words, part in cases:
         assert part in refuse(verb, checkpoint, *words), (verb, words)
+
+
+def test_a_checkpoint_that_does_not_say_what_its_data_were_like(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
+    content = torch.load(panel.checkpoint, weights_only=True)
+    for layout in (None, {}, {"scalers": {"a": 3}}):
+        content["hyper_parameters"]["layout"] = layout
+        torch.save(content, tmp_path / "old.ckpt")
+        line = refuse("forecast", tmp_path / "old.ckpt", "--data", panel.table)
+        assert "old.ckpt: does not say what its data were like; train it again" in line
 
 
 @pytest.fixture(scope="module")

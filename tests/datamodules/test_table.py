@@ -206,6 +206,10 @@ def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
     assert Table(path, split=Split(0.5, 0.75)).load()[0].borders == (20, 30, 40)
     assert Table(path, split=Split("2024-03-01 10:00", "2024-03-02")).load()[0].borders == (10, 24, 40)
+    with pytest.raises(
+        InputError, match=r"data\.train_end and data\.validation_end: 'May' is neither a share nor a time"
+    ):
+        Table(path, split=Split("May", 0.9)).load()
     assert "every split needs rows" in fault(Table(path, split=Split(0.5, 0.5)))
 
 

@@ -58,6 +58,55 @@ def test_every_covariate_changes_its_own_windows_forecast(field: str, place: tup
     assert moved[1:].max() < 1e-10
 
 
+def sample(kind: str, count: int, seed: int) -> tuple[Tensor, CovariateInputs, Tensor]:
+    """Noise that a covariate of one kind explains but for a tenth: context, covariates and target of one channel."""
+    torch.manual_seed(seed)
+    noise = 0.1 * torch.randn(count, L + H, 1)
+    past, known = torch.zeros(count, L, 0), torch.zeros(count, L + H, 0)
+    categories, numbers = torch.zeros(count, 0, dtype=torch.int64), torch.zeros(count, 0)
+    if kind == "past":  # what is seen today comes in H days
+        leading = torch.randn(count, L + H, 1)
+        past, series = leading[:, H:], leading + noise
+    elif kind == "known":
+        known = torch.randn(count, L + H, 1)
+        series = known + noise
+    elif kind == "categories":  # what kind of series it is shows in the future alone
+        categories = torch.randint(0, 2, (count, 1))
+        series = noise + (2 * categories - 1).unsqueeze(1) * (torch.arange(L + H) >= L).view(1, -1, 1)
+    else:
+        numbers = torch.randn(count, 1)
+        series = noise + numbers.unsqueeze(1) * (torch.arange(L + H) >= L).view(1, -1, 1)
+    return series[:, :L], CovariateInputs(past, known, categories, numbers), series[:, L:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("past", CovariateSizes(past=1)),
+        ("known", CovariateSizes(known=1)),
+        ("categories", CovariateSizes(categories=[2])),
+        ("numbers", CovariateSizes(numbers=1)),
+    ],
+)
+def test_a_covariate_that_tells_the_future_is_used(kind: str, sizes: CovariateSizes) -> None:
+    torch.manual_seed(0)
+    words = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=16", "model.memory.num_heads=2"]
+    quiet = ["model.dropout=0", "model.head_dropout=0", "model.num_layers=1"]
+    model = build_forecaster(load_config([], [*words, *quiet]), 1, sizes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(150):
+        context, covariates, target = sample(kind, 64, seed=step)
+        loss = (model(context, covariates) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    context, covariates, target = sample(kind, 500, seed=1000)
+    with torch.no_grad():
+        error = (model.eval()(context, covariates) - target).square().mean()
+    assert target.var() > 0.8
+    assert error < 0.25, "three quarters of what there is to know"
+
+
 def test_what_is_known_of_a_future_step_changes_that_step_alone() -> None:
     model = build()
     context, covariates = inputs()

@@ -20,6 +20,7 @@ from titans_seq.experiment.forecast_run import (
     check_steps,
     cut_inputs,
     open_run,
+    refuse_to_overwrite,
     restore_units,
     roll,
     stack_inputs,
@@ -67,6 +68,7 @@ def backtest(
     """
     out = Path(out)
     check_writable(out)
+    refuse_to_overwrite(out, data)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
     run = open_run(Path(checkpoint), data, overrides)

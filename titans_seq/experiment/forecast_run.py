@@ -57,7 +57,7 @@ def open_run(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> F
     config = recipe.config
     try:
         layout = Layout.from_container(task.hparams["layout"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{checkpoint}: does not say what its data were like; train it again") from None
     if data is not None:
         config.data.path = str(data)
@@ -156,6 +156,12 @@ def check_steps(run: ForecastRun, horizon: int | None) -> int:
             f"{', '.join(run.layout.past)} of the steps between are not known; train with a longer horizon"
         )
     return steps
+
+
+def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
+    """Raise InputError when a result would take the place of what it is made from."""
+    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
+        raise InputError(f"--out {out}: is read by this very command; name another file")
 
 
 def restore_units(member: Member, values: NDArray[Any]) -> NDArray[np.float64]:

@@ -227,7 +227,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
             member, first = data.members[number], rows[kept][of_member]
             values = np.moveaxis(member.scaler.inverse(np.moveaxis(z_scores[of_member], -1, 0)), 0, -1)
             table = forecast_table(member.series, first, values, task.quantile_levels)
-            if len(data.members) > 1:
+            if self.config.data.id is not None:
                 table.insert_column(0, pl.Series("series", [member.series.name] * len(table)))
             tables.append(table)
         return pl.concat(tables)

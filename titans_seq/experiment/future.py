@@ -17,6 +17,7 @@ from titans_seq.experiment.forecast_run import (
     check_steps,
     cut_inputs,
     open_run,
+    refuse_to_overwrite,
     restore_units,
     roll,
     stack_inputs,
@@ -61,6 +62,7 @@ def forecast(
         check_writable(plot, "--plot")
         if plot.suffix != ".png":
             raise InputError(f"--plot {plot}: takes a .png file")
+    refuse_to_overwrite(out, data, future)
     run = open_run(Path(checkpoint), data, overrides)
     steps = check_steps(run, horizon)
     times = [
