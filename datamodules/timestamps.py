@@ -3,7 +3,9 @@
 from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from titans_seq.errors import InputError
 
@@ -80,15 +82,17 @@ def lay_grid(times: pl.Series, step: Step, where: str) -> pl.Series:
     return full
 
 
-def times_after(first: datetime, rows: int, interval: str, count: int) -> pl.Series:
-    """The `count` times that follow the `rows` times from `first` on.
+def times_after(times: NDArray[np.datetime64], interval: str, count: int) -> pl.Series:
+    """The `count` times that follow `times`.
 
-    Counted from the first, so that ends of months stay ends of months.
+    Months are counted from the first time, so that their ends stay ends; all else from the last, whatever is missing.
     """
     digits = len(interval) - len(interval.lstrip("0123456789"))
     size, unit = int(interval[:digits]), interval[digits:]
-    offsets = pl.lit(pl.Series([f"{index * size}{unit}" for index in range(rows, rows + count)], dtype=pl.String))
-    return pl.select(pl.lit(first, dtype=pl.Datetime("us")).dt.offset_by(offsets)).to_series()
+    start, done = (times[0], len(times)) if unit == "mo" else (times[-1], 1)
+    offsets = pl.lit(pl.Series([f"{index * size}{unit}" for index in range(done, done + count)], dtype=pl.String))
+    first = pl.lit(start.astype("datetime64[us]").item(), dtype=pl.Datetime("us"))
+    return pl.select(first.dt.offset_by(offsets)).to_series()
 
 
 def stamp_text(stamp: datetime) -> str:

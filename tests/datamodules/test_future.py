@@ -66,16 +66,18 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("first", "rows", "interval", "expected"),
+    ("times", "interval", "expected"),
     [
-        (datetime(2024, 2, 28, 23), 2, "1h", ["2024-02-29 01:00:00", "2024-02-29 02:00:00"]),
-        (datetime(2024, 2, 28), 1, "1d", ["2024-02-29 00:00:00", "2024-03-01 00:00:00"]),
-        (datetime(2024, 1, 31), 2, "1mo", ["2024-03-31 00:00:00", "2024-04-30 00:00:00"]),
-        (datetime(2024, 1, 1, 0, 15), 1, "15m", ["2024-01-01 00:30:00", "2024-01-01 00:45:00"]),
+        (["2024-02-28T23", "2024-02-29T00"], "1h", ["2024-02-29 01:00:00", "2024-02-29 02:00:00"]),
+        (["2024-02-20", "2024-02-28"], "1d", ["2024-02-29 00:00:00", "2024-03-01 00:00:00"]),
+        (["2024-01-31", "2024-02-29"], "1mo", ["2024-03-31 00:00:00", "2024-04-30 00:00:00"]),
+        (["2024-01-01T00:15"], "15m", ["2024-01-01 00:30:00", "2024-01-01 00:45:00"]),
     ],
 )
-def test_the_times_that_follow(first: datetime, rows: int, interval: str, expected: list[str]) -> None:
-    assert [str(time) for time in times_after(first, rows, interval, 2)] == expected
+def test_the_times_that_follow(times: list[str], interval: str, expected: list[str]) -> None:
+    for unit in ("us", "ns"):
+        found = times_after(np.array(times, dtype=f"datetime64[{unit}]"), interval, 2)
+        assert [str(time) for time in found] == expected
 
 
 def test_times_are_said_as_short_as_can_be() -> None:

@@ -191,6 +191,8 @@ class ForecastRecipe(Recipe[ForecastingTask]):
             for z in (batch.context[:, -steps:], batch.target, forecast)
         )
         source = "simulated data" if data.source.simulated else "test windows"
+        if len(data.members) > 1:
+            source += f" of {shown(data.members[m].series.name for m in members)}"
         plot_forecasts(
             path,
             timestamps=[

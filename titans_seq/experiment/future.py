@@ -65,10 +65,7 @@ def forecast(
     refuse_to_overwrite(out, data, future)
     run = open_run(Path(checkpoint), data, overrides)
     steps = check_steps(run, horizon)
-    times = [
-        times_after(m.series.timestamps[0].astype("datetime64[us]").item(), len(m.scaled), run.layout.interval, steps)
-        for m in run.members
-    ]
+    times = [times_after(m.series.timestamps, run.layout.interval, steps) for m in run.members]
     known = _known(run, future, times)
     tables: list[pl.DataFrame] = []
     outlooks: list[Outlook] = []
