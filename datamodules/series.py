@@ -18,6 +18,21 @@ class Borders(NamedTuple):
     test: int
 
 
+class Covariates(NamedTuple):
+    """What is known besides the series itself, in the units of the source."""
+
+    past: dict[str, NDArray[np.float64]]  # name to (T,): seen up to now, as the series itself
+    known: dict[str, NDArray[np.float64]]  # name to (T,): known for the future too
+    static: dict[str, str]  # name to the one value of this series, as it is written
+
+    def arrays(self) -> list[NDArray[np.float64]]:
+        """All columns (T,), past and then known."""
+        return [*self.past.values(), *self.known.values()]
+
+
+NO_COVARIATES = Covariates({}, {}, {})
+
+
 class Series(NamedTuple):
     """A table of equally spaced values."""
 
@@ -26,10 +41,11 @@ class Series(NamedTuple):
     channels: list[str]  # C names
     values: NDArray[np.float64]  # (T, C), in the units of the source
     borders: Borders
+    covariates: Covariates = NO_COVARIATES
 
 
 class SeriesSource(Protocol):
-    """Where a series comes from."""
+    """Where a series comes from, or a panel: several series of the same channels, each with its own rows."""
 
     @property
     def season(self) -> int:
@@ -42,8 +58,8 @@ class SeriesSource(Protocol):
     def prepare(self) -> None:
         """Make the data available, on one process, before `load` runs on all."""
 
-    def load(self) -> Series:
-        """Read the series; raises InputError when it is not what it should be."""
+    def load(self) -> Series | list[Series]:
+        """Read the series, those of a panel in a list; raises InputError when they are not what they should be."""
 
 
 class Scaler(NamedTuple):
@@ -55,8 +71,8 @@ class Scaler(NamedTuple):
     @classmethod
     def fit(cls, values: NDArray[np.float64]) -> "Scaler":
         """Statistics of `values` (T, C); a constant channel keeps deviation 1."""
-        std = values.std(axis=0)
-        return cls(values.mean(axis=0), np.where(std > 0, std, 1.0))
+        mean, std = values.mean(axis=0), values.std(axis=0)
+        return cls(mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0))  # rounding gives a constant channel a little
 
     def transform(self, values: NDArray[Any]) -> NDArray[Any]:
         """From the source's units to z-scores, (..., C)."""

@@ -1,8 +1,11 @@
 """Timestamps as people write them, and the regular grid that they lie on."""
 
+from datetime import datetime
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from titans_seq.errors import InputError
 
@@ -12,11 +15,11 @@ _POLARS_UNITS = {"min": "m"}
 _DAYS_OF_A_MONTH = 28, 31
 
 
-class Grid(NamedTuple):
-    """Equally spaced times."""
+class Step(NamedTuple):
+    """How far apart the times of a series are."""
 
-    stamps: pl.Series  # (T,) datetimes, from the first to the last
-    step: str  # as a reader would say it: 1h, 15min, 1 month
+    interval: str  # as polars writes it: 1h, 15m, 1mo
+    name: str  # as a reader would say it: 1h, 15min, 1 month
     season: int  # steps of the cycle that such data mostly have: a day of hours, a week of days, a year of months
 
 
@@ -52,31 +55,69 @@ def parse_timestamps(column: pl.Series, where: str, time_format: str | None) -> 
     return parsed
 
 
-def infer_grid(stamps: pl.Series, where: str) -> Grid:
-    """The grid of the most common step between distinct times; raises InputError where times lie beside it."""
-    times = stamps.unique().sort()
-    if len(times) < 3:
-        raise InputError(f"{where}: {len(times)} distinct times; a series needs at least 3")
-    steps = times.diff().drop_nulls().dt.total_microseconds()
+def infer_step(differences: pl.Series) -> Step:
+    """The most common step of all `differences` (n,), n > 0, between neighbouring times of a series."""
+    steps = differences.dt.total_microseconds()
     days = steps / _UNITS[0][1]
     low, high = _DAYS_OF_A_MONTH
     monthly = bool(((days >= low) & (days <= high)).mean() > 0.5) and steps.n_unique() > 1  # type: ignore[operator]
     if monthly:
-        interval, step, season = "1mo", "1 month", 12
-    else:
-        micros = int(steps.mode().sort()[0])
-        unit, size = next((name, size) for name, size in _UNITS if micros % size == 0)
-        count = micros // size
-        interval, step = f"{count}{_POLARS_UNITS.get(unit, unit)}", f"{count}{unit}"
-        season = _season(micros)
-    full = pl.datetime_range(times[0], times[-1], interval, eager=True, time_unit="us")
-    beside = times.filter(~times.is_in(full.implode()))
+        return Step("1mo", "1 month", 12)
+    micros = int(steps.mode().sort()[0])
+    unit, size = next((name, size) for name, size in _UNITS if micros % size == 0)
+    count = micros // size
+    return Step(f"{count}{_POLARS_UNITS.get(unit, unit)}", f"{count}{unit}", _season(micros))
+
+
+def lay_grid(times: pl.Series, step: Step, where: str) -> pl.Series:
+    """All times of a series from its first to its last; raises InputError where one of `times` lies beside them."""
+    ordered = times.sort()
+    full: pl.Series = pl.datetime_range(ordered[0], ordered[-1], step.interval, eager=True, time_unit="us")
+    beside = times.filter(~times.is_in(full.implode())).sort()
     if len(beside):
         raise InputError(
-            f"{where}: {len(beside)} times do not lie on a {step} step from {times[0]}, first {beside[0]}; "
-            "resample the table to a regular step"
+            f"{where}: {len(beside)} times do not lie on a {step.name} step from {stamp_text(full[0])}, first "
+            f"{stamp_text(beside[0])}; resample the table to a regular step"
         )
-    return Grid(full, step, season)
+    return full
+
+
+def times_after(times: NDArray[np.datetime64], interval: str, count: int) -> pl.Series:
+    """The `count` times that follow `times`.
+
+    Months are counted from the first time, so that their ends stay ends; all else from the last, whatever is missing.
+    """
+    digits = len(interval) - len(interval.lstrip("0123456789"))
+    size, unit = int(interval[:digits]), interval[digits:]
+    start, done = (times[0], len(times)) if unit == "mo" else (times[-1], 1)
+    offsets = pl.lit(pl.Series([f"{index * size}{unit}" for index in range(done, done + count)], dtype=pl.String))
+    first = pl.lit(start.astype("datetime64[us]").item(), dtype=pl.Datetime("us"))
+    return pl.select(first.dt.offset_by(offsets)).to_series()
+
+
+def stamp_text(stamp: datetime) -> str:
+    """A time as short as it can be said: seconds only where there are any, a date alone at midnight."""
+    return f"{stamp:%Y-%m-%d}" if _is_midnight(stamp) else f"{stamp:%Y-%m-%d} {_clock(stamp)}"
+
+
+def span_text(begin: datetime, end: datetime) -> str:
+    """From one time to another, the date not said twice."""
+    if _is_midnight(begin) and _is_midnight(end):
+        return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}" if begin != end else f"{begin:%Y-%m-%d}"
+    if begin == end:
+        return f"{begin:%Y-%m-%d} {_clock(begin)}"
+    day = "" if begin.date() == end.date() else f"{end:%Y-%m-%d} "
+    return f"{begin:%Y-%m-%d} {_clock(begin)} to {day}{_clock(end)}"
+
+
+def _is_midnight(stamp: datetime) -> bool:
+    return (stamp.hour, stamp.minute, stamp.second, stamp.microsecond) == (0, 0, 0, 0)
+
+
+def _clock(stamp: datetime) -> str:
+    if stamp.microsecond:
+        return f"{stamp:%H:%M:%S.%f}"
+    return f"{stamp:%H:%M:%S}" if stamp.second else f"{stamp:%H:%M}"
 
 
 def _season(micros: int) -> int:

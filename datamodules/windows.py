@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from datamodules.epochs import ALONE, Position, Share
-from titans_seq.batch import ForecastBatch
+from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
 from titans_seq.errors import InputError
 
 
@@ -52,6 +52,51 @@ class Windows:
         return ForecastBatch(torch.from_numpy(context), torch.from_numpy(target), torch.from_numpy(index))
 
 
+class PanelWindows:
+    """The windows of a panel or of a series with covariates: blocks of one array, of which not every row begins one.
+
+    Args:
+        values: the rows of all series, one after another (T, C + P + K): channels, past and known covariates.
+        context_length, horizon: see `Windows`.
+        starts: the rows at which a window begins, (n,); none may reach into the rows of another series.
+        widths: C and P.
+        series: the number of each window's series, (n,).
+        statics: codes (M, S) and numbers (M, N) of all M series.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.floating[Any]],
+        context_length: int,
+        horizon: int,
+        *,
+        starts: NDArray[np.int64],
+        series: NDArray[np.int64],
+        widths: tuple[int, int],
+        statics: tuple[NDArray[np.int64], NDArray[np.float32]],
+    ) -> None:
+        self._windows = Windows(values, context_length, horizon)
+        self.starts = starts
+        self.series = series
+        self._channels, self._known = widths[0], sum(widths)  # where the past and the known covariates begin
+        self._statics = statics
+        self._plain = self._windows.values.shape[1] == widths[0] and not any(part.size for part in statics)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
+        """The windows of numbers `index`, (B,), as one batch."""
+        batch = self._windows[self.starts[index]]
+        if self._plain:
+            return batch
+        channels, known = self._channels, self._known
+        codes, numbers = (torch.from_numpy(part[self.series[index]]) for part in self._statics)
+        ahead = torch.cat([batch.context[..., known:], batch.target[..., known:]], dim=1)
+        covariates = CovariateInputs(batch.context[..., channels:known], ahead, codes, numbers)
+        return CovariateBatch(batch.context[..., :channels], batch.target[..., :channels], batch.start, covariates)
+
+
 class EpochOrder:
     """The order of an epoch's windows: a function of seed and epoch alone, so that any epoch can be repeated."""
 
@@ -86,7 +131,13 @@ class WindowLoader:
     """
 
     def __init__(
-        self, windows: Windows, batch_size: int, *, shuffle: bool = False, seed: int = 0, share: Share = ALONE
+        self,
+        windows: Windows | PanelWindows,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        share: Share = ALONE,
     ) -> None:
         self.windows = windows
         self.batch_size = batch_size
@@ -100,7 +151,7 @@ class WindowLoader:
     def __len__(self) -> int:
         return self.share.batches(len(self.windows), self.batch_size, even=self.sampler.shuffle)
 
-    def __iter__(self) -> Iterator[ForecastBatch]:
+    def __iter__(self) -> Iterator[ForecastBatch | CovariateBatch]:
         order = self.sampler()
         self._given = self._position.take(self.sampler.epoch, len(self))
         for number in range(self._given, len(self)):

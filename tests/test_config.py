@@ -70,8 +70,27 @@ FAULTS = {
         ["rotary_share", "persistent tokens"],
     ),
     "two keys that disagree": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
+    "a table's key for another set": ("data.id", "store", ["is for data.name=table", "data.name=synthetic"]),
+    "no feature of the calendar": ("data.calendar", "[weekday]", ["'weekday' is none of", "day_of_week"]),
+    "no share of the rows": ("data", "{name: table, train_end: 70}", ["train_end", "between 0 and 1", "got 70"]),
+    "validation before training ends": (
+        "data",
+        "{name: table, train_end: 0.8, validation_end: 0.7}",
+        ["validation_end", "0.7 must exceed data.train_end=0.8"],
+    ),
+    "quantiles in disorder": ("task.quantiles", "[0.9, 0.5]", ["must ascend between 0 and 1; got [0.9, 0.5]"]),
+    "an interval of everything": ("task.intervals", "[0.8, 1.0]", ["must ascend between 0 and 1"]),
     "patch longer than the context": ("model.patch_length", "400", ["400", "data.context_length=336"]),
 }
+
+
+def test_a_quantile_head_needs_its_median_and_no_other_loss() -> None:
+    message = fault([], ["model.head=quantile", "task.quantiles=[0.1, 0.9]"])
+    assert message == "command line: task.quantiles: must hold 0.5, which is the forecast, and one more; got [0.1, 0.9]"
+    message = fault([], ["model.head=quantile", "task.loss=mae"])
+    assert message.startswith(
+        "command line: task.loss: model.head=quantile is trained by the pinball loss; task.loss=mae"
+    )
 
 
 # The same for task.name=classification.

@@ -13,6 +13,27 @@ class ForecastBatch(NamedTuple):
     start: Tensor  # (B,) int64: row of the split's array at which each window's context begins
 
 
+class CovariateInputs(NamedTuple):
+    """What a forecaster sees besides the series: P past and K known-future covariates, S categories, N numbers.
+
+    A kind that there is none of has width 0.
+    """
+
+    past: Tensor  # (B, L, P) float, z-scored
+    known: Tensor  # (B, L + H, K) float: z-scores, and sines and cosines of the calendar
+    categories: Tensor  # (B, S) int64: one value a series, by its number
+    numbers: Tensor  # (B, N) float, z-scored: one value a series
+
+
+class CovariateBatch(NamedTuple):
+    """A `ForecastBatch` with covariates."""
+
+    context: Tensor  # (B, L, C)
+    target: Tensor  # (B, H, C)
+    start: Tensor  # (B,)
+    covariates: CovariateInputs
+
+
 # The tokens of DNA. A base's token is its place in BASES, so that 3 - token is the complement of A, C, G and T.
 BASES = "ACGTN"
 PAD_TOKEN = 5

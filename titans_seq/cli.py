@@ -15,6 +15,8 @@ _VERBS = {
     "validate": "measure a checkpoint on the validation split",
     "test": "measure a checkpoint on the test split",
     "predict": "predict the test split or a file of sequences with a checkpoint, to Parquet or CSV",
+    "forecast": "forecast what comes after the last row of a table with a checkpoint, to Parquet or CSV",
+    "backtest": "forecast a table's last rows from the rows before them, again and again, and say how far off it was",
     "mutagenesis": "score every single-base change of a sequence with a checkpoint: a table and a heat map",
     "variants": "score the variants of a VCF file with a checkpoint, both alleles",
     "audit": "show what a DNA data set's labels give away before any model is trained",
@@ -23,7 +25,13 @@ _VERBS = {
     "doctor": "print versions, devices and backends, and why a backend is not available",
 }
 
-_OUT = {"predict": "predictions.parquet", "mutagenesis": "mutagenesis.csv", "variants": "variants.csv"}
+_OUT = {
+    "predict": "predictions.parquet",
+    "forecast": "forecast.parquet",
+    "backtest": "backtest.csv",
+    "mutagenesis": "mutagenesis.csv",
+    "variants": "variants.csv",
+}
 
 _EXAMPLES = """\
 verbs:
@@ -32,6 +40,8 @@ verbs:
 examples:
   titans-seq fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3
   titans-seq test runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt
+  titans-seq fit configs/forecasting/table.yaml data.path=sales.csv data.id=store data.target=[sales]
+  titans-seq forecast best.ckpt --data sales.csv --out forecast.csv --plot forecast.png
   titans-seq fit configs/genomics/gue.yaml data.name=tf/1
   titans-seq predict best.ckpt --input sequences.fa --out predictions.csv
   titans-seq audit human_nontata_promoters
@@ -93,6 +103,17 @@ def _parser() -> argparse.ArgumentParser:
             )
         if verb == "predict":
             sub.add_argument("--input", type=Path, help="table or FASTA file of sequences, instead of the test split")
+        if verb in ("forecast", "backtest"):
+            help_text = "table laid out as the one of training; without it, the data of training"
+            sub.add_argument("--data", type=Path, help=help_text)
+            help_text = "steps; more than the trained ones by rolling (the trained)"
+            sub.add_argument("--horizon", type=int, help=help_text)
+        if verb == "forecast":
+            sub.add_argument("--future", type=Path, help="table of the known covariates of the steps to come")
+            sub.add_argument("--plot", type=Path, help="picture to draw, a .png file")
+        if verb == "backtest":
+            sub.add_argument("--windows", type=int, default=10, help="forecasts of each series (%(default)s)")
+            sub.add_argument("--step", type=int, help="rows between the starts of two forecasts (the horizon)")
         if verb == "mutagenesis":
             sub.add_argument("--input", type=Path, required=True, help="table or FASTA file that holds the sequence")
             sub.add_argument("--record", help="its name, where the file holds several")
@@ -163,6 +184,40 @@ def _predict(options: argparse.Namespace) -> None:
 
     table = predict(options.checkpoint, options.out, options.words, source=options.input)
     print(f"{len(table):,} rows written to {options.out}")
+
+
+def _forecast(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import forecast
+
+    table = forecast(
+        options.checkpoint,
+        options.out,
+        options.words,
+        data=options.data,
+        future=options.future,
+        horizon=options.horizon,
+        plot=options.plot,
+    )
+    picture = f", picture: {options.plot}" if options.plot else ""
+    stamps = table["timestamp"].sort()
+    print(f"{len(table):,} rows from {stamps[0]} to {stamps[-1]} written to {options.out}{picture}")
+
+
+def _backtest(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import backtest, backtest_text
+
+    table = backtest(
+        options.checkpoint,
+        options.out,
+        options.words,
+        data=options.data,
+        windows=options.windows,
+        step=options.step,
+        horizon=options.horizon,
+    )
+    print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
 
 
 def _mutagenesis(options: argparse.Namespace) -> None:
@@ -268,6 +323,8 @@ _VERB_FUNCTIONS = {
     "validate": _validate,
     "test": _test,
     "predict": _predict,
+    "forecast": _forecast,
+    "backtest": _backtest,
     "mutagenesis": _mutagenesis,
     "variants": _variants,
     "audit": _audit,

@@ -52,6 +52,37 @@ def plot_forecasts(
         _save(figure, path)
 
 
+class Outlook(NamedTuple):
+    """One series' past and forecast, for `plot_outlook`."""
+
+    name: str
+    past: NDArray[np.datetime64]  # (T,)
+    history: NDArray[Any]  # (T,)
+    future: NDArray[np.datetime64]  # (N,)
+    forecast: NDArray[Any]  # (N,)
+    bands: Mapping[float, tuple[NDArray[Any], NDArray[Any]]]  # lower and upper ends (N,) by nominal coverage
+
+
+def plot_outlook(path: Path, outlooks: Sequence[Outlook], *, title: str) -> None:
+    """Past and forecast of several series, one below another, each within its intervals, in the source's units."""
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(9.0, 2.2 * len(outlooks) + 0.8), layout="constrained")
+        axes = figure.subplots(len(outlooks), 1, squeeze=False)[:, 0]
+        for axis, outlook in zip(axes, outlooks, strict=True):
+            axis.plot(outlook.past, outlook.history, color=_HISTORY, linewidth=0.9, label="history")
+            axis.plot(outlook.future, outlook.forecast, color=_FORECAST, linewidth=1.2, label="forecast")
+            for rank, (nominal, (lower, upper)) in enumerate(sorted(outlook.bands.items(), reverse=True)):
+                style = {"alpha": 0.15 * (rank + 1), "linewidth": 0, "label": f"{100 * nominal:g} %"}
+                axis.fill_between(outlook.future, lower, upper, color=_FORECAST, **style)
+            axis.axvline(outlook.past[-1], color="black", linewidth=0.5)
+            axis.set_ylabel(outlook.name)
+            _date_axis(axis)
+        figure.suptitle(title)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+        _save(figure, path)
+
+
 def plot_answers(
     path: Path,
     *,

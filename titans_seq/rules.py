@@ -4,9 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from titans_seq.errors import InputError
-from titans_seq.schema import BackboneOptions, ClassificationConfig, Config, ForecastConfig
+from titans_seq.schema import (
+    CALENDAR,
+    BackboneOptions,
+    ClassificationConfig,
+    Config,
+    ForecastConfig,
+    ForecastDataOptions,
+)
 
 _Reject = Callable[[str, str, str], None]
+_TABLE_KEYS = (
+    *("path", "time", "time_format", "id", "target", "past", "known", "static"),
+    *("fill", "train_end", "validation_end", "season"),
+)
 
 
 def check_together(config: Config, sources: dict[str, str]) -> None:
@@ -28,6 +39,7 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
     if isinstance(config, ForecastConfig):
         _check_patches(config, reject)
+        _check_series(config, reject)
     if isinstance(config, ClassificationConfig):
         _check_sequences(config, reject)
 
@@ -40,6 +52,31 @@ def _check_patches(config: ForecastConfig, reject: _Reject) -> None:
     if model.stride > model.patch_length:
         rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
         reject("model.stride", "model.patch_length", rule)
+
+
+def _check_series(config: ForecastConfig, reject: _Reject) -> None:
+    data, task = config.data, config.task
+    plain = ForecastDataOptions()
+    if data.name != "table" and (given := [k for k in _TABLE_KEYS if getattr(data, k) != getattr(plain, k)]):
+        reject(f"data.{given[0]}", "data.name", f"is for data.name=table; data.name={data.name}")
+    for unknown in (name for name in data.calendar if name not in CALENDAR):
+        reject("data.calendar", "data.calendar", f"{unknown!r} is none of {', '.join(CALENDAR)}")
+    ends = data.train_end, data.validation_end
+    for key, end in zip(("data.train_end", "data.validation_end"), ends, strict=True):
+        share = isinstance(end, (int, float)) and not isinstance(end, bool) and 0 < end < 1
+        if not (share or isinstance(end, str)):
+            reject(key, key, f"takes a share of the rows between 0 and 1, or a time such as 2024-03-01; got {end}")
+    if all(isinstance(end, float) for end in ends) and ends[0] >= ends[1]:
+        reject("data.validation_end", "data.train_end", f"{ends[1]} must exceed data.train_end={ends[0]}")
+    for key, levels in (("task.quantiles", task.quantiles), ("task.intervals", task.intervals)):
+        if levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
+            reject(key, key, f"must ascend between 0 and 1; got {levels}")
+    if config.model.head == "quantile" and (0.5 not in task.quantiles or len(task.quantiles) < 2):
+        rule = f"must hold 0.5, which is the forecast, and one more; got {task.quantiles}"
+        reject("task.quantiles", "model.head", rule)
+    if config.model.head == "quantile" and task.loss != "mse":
+        rule = f"model.head=quantile is trained by the pinball loss; task.loss={task.loss} is for model.head=point"
+        reject("task.loss", "model.head", rule)
 
 
 def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:

@@ -7,7 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datamodules.table import Fill, Split, Table
+from datamodules.columns import Fill, Roles
+from datamodules.series import Series
+from datamodules.table import Split, Table
 from titans_seq.errors import InputError
 
 START = datetime(2024, 3, 1)
@@ -32,6 +34,12 @@ def wide(path: Path, count: int = 40, **changes: list[object]) -> Path:
     return write(path, {**columns, **changes})
 
 
+def only(table: Table) -> Series:
+    """The one series of a wide table."""
+    (series,) = table.load()
+    return series
+
+
 def fault(table: Table) -> str:
     with pytest.raises(InputError) as caught:
         table.load()
@@ -43,7 +51,7 @@ def fault(table: Table) -> str:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_wide_table(tmp_path: Path, suffix: str) -> None:
-    series = Table(wide(tmp_path / f"sales.{suffix}")).load()
+    series = only(Table(wide(tmp_path / f"sales.{suffix}")))
     assert series.name == "sales"
     assert series.channels == ["a", "b"]
     assert series.borders == (28, 32, 40)
@@ -55,31 +63,70 @@ def test_rows_in_any_order_and_columns_by_choice(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
     rows = path.read_text().splitlines()
     path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
-    table = Table(path, target=["b"])
-    np.testing.assert_array_equal(table.load().values[:, 0], -np.arange(40.0))
+    table = Table(path, Roles(target=("b",)))
+    np.testing.assert_array_equal(only(table).values[:, 0], -np.arange(40.0))
     assert table.season == 24
 
 
-def test_a_long_table_has_a_channel_for_each_series(tmp_path: Path) -> None:
-    columns: dict[str, list[object]] = {"when": [], "store": [], "sales": []}
+def long(path: Path, **changes: list[object]) -> Path:
+    """Series s2 of 30 hours, and s1, which begins 6 hours later; rows of both in turn."""
+    columns: dict[str, list[object]] = {name: [] for name in ("when", "store", "sales", "promo", "kind", "size")}
     for i, stamp in enumerate(hours(30)):
-        for store in ("s2", "s1"):
-            columns["when"].append(stamp)
-            columns["store"].append(store)
-            columns["sales"].append(i * (10 if store == "s1" else 1))
-    path = write(tmp_path / "long.csv", columns)
-    series = Table(path, time="when", id="store", target=["sales"]).load()
-    values = dict(zip(series.channels, series.values.T, strict=True))
-    np.testing.assert_array_equal(values["s1"], np.arange(30) * 10.0)
-    np.testing.assert_array_equal(values["s2"], np.arange(30.0))
-    message = fault(Table(path, time="when", target=["sales"]))
-    assert "2024-03-01 00:00:00 appears 2 times. Several series? Set data.id=<column>; candidates: store." in message
-    assert "needs one column of values" in fault(Table(wide(tmp_path / "w.csv", id=["x"] * 40), id="id"))
-    columns["store"] = ["s1"] * 60
-    same = write(tmp_path / "same.csv", columns)
-    assert "series 's1': 2024-03-01 00:00:00 appears 2 times" in fault(
-        Table(same, time="when", id="store", target=["sales"])
+        for store in ("s2", "s1")[: 1 + (i >= 6)]:
+            row = (stamp, store, i * (10 if store == "s1" else 1), i % 7 == 0, f"k{store}", 3.5)
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+    return write(path, {**columns, **changes})
+
+
+LONG = Roles(time="when", id="store", target=("sales",))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_long_table_is_a_panel_of_series_each_with_its_own_rows(tmp_path: Path, suffix: str) -> None:
+    path = long(tmp_path / f"long.{suffix}")
+    roles = LONG._replace(past=("promo",), static=("kind", "size"))
+    s1, s2 = Table(path, roles, split=Split(0.5, 0.75)).load()
+    assert (s1.name, s2.name, s1.channels, s2.channels) == ("s1", "s2", ["sales"], ["sales"])
+    np.testing.assert_array_equal(s1.values[:, 0], np.arange(6, 30) * 10.0)
+    np.testing.assert_array_equal(s2.values[:, 0], np.arange(30.0))
+    np.testing.assert_array_equal(s1.timestamps, np.array(hours(30)[6:], dtype="datetime64[us]"))
+    assert (s1.borders, s2.borders) == ((12, 18, 24), (15, 22, 30))
+    np.testing.assert_array_equal(s1.covariates.past["promo"], [float(i % 7 == 0) for i in range(6, 30)])
+    assert s1.covariates.static == {"kind": "ks1", "size": "3.5"}
+
+
+def test_several_series_in_one_column_are_told_apart_by_an_id(tmp_path: Path) -> None:
+    path = long(tmp_path / "long.csv")
+    message = fault(Table(path, LONG._replace(id=None)))
+    assert "2024-03-01 06:00 appears 2 times. Several series? Set data.id=<column>; candidates: store" in message
+    message = fault(Table(path, LONG._replace(target=())))
+    assert "data.id=store needs its column of values; set data.target to one or more of sales, promo" in message
+    same = long(tmp_path / "same.csv", store=["s1"] * 54)
+    assert "series 's1': 2024-03-01 06:00 appears 2 times; data.id=store does not tell" in fault(Table(same, LONG))
+    some = long(tmp_path / "some.csv", store=[None, *["s1"] * 53])
+    assert "column store: 1 empty cells, first in row 1" in fault(Table(some, LONG))
+    message = fault(Table(long(tmp_path / "k.csv", kind=list("ab" * 27)), LONG._replace(static=("kind",))))
+    assert "series 's2': column kind must hold one value in all its rows; found a, b" in message
+    assert "data.static needs data.id" in fault(Table(wide(tmp_path / "w.csv"), Roles(static=("a",))))
+    assert "column 'a' is in data.past and data.known" in fault(
+        Table(wide(tmp_path / "w.csv"), Roles(past=("a",), known=("a",)))
     )
+
+
+def test_a_gap_in_one_series_is_named_with_it(tmp_path: Path) -> None:
+    path = long(tmp_path / "long.csv")
+    lines = path.read_text().splitlines()
+    kept = [line for line in lines if not (",s1," in line and "T10:" <= line[10:14] < "T14:")]
+    path.write_text("\n".join(kept) + "\n")
+    message = fault(Table(path, LONG))
+    assert message == (
+        f"{path}: series 's1': 1 gap at a 1h step, first 2024-03-01 10:00 to 13:00. "
+        "Set data.fill=ffill|interpolate or mend the file."
+    )
+    table = Table(path, LONG, fill="ffill")
+    np.testing.assert_array_equal(table.load()[0].values[3:9, 0], [90, 90, 90, 90, 90, 140])
+    assert table.notes == [f"{path}: 4 missing values filled, data.fill=ffill"]
 
 
 def holes(path: Path) -> Path:
@@ -92,15 +139,15 @@ def holes(path: Path) -> Path:
 
 def test_gaps_are_refused_or_filled(tmp_path: Path) -> None:
     path = holes(tmp_path / "gaps.csv")
-    assert "1 empty cells, first in row 11 (2024-03-01 12:00:00). Set data.fill" in fault(Table(path))
+    assert "1 empty cells, first in row 11 (2024-03-01 12:00). Set data.fill" in fault(Table(path))
     only_gaps = write(
         tmp_path / "only.csv",
         {"date": [h for i, h in enumerate(hours(40)) if i not in (5, 6, 20)], "a": list(range(37))},
     )
     message = fault(Table(only_gaps))
-    assert "2 gaps at a 1h step, first 2024-03-01 05:00:00 to 2024-03-01 06:00:00. Set data.fill=ffill" in message
+    assert "2 gaps at a 1h step, first 2024-03-01 05:00 to 06:00. Set data.fill=ffill" in message
     filled: dict[Fill, np.ndarray] = {
-        fill: Table(path, fill=fill).load().values[:, 0] for fill in ("ffill", "interpolate")
+        fill: only(Table(path, fill=fill)).values[:, 0] for fill in ("ffill", "interpolate")
     }
     np.testing.assert_array_equal(filled["interpolate"], np.arange(40.0))
     expected = np.arange(40.0)
@@ -111,7 +158,7 @@ def test_gaps_are_refused_or_filled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "part"),
     [
-        ("n/a", "1 cells are no finite numbers, first 'n/a' in row 4 (2024-03-01 03:00:00)"),
+        ("n/a", "1 cells are no finite numbers, first 'n/a' in row 4 (2024-03-01 03:00)"),
         ("inf", "'inf' in row 4"),
         ("NaN", "'NaN'"),
     ],
@@ -148,7 +195,7 @@ def test_times_that_do_not_parse_or_fit(tmp_path: Path, stamps: list[str], time_
 )
 def test_times_in_many_hands(tmp_path: Path, stamps: list[str], time_format: str | None, season: int) -> None:
     table = Table(write(tmp_path / "t.csv", {"date": list(stamps), "a": list(range(30))}), time_format=time_format)
-    series = table.load()
+    series = only(table)
     assert table.season == season
     assert len(series.timestamps) == 30
     if "T" in stamps[0]:  # in UTC
@@ -157,15 +204,19 @@ def test_times_in_many_hands(tmp_path: Path, stamps: list[str], time_format: str
 
 def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
-    assert Table(path, split=Split(0.5, 0.75)).load().borders == (20, 30, 40)
-    assert Table(path, split=Split("2024-03-01 10:00", "2024-03-02")).load().borders == (10, 24, 40)
+    assert Table(path, split=Split(0.5, 0.75)).load()[0].borders == (20, 30, 40)
+    assert Table(path, split=Split("2024-03-01 10:00", "2024-03-02")).load()[0].borders == (10, 24, 40)
+    with pytest.raises(
+        InputError, match=r"data\.train_end and data\.validation_end: 'May' is neither a share nor a time"
+    ):
+        Table(path, split=Split("May", 0.9)).load()
     assert "every split needs rows" in fault(Table(path, split=Split(0.5, 0.5)))
 
 
 def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
-    assert fault(Table(path, time="time")).endswith("no column 'time'; found date, a, b. Set data.time.")
-    assert "no column 'c'; found date, a, b. Set data.target." in fault(Table(path, target=["c"]))
+    assert fault(Table(path, Roles(time="time"))).endswith("no column 'time'; found date, a, b. Set data.time.")
+    assert "no column 'c'; found date, a, b. Set data.target." in fault(Table(path, Roles(target=("c",))))
     with pytest.raises(InputError, match=r"no such file; set data\.path"):
         Table(tmp_path / "nothing.csv").prepare()
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")

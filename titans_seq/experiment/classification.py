@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -54,18 +54,18 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
     """DNA sequences to their classes."""
 
     config: ClassificationConfig
-    columns: ClassVar = {
-        "test/accuracy": "accuracy",
-        "test/mcc": "MCC",
-        "test/f1": "F1",
-        "test/auroc": "AUROC",
-        "test/auprc": "AUPRC",
-    }
     picture = "classes"
 
     def __init__(self, config: Config) -> None:
         assert isinstance(config, ClassificationConfig)
         super().__init__(config)
+        self.columns = {
+            "test/accuracy": "accuracy",
+            "test/mcc": "MCC",
+            "test/f1": "F1",
+            "test/auroc": "AUROC",
+            "test/auprc": "AUPRC",
+        }
         self.simulated = config.data.name == "simulated"
 
     @cached_property

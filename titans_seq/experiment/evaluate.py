@@ -90,12 +90,12 @@ def predict(
     return table
 
 
-def check_writable(out: Path) -> None:
-    """Raise InputError when a table cannot be written to `out`."""
+def check_writable(out: Path, option: str = "--out") -> None:
+    """Raise InputError when a file cannot be written to `out`, which the command line's `option` names."""
     if not out.parent.is_dir():
-        raise InputError(f"--out {out}: no such folder {out.parent}")
+        raise InputError(f"{option} {out}: no such folder {out.parent}")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
-        raise InputError(f"--out {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
+        raise InputError(f"{option} {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
@@ -103,7 +103,7 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
     partial = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         if out.suffix == ".csv":
-            table.write_csv(partial)
+            table.write_csv(partial, datetime_format="%Y-%m-%d %H:%M:%S%.f")
         else:
             table.write_parquet(partial)
         partial.replace(out)

@@ -96,6 +96,7 @@ def _carry_out(
             "seed": config.seed,
             **recipe.facts(),
             **scores,
+            **recipe.finish(task, folder.path, folder.checkpoints / BEST),
             **of_training,
             "parameters": parameters,
             "checkpoint": f"{folder.checkpoints.name}/{BEST}",
@@ -237,6 +238,8 @@ def _conclude(recipe: Recipe[Any], task: Task, results: dict[str, Any], folder: 
     rows = {recipe.config.model.variant.upper(): results, **results["baselines"]}
     print(f"\n{recipe.title()}")
     print(format_table(rows, recipe.columns))
+    for remark in recipe.remarks():
+        print(remark)
     best, epochs = results["best_epoch"] + 1, results["epochs"]
     print(f"\nBest epoch {best} of {epochs} by {task.monitor}, {results['seconds']:.0f} s")
     print(f"Picture:    {picture}")

@@ -1,10 +1,14 @@
 """The baselines of a forecasting run, measured on the same windows by the same metrics as the model."""
 
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 import torch
 from torch import nn
 
 from datamodules.forecasting import ForecastingDataModule
-from datamodules.windows import WindowLoader, Windows
+from datamodules.windows import WindowLoader
+from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.models.baselines import LastValue, LinearForecaster, SeasonalNaive, solve_linear
 from titans_seq.tasks.forecasting import forecast_metrics
 
@@ -25,15 +29,20 @@ def measure_baselines(data: ForecastingDataModule, linear: LinearForecaster, cou
         "last value": LastValue(data.horizon),
         f"seasonal naive ({data.source.season} steps)": SeasonalNaive(data.horizon, data.source.season),
     }
-    rows = data.windows("test").values[: count + data.context_length + data.horizon - 1]
-    test = WindowLoader(Windows(rows, data.context_length, data.horizon), _BATCH)
     models: dict[str, nn.Module] = {**naive, "linear (least squares)": linear}
-    return {name: _measure(model, test, "test") for name, model in models.items()}
+    return {name: _measure(model, _first(data, count), "test") for name, model in models.items()}
+
+
+def _first(data: ForecastingDataModule, count: int) -> Iterator[ForecastBatch | CovariateBatch]:
+    """The first `count` test windows."""
+    windows = data.windows("test")
+    for begin in range(0, count, _BATCH):
+        yield windows[np.arange(begin, min(begin + _BATCH, count))]
 
 
 @torch.inference_mode()
-def _measure(model: nn.Module, loader: WindowLoader, prefix: str) -> dict[str, float]:
+def _measure(model: nn.Module, batches: Iterable[ForecastBatch | CovariateBatch], prefix: str) -> dict[str, float]:
     metrics = forecast_metrics(prefix)
-    for batch in loader:
+    for batch in batches:
         metrics.update(model(batch.context).contiguous(), batch.target.contiguous())
     return {name: float(value) for name, value in metrics.compute().items()}

@@ -3,45 +3,82 @@
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
-from numpy.typing import NDArray
 
+from datamodules.columns import Roles
 from datamodules.ett import ETT
 from datamodules.forecasting import ForecastingDataModule
+from datamodules.messages import shown
 from datamodules.series import SeriesSource
 from datamodules.synthetic import Synthetic
+from datamodules.table import Split as TableSplit
+from datamodules.table import Table
+from titans_seq.batch import CovariateBatch
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
+from titans_seq.experiment.conformal import save_calibration
 from titans_seq.experiment.forecast_baselines import best_linear, measure_baselines
+from titans_seq.experiment.forecast_table import forecast_table
+from titans_seq.experiment.intervals import calibrate_on_validation, measure_coverage
 from titans_seq.experiment.recipe import Recipe, Scores
 from titans_seq.models.baselines import LinearForecaster
 from titans_seq.plots import plot_forecasts
 from titans_seq.schema import Config, ForecastConfig, ForecastDataOptions
 from titans_seq.tasks import ForecastingTask
+from titans_seq.tasks.quantiles import central_pairs
 
 _WINDOWS, _CHANNELS, _HISTORY_SEASONS = 3, 3, 7  # what the picture shows
 
 
 def build_source(options: ForecastDataOptions) -> SeriesSource:
     """Where the series comes from."""
+    if options.name == "table":
+        return build_table(options)
     return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
+
+
+def build_table(options: ForecastDataOptions) -> Table:
+    """The user's own table."""
+    if options.path is None:
+        raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
+    roles = Roles(
+        time=options.time,
+        target=tuple(options.target),
+        id=options.id,
+        past=tuple(options.past),
+        known=tuple(options.known),
+        static=tuple(options.static),
+    )
+    return Table(
+        Path(options.path).expanduser(),
+        roles,
+        time_format=options.time_format,
+        fill=options.fill,
+        split=TableSplit(options.train_end, options.validation_end),
+        season=options.season,
+    )
 
 
 class ForecastRecipe(Recipe[ForecastingTask]):
     """Windows of a series, z-scored, to their next steps."""
 
     config: ForecastConfig
-    columns: ClassVar = {"test/mse": "MSE", "test/mae": "MAE"}
     picture = "forecast"
 
     def __init__(self, config: Config) -> None:
         assert isinstance(config, ForecastConfig)
         super().__init__(config)
+        self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
+        if config.model.head == "quantile":
+            coverages = [f"{100 * coverage:g}" for coverage in central_pairs(config.task.quantiles)]
+            self.columns |= {"test/crps": "CRPS", **{f"test/coverage_{c}": f"in {c} %" for c in coverages}}
+        self._remarks: list[str] = []
 
     @cached_property
     def data(self) -> ForecastingDataModule:
@@ -53,6 +90,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
             horizon=options.horizon,
             batch_size=options.batch_size,
             seed=self.config.seed,
+            calendar=options.calendar,
         )
         data.prepare_data()
         data.setup()
@@ -66,26 +104,44 @@ class ForecastRecipe(Recipe[ForecastingTask]):
 
     def new_task(self) -> ForecastingTask:
         """The task, started at the linear forecast if the configuration says so."""
-        task = ForecastingTask(to_container(self.config), num_channels=len(self.data.series.channels))
+        layout = self.data.layout
+        task = ForecastingTask(to_container(self.config), len(layout.channels), layout.sizes(), layout.to_container())
         if self.config.model.linear_path == "solved":
             task.model.start_from(self._linear)
         return task
 
     def restored_task(self, hyperparameters: Mapping[str, Any]) -> ForecastingTask:
         """The task as it was, but for the weights."""
-        return ForecastingTask(to_container(self.config), hyperparameters["num_channels"])
+        container, channels = to_container(self.config), hyperparameters["num_channels"]
+        return ForecastingTask(container, channels, hyperparameters.get("covariates"), hyperparameters.get("layout"))
 
     def check_data(self, task: ForecastingTask, source: str) -> None:
-        """Raise InputError for another number of channels."""
-        trained, found = task.hparams["num_channels"], len(self.data.series.channels)
-        if found != trained:
-            raise InputError(f"{source}: trained on {trained} channels; {self.data.series.name} has {found}")
+        """Raise InputError for another number of channels or other covariates."""
+        trained, layout = task.hparams["num_channels"], self.data.layout
+        if len(layout.channels) != trained:
+            raise InputError(f"{source}: trained on {trained} channels; {self._name()} has {len(layout.channels)}")
+        found = layout.to_container()
+        kept = task.hparams.get("layout") or {}
+        for key in ("past", "known", "calendar", "categories", "numbers"):
+            if key in kept and kept[key] != found[key]:
+                there, here = (shown(map(str, side[key])) or "nothing" for side in (kept, found))
+                raise InputError(f"{source}: trained with {key} {there}; {self._name()} gives {here} or other values")
 
     def describe(self) -> str:
         """The series and the steps."""
         options = self.config.data
         simulated = " (simulated data, made by this program)" if self.data.source.simulated else ""
-        return f"{options.name}{simulated}: {options.context_length} steps to {options.horizon}"
+        members = len(self.data.members)
+        panel = f", {members:,} series" if members > 1 else ""
+        return f"{self._name()}{simulated}{panel}: {options.context_length} steps to {options.horizon}"
+
+    def notes(self) -> tuple[str, ...]:
+        """What reading the table noticed."""
+        return tuple(self.data.source.notes) if isinstance(self.data.source, Table) else ()
+
+    def _name(self) -> str:
+        """Of the data set: a panel's series have names of their own."""
+        return self.data.source.path.stem if isinstance(self.data.source, Table) else self.data.series.name
 
     def fingerprint(self) -> dict[str, Any]:
         """Digests of the data and their splits."""
@@ -94,7 +150,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
     def facts(self) -> dict[str, Any]:
         """What the results say about the series."""
         return {
-            "data": self.data.series.name,
+            "data": self._name(),
             "simulated": self.data.source.simulated,
             "context_length": self.config.data.context_length,
             "horizon": self.config.data.horizon,
@@ -107,7 +163,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
 
     def title(self) -> str:
         """Says on what, and on how much of it."""
-        on = "simulated data" if self.data.source.simulated else self.data.series.name
+        on = "simulated data" if self.data.source.simulated else self._name()
         which = "the first" if self.config.trainer.limit_batches else "all"
         horizon = self.config.data.horizon
         return f"Test error on {on}, z-scored, {which} {self._test_windows()} windows, horizon {horizon}"
@@ -124,55 +180,77 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         starts = np.linspace(0, len(windows) - 1, _WINDOWS + 2).astype(np.int64)[1:-1]
         batch = windows[starts]
         task.eval()
-        forecast = task(batch.context.to(task.device)).cpu()
+        covariates = batch.covariates if isinstance(batch, CovariateBatch) else None
+        forecast = task(*move_data_to_device((batch.context, covariates), task.device)).cpu()
 
-        shown = min(data.context_length, _HISTORY_SEASONS * data.source.season)
-        first_row = data.rows("test")[0] + data.context_length - shown
+        steps = min(data.context_length, _HISTORY_SEASONS * data.source.season)
         keep = slice(-_CHANNELS, None)
+        members, rows = data.place("test", starts)
         history, truth, future = (
-            data.scaler.inverse(x.double().numpy())[..., keep]
-            for x in (batch.context[:, -shown:], batch.target, forecast)
+            np.stack([data.members[m].scaler.inverse(x) for m, x in zip(members, z.double().numpy(), strict=True)])
+            for z in (batch.context[:, -steps:], batch.target, forecast)
         )
         source = "simulated data" if data.source.simulated else "test windows"
+        if len(data.members) > 1:
+            source += f" of {shown(data.members[m].series.name for m in members)}"
         plot_forecasts(
             path,
-            timestamps=[data.series.timestamps[first_row + s :][: shown + data.horizon] for s in starts],
-            history=history,
-            truth=truth,
-            forecast=future,
+            timestamps=[
+                data.members[m].series.timestamps[row - steps : row + data.horizon]
+                for m, row in zip(members, rows, strict=True)
+            ],
+            history=history[..., keep],
+            truth=truth[..., keep],
+            forecast=future[..., keep],
             channels=data.series.channels[keep],
-            title=f"{data.series.name}, horizon {data.horizon} ({source})",
+            title=f"{self._name()}, horizon {data.horizon} ({source})",
         )
 
     def predict_test(self, task: ForecastingTask, trainer: Trainer) -> pl.DataFrame:
         """Forecasts of the test split once, horizon after horizon, in the source's units.
 
         A row per step and channel: `timestamp`, `channel`, `origin` (the last stamp the model saw), `step` (1 to
-        horizon), `forecast`, `truth`. Steps after the last whole horizon are left out.
+        horizon), `forecast`, `truth`, quantiles if the model has them (`q0.1`, ...), of a panel also `series`. Steps
+        after the last whole horizon are left out.
         """
         data, windows = self.data, self.data.windows("test")
-        starts = np.arange(0, len(windows), data.horizon)
+        members, rows = data.place("test", np.arange(len(windows)))
+        within = np.concatenate([np.arange(count) for count in np.bincount(members)])
+        starts = np.flatnonzero(within % data.horizon == 0)
         parts = np.array_split(starts, -(-len(starts) // data.batch_size))
         loader = (windows[part] for part in parts)  # a list would be taken for several loaders
         batches = trainer.predict(task, dataloaders=loader)
         assert batches is not None
         z_scores = torch.cat([torch.as_tensor(b) for b in batches]).cpu().double().numpy()
-        return _as_table(data, data.scaler.inverse(z_scores), starts[: len(z_scores)])  # trainer.limit_batches
+        kept = starts[: len(z_scores)]  # trainer.limit_batches
+        tables = []
+        for number in np.unique(members[kept]):
+            of_member = members[kept] == number
+            member, first = data.members[number], rows[kept][of_member]
+            values = np.moveaxis(member.scaler.inverse(np.moveaxis(z_scores[of_member], -1, 0)), 0, -1)
+            table = forecast_table(member.series, first, values, task.quantile_levels)
+            if self.config.data.id is not None:
+                table.insert_column(0, pl.Series("series", [member.series.name] * len(table)))
+            tables.append(table)
+        return pl.concat(tables)
 
+    def finish(self, task: ForecastingTask, folder: Path, checkpoint: Path) -> dict[str, Any]:
+        """Calibrate conformal intervals on validation, keep them in the run's folder, and measure them on test."""
+        coverages = self.config.task.intervals
+        if not coverages:
+            return {}
+        batches = self.config.trainer.limit_batches
+        calibration = calibrate_on_validation(self.data, task, coverages, batches)
+        save_calibration(calibration, folder, checkpoint)
+        for coverage in coverages[len(calibration.coverages) :]:
+            few = f"{calibration.windows} validation windows are too few for an interval of {100 * coverage:g} %"
+            self._remarks.append(f"{few}; see task.intervals")
+        held = measure_coverage(self.data, task, calibration, batches)
+        if held:
+            text = ", ".join(f"{100 * share:.1f} % in those of {100 * nominal:g} %" for nominal, share in held.items())
+            self._remarks.append(f"Test values within conformal intervals: {text}")
+        return {f"test/interval_{100 * nominal:g}": share for nominal, share in held.items()}
 
-def _as_table(data: ForecastingDataModule, forecast: NDArray[np.float64], starts: NDArray[np.int64]) -> pl.DataFrame:
-    """Forecasts (W, H, C) of the windows at `starts` beside the truth, in long form."""
-    windows, horizon, channels = forecast.shape
-    rows = data.rows("test")[0] + data.context_length + starts[:, None] + np.arange(horizon)  # (W, H)
-    stamps = data.series.timestamps[rows]
-    shape = forecast.shape
-    return pl.DataFrame(
-        {
-            "timestamp": np.broadcast_to(stamps[..., None], shape).ravel(),
-            "channel": np.tile(np.array(data.series.channels), windows * horizon),
-            "origin": np.broadcast_to(data.series.timestamps[rows[:, :1] - 1][..., None], shape).ravel(),
-            "step": np.broadcast_to(np.arange(1, horizon + 1)[:, None], shape).ravel(),
-            "forecast": forecast.ravel(),
-            "truth": data.series.values[rows].reshape(windows * horizon * channels),
-        }
-    )
+    def remarks(self) -> tuple[str, ...]:
+        """How the intervals did."""
+        return tuple(self._remarks)

@@ -19,7 +19,7 @@ Scores = dict[str, float]
 class Recipe(ABC, Generic[TaskT]):
     """One kind of task, for one configuration: its data, task, baselines, picture and predictions."""
 
-    columns: ClassVar[Mapping[str, str]]  # of the table at the end of a run: from keys of the results to headings
+    columns: Mapping[str, str]  # of the table at the end of a run: from keys of the results to headings
     picture: ClassVar[str]  # name of the picture, without its suffix
 
     def __init__(self, config: Config) -> None:
@@ -73,6 +73,14 @@ class Recipe(ABC, Generic[TaskT]):
     @abstractmethod
     def title(self) -> str:
         """The heading of the table of test scores."""
+
+    def finish(self, task: TaskT, folder: Path, checkpoint: Path) -> dict[str, Any]:
+        """What else is made of a trained and tested task: files for the run's folder, and more results."""
+        return {}
+
+    def remarks(self) -> tuple[str, ...]:
+        """What to say below the table of scores, a line each."""
+        return ()
 
     @abstractmethod
     def predict_test(self, task: TaskT, trainer: Trainer) -> pl.DataFrame:

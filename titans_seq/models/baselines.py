@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from titans_seq.batch import ForecastBatch
+from titans_seq.batch import CovariateBatch, ForecastBatch
 
 
 class LastValue(nn.Module):
@@ -56,7 +56,9 @@ class LinearForecaster(nn.Module):
         return forecast.transpose(1, 2) + last
 
 
-def solve_linear(batches: Iterable[ForecastBatch], penalties: Iterable[float]) -> list[LinearForecaster]:
+def solve_linear(
+    batches: Iterable[ForecastBatch | CovariateBatch], penalties: Iterable[float]
+) -> list[LinearForecaster]:
     """The least-squares `LinearForecaster` for each ridge penalty, relative to the mean square of the inputs.
 
     The sums run in float64, one pass over the batches serves all penalties; the bias is not penalised.

@@ -1,14 +1,42 @@
 """A forecaster: normalise, cut into patches, run a backbone over them, map all tokens to the horizon."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
 
+from titans_seq.batch import CovariateInputs
 from titans_seq.models.baselines import LinearForecaster
+from titans_seq.nn.covariates import KnownFuture, StaticEmbedding
 from titans_seq.nn.embedding import PatchEmbedding
-from titans_seq.nn.norm import Centre, ReversibleInstanceNorm
+from titans_seq.nn.heads import QuantileSpread
+from titans_seq.nn.norm import Centre, InstanceStatistics, ReversibleInstanceNorm
+
+
+class CovariateSizes(NamedTuple):
+    """Widths of `CovariateInputs`."""
+
+    past: int = 0  # P
+    known: int = 0  # K
+    categories: Sequence[int] = ()  # how many values each has
+    numbers: int = 0  # N
+
+
+class _Decoded(NamedTuple):
+    """What is made of a window before it goes back to the window's units."""
+
+    tokens: Tensor  # (B, D) with channels mixed, else (B C, D)
+    forecast: Tensor  # (B, C, H), normalised
+    statistics: InstanceStatistics
+    linear: Tensor | None  # (B, H, C), of the linear path
 
 
 class Forecaster(nn.Module):
     """Patches through a sequence backbone to a flatten head (the frame of PatchTST, Nie et al., ICLR 2023).
+
+    Past covariates, and the past of the known ones, are further features of every patch. What is known of a future step
+    adds to that step's forecast (`KnownFuture`); static covariates are added to every token.
 
     Args:
         backbone: from (B, T, dim) to (B, T, dim) and a state.
@@ -22,6 +50,8 @@ class Forecaster(nn.Module):
         head_dropout: on the head's input.
         linear_path: add a `LinearForecaster`, so that the backbone learns what a linear map cannot say.
         centre: see `ReversibleInstanceNorm`.
+        covariates: what comes with every window.
+        quantiles: levels for `quantiles`, see `QuantileSpread`; the forecast is then the median.
     """
 
     def __init__(
@@ -38,30 +68,37 @@ class Forecaster(nn.Module):
         head_dropout: float = 0.0,
         linear_path: bool = False,
         centre: Centre = "mean",
+        covariates: CovariateSizes = CovariateSizes(),  # noqa: B008 - immutable
+        quantiles: Sequence[float] = (),
     ) -> None:
         super().__init__()
         features = num_channels if channel_mixing else 1
         self.channel_mixing = channel_mixing
+        self.context_length = context_length
         self.norm = ReversibleInstanceNorm(num_channels, centre)
-        self.embed = PatchEmbedding(features, dim, patch_length, stride)
+        self.embed = PatchEmbedding(features + covariates.past + covariates.known, dim, patch_length, stride)
         self.backbone = backbone
         self.dropout = nn.Dropout(head_dropout)
-        self.head = nn.Linear(self.embed.num_patches(context_length) * dim, features * horizon)
+        width = self.embed.num_patches(context_length) * dim
+        self.head = nn.Linear(width, features * horizon)
         self.linear_path = LinearForecaster(context_length, horizon) if linear_path else None
+        self.known = KnownFuture(covariates.known, width, features) if covariates.known else None
+        has_static = bool(covariates.categories or covariates.numbers)
+        self.static = StaticEmbedding(covariates.categories, covariates.numbers, dim) if has_static else None
+        self.spread = QuantileSpread(width, features, horizon, quantiles) if quantiles else None
+        self._takes_covariates = self.embed.project.in_features > features * patch_length or has_static
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """context (B, L, C) to the forecast (B, H, C), in the same units."""
-        x, statistics = self.norm.normalise(context)
-        series = x.transpose(1, 2)  # (B, C, L)
-        if not self.channel_mixing:
-            series = series.reshape(-1, 1, series.shape[2])  # (B C, 1, L)
-        tokens, _ = self.backbone(self.embed(series))
-        y = self.head(self.dropout(tokens.flatten(1)))
-        y = y.view(context.shape[0], context.shape[2], -1).transpose(1, 2)  # (B, H, C)
-        forecast = self.norm.restore(y, statistics)
-        if self.linear_path is not None:
-            forecast = forecast - statistics.centre + self.linear_path(context)
-        return forecast
+        decoded = self._decode(context, covariates)
+        return self._restore(decoded.forecast, decoded)
+
+    def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
+        """context (B, L, C) to quantiles (B, H, C, Q), ascending, in the same units."""
+        assert self.spread is not None, "built without quantiles"
+        decoded = self._decode(context, covariates)
+        levels = self.spread(decoded.tokens, decoded.forecast).unbind(-1)
+        return torch.stack([self._restore(level, decoded) for level in levels], dim=-1)
 
     def start_from(self, linear: LinearForecaster) -> None:
         """Make `linear` the linear path and silence the head, so that training starts at exactly that forecast."""
@@ -69,3 +106,35 @@ class Forecaster(nn.Module):
         self.linear_path.load_state_dict(linear.state_dict())
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        if self.known is not None:
+            self.known.silence()
+
+    def _decode(self, context: Tensor, covariates: CovariateInputs | None) -> _Decoded:
+        assert self._takes_covariates == (covariates is not None), "covariates come with every window or with none"
+        x, statistics = self.norm.normalise(context)
+        series = x.transpose(1, 2)  # (B, C, L)
+        copies = 1
+        if not self.channel_mixing:
+            copies = series.shape[1]
+            series = series.reshape(-1, 1, series.shape[2])  # (B C, 1, L)
+        if covariates is not None:
+            beside = torch.cat([covariates.past, covariates.known[:, : self.context_length]], dim=2).transpose(1, 2)
+            series = torch.cat([series, beside.repeat_interleave(copies, dim=0)], dim=1)
+        embedded = self.embed(series)
+        if self.static is not None and covariates is not None:
+            static = self.static(covariates.categories, covariates.numbers)
+            embedded = embedded + static.repeat_interleave(copies, dim=0).unsqueeze(1)
+        tokens, _ = self.backbone(embedded)
+        flat = self.dropout(tokens.flatten(1))
+        y = self.head(flat).view(context.shape[0], context.shape[2], -1)  # (B, C, H)
+        if self.known is not None and covariates is not None:
+            y = y + self.known(flat, covariates.known[:, self.context_length :])
+        linear = None if self.linear_path is None else self.linear_path(context)
+        return _Decoded(flat, y, statistics, linear)
+
+    def _restore(self, y: Tensor, decoded: _Decoded) -> Tensor:
+        """From normalised (B, C, H) to the units of the context, (B, H, C); keeps the order of values."""
+        forecast = self.norm.restore(y.transpose(1, 2), decoded.statistics)
+        if decoded.linear is not None:
+            forecast = forecast - decoded.statistics.centre + decoded.linear
+        return forecast

@@ -22,6 +22,7 @@ from titans_seq.schema.common import (
     TrainerOptions,
 )
 from titans_seq.schema.forecasting import (
+    CALENDAR,
     ForecastConfig,
     ForecastDataOptions,
     ForecastModelOptions,
@@ -32,6 +33,7 @@ SCHEMAS: dict[str, type[Config]] = {"forecasting": ForecastConfig, "classificati
 DEFAULT_TASK = "forecasting"
 
 __all__ = [
+    "CALENDAR",
     "DEFAULT_TASK",
     "SCHEMAS",
     "AttentionOptions",

@@ -1,18 +1,35 @@
 """The configuration of a forecasting experiment."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from titans_seq.schema.common import BackboneOptions, Config, DataOptions, TaskOptions, at_least, between
+
+CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day_of_year", "month_of_year")
 
 
 @dataclass
 class ForecastDataOptions(DataOptions):
     """Which series, and what a window of it is."""
 
-    name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2"] = "synthetic"
+    name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2", "table"] = "synthetic"
     context_length: int = at_least(336, 1)  # steps the model sees
     horizon: int = at_least(96, 1)  # steps it forecasts
+    calendar: list[str] = field(default_factory=list)  # names of CALENDAR: features of every step, the future's too
+    # name=table: your own series
+    path: str | None = None  # a CSV or Parquet file; wide, one column a series, or long, with a column `id`
+    time: str = "date"  # column of the timestamps
+    time_format: str | None = None  # as strftime has it, such as "%d.%m.%Y %H:%M"; null: ISO 8601
+    id: str | None = None  # column that names a row's series; null: a wide table
+    target: list[str] = field(default_factory=list)  # columns to forecast; empty: all without another part
+    past: list[str] = field(default_factory=list)  # columns seen up to now
+    known: list[str] = field(default_factory=list)  # columns known for the future too, such as prices and holidays
+    static: list[str] = field(default_factory=list)  # columns with one value for each series; needs id
+    fill: Literal["none", "ffill", "interpolate"] = "none"  # missing times and empty cells
+    # Where training and validation end: shares of each series' rows, or the first time that no longer belongs to them.
+    train_end: Any = 0.7
+    validation_end: Any = 0.8
+    season: int | None = at_least(None, 1)  # steps of the main cycle; null: a day, of days a week, of months a year
 
 
 @dataclass
@@ -26,6 +43,7 @@ class ForecastModelOptions(BackboneOptions):
     centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
     # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution.
     linear_path: Literal["none", "learned", "solved"] = "learned"
+    head: Literal["point", "quantile"] = "point"  # quantile: task.quantiles, of which the median is the forecast
 
 
 @dataclass
@@ -33,7 +51,11 @@ class ForecastTaskOptions(TaskOptions):
     """Forecasting: what is minimised."""
 
     name: Literal["forecasting"] = "forecasting"
-    loss: Literal["mse", "mae", "huber"] = "mse"  # on z-scores; huber has its corner at 1
+    loss: Literal["mse", "mae", "huber"] = "mse"  # of the point head, on z-scores; huber has its corner at 1
+    # Of the quantile head, which is trained by their pinball loss; ascending, with 0.5.
+    quantiles: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
+    # Nominal coverages of the conformal intervals, calibrated on validation after training; empty: none.
+    intervals: list[float] = field(default_factory=lambda: [0.8, 0.95])
 
 
 @dataclass

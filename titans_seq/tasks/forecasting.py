@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import MeanAbsoluteError, MeanSquaredError, MetricCollection
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
 from titans_seq.backbone import build_backbone
-from titans_seq.batch import ForecastBatch
-from titans_seq.models.forecaster import Forecaster
+from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
+from titans_seq.models.forecaster import CovariateSizes, Forecaster
 from titans_seq.schema import ForecastConfig
 from titans_seq.tasks.base import Task
+from titans_seq.tasks.quantiles import CRPS, Coverage, central_pairs, pinball
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
 
@@ -21,7 +23,18 @@ def forecast_metrics(prefix: str) -> MetricCollection:
     return MetricCollection({"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}, prefix=f"{prefix}/")
 
 
-def build_forecaster(config: ForecastConfig, num_channels: int) -> Forecaster:
+def quantile_metrics(prefix: str, levels: list[float]) -> MetricCollection:
+    """`<prefix>/crps`, and `<prefix>/coverage_80` and so on for every central interval that `levels` hold."""
+    coverages = {f"coverage_{100 * nominal:g}": Coverage(*places) for nominal, places in central_pairs(levels).items()}
+    metrics: dict[str, Metric | MetricCollection] = {"crps": CRPS(levels), **coverages}
+    return MetricCollection(metrics, prefix=f"{prefix}/", compute_groups=False)
+
+
+def build_forecaster(
+    config: ForecastConfig,
+    num_channels: int,
+    covariates: CovariateSizes = CovariateSizes(),  # noqa: B008 - immutable
+) -> Forecaster:
     """The model that a configuration describes, freshly initialised."""
     model, data = config.model, config.data
     return Forecaster(
@@ -36,54 +49,101 @@ def build_forecaster(config: ForecastConfig, num_channels: int) -> Forecaster:
         head_dropout=model.head_dropout,
         linear_path=model.linear_path != "none",
         centre=model.centre,
+        covariates=covariates,
+        quantiles=config.task.quantiles if model.head == "quantile" else (),
     )
 
 
 class ForecastingTask(Task):
     """A `Forecaster` with its loss, metrics (MSE and MAE on z-scores) and optimiser.
 
+    With quantiles the loss is their mean pinball loss, what selects is `val/crps`, and MSE and MAE are the median's.
+
     Args:
         config: see `Task`.
         num_channels: C, the series' variables.
+        covariates: fields of `CovariateSizes`; None has none.
+        layout: what the data were, as plain containers: kept in checkpoints for whoever reads other data.
     """
 
     config: ForecastConfig
     model: Forecaster
-    monitor = "val/mse"
 
-    def __init__(self, config: dict[str, Any], num_channels: int) -> None:
+    def __init__(
+        self,
+        config: dict[str, Any],
+        num_channels: int,
+        covariates: dict[str, Any] | None = None,
+        layout: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(config)
         self.save_hyperparameters(logger=False)
         assert isinstance(self.config, ForecastConfig)
-        self.model = build_forecaster(self.config, num_channels)
+        self.model = build_forecaster(self.config, num_channels, CovariateSizes(**covariates or {}))
         self.loss = _LOSSES[self.config.task.loss]
         self.val_metrics = forecast_metrics("val")
         self.test_metrics = forecast_metrics("test")
+        self.has_quantiles = self.config.model.head == "quantile"
+        self.monitor = "val/crps" if self.has_quantiles else "val/mse"
+        if self.has_quantiles:
+            levels = self.quantile_levels
+            self.register_buffer("levels", torch.tensor(levels), persistent=False)
+            self.val_quantiles = quantile_metrics("val", levels)
+            self.test_quantiles = quantile_metrics("test", levels)
 
-    def forward(self, context: Tensor) -> Tensor:
+    @property
+    def quantile_levels(self) -> list[float]:
+        """The levels of `quantiles`; none of a point forecast."""
+        return list(self.config.task.quantiles) if self.has_quantiles else []
+
+    @property
+    def point(self) -> int:
+        """The place of the point forecast among `quantiles`."""
+        return self.quantile_levels.index(0.5) if self.has_quantiles else 0
+
+    def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """context (B, L, C) to the forecast (B, H, C), both z-scored."""
-        forecast: Tensor = self.model(context)
+        forecast: Tensor = self.model(context, covariates)
         return forecast
 
-    def training_step(self, batch: ForecastBatch, batch_idx: int) -> Tensor:
+    def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
+        """context (B, L, C) to the quantiles (B, H, C, Q), or the forecast alone (B, H, C, 1) without them."""
+        if self.has_quantiles:
+            return self.model.quantiles(context, covariates)
+        return self(context, covariates).unsqueeze(-1)  # type: ignore[no-any-return]
+
+    def training_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss = self.loss(self(batch.context), batch.target)
+        forecast = self.quantiles(batch.context, _covariates(batch))
+        if self.has_quantiles:
+            loss = pinball(forecast, batch.target, self.levels).mean()  # type: ignore[arg-type]
+        else:
+            loss = self.loss(forecast.squeeze(-1), batch.target)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.start))
         return loss
 
-    def validation_step(self, batch: ForecastBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> None:
         """Adds a batch to the validation metrics."""
-        self._measure(self.val_metrics, batch)
+        self._measure("val", batch)
 
-    def test_step(self, batch: ForecastBatch, batch_idx: int) -> None:
+    def test_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> None:
         """Adds a batch to the test metrics."""
-        self._measure(self.test_metrics, batch)
+        self._measure("test", batch)
 
-    def predict_step(self, batch: ForecastBatch, batch_idx: int) -> Tensor:
-        """The forecast of a batch, z-scored."""
-        forecast: Tensor = self(batch.context)
-        return forecast
+    def predict_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> Tensor:
+        """The quantiles of a batch, z-scored, see `quantiles`."""
+        return self.quantiles(batch.context, _covariates(batch))
 
-    def _measure(self, metrics: MetricCollection, batch: ForecastBatch) -> None:
-        metrics.update(self(batch.context).contiguous(), batch.target.contiguous())
+    def _measure(self, split: str, batch: ForecastBatch | CovariateBatch) -> None:
+        forecast = self.quantiles(batch.context, _covariates(batch))
+        metrics = self.val_metrics if split == "val" else self.test_metrics
+        metrics.update(forecast[..., self.point].contiguous(), batch.target.contiguous())
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.start))
+        if self.has_quantiles:
+            scores = self.val_quantiles if split == "val" else self.test_quantiles
+            scores.update(forecast, batch.target)
+            self.log_dict(scores, on_step=False, on_epoch=True, batch_size=len(batch.start))
+
+
+def _covariates(batch: ForecastBatch | CovariateBatch) -> CovariateInputs | None:
+    return batch.covariates if isinstance(batch, CovariateBatch) else None

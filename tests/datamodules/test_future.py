@@ -1,0 +1,91 @@
+"""The covariates of steps to come (point 7 of the bad inputs), and the times of these steps."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from datamodules.columns import Roles
+from datamodules.future import read_future
+from datamodules.timestamps import span_text, stamp_text, times_after
+from titans_seq.errors import InputError
+
+ROLES = Roles(time="when", id="store", target=("sales",), known=("promo", "price"))
+TIMES = pl.Series([datetime(2024, 3, 1, 22) + timedelta(hours=i) for i in range(4)])
+
+
+def known(path: Path, rows: int = 6, **changes: object) -> Path:
+    """Rows from two hours before the first wanted time on, of stores s1 and s2."""
+    stamps = [datetime(2024, 3, 1, 20) + timedelta(hours=i) for i in range(rows)]
+    promo = [i % 2 for i in range(rows)]
+    parts = [
+        {"when": stamps, "store": [s] * rows, "promo": promo, "price": [k + i / 4 for i in range(rows)]}
+        for k, s in enumerate(("s1", "s2"))
+    ]
+    table = pl.concat(pl.DataFrame(part) for part in parts)
+    table.with_columns(pl.Series(k, v, strict=False) for k, v in changes.items()).write_csv(path)
+    return path
+
+
+def test_columns_of_every_series_at_the_wanted_times(tmp_path: Path) -> None:
+    found = read_future(known(tmp_path / "known.csv"), ROLES, None, ["s2", "s1"], [TIMES, TIMES[:2]])
+    np.testing.assert_array_equal(found[0], [[0, 1.5], [1, 1.75], [0, 2.0], [1, 2.25]])
+    np.testing.assert_array_equal(found[1], [[0, 0.5], [1, 0.75]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "part"),
+    [
+        (4, {}, "known.csv: series 's1': promo, price needed until 2024-03-02 01:00 (4 steps); ends 2024-03-01 23:00. "
+         "Extend the file, or forecast fewer steps: --horizon 2."),
+        (2, {}, "series 's1': promo, price needed until 2024-03-02 01:00 (4 steps); none from 2024-03-01 22:00 on. "
+         "Extend the file."),
+        (6, {"store": ["s1"] * 12}, "series 's1': 2024-03-01 20:00 appears more than once"),
+        (6, {"store": ["s1"] * 6 + ["s3"] * 6}, "series 's2': promo, price needed until 2024-03-02 01:00 (4 steps); "
+         "the file has no rows of it"),
+        (6, {"price": ["1", "2", "3", "", "5", "6"] * 2}, "none for 2024-03-01 23:00. Mend the file."),
+        (6, {"price": ["1", "2", "3", "x", "5", "6"] * 2}, "column price: 2 cells are no finite numbers, first 'x'"),
+        (6, {"when": ["1.3.24"] * 12}, "column when: '1.3.24' in row 1 is no time"),
+    ],
+)  # fmt: skip
+def test_what_is_missing_is_said_in_one_line(tmp_path: Path, rows: int, changes: dict[str, object], part: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_future(known(tmp_path / "known.csv", rows, **changes), ROLES, None, ["s1", "s2"], [TIMES, TIMES])
+    assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_is_not_there(tmp_path: Path) -> None:
+    path = known(tmp_path / "known.csv")
+    with pytest.raises(InputError, match="no column 'holiday'; found when, store, promo, price"):
+        read_future(path, ROLES._replace(known=("holiday",)), None, ["s1"], [TIMES])
+    with pytest.raises(InputError, match=r"--future .*nowhere\.csv: no such file"):
+        read_future(tmp_path / "nowhere.csv", ROLES, None, ["s1"], [TIMES])
+
+
+@pytest.mark.parametrize(
+    ("times", "interval", "expected"),
+    [
+        (["2024-02-28T23", "2024-02-29T00"], "1h", ["2024-02-29 01:00:00", "2024-02-29 02:00:00"]),
+        (["2024-02-20", "2024-02-28"], "1d", ["2024-02-29 00:00:00", "2024-03-01 00:00:00"]),
+        (["2024-01-31", "2024-02-29"], "1mo", ["2024-03-31 00:00:00", "2024-04-30 00:00:00"]),
+        (["2024-01-01T00:15"], "15m", ["2024-01-01 00:30:00", "2024-01-01 00:45:00"]),
+    ],
+)
+def test_the_times_that_follow(times: list[str], interval: str, expected: list[str]) -> None:
+    for unit in ("us", "ns"):
+        found = times_after(np.array(times, dtype=f"datetime64[{unit}]"), interval, 2)
+        assert [str(time) for time in found] == expected
+
+
+def test_times_are_said_as_short_as_can_be() -> None:
+    day, hour = datetime(2024, 3, 10), datetime(2024, 3, 10, 4)
+    assert [stamp_text(t) for t in (day, hour, hour.replace(second=5))] == [
+        "2024-03-10", "2024-03-10 04:00", "2024-03-10 04:00:05",
+    ]  # fmt: skip
+    assert span_text(day, hour) == "2024-03-10 00:00 to 04:00"
+    assert span_text(hour, hour) == "2024-03-10 04:00"
+    assert span_text(hour, datetime(2024, 3, 11, 1)) == "2024-03-10 04:00 to 2024-03-11 01:00"
+    assert span_text(day, datetime(2024, 3, 12)) == "2024-03-10 to 2024-03-12"

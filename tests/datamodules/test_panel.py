@@ -1,0 +1,195 @@
+"""A panel of series with covariates: its windows, splits, scales and features, against polars and plain Python."""
+
+import json
+import math
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from datamodules.calendar import CALENDAR, calendar_features
+from datamodules.columns import Roles
+from datamodules.forecasting import ForecastingDataModule, Split
+from datamodules.layout import Layout
+from datamodules.table import Split as TableSplit
+from datamodules.table import Table
+from titans_seq import schema
+from titans_seq.batch import CovariateBatch, ForecastBatch
+from titans_seq.errors import InputError
+
+LENGTH, HORIZON = 8, 3
+ROWS = {"a": 60, "b": 75, "c": 44}  # of each series
+ROLES = Roles(id="store", target=("sales",), past=("temp",), known=("promo", "price"), static=("kind", "size"))
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def table() -> pl.DataFrame:
+    """Series a, b and c, begun one day after another; every value of sales says where it stands."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "date": datetime(2023, 12, 20) + timedelta(days=i + 7 * k),
+            "store": name,
+            "sales": 1000.0 * (k + 1) + i,
+            "temp": float(rng.normal()),
+            "promo": int(rng.random() < 0.3),
+            "price": float(rng.normal(5 + k)),
+            "kind": "big" if name == "b" else "small",
+            "size": 10 * (k + 1),
+        }
+        for k, name in enumerate(ROWS)
+        for i in range(ROWS[name])
+    ]
+    return pl.DataFrame(rows)
+
+
+def module(path: Path, content: pl.DataFrame, roles: Roles = ROLES, **options: Any) -> ForecastingDataModule:
+    content.write_csv(path)
+    source = Table(path, roles, split=TableSplit(0.6, 0.8))
+    data = ForecastingDataModule(source, context_length=LENGTH, horizon=HORIZON, batch_size=16, **options)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> ForecastingDataModule:
+    return module(tmp_path / "t.csv", table(), calendar=["day_of_week", "month_of_year"])
+
+
+def expected_windows(split: Split) -> Iterator[tuple[str, int]]:
+    """Series and row of the first step forecast, by the rule of the protocol, series by series."""
+    for name, rows in ROWS.items():
+        train, validation = round(0.6 * rows), round(0.8 * rows)
+        first = {"train": LENGTH, "validation": train, "test": validation}[split]
+        last = {"train": train, "validation": validation, "test": rows}[split]
+        yield from ((name, row) for row in range(first, last - HORIZON + 1))
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_windows_are_those_of_each_series_and_none_crosses(data: ForecastingDataModule, split: Split) -> None:
+    windows = data.windows(split)
+    wanted = list(expected_windows(split))
+    assert len(windows) == len(wanted)
+    index = np.arange(len(windows))
+    members, rows = data.place(split, index)
+    assert [(data.members[m].series.name, row) for m, row in zip(members, rows, strict=True)] == wanted
+    batch = windows[index]
+    content = table()
+    for i, (name, row) in enumerate(wanted):
+        sales = content.filter(pl.col("store") == name)["sales"].to_numpy()
+        train = sales[: round(0.6 * len(sales))]
+        scaled = (sales - train.mean()) / train.std()
+        np.testing.assert_allclose(batch.context[i, :, 0], scaled[row - LENGTH : row], atol=1e-5)
+        np.testing.assert_allclose(batch.target[i, :, 0], scaled[row : row + HORIZON], atol=1e-5)
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_covariates_stand_beside_their_steps(data: ForecastingDataModule, split: Split) -> None:
+    content = table()
+    train = pl.concat(part.head(round(0.6 * len(part))) for part in content.partition_by("store"))
+    mean, std = ({c: f(train[c].to_numpy()) for c in ("temp", "promo", "price")} for f in (np.mean, np.std))
+    sizes = np.array([10.0, 20.0, 30.0])
+    batch = data.windows(split)[np.arange(len(data.windows(split)))]
+    assert isinstance(batch, CovariateBatch)
+    past, known, categories, numbers = batch.covariates
+    assert (past.shape[2], known.shape[1:], categories.shape[1], numbers.shape[1]) == (1, (LENGTH + HORIZON, 6), 1, 1)
+    for i, (name, row) in enumerate(expected_windows(split)):
+        part = content.filter(pl.col("store") == name)
+        seen, all_steps = slice(row - LENGTH, row), slice(row - LENGTH, row + HORIZON)
+        z = {c: (part[c].to_numpy() - mean[c]) / std[c] for c in mean}
+        np.testing.assert_allclose(past[i, :, 0], z["temp"][seen], atol=1e-5)
+        np.testing.assert_allclose(known[i, :, 0], z["promo"][all_steps], atol=1e-5)
+        np.testing.assert_allclose(known[i, :, 1], z["price"][all_steps], atol=1e-5)
+        days = [2 * math.pi * stamp.weekday() / 7 for stamp in part["date"][all_steps]]
+        np.testing.assert_allclose(known[i, :, 2], np.sin(days), atol=1e-6)
+        np.testing.assert_allclose(known[i, :, 3], np.cos(days), atol=1e-6)
+        assert categories[i].item() == ["big", "small"].index(part["kind"][0])
+        assert numbers[i].item() == pytest.approx((part["size"][0] - sizes.mean()) / sizes.std())
+
+
+def test_no_statistic_sees_a_row_after_training(tmp_path: Path, data: ForecastingDataModule) -> None:
+    content = table().with_row_index().with_columns(pl.int_range(pl.len()).over("store").alias("row"))
+    later = pl.col("row") >= (0.6 * pl.len().over("store")).round()
+    changed = content.with_columns(
+        pl.when(later).then(pl.col(c) * 7 + 100).otherwise(pl.col(c)).alias(c) for c in ("sales", "temp", "price")
+    )
+    other = module(tmp_path / "u.csv", changed.select(table().columns), calendar=["day_of_week", "month_of_year"])
+    assert json.dumps(data.layout.to_container()) == json.dumps(other.layout.to_container())
+    for ours, theirs in zip(data.train_dataloader(), other.train_dataloader(), strict=True):
+        assert torch.equal(ours.context, theirs.context)
+        assert torch.equal(ours.target, theirs.target)
+    # And a training row is seen: the test could fail.
+    touched = content.with_columns(pl.when(pl.col("row") == 3).then(0.0).otherwise(pl.col("sales")).alias("sales"))
+    third = module(tmp_path / "v.csv", touched.select(table().columns))
+    assert data.layout.scalers["a"].mean != third.layout.scalers["a"].mean
+
+
+def test_a_panel_without_covariates_gives_plain_batches(tmp_path: Path) -> None:
+    data = module(tmp_path / "t.csv", table().select("date", "store", "sales"), Roles(id="store"))
+    batches = list(data.train_dataloader())
+    assert all(isinstance(batch, ForecastBatch) for batch in batches)
+    assert sum(len(batch.start) for batch in batches) == len(list(expected_windows("train")))
+    starts = torch.cat([batch.start for batch in batches])
+    assert len(starts.unique()) == len(starts)
+
+
+def test_a_layout_comes_back_from_plain_containers(data: ForecastingDataModule) -> None:
+    container = json.loads(json.dumps(data.layout.to_container()))
+    again = Layout.from_container(container)
+    assert again.to_container() == data.layout.to_container()
+    series = data.members[1].series
+    np.testing.assert_array_equal(again.encode(series, again.scalers["b"]), data.members[1].scaled)
+    assert (again.interval, again.season, again.trained_until) == ("1d", 7, "2024-02-09T00:00:00.000000")
+    stranger = series._replace(covariates=series.covariates._replace(static={"kind": "tiny", "size": "1"}))
+    with pytest.raises(InputError, match=r"series 'b': kind is 'tiny', which training never saw; it saw big, small"):
+        again.static(stranger)
+    stranger = series._replace(covariates=series.covariates._replace(static={"kind": "big", "size": "x"}))
+    with pytest.raises(InputError, match="size is 'x', no number"):
+        again.static(stranger)
+
+
+def test_the_calendar_is_that_of_pythons_datetime() -> None:
+    times = [datetime(2024, 2, 29, 23, 45), datetime(2023, 12, 31), datetime(2024, 1, 1, 6, 30, 30)]
+    days_in_month = [29, 31, 31]
+    shares = {
+        "minute_of_hour": [(t.minute + t.second / 60) / 60 for t in times],
+        "hour_of_day": [(t.hour + t.minute / 60) / 24 for t in times],
+        "day_of_week": [t.weekday() / 7 for t in times],
+        "day_of_month": [(t.day - 1) / n for t, n in zip(times, days_in_month, strict=True)],
+        "day_of_year": [(t.timetuple().tm_yday - 1) / 366 for t in times],
+        "month_of_year": [(t.month - 1) / 12 for t in times],
+    }
+    assert tuple(shares) == CALENDAR == schema.CALENDAR
+    for unit in ("us", "ns", "s"):
+        found = calendar_features(np.array(times, dtype=f"datetime64[{unit}]"), list(shares))
+        for i, name in enumerate(shares):
+            angles = 2 * np.pi * np.array(shares[name])
+            np.testing.assert_allclose(found[:, 2 * i], np.sin(angles), atol=1e-12, err_msg=name)
+            np.testing.assert_allclose(found[:, 2 * i + 1], np.cos(angles), atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rows", "horizon", "split", "part"),
+    [
+        (15, 3, "train", "train: 9 rows are too few for one window of 11 (data.context_length=8 + data.horizon=3); the "
+         "series has 15 rows. Lower one of these keys: data.context_length=6 or a shorter data.horizon would fit"),
+        (21, 5, "validation", "validation: 12 rows are too few for one window of 13 (data.context_length=8 + "
+         "data.horizon=5); the series has 21 rows. Lower one of these keys: data.horizon=4 would fit"),
+    ],
+)  # fmt: skip
+def test_a_series_too_short_says_what_would_fit(
+    tmp_path: Path, rows: int, horizon: int, split: Split, part: str
+) -> None:
+    content = table().select("date", "store", "sales")
+    content = pl.concat([content.head(rows), content.filter(pl.col("store") == "b")])
+    data = module(tmp_path / "t.csv", content, Roles(id="store"))
+    data.horizon = horizon
+    with pytest.raises(InputError) as caught:
+        data.windows(split)
+    assert str(caught.value) == f"series 'a', {part}"

@@ -1,0 +1,198 @@
+"""What covariates and quantiles do to a forecast, and what they must not."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from titans_seq.batch import CovariateInputs
+from titans_seq.config import load_config
+from titans_seq.models.baselines import LinearForecaster
+from titans_seq.models.forecaster import CovariateSizes, Forecaster
+from titans_seq.nn.heads import QuantileSpread
+from titans_seq.tasks.forecasting import build_forecaster
+
+B, L, H, C = 4, 48, 5, 2
+SIZES = CovariateSizes(past=2, known=3, categories=[4, 2], numbers=1)
+LEVELS = [0.1, 0.3, 0.5, 0.6, 0.95]
+
+
+def build(sizes: CovariateSizes = SIZES, *words: str) -> Forecaster:
+    torch.manual_seed(0)
+    common = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=8", "model.memory.num_heads=2"]
+    return build_forecaster(load_config([], [*common, *words]), C, sizes).double().eval()
+
+
+def inputs() -> tuple[Tensor, CovariateInputs]:
+    torch.manual_seed(1)
+    context = torch.randn(B, L, C).cumsum(1).double()
+    known = torch.randn(B, L + H, 3).double()
+    categories = torch.tensor([[0, 1], [1, 0], [2, 1], [3, 0]])
+    return context, CovariateInputs(torch.randn(B, L, 2).double(), known, categories, torch.randn(B, 1).double())
+
+
+def changed(part: Tensor, place: tuple[object, ...]) -> Tensor:
+    other = part.clone()
+    other[place] = other[place] + 1 if part.is_floating_point() else 1 - other[place].clamp(max=1)
+    return other
+
+
+@pytest.mark.parametrize(
+    ("field", "place"),
+    [
+        ("past", (0, 7, 1)),
+        ("known", (0, 7, 2)),  # in the past
+        ("known", (0, L + 3, 0)),  # in the future
+        ("categories", (0, 0)),
+        ("categories", (0, 1)),
+        ("numbers", (0, 0)),
+    ],
+)
+@pytest.mark.parametrize("mixing", ["false", "true"])
+def test_every_covariate_changes_its_own_windows_forecast(field: str, place: tuple[object, ...], mixing: str) -> None:
+    model = build(SIZES, f"model.channel_mixing={mixing}")
+    context, covariates = inputs()
+    before = model(context, covariates)
+    after = model(context, covariates._replace(**{field: changed(getattr(covariates, field), place)}))
+    moved = (after - before).abs().amax(dim=(1, 2))
+    assert moved[0] > 1e-6
+    assert moved[1:].max() < 1e-10
+
+
+def sample(kind: str, count: int, seed: int) -> tuple[Tensor, CovariateInputs, Tensor]:
+    """Noise that a covariate of one kind explains but for a tenth: context, covariates and target of one channel."""
+    torch.manual_seed(seed)
+    noise = 0.1 * torch.randn(count, L + H, 1)
+    past, known = torch.zeros(count, L, 0), torch.zeros(count, L + H, 0)
+    categories, numbers = torch.zeros(count, 0, dtype=torch.int64), torch.zeros(count, 0)
+    if kind == "past":  # what is seen today comes in H days
+        leading = torch.randn(count, L + H, 1)
+        past, series = leading[:, H:], leading + noise
+    elif kind == "known":
+        known = torch.randn(count, L + H, 1)
+        series = known + noise
+    elif kind == "categories":  # what kind of series it is shows in the future alone
+        categories = torch.randint(0, 2, (count, 1))
+        series = noise + (2 * categories - 1).unsqueeze(1) * (torch.arange(L + H) >= L).view(1, -1, 1)
+    else:
+        numbers = torch.randn(count, 1)
+        series = noise + numbers.unsqueeze(1) * (torch.arange(L + H) >= L).view(1, -1, 1)
+    return series[:, :L], CovariateInputs(past, known, categories, numbers), series[:, L:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sizes"),
+    [
+        ("past", CovariateSizes(past=1)),
+        ("known", CovariateSizes(known=1)),
+        ("categories", CovariateSizes(categories=[2])),
+        ("numbers", CovariateSizes(numbers=1)),
+    ],
+)
+def test_a_covariate_that_tells_the_future_is_used(kind: str, sizes: CovariateSizes) -> None:
+    torch.manual_seed(0)
+    words = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=16", "model.memory.num_heads=2"]
+    quiet = ["model.dropout=0", "model.head_dropout=0", "model.num_layers=1"]
+    model = build_forecaster(load_config([], [*words, *quiet]), 1, sizes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for step in range(150):
+        context, covariates, target = sample(kind, 64, seed=step)
+        loss = (model(context, covariates) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    context, covariates, target = sample(kind, 500, seed=1000)
+    with torch.no_grad():
+        error = (model.eval()(context, covariates) - target).square().mean()
+    assert target.var() > 0.8
+    assert error < 0.25, "three quarters of what there is to know"
+
+
+def test_what_is_known_of_a_future_step_changes_that_step_alone() -> None:
+    model = build()
+    context, covariates = inputs()
+    known = changed(covariates.known, (slice(None), L + 3))
+    moved = (model(context, covariates._replace(known=known)) - model(context, covariates)).abs().amax(dim=(0, 2))
+    assert moved[3] > 1e-6
+    assert moved[[0, 1, 2, 4]].max() < 1e-12
+
+
+def test_channels_stay_independent_with_covariates() -> None:
+    model = build()
+    context, covariates = inputs()
+    other = changed(context, (slice(None), slice(None), 1))
+    other[:, 5, 1] += 3
+    moved = (model(other, covariates) - model(context, covariates)).abs().amax(dim=(0, 1))
+    assert moved[0] < 1e-10 < moved[1]
+
+
+def test_a_channel_is_forecast_alike_alone_and_among_others() -> None:
+    model, (context, covariates) = build(), inputs()
+    both = model(context, covariates)
+    alone = model(context.flip(2), covariates).flip(2)  # the norms' weights start alike for all channels
+    torch.testing.assert_close(both, alone)
+
+
+@pytest.mark.parametrize("sizes", [SIZES, CovariateSizes(known=1), CovariateSizes(past=1), CovariateSizes(numbers=1)])
+@pytest.mark.parametrize("mixing", ["false", "true"])
+def test_every_parameter_learns(sizes: CovariateSizes, mixing: str) -> None:
+    model = build(sizes, "model.head=quantile", f"model.channel_mixing={mixing}")
+    nn.init.normal_(model.norm.shift, std=0.1)
+    assert model.spread is not None
+    nn.init.normal_(model.spread.steps.weight, std=0.1)
+    context, covariates = inputs()
+    kept = CovariateInputs(
+        covariates.past[..., : sizes.past],
+        covariates.known[..., : sizes.known],
+        covariates.categories[:, : len(sizes.categories)],
+        covariates.numbers[:, : sizes.numbers],
+    )
+    model.quantiles(context, kept).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_training_starts_at_the_solved_linear_forecast_with_covariates_too() -> None:
+    linear = LinearForecaster(L, H).double()
+    nn.init.normal_(linear.weight)
+    model, (context, covariates) = build(), inputs()
+    model.start_from(linear)
+    torch.testing.assert_close(model(context, covariates), linear(context))
+
+
+def test_a_model_of_covariates_is_not_run_without_them_nor_the_other_way() -> None:
+    context, covariates = inputs()
+    for model, given in ((build(), None), (build(CovariateSizes()), covariates)):
+        with pytest.raises(AssertionError, match="covariates come with every window or with none"):
+            model(context, given)
+
+
+@pytest.mark.parametrize("mixing", ["false", "true"])
+@pytest.mark.parametrize("scale", [1.0, 1e4, 1e-4])
+def test_quantiles_never_cross_and_hold_the_forecast(mixing: str, scale: float) -> None:
+    words = ["model.head=quantile", f"task.quantiles={LEVELS}", f"model.channel_mixing={mixing}"]
+    model = build(SIZES, *words).float()
+    assert model.spread is not None
+    for parameter in model.parameters():  # far from what training would leave
+        nn.init.normal_(parameter, std=2.0)
+    context, covariates = inputs()
+    context = scale * context.float()
+    covariates = CovariateInputs(*(p.float() if p.is_floating_point() else p for p in covariates))
+    quantiles = model.quantiles(context, covariates)
+    assert quantiles.shape == (B, H, C, len(LEVELS))
+    assert quantiles.diff(dim=-1).min() >= 0
+    assert torch.equal(quantiles[..., 2], model(context, covariates))
+
+
+def test_the_spread_starts_at_the_quantiles_of_a_normal() -> None:
+    head = QuantileSpread(6, 1, H, LEVELS, std=2.0)
+    median = torch.randn(B, 1, H)
+    found = head(torch.randn(B, 6), median) - median.unsqueeze(-1)
+    normal = torch.distributions.Normal(0.0, 2.0).icdf(torch.tensor(LEVELS))
+    torch.testing.assert_close(found, normal.expand(B, 1, H, -1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("levels", [[0.1, 0.9], [0.5, 0.1], [0.0, 0.5], [0.5, 0.5, 0.9], [0.5, 1.0]])
+def test_levels_that_are_none(levels: list[float]) -> None:
+    with pytest.raises(ValueError, match=r"levels must ascend within \(0, 1\) and hold 0.5"):
+        QuantileSpread(6, 1, H, levels)

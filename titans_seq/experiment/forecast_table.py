@@ -1,0 +1,57 @@
+"""Forecasts as tables, a row per step and channel.
+
+W windows, H steps, C channels, Q quantiles, I intervals.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from datamodules.series import Series
+
+_Array = NDArray[Any]
+
+
+def forecast_table(
+    series: Series, rows: NDArray[np.int64], forecasts: _Array, quantiles: Sequence[float]
+) -> pl.DataFrame:
+    """Forecasts (W, H, C, Q or 1), in the series' units, of windows that begin at `rows` (W,), beside the `truth`."""
+    horizon = forecasts.shape[1]
+    steps = rows[:, None] + np.arange(horizon)  # (W, H)
+    table = long_table(series.channels, series.timestamps[steps], series.timestamps[rows - 1], forecasts, quantiles)
+    return table.insert_column(5, pl.Series("truth", series.values[steps].ravel()))
+
+
+def long_table(
+    channels: Sequence[str],
+    stamps: NDArray[np.datetime64],
+    origins: NDArray[np.datetime64],
+    forecasts: _Array,
+    quantiles: Sequence[float],
+    intervals: Mapping[float, tuple[_Array, _Array]] | None = None,
+) -> pl.DataFrame:
+    """`timestamp`, `channel`, `origin`, `step`, `forecast`, quantiles and ends of intervals of any forecasts.
+
+    stamps (W, H); origins (W,); forecasts (W, H, C, Q or 1); intervals: lower and upper ends (W, H, C) by coverage.
+    """
+    windows, horizon, count, _ = forecasts.shape
+    shape = windows, horizon, count
+    point = forecasts[..., list(quantiles).index(0.5) if quantiles else 0]
+    levels = {f"q{level:g}": forecasts[..., i].ravel() for i, level in enumerate(quantiles)}
+    ends: dict[str, _Array] = {}
+    for coverage, (lower, upper) in (intervals or {}).items():
+        ends |= {f"lower_{100 * coverage:g}": lower.ravel(), f"upper_{100 * coverage:g}": upper.ravel()}
+    return pl.DataFrame(
+        {
+            "timestamp": np.broadcast_to(stamps[..., None], shape).ravel(),
+            "channel": np.tile(np.array(channels), windows * horizon),
+            "origin": np.broadcast_to(origins[:, None, None], shape).ravel(),
+            "step": np.broadcast_to(np.arange(1, horizon + 1)[:, None], shape).ravel(),
+            "forecast": point.ravel(),
+            **levels,
+            **ends,
+        }
+    )
