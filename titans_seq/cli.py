@@ -101,30 +101,35 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "words", nargs="*", metavar="KEY=VALUE", help="keys that override the checkpoint's configuration"
             )
-        if verb == "predict":
-            sub.add_argument("--input", type=Path, help="table or FASTA file of sequences, instead of the test split")
-        if verb in ("forecast", "backtest"):
-            help_text = "table laid out as the one of training; without it, the data of training"
-            sub.add_argument("--data", type=Path, help=help_text)
-            help_text = "steps; more than the trained ones by rolling (the trained)"
-            sub.add_argument("--horizon", type=int, help=help_text)
-        if verb == "forecast":
-            sub.add_argument("--future", type=Path, help="table of the known covariates of the steps to come")
-            sub.add_argument("--plot", type=Path, help="picture to draw, a .png file")
-        if verb == "backtest":
-            sub.add_argument("--windows", type=int, default=10, help="forecasts of each series (%(default)s)")
-            sub.add_argument("--step", type=int, help="rows between the starts of two forecasts (the horizon)")
-        if verb == "mutagenesis":
-            sub.add_argument("--input", type=Path, required=True, help="table or FASTA file that holds the sequence")
-            sub.add_argument("--record", help="its name, where the file holds several")
-        if verb == "variants":
-            sub.add_argument("--vcf", type=Path, required=True, help="VCF file, or one compressed by gzip")
-            sub.add_argument("--reference", type=Path, required=True, help="FASTA file of the genome")
-        if verb in _OUT:
-            help_text = "file to write, Parquet or .csv (%(default)s)"
-            sub.add_argument("--out", type=Path, default=Path(_OUT[verb]), help=help_text)
+        _add_options(sub, verb)
         sub.add_argument("--debug", action="store_true", help="show the traceback of a bad input")
     return parser
+
+
+def _add_options(sub: argparse.ArgumentParser, verb: str) -> None:
+    """What a verb that uses a checkpoint takes besides it."""
+    if verb == "predict":
+        sub.add_argument("--input", type=Path, help="table or FASTA file of sequences, instead of the test split")
+    if verb in ("forecast", "backtest"):
+        help_text = "table laid out as the one of training; without it, the data of training"
+        sub.add_argument("--data", type=Path, help=help_text)
+        help_text = "steps; more than the trained ones by rolling (the trained)"
+        sub.add_argument("--horizon", type=int, help=help_text)
+    if verb == "forecast":
+        sub.add_argument("--future", type=Path, help="table of the known covariates of the steps to come")
+        sub.add_argument("--plot", type=Path, help="picture to draw, a .png file")
+    if verb == "backtest":
+        sub.add_argument("--windows", type=int, default=10, help="forecasts of each series (%(default)s)")
+        sub.add_argument("--step", type=int, help="rows between the starts of two forecasts (the horizon)")
+    if verb == "mutagenesis":
+        sub.add_argument("--input", type=Path, required=True, help="table or FASTA file that holds the sequence")
+        sub.add_argument("--record", help="its name, where the file holds several")
+    if verb == "variants":
+        sub.add_argument("--vcf", type=Path, required=True, help="VCF file, or one compressed by gzip")
+        sub.add_argument("--reference", type=Path, required=True, help="FASTA file of the genome")
+    if verb in _OUT:
+        help_text = "file to write, Parquet or .csv (%(default)s)"
+        sub.add_argument("--out", type=Path, default=Path(_OUT[verb]), help=help_text)
 
 
 def _add_benchmark_arguments(sub: argparse.ArgumentParser) -> None:
