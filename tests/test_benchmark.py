@@ -11,9 +11,10 @@ from unittest import mock
 
 import pytest
 
-from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
+from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.errors import InputError
 from titans_seq.experiment.benchmark import Store
+from titans_seq.experiment.suite_report import build_rows, fill_page
 from titans_seq.suite import read_suite
 
 BASE = [str(CONFIGS / "forecasting" / "synthetic.yaml"), *SMALL_MODEL, *TWO_STEPS, "model.attention.num_heads=2"]
@@ -245,6 +246,18 @@ def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("suite.yaml")), ids=lambda path: str(path.parent.name))
+def test_shipped_suites_are_sound_and_their_pages_hold_their_table(path: Path) -> None:
+    suite = read_suite(path)
+    suite.check(suite.cells[:: max(1, len(suite.cells) // 20)])
+    rows = build_rows(Store(suite, results=REPOSITORY / "benchmarks/results" / suite.name))
+    for page in suite.pages:
+        assert (
+            fill_page(page, Store(suite, results=REPOSITORY / "benchmarks/results" / suite.name), rows)
+            == page.read_text()
+        )
+
+
 FAULTS = {
     "a misspelt key": ({"axis": {}}, "axis: no such key; did you mean axes?"),
     "no table": ({"table": None}, "table: is missing"),
@@ -271,12 +284,17 @@ FAULTS = {
 }
 
 
+def read_and_check(path: Path) -> None:
+    suite = read_suite(path)
+    suite.check(suite.cells)
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_faulty_suite_is_one_line(tmp_path: Path, name: str) -> None:
     changes, message = FAULTS[name]
     path = write_suite(tmp_path, **changes)
     with pytest.raises(InputError) as caught:
-        read_suite(path)
+        read_and_check(path)
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)

@@ -10,7 +10,7 @@ from titans_seq.config import from_container, load_config, to_container, to_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig, ForecastConfig
 
-SHIPPED = sorted(CONFIGS.rglob("*.yaml"))
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "suite.yaml")
 
 
 def write(path: Path, text: str) -> Path:

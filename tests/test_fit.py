@@ -17,8 +17,8 @@ from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import ForecastingTask
 
-OWN_DATA = "table.yaml"  # in test_forecast.py
-EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name != OWN_DATA)
+ELSEWHERE = ("table.yaml", "suite.yaml")  # in test_forecast.py and test_benchmark.py
+EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in ELSEWHERE)
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 SAME_WINDOWS = "trainer.limit_batches=2"  # as the fits here are limited; a measurement takes all windows by itself
 
@@ -258,3 +258,55 @@ def test_naive_baselines_equal_a_hand_computation(synthetic_run: Path) -> None:
         found = results["baselines"][name]
         assert found["test/mse"] == pytest.approx(((guess - truth) ** 2).mean(), rel=1e-5)
         assert found["test/mae"] == pytest.approx(np.abs(guess - truth).mean(), rel=1e-5)
+
+
+BASELINES = {
+    "last_value": "last value",
+    "seasonal_naive": "seasonal naive (24 steps)",
+    "linear": "linear (least squares)",
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_in_the_models_place_scores_as_it_does_beside_one(
+    tmp_path: Path, synthetic_run: Path, name: str
+) -> None:
+    from titans_seq.experiment import measure
+
+    beside = json.loads((synthetic_run.parent.parent / "results.json").read_text())["baselines"][BASELINES[name]]
+    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, f"model.baseline={name}")
+    found = {key: results[key] for key in beside}
+    assert found == pytest.approx(beside, rel=1e-6)
+    assert results["parameters"] == results["epochs"] == 0
+    assert f"{name} with 0 parameters" in results["printed"]
+    assert "Nothing to train" in results["printed"]
+    assert measure(tmp_path / "run" / results["checkpoint"], "test", [SAME_WINDOWS]) == found
+
+
+def test_dlinear_is_trained(tmp_path: Path) -> None:
+    words = [*SMALL_MODEL, "model.baseline=dlinear"]
+    results = fit(SYNTHETIC, tmp_path / "run", *words)
+    assert results["parameters"] == 2 * (72 + 1) * 48
+    first = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.trend.weight"]
+    still = fit(SYNTHETIC, tmp_path / "still", *words, "task.learning_rate=0")
+    assert not torch.equal(
+        first, torch.load(tmp_path / "still" / still["checkpoint"])["state_dict"]["model.trend.weight"]
+    )
+
+
+def test_a_map_for_each_channel_is_where_training_starts(tmp_path: Path) -> None:
+    words = [*SMALL_MODEL, "model.linear_path=solved", "model.linear_maps=channels", "task.learning_rate=0"]
+    results = fit(SYNTHETIC, tmp_path / "run", *words)
+    linear = results["baselines"]["linear (least squares)"]
+    assert {key: results[key] for key in linear} == pytest.approx(linear, rel=1e-5)
+    weight = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.linear_path.weight"]
+    assert weight.shape == (len(Synthetic().load().channels), 72, 48)
+
+
+def test_an_epoch_may_show_a_part_of_the_windows_and_validation_shows_all(tmp_path: Path) -> None:
+    limits = ["trainer.limit_batches=0", "trainer.epoch_batches=3", "trainer.max_steps=-1", "trainer.max_epochs=2"]
+    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *limits, "data.batch_size=8")
+    content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert content["global_step"] == 6
+    borders = Synthetic().load().borders
+    assert results["test_windows"] == borders.test - borders.validation - 48 + 1

@@ -271,15 +271,12 @@ def _benchmark(options: argparse.Namespace) -> None:
         raise InputError(f"--jobs {options.jobs}: at least 1")
     suite = read_suite(options.suite)
     cells = suite.chosen(options.only)
-    for cell in cells[: bool(options.words)]:
-        cell.load_config(options.words)  # what is wrong with a word is said at once
+    suite.check(cells[:1] if options.list or options.report else cells, options.words)
     _quiet()
     from titans_seq.experiment.benchmark import Store, run_in_processes, run_suite
     from titans_seq.experiment.suite_report import write_report
 
     store = Store(suite, options.words, options.results)
-    for cell in cells:
-        store.config(cell)
     if options.list:
         for cell in cells:
             print(f"{store.status(cell):<10}{cell.name}")

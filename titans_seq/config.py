@@ -30,14 +30,13 @@ def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ())
     layers: list[_Layer] = []
     for file in files:
         layers += _read_layers(Path(file), seen=())
-    layers += [("command line", _parse_override(word)) for word in overrides]
-    return _merge(layers)
+    return _merge(layers + _read_overrides(overrides))
 
 
 def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
     """The config that `to_container` made plain, checked again, with `key=value` words on top."""
     layers = [(source, deepcopy(dict(container)))]
-    return _merge(layers + [("command line", _parse_override(word)) for word in overrides])
+    return _merge(layers + _read_overrides(overrides))
 
 
 def to_container(config: Config) -> dict[str, Any]:
@@ -76,6 +75,22 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
     return content
+
+
+def _read_overrides(words: Iterable[str]) -> list[_Layer]:
+    """The words as one layer: a merge is what takes time."""
+    joined: dict[str, Any] = {}
+    for word in words:
+        _update(joined, _parse_override(word))
+    return [("command line", joined)] if joined else []
+
+
+def _update(into: dict[str, Any], layer: dict[str, Any]) -> None:
+    for key, value in layer.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _update(into[key], value)
+        else:
+            into[key] = value
 
 
 def _parse_override(word: str) -> dict[str, Any]:

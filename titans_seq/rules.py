@@ -39,6 +39,7 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
     if isinstance(config, ForecastConfig):
         _check_patches(config, reject)
+        _check_baseline(config, reject)
         _check_series(config, reject)
     if isinstance(config, ClassificationConfig):
         _check_sequences(config, reject)
@@ -52,6 +53,12 @@ def _check_patches(config: ForecastConfig, reject: _Reject) -> None:
     if model.stride > model.patch_length:
         rule = f"{model.stride} exceeds model.patch_length={model.patch_length}; steps would be skipped"
         reject("model.stride", "model.patch_length", rule)
+
+
+def _check_baseline(config: ForecastConfig, reject: _Reject) -> None:
+    model = config.model
+    if model.baseline != "none" and model.head == "quantile":
+        reject("model.head", "model.baseline", f"model.baseline={model.baseline} has no quantiles; point")
 
 
 def _check_series(config: ForecastConfig, reject: _Reject) -> None:

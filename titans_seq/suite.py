@@ -27,6 +27,7 @@ Axes named `seed` are what means and spreads are taken over.
 
 import difflib
 import itertools
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,13 +107,22 @@ class Suite:
             wanted.setdefault(axis, set()).update(asked)
         return [cell for cell in self.cells if all(cell.labels[axis] in labels for axis, labels in wanted.items())]
 
+    def check(self, cells: Iterable[Cell], words: Iterable[str] = ()) -> None:
+        """Raise InputError for the first cell whose configuration, with `words` on top, is not sound."""
+        words = list(words)
+        for cell in cells:
+            try:
+                cell.load_config(words)
+            except InputError as error:
+                raise InputError(f"{self.path}: {cell.name}: {error}") from None
+
     def _example(self) -> str:
         axis, labels = next(iter(self.axes.items()))
         return f"{axis}={labels[0]}"
 
 
 def read_suite(path: str | Path) -> Suite:
-    """Read and check a suite; every cell's configuration is checked too.
+    """Read and check a suite, but for the configurations of its cells.
 
     Raises InputError, one line with the file and the key.
     """
@@ -137,7 +147,9 @@ def read_suite(path: str | Path) -> Suite:
         _published(path, f"published[{i}]", entry, table, labels)
         for i, entry in enumerate(_list(path, "published", content.get("published")))
     )
-    pages = tuple(path.parent / str(page) for page in _list(path, "pages", content.get("pages")))
+    pages = tuple(
+        Path(os.path.normpath(path.parent / str(page))) for page in _list(path, "pages", content.get("pages"))
+    )
     for page in pages:
         if not page.is_file():
             raise InputError(f"{path}: pages: no such file {page}")
@@ -158,10 +170,6 @@ def _cells(
         words = base + tuple(word for axis, label in chosen.items() for word in axes[axis][label])
         files = tuple(str(path.parent / word) for word in words if "=" not in word)
         cell = Cell(chosen, files, tuple(word for word in words if "=" in word))
-        try:
-            cell.load_config()
-        except InputError as error:
-            raise InputError(f"{path}: {cell.name}: {error}") from None
         if cell.name in cells:
             raise InputError(f"{path}: axes: two cells would be named {cell.name}; change a label")
         cells[cell.name] = cell

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from titans_seq.batch import ForecastBatch
 from titans_seq.config import load_config
-from titans_seq.models.baselines import LastValue, LinearForecaster, SeasonalNaive, solve_linear
+from titans_seq.models.baselines import DLinear, LastValue, SeasonalNaive
 from titans_seq.models.forecaster import Forecaster
+from titans_seq.models.linear import LinearForecaster, share_map, solve_linear, squared_error, window_moments
 from titans_seq.tasks.forecasting import build_forecaster
 
 
@@ -25,23 +26,73 @@ def test_naive_forecasts() -> None:
     assert SeasonalNaive(3, 24)(context[:, :2]).flatten().tolist() == [0, 1, 0]  # a season longer than the context
 
 
+SERIES = torch.randn(90, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64).cumsum(dim=0)
+
+
+def windows_of(series: Tensor, length: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs (N, C, L + 1) and targets (N, C, H) of all windows, less their last value, one by one."""
+    starts = range(len(series) - length - horizon + 1)
+    cut = np.stack([series[s : s + length + horizon].numpy() - series[s + length - 1].numpy() for s in starts])
+    cut = cut.transpose(0, 2, 1)
+    return np.concatenate([cut[..., :length], np.ones_like(cut[..., :1])], axis=-1), cut[..., length:]
+
+
+@pytest.mark.parametrize(("length", "horizon"), [(6, 3), (1, 4), (5, 1), (60, 30)])
+def test_moments_equal_sums_over_windows_one_by_one(length: int, horizon: int) -> None:
+    x, y = windows_of(SERIES, length, horizon)
+    moments = window_moments(SERIES, length, horizon)
+    assert moments.windows == len(x)
+    np.testing.assert_allclose(moments.xx, np.einsum("nci,ncj->cij", x, x), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(moments.xy, np.einsum("nci,ncj->cij", x, y), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(moments.yy, (y**2).sum(axis=(0, 2)), rtol=0, atol=1e-8)
+
+
 def test_solved_linear_map_equals_numpy_least_squares() -> None:
-    data = batch(200, 6, 3)
-    (model,) = solve_linear([data], [1e-12])
-    last = data.context[:, -1:]
-    x = (data.context - last).transpose(1, 2).reshape(-1, 6).double().numpy()
-    y = (data.target - last).transpose(1, 2).reshape(-1, 3).double().numpy()
-    design = np.column_stack([x[:, :-1], np.ones(len(x))])  # the last input is zero by construction
-    solution, *_ = np.linalg.lstsq(design, y, rcond=None)
-    assert np.allclose(model.weight.detach().numpy()[:-1], solution[:-1], atol=1e-5)
-    assert np.allclose(model.bias.detach().numpy(), solution[-1], atol=1e-5)
+    x, y = windows_of(SERIES, 6, 3)
+    design = np.delete(x, 5, axis=2)  # the last step is zero by construction
+    moments = window_moments(SERIES, 6, 3)
+    shared, own = solve_linear(moments, 1e-12), solve_linear(moments, 1e-12, pull=0.0)
+    cases = [(shared.weight, shared.bias, design.reshape(-1, 6), y.reshape(-1, 3))]
+    cases += [(own.weight[c], own.bias[c], design[:, c], y[:, c]) for c in range(3)]
+    for weight, bias, inputs, targets in cases:
+        solution, *_ = np.linalg.lstsq(inputs, targets, rcond=None)
+        np.testing.assert_allclose(weight.detach()[:-1], solution[:-1], atol=1e-5)
+        np.testing.assert_allclose(bias.detach(), solution[-1], atol=1e-5)
 
 
-def test_sums_over_batches_equal_one_batch() -> None:
-    data = batch(60, 6, 3)
-    (whole,) = solve_linear([data], [0.1])
-    (parts,) = solve_linear([ForecastBatch(*(x[i : i + 7] for x in data)) for i in range(0, 60, 7)], [0.1])
-    assert torch.allclose(whole.weight, parts.weight, atol=1e-6)
+def test_a_strong_pull_gives_every_channel_the_shared_map() -> None:
+    moments = window_moments(SERIES, 6, 3)
+    shared, pulled = solve_linear(moments, 0.1), solve_linear(moments, 0.1, pull=1e6)
+    for c in range(3):
+        assert torch.allclose(pulled.weight[c], shared.weight, atol=1e-4)
+    assert not torch.allclose(solve_linear(moments, 0.1, pull=0.1).weight[0], shared.weight, atol=1e-2)
+
+
+@pytest.mark.parametrize("pull", [None, 0.3])
+def test_squared_error_is_that_of_the_forecasts(pull: float | None) -> None:
+    model = solve_linear(window_moments(SERIES[:60], 6, 3), 0.1, pull)
+    x, y = windows_of(SERIES, 6, 3)
+    forecast = model(torch.tensor(x[..., :6]).float().transpose(1, 2)).transpose(1, 2).detach().numpy()
+    expected = ((forecast - y) ** 2).mean()
+    assert squared_error(model, window_moments(SERIES, 6, 3)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_shared_map_for_every_channel_forecasts_the_same() -> None:
+    model = solve_linear(window_moments(SERIES, 6, 3), 0.1)
+    context = SERIES[:24].float().view(4, 6, 3)
+    assert torch.allclose(share_map(model, 3)(context), model(context), atol=1e-6)
+
+
+def test_dlinear_equals_the_published_form() -> None:
+    torch.manual_seed(0)
+    model, context = DLinear(40, 5), batch(3, 40, 5).context
+    padded = np.pad(context.numpy(), ((0, 0), (12, 12), (0, 0)), mode="edge")
+    trend = np.stack([padded[:, i : i + 25].mean(axis=1) for i in range(40)], axis=1)
+    parts = ((trend, model.trend), (context.numpy() - trend, model.rest))
+    expected = sum(
+        np.einsum("blc,hl->bhc", x, layer.weight.detach()) + layer.bias.detach().numpy()[:, None] for x, layer in parts
+    )
+    np.testing.assert_allclose(model(context).detach(), expected, atol=1e-5)
 
 
 def forecaster(**overrides: object) -> Forecaster:
@@ -51,7 +102,8 @@ def forecaster(**overrides: object) -> Forecaster:
 
 def test_training_starts_at_exactly_the_solved_linear_forecast() -> None:
     data = batch(100, 48, 5)
-    (linear,) = solve_linear([data], [0.1])
+    series = torch.randn(200, 2).cumsum(dim=0)
+    linear = solve_linear(window_moments(series, 48, 5), 0.1)
     model = forecaster()
     model.start_from(linear)
     assert torch.allclose(model(data.context), linear(data.context), rtol=1e-5, atol=1e-4)

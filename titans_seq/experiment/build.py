@@ -45,7 +45,7 @@ def build_trainer(
         precision=options.precision,
         gradient_clip_val=options.gradient_clip or None,
         log_every_n_steps=config.logging.every_n_steps,
-        limit_train_batches=limit,
+        limit_train_batches=train_batches(options) or None,
         limit_val_batches=limit,
         limit_test_batches=limit,
         limit_predict_batches=limit,
@@ -55,6 +55,11 @@ def build_trainer(
         enable_progress_bar=options.progress_bar,
         enable_model_summary=False,
     )
+
+
+def train_batches(options: TrainerOptions) -> int:
+    """The largest number of batches in a training epoch; 0 is no limit."""
+    return min((limit for limit in (options.limit_batches, options.epoch_batches) if limit), default=0)
 
 
 def is_first_process() -> bool:

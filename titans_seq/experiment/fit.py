@@ -14,7 +14,7 @@ from titans_seq.callbacks import StopSignals
 from titans_seq.checkpoint_files import BEST, drop_predecessors, read_checkpoint
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError, Interrupted
-from titans_seq.experiment.build import build_trainer, check_machine, is_first_process, on_one_device
+from titans_seq.experiment.build import build_trainer, check_machine, is_first_process, on_one_device, train_batches
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import format_table
@@ -50,7 +50,7 @@ def fit(config: Config) -> Run:
         return _finished(start.folder, recipe)
     if config.trainer.num_threads:
         torch.set_num_threads(config.trainer.num_threads)
-    batches = min(len(recipe.data.train_dataloader()), config.trainer.limit_batches or sys.maxsize)
+    batches = min(len(recipe.data.train_dataloader()), train_batches(config.trainer) or sys.maxsize)
     fingerprint = recipe.fingerprint()
     _check_same_data(start, fingerprint)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -120,6 +120,8 @@ def _train(
     trainer: Trainer, task: Task, recipe: Recipe[Any], watch: Watch, folder: RunFolder, start: Start
 ) -> dict[str, float]:
     """Train, then put the best checkpoint's weights into the task; how long it took and what was selected."""
+    if not any(parameter.requires_grad for parameter in task.parameters()):
+        return _kept_as_it_is(trainer, task, recipe, folder)
     try:
         trainer.fit(task, datamodule=recipe.data, ckpt_path=start.checkpoint)
     except Interrupted as stop:
@@ -144,6 +146,13 @@ def _train(
         "epochs": trainer.current_epoch,
         "seconds": round(watch.checkpoints.seconds, 1),
     }
+
+
+def _kept_as_it_is(trainer: Trainer, task: Task, recipe: Recipe[Any], folder: RunFolder) -> dict[str, float]:
+    """Validate and keep a task that has nothing to learn."""
+    scores = trainer.validate(task, datamodule=recipe.data, verbose=False)[0]
+    trainer.save_checkpoint(folder.checkpoints / BEST)
+    return {f"best_{task.monitor}": scores[task.monitor], "best_epoch": 0, "epochs": 0, "seconds": 0.0}
 
 
 def _tested(tester: Trainer, task: Task, recipe: Recipe[Any]) -> dict[str, float]:
@@ -227,20 +236,21 @@ def _log_end(
 def _announce(recipe: Recipe[Any], parameters: int, folder: RunFolder, start: Start) -> None:
     for note in recipe.notes():
         print(f"Note: {note}")
-    variant, seed = recipe.config.model.variant.upper(), recipe.config.seed
-    print(f"{variant} with {parameters:,} parameters on {recipe.describe()}, seed {seed}. Run folder: {folder.path}")
+    name, seed = recipe.model_name(), recipe.config.seed
+    print(f"{name} with {parameters:,} parameters on {recipe.describe()}, seed {seed}. Run folder: {folder.path}")
     if start.checkpoint:
         epoch, batches = start.standing["epoch"] + 1, start.standing["batches"]
         print(f"Resuming {start.checkpoint}: epoch {epoch}, after {batches:,} batches")
 
 
 def _conclude(recipe: Recipe[Any], task: Task, results: dict[str, Any], folder: RunFolder, picture: Path) -> None:
-    rows = {recipe.config.model.variant.upper(): results, **results["baselines"]}
+    rows = {recipe.model_name(): results, **results["baselines"]}
     print(f"\n{recipe.title()}")
     print(format_table(rows, recipe.columns))
     for remark in recipe.remarks():
         print(remark)
     best, epochs = results["best_epoch"] + 1, results["epochs"]
-    print(f"\nBest epoch {best} of {epochs} by {task.monitor}, {results['seconds']:.0f} s")
+    trained = f"Best epoch {best} of {epochs} by {task.monitor}, {results['seconds']:.0f} s"
+    print(f"\n{trained if epochs else 'Nothing to train'}")
     print(f"Picture:    {picture}")
     print(f"Run folder: {folder.path}")

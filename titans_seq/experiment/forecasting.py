@@ -19,6 +19,7 @@ from datamodules.series import SeriesSource
 from datamodules.synthetic import Synthetic
 from datamodules.table import Split as TableSplit
 from datamodules.table import Table
+from datamodules.weather import Weather
 from titans_seq.batch import CovariateBatch
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
@@ -27,7 +28,9 @@ from titans_seq.experiment.forecast_baselines import best_linear, measure_baseli
 from titans_seq.experiment.forecast_table import forecast_table
 from titans_seq.experiment.intervals import calibrate_on_validation, measure_coverage
 from titans_seq.experiment.recipe import Recipe, Scores
-from titans_seq.models.baselines import LinearForecaster
+from titans_seq.models.baselines import SeasonalNaive
+from titans_seq.models.forecaster import Forecaster
+from titans_seq.models.linear import LinearForecaster
 from titans_seq.plots import plot_forecasts
 from titans_seq.schema import Config, ForecastConfig, ForecastDataOptions
 from titans_seq.tasks import ForecastingTask
@@ -40,6 +43,8 @@ def build_source(options: ForecastDataOptions) -> SeriesSource:
     """Where the series comes from."""
     if options.name == "table":
         return build_table(options)
+    if options.name == "Weather":
+        return Weather(options.root, options.mask_missing)
     return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
 
 
@@ -100,14 +105,19 @@ class ForecastRecipe(Recipe[ForecastingTask]):
 
     @cached_property
     def _linear(self) -> LinearForecaster:
-        return best_linear(self.data)
+        return best_linear(self.data, self.config.model.linear_maps)
 
     def new_task(self) -> ForecastingTask:
         """The task, started at the linear forecast if the configuration says so."""
         layout = self.data.layout
         task = ForecastingTask(to_container(self.config), len(layout.channels), layout.sizes(), layout.to_container())
-        if self.config.model.linear_path == "solved":
-            task.model.start_from(self._linear)
+        model = task.model
+        if isinstance(model, SeasonalNaive):
+            model.season.fill_(self.data.source.season)
+        elif isinstance(model, LinearForecaster):
+            model.load_state_dict(self._linear.state_dict())
+        elif isinstance(model, Forecaster) and self.config.model.linear_path == "solved":
+            model.start_from(self._linear)
         return task
 
     def restored_task(self, hyperparameters: Mapping[str, Any]) -> ForecastingTask:
@@ -127,6 +137,11 @@ class ForecastRecipe(Recipe[ForecastingTask]):
                 there, here = (shown(map(str, side[key])) or "nothing" for side in (kept, found))
                 raise InputError(f"{source}: trained with {key} {there}; {self._name()} gives {here} or other values")
 
+    def model_name(self) -> str:
+        """The variant, or the baseline in its place."""
+        baseline = self.config.model.baseline
+        return super().model_name() if baseline == "none" else baseline
+
     def describe(self) -> str:
         """The series and the steps."""
         options = self.config.data
@@ -136,8 +151,9 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         return f"{self._name()}{simulated}{panel}: {options.context_length} steps to {options.horizon}"
 
     def notes(self) -> tuple[str, ...]:
-        """What reading the table noticed."""
-        return tuple(self.data.source.notes) if isinstance(self.data.source, Table) else ()
+        """What reading the data noticed."""
+        source = self.data.source
+        return tuple(source.notes) if isinstance(source, Table | Weather) else ()
 
     def _name(self) -> str:
         """Of the data set: a panel's series have names of their own."""

@@ -42,6 +42,10 @@ class Recipe(ABC, Generic[TaskT]):
     def check_data(self, task: TaskT, source: str) -> None:
         """Raise InputError when the data are not of the kind that the task from `source` was trained on."""
 
+    def model_name(self) -> str:
+        """What the model is called, on the console."""
+        return self.config.model.variant.upper()
+
     @abstractmethod
     def describe(self) -> str:
         """What the run is about, for its first line."""

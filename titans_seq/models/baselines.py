@@ -1,14 +1,11 @@
-"""What every forecaster must beat: forecasts without training, and the best linear map.
+"""What every forecaster must beat: naive forecasts, and the published linear one.
 
 Each is a module from (B, L, C) to (B, H, C), so that it is measured on the same windows by the same code.
 """
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
-
-from titans_seq.batch import CovariateBatch, ForecastBatch
+from torch.nn import functional as F
 
 
 class LastValue(nn.Module):
@@ -24,63 +21,46 @@ class LastValue(nn.Module):
 
 
 class SeasonalNaive(nn.Module):
-    """The last season seen, repeated; a context shorter than a season repeats as a whole."""
+    """The last season seen, repeated; a context shorter than a season repeats as a whole.
 
-    def __init__(self, horizon: int, season: int) -> None:
+    Args:
+        horizon: H.
+        season: steps of a season; kept as a buffer, so that a checkpoint knows it.
+    """
+
+    season: Tensor
+
+    def __init__(self, horizon: int, season: int = 1) -> None:
         super().__init__()
         self.horizon = horizon
-        self.season = season
+        self.register_buffer("season", torch.tensor(season))
 
     def forward(self, context: Tensor) -> Tensor:
         """context (B, L, C) to (B, H, C)."""
-        last = context[:, -self.season :]
+        last = context[:, -int(self.season) :]
         steps = torch.arange(self.horizon, device=context.device) % last.shape[1]
         return last[:, steps]
 
 
-class LinearForecaster(nn.Module):
-    """NLinear (Zeng et al., AAAI 2023): one linear map from context to horizon for all channels, around the last value.
+class DLinear(nn.Module):
+    """DLinear (Zeng et al., AAAI 2023): a linear map of the trend and one of the rest, shared by all channels.
 
-    It starts as the last-value forecast; `solve_linear` gives the least-squares one.
+    Args:
+        context_length: L.
+        horizon: H.
+        width: steps of the moving average that is the trend; odd. The series' ends are repeated for it.
     """
 
-    def __init__(self, context_length: int, horizon: int) -> None:
+    def __init__(self, context_length: int, horizon: int, width: int = 25) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(context_length, horizon))
-        self.bias = nn.Parameter(torch.zeros(horizon))
+        self.width = width
+        self.trend = nn.Linear(context_length, horizon)
+        self.rest = nn.Linear(context_length, horizon)
 
     def forward(self, context: Tensor) -> Tensor:
         """context (B, L, C) to (B, H, C)."""
-        last = context[:, -1:]
-        forecast = (context - last).transpose(1, 2) @ self.weight + self.bias
-        return forecast.transpose(1, 2) + last
-
-
-def solve_linear(
-    batches: Iterable[ForecastBatch | CovariateBatch], penalties: Iterable[float]
-) -> list[LinearForecaster]:
-    """The least-squares `LinearForecaster` for each ridge penalty, relative to the mean square of the inputs.
-
-    The sums run in float64, one pass over the batches serves all penalties; the bias is not penalised.
-    """
-    gram: Tensor | None = None
-    for batch in batches:
-        last = batch.context[:, -1:]
-        x = (batch.context - last).transpose(1, 2).flatten(0, 1).double()  # (B C, L)
-        y = (batch.target - last).transpose(1, 2).flatten(0, 1).double()  # (B C, H)
-        z = torch.cat([x, torch.ones_like(x[:, :1]), y], dim=1)
-        gram = z.T @ z if gram is None else gram.addmm_(z.T, z)
-    assert gram is not None, "no batches"
-    inputs = batch.context.shape[1] + 1
-    xx, xy = gram[:inputs, :inputs], gram[:inputs, inputs:]
-    scale = xx.diagonal()[:-1].mean()
-    models = []
-    for penalty in penalties:
-        ridge = torch.full((inputs,), float(penalty), dtype=xx.dtype) * scale
-        ridge[-1] = 0
-        # The last input is zero by construction; the floor keeps its row solvable.
-        solution = torch.linalg.solve(xx + torch.diag(ridge.clamp_min(1e-9 * scale)), xy).float()
-        model = LinearForecaster(inputs - 1, solution.shape[1])
-        model.load_state_dict({"weight": solution[:-1], "bias": solution[-1]})
-        models.append(model)
-    return models
+        series = context.transpose(1, 2)  # (B, C, L)
+        padded = F.pad(series, (self.width // 2, self.width // 2), mode="replicate")
+        trend = F.avg_pool1d(padded, self.width, stride=1)
+        forecast: Tensor = self.trend(trend) + self.rest(series - trend)
+        return forecast.transpose(1, 2)

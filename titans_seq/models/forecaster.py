@@ -1,13 +1,13 @@
 """A forecaster: normalise, cut into patches, run a backbone over them, map all tokens to the horizon."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from titans_seq.batch import CovariateInputs
-from titans_seq.models.baselines import LinearForecaster
+from titans_seq.models.linear import LinearForecaster
 from titans_seq.nn.covariates import KnownFuture, StaticEmbedding
 from titans_seq.nn.embedding import PatchEmbedding
 from titans_seq.nn.heads import QuantileSpread
@@ -49,6 +49,7 @@ class Forecaster(nn.Module):
             a patch into one token.
         head_dropout: on the head's input.
         linear_path: add a `LinearForecaster`, so that the backbone learns what a linear map cannot say.
+        linear_maps: one map for all channels, or one for each.
         centre: see `ReversibleInstanceNorm`.
         covariates: what comes with every window.
         quantiles: levels for `quantiles`, see `QuantileSpread`; the forecast is then the median.
@@ -67,6 +68,7 @@ class Forecaster(nn.Module):
         channel_mixing: bool = False,
         head_dropout: float = 0.0,
         linear_path: bool = False,
+        linear_maps: Literal["shared", "channels"] = "shared",
         centre: Centre = "mean",
         covariates: CovariateSizes = CovariateSizes(),  # noqa: B008 - immutable
         quantiles: Sequence[float] = (),
@@ -81,7 +83,8 @@ class Forecaster(nn.Module):
         self.dropout = nn.Dropout(head_dropout)
         width = self.embed.num_patches(context_length) * dim
         self.head = nn.Linear(width, features * horizon)
-        self.linear_path = LinearForecaster(context_length, horizon) if linear_path else None
+        maps = num_channels if linear_maps == "channels" else 1
+        self.linear_path = LinearForecaster(context_length, horizon, maps) if linear_path else None
         self.known = KnownFuture(covariates.known, width, features) if covariates.known else None
         has_static = bool(covariates.categories or covariates.numbers)
         self.static = StaticEmbedding(covariates.categories, covariates.numbers, dim) if has_static else None

@@ -102,6 +102,7 @@ class TrainerOptions:
     strategy: str = "auto"  # Lightning's names: ddp, fsdp, ...
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     num_threads: int = at_least(0, 0)  # CPU threads; 0 leaves the choice to torch
+    epoch_batches: int = at_least(0, 0)  # of a training epoch, others in every epoch; 0 is all there are
     limit_batches: int = at_least(0, 0)  # batches of every split's epoch, to try things out; 0 is all
     progress_bar: bool = True
     # Besides the end of every epoch, last.ckpt is written after so many steps and so much time; 0: not for that reason.

@@ -12,9 +12,10 @@ CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day
 class ForecastDataOptions(DataOptions):
     """Which series, and what a window of it is."""
 
-    name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2", "table"] = "synthetic"
+    name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2", "Weather", "table"] = "synthetic"
     context_length: int = at_least(336, 1)  # steps the model sees
     horizon: int = at_least(96, 1)  # steps it forecasts
+    mask_missing: bool = False  # Weather: fill its -9999 cells with the value before; published numbers do not
     calendar: list[str] = field(default_factory=list)  # names of CALENDAR: features of every step, the future's too
     # name=table: your own series
     path: str | None = None  # a CSV or Parquet file; wide, one column a series, or long, with a column `id`
@@ -43,6 +44,9 @@ class ForecastModelOptions(BackboneOptions):
     centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
     # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution.
     linear_path: Literal["none", "learned", "solved"] = "learned"
+    linear_maps: Literal["shared", "channels"] = "shared"  # one map for all channels, or one for each
+    # In the place of the whole model, on the same windows: naive forecasts, the least-squares map alone, or DLinear.
+    baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"
     head: Literal["point", "quantile"] = "point"  # quantile: task.quantiles, of which the median is the forecast
 
 

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection
 
 from titans_seq.backbone import build_backbone
 from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
+from titans_seq.models.baselines import DLinear, LastValue, SeasonalNaive
 from titans_seq.models.forecaster import CovariateSizes, Forecaster
+from titans_seq.models.linear import LinearForecaster
 from titans_seq.schema import ForecastConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.quantiles import CRPS, Coverage, central_pairs, pinball
@@ -28,6 +30,23 @@ def quantile_metrics(prefix: str, levels: list[float]) -> MetricCollection:
     coverages = {f"coverage_{100 * nominal:g}": Coverage(*places) for nominal, places in central_pairs(levels).items()}
     metrics: dict[str, Metric | MetricCollection] = {"crps": CRPS(levels), **coverages}
     return MetricCollection(metrics, prefix=f"{prefix}/", compute_groups=False)
+
+
+def build_model(config: ForecastConfig, num_channels: int, covariates: CovariateSizes) -> nn.Module:
+    """The forecaster that a configuration describes, or the baseline in its place, which takes no covariates."""
+    length, horizon = config.data.context_length, config.data.horizon
+    match config.model.baseline:
+        case "none":
+            return build_forecaster(config, num_channels, covariates)
+        case "last_value":
+            return LastValue(horizon)
+        case "seasonal_naive":
+            return SeasonalNaive(horizon)
+        case "linear":
+            maps = num_channels if config.model.linear_maps == "channels" else 1
+            return LinearForecaster(length, horizon, maps).requires_grad_(False)  # it is solved, not trained
+        case "dlinear":
+            return DLinear(length, horizon)
 
 
 def build_forecaster(
@@ -48,6 +67,7 @@ def build_forecaster(
         channel_mixing=model.channel_mixing,
         head_dropout=model.head_dropout,
         linear_path=model.linear_path != "none",
+        linear_maps=model.linear_maps,
         centre=model.centre,
         covariates=covariates,
         quantiles=config.task.quantiles if model.head == "quantile" else (),
@@ -55,7 +75,7 @@ def build_forecaster(
 
 
 class ForecastingTask(Task):
-    """A `Forecaster` with its loss, metrics (MSE and MAE on z-scores) and optimiser.
+    """A `Forecaster`, or a baseline in its place, with its loss, metrics (MSE and MAE on z-scores) and optimiser.
 
     With quantiles the loss is their mean pinball loss, what selects is `val/crps`, and MSE and MAE are the median's.
 
@@ -67,7 +87,7 @@ class ForecastingTask(Task):
     """
 
     config: ForecastConfig
-    model: Forecaster
+    model: nn.Module
 
     def __init__(
         self,
@@ -79,7 +99,7 @@ class ForecastingTask(Task):
         super().__init__(config)
         self.save_hyperparameters(logger=False)
         assert isinstance(self.config, ForecastConfig)
-        self.model = build_forecaster(self.config, num_channels, CovariateSizes(**covariates or {}))
+        self.model = build_model(self.config, num_channels, CovariateSizes(**covariates or {}))
         self.loss = _LOSSES[self.config.task.loss]
         self.val_metrics = forecast_metrics("val")
         self.test_metrics = forecast_metrics("test")
@@ -103,7 +123,9 @@ class ForecastingTask(Task):
 
     def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """context (B, L, C) to the forecast (B, H, C), both z-scored."""
-        forecast: Tensor = self.model(context, covariates)
+        forecast: Tensor = (
+            self.model(context, covariates) if isinstance(self.model, Forecaster) else self.model(context)
+        )
         return forecast
 
     def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
