@@ -294,6 +294,21 @@ def test_dlinear_is_trained(tmp_path: Path) -> None:
     )
 
 
+def test_a_frozen_linear_path_stays_at_the_solution(tmp_path: Path) -> None:
+    states = []
+    for path in ("solved", "frozen"):
+        fit(SYNTHETIC, tmp_path / path, *SMALL_MODEL, f"model.linear_path={path}", "task.warmup_steps=0")
+        states.append(torch.load(tmp_path / path / "checkpoints" / "last.ckpt")["state_dict"])
+    results = json.loads((tmp_path / "frozen" / "results.json").read_text())
+    still = fit(SYNTHETIC, tmp_path / "still", *SMALL_MODEL, "model.linear_path=solved", "task.learning_rate=0")
+    solution = torch.load(tmp_path / "still" / still["checkpoint"])["state_dict"]["model.linear_path.weight"]
+    moved, frozen = (state["model.linear_path.weight"] for state in states)
+    assert torch.equal(frozen, solution)
+    assert not torch.equal(moved, solution)
+    assert results["parameters"] == still["parameters"] - (72 + 1) * 48
+    assert not torch.equal(states[1]["model.head.weight"], torch.zeros_like(states[1]["model.head.weight"]))
+
+
 def test_a_map_for_each_channel_is_where_training_starts(tmp_path: Path) -> None:
     words = [*SMALL_MODEL, "model.linear_path=solved", "model.linear_maps=channels", "task.learning_rate=0"]
     results = fit(SYNTHETIC, tmp_path / "run", *words)

@@ -116,7 +116,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
             model.season.fill_(self.data.source.season)
         elif isinstance(model, LinearForecaster):
             model.load_state_dict(self._linear.state_dict())
-        elif isinstance(model, Forecaster) and self.config.model.linear_path == "solved":
+        elif isinstance(model, Forecaster) and self.config.model.linear_path in ("solved", "frozen"):
             model.start_from(self._linear)
         return task
 

@@ -42,8 +42,9 @@ class ForecastModelOptions(BackboneOptions):
     channel_mixing: bool = False  # all channels of a patch in one token, instead of one series per channel
     head_dropout: float = between(0.2, 0, 1)
     centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
-    # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution.
-    linear_path: Literal["none", "learned", "solved"] = "learned"
+    # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution,
+    # frozen leaves it there.
+    linear_path: Literal["none", "learned", "solved", "frozen"] = "learned"
     linear_maps: Literal["shared", "channels"] = "shared"  # one map for all channels, or one for each
     # In the place of the whole model, on the same windows: naive forecasts, the least-squares map alone, or DLinear.
     baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"

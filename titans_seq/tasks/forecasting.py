@@ -37,7 +37,10 @@ def build_model(config: ForecastConfig, num_channels: int, covariates: Covariate
     length, horizon = config.data.context_length, config.data.horizon
     match config.model.baseline:
         case "none":
-            return build_forecaster(config, num_channels, covariates)
+            forecaster = build_forecaster(config, num_channels, covariates)
+            if config.model.linear_path == "frozen" and forecaster.linear_path is not None:
+                forecaster.linear_path.requires_grad_(False)
+            return forecaster
         case "last_value":
             return LastValue(horizon)
         case "seasonal_naive":
