@@ -16,9 +16,11 @@ class ForecastDataOptions(DataOptions):
     context_length: int = at_least(336, 1)  # steps the model sees
     horizon: int = at_least(96, 1)  # steps it forecasts
     mask_missing: bool = False  # Weather: fill its -9999 cells with the value before; published numbers do not
-    calendar: list[str] = field(default_factory=list)  # names of CALENDAR: features of every step, the future's too
-    # name=table: your own series
-    path: str | None = None  # a CSV or Parquet file; wide, one column a series, or long, with a column `id`
+    # Features of every step, the future's too: minute_of_hour, hour_of_day, day_of_week, day_of_month, day_of_year,
+    # month_of_year
+    calendar: list[str] = field(default_factory=list)
+    # With name=table, your own file: CSV or Parquet; wide, one column a series, or long, with a column `id`
+    path: str | None = None
     time: str = "date"  # column of the timestamps
     time_format: str | None = None  # as strftime has it, such as "%d.%m.%Y %H:%M"; null: ISO 8601
     id: str | None = None  # column that names a row's series; null: a wide table
@@ -27,9 +29,8 @@ class ForecastDataOptions(DataOptions):
     known: list[str] = field(default_factory=list)  # columns known for the future too, such as prices and holidays
     static: list[str] = field(default_factory=list)  # columns with one value for each series; needs id
     fill: Literal["none", "ffill", "interpolate"] = "none"  # missing times and empty cells
-    # Where training and validation end: shares of each series' rows, or the first time that no longer belongs to them.
-    train_end: Any = 0.7
-    validation_end: Any = 0.8
+    train_end: Any = 0.7  # where training ends: a share of each series' rows, or the first time that is not in it
+    validation_end: Any = 0.8  # the same for validation; test rows are the rest
     season: int | None = at_least(None, 1)  # steps of the main cycle; null: a day, of days a week, of months a year
 
 
