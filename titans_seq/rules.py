@@ -31,9 +31,9 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject(
             "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
         )
-    if config.model.variant != "transformer":
+    if config.model.variant not in ("transformer", "cnn"):
         _check_memory(config.model, reject)
-    if config.model.variant not in ("lmm", "delta"):
+    if config.model.variant not in ("lmm", "delta", "cnn"):
         _check_attention(config.model, reject)
     if config.trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
@@ -81,8 +81,9 @@ def _check_series(config: ForecastConfig, reject: _Reject) -> None:
 
 def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
     model, data = config.model, config.data
-    if model.stride > model.stem_width:
-        rule = f"{model.stride} exceeds model.stem_width={model.stem_width}; bases would be skipped"
+    if model.stem_pool == "none" and model.stride > model.stem_width:
+        skips = f"{model.stride} exceeds model.stem_width={model.stem_width}; bases would be skipped"
+        rule = f"{skips}. model.stem_pool=max sees them all"
         reject("model.stride", "model.stem_width", rule)
     if config.task.label_smoothing == 1:
         reject("task.label_smoothing", "task.label_smoothing", "1 leaves nothing of the labels; below 1")

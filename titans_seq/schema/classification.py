@@ -46,6 +46,8 @@ class ClassificationModelOptions(BackboneOptions):
 
     stem_width: int = at_least(1, 1)  # bases that a token is made from, by a convolution
     stride: int = at_least(1, 1)  # bases between tokens
+    # max: the convolution at every base, of whose features a token keeps the largest among `stride` bases
+    stem_pool: Literal["none", "max"] = "none"
     # both: one set of weights reads the sequence and its reverse; both_separate: a set for each.
     direction: Literal["both", "both_separate", "forward"] = "both"
     # one: as given; both_averaged: trained so, measured by the mean of both strands' logits; invariant: the mean of

@@ -78,6 +78,7 @@ def build_classifier(config: ClassificationConfig, num_classes: int) -> Sequence
         num_classes=num_classes,
         stem_width=model.stem_width,
         stride=model.stride,
+        stem_pool=model.stem_pool,
         dropout=model.head_dropout,
         strand=model.strand,
     )
