@@ -16,7 +16,8 @@ from titans_seq.tasks.classification import build_classifier
 
 SMALL = ["task.name=classification", "model.dim=8", "model.memory.num_heads=2", "model.attention.num_heads=2"]
 SMALL += ["model.attention.window=4", "model.segment_length=4", "model.memory.chunk_size=4", "model.num_persistent=1"]
-STEMS = [(1, 1, "none"), (5, 1, "none"), (4, 3, "none"), (4, 3, "max"), (1, 2, "max")]
+STEMS = [(1, 1, "none"), (4, 3, "none"), (4, 3, "max")]
+MORE_STEMS = [*STEMS, (5, 1, "none"), (1, 2, "max"), (7, 4, "max")]
 STRANDS = ("one", "both_averaged", "invariant")
 
 
@@ -103,7 +104,7 @@ def test_invariance_holds_inside_the_gradient_too() -> None:
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("width", "stride", "pool"), [*STEMS, (7, 7, "none"), (2, 2, "none"), (7, 4, "max")])
+@pytest.mark.parametrize(("width", "stride", "pool"), [*MORE_STEMS, (7, 7, "none"), (2, 2, "none")])
 def test_the_stem_and_the_mean_equal_a_token_loop(width: int, stride: int, pool: Pool) -> None:
     torch.manual_seed(0)
     model = SequenceClassifier(Identity(), dim=6, num_classes=2, stem_width=width, stride=stride, stem_pool=pool)
@@ -130,7 +131,7 @@ def test_the_stem_and_the_mean_equal_a_token_loop(width: int, stride: int, pool:
     torch.testing.assert_close(model(*padded([row, *sequences(14)]))[0], expected, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(("width", "stride", "pool"), [*STEMS, (7, 4, "max"), (6, 3, "none")])
+@pytest.mark.parametrize(("width", "stride", "pool"), [*MORE_STEMS, (6, 3, "none")])
 def test_a_token_sees_the_bases_it_says(width: int, stride: int, pool: Pool) -> None:
     torch.manual_seed(0)
     stem = BaseStem(7, 6, width, stride, pool).double()

@@ -131,7 +131,7 @@ class RunOptions:
 
 @dataclass
 class Config:
-    """One experiment; what a task needs besides is in `ForecastConfig` and `ClassificationConfig`."""
+    """One experiment; what a task needs besides is in `ForecastConfig` and its like."""
 
     experiment: str = ""
     seed: int = between(0, 0, 2**32 - 1)
