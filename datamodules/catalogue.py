@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from datamodules.audit import Audit, audit, audit_intervals
+from datamodules.corpus import Corpus, GenomeCorpus, LoadedCorpus
 from datamodules.fasta import HEADER_LABEL, LabelledFasta, read_fasta
 from datamodules.folders import first_file
 from datamodules.genomic_benchmarks import SETS, GenomicBenchmark, Within
@@ -12,6 +13,7 @@ from datamodules.holdout import Holdout, Unit, cut_splits
 from datamodules.labelled import SequenceSource
 from datamodules.messages import shown
 from datamodules.motif import PlantedMotif
+from datamodules.satellites import satellites
 from datamodules.sequences import Sequences
 from datamodules.tables import SUFFIXES, SequenceTable, placer, read_table
 from titans_seq.errors import InputError
@@ -59,6 +61,31 @@ def open_data(
     if train.endswith(_FASTA):
         return LabelledFasta(train, *others, labels=labels, header_label=header_label, rna=rna)
     raise InputError(f"{data}: neither a table ({', '.join(SUFFIXES)}) nor a FASTA file ({', '.join(_FASTA)})")
+
+
+def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence", rna: bool = False) -> Corpus:
+    """Unlabelled DNA: of a published set the training rows alone, a table's column `sequence`, or a FASTA file.
+
+    A FASTA file that is not compressed is mapped, whatever its size; a compressed one is read into memory.
+    """
+    if data == "simulated":
+        return satellites()
+    if data in SETS or data in TASKS:
+        source = open_data(data, root)
+        source.prepare()
+        return LoadedCorpus(f"{data} (train)", source.load().train.sequences)
+    path = Path(data).expanduser()
+    if path.name.endswith(_FASTA) and path.suffix != ".gz":
+        return GenomeCorpus(path, rna=rna)
+    if not path.is_file() or not path.name.endswith((*SUFFIXES, *_FASTA)):
+        raise InputError(
+            f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}). Sets: "
+            f"{', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
+        )
+    names, sequences = read_unlabelled(path, sequence=sequence, rna=rna)
+    if not names:
+        raise InputError(f"{path}: no sequences")
+    return LoadedCorpus(path.name, sequences, names)
 
 
 def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:

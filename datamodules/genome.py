@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,19 @@ Beyond = Literal["refuse", "N"]
 
 _COMPLEMENTS = str.maketrans("ACGTacgt", "TGCAtgca")  # other letters become N, either way round
 _MITOCHONDRIA = {"MT", "M", "MtDNA", "mitochondrion_genome"}
+
+
+class Lines(NamedTuple):
+    """How the bases of a record lie in its file."""
+
+    offset: int  # bytes before its first base
+    bases_per_line: int
+    bytes_per_line: int  # the line's end included
+
+    def byte(self, base: int) -> int:
+        """The byte that holds a base, both from 0."""
+        line, column = divmod(base, self.bases_per_line)
+        return self.offset + line * self.bytes_per_line + column
 
 
 class Genome:
@@ -54,6 +67,11 @@ class Genome:
     def length(self, name: str) -> int:
         """Bases of the record `name`."""
         return int(self._index.index[name].rlen)
+
+    def line(self, name: str) -> Lines:
+        """Where the bases of the record `name` lie in the file."""
+        entry = self._index.index[name]
+        return Lines(int(entry.offset), max(1, int(entry.lenc)), max(1, int(entry.lenb)))
 
     def texts(self, intervals: Intervals, place: Callable[[int], str], *, beyond: Beyond = "refuse") -> list[str]:
         """The letters of every interval, in its own strand's direction.

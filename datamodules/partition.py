@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from datamodules.messages import shown
 from titans_seq.errors import InputError
 
 Index = NDArray[np.int64]
@@ -47,8 +48,8 @@ def by_fold(
     return np.sort(np.concatenate([part for i, part in enumerate(parts) if i != fold])), parts[fold]
 
 
-def by_name(names: NDArray[np.str_], held_out: Sequence[Sequence[str]]) -> list[Index]:
-    """The rows of no held-out name, then those of each list of `held_out`: chromosomes, say.
+def by_name(names: NDArray[np.str_], held_out: Sequence[Sequence[str]], kind: str = "chromosome") -> list[Index]:
+    """The rows of no held-out name, then those of each list of `held_out`: chromosomes, say, which is their `kind`.
 
     Raises InputError for a name that no row has, and for one that is listed twice.
     """
@@ -56,13 +57,13 @@ def by_name(names: NDArray[np.str_], held_out: Sequence[Sequence[str]]) -> list[
     listed = [name for part in held_out for name in part]
     for name in listed:
         if name not in there:
-            have = ", ".join(f"{n} ({c} rows)" for n, c in zip(there, counts, strict=True))
-            raise InputError(f"held-out chromosome {name!r} has no rows; there are: {have}")
+            have = shown((f"{n} ({c} rows)" for n, c in zip(there, counts, strict=True)), most=40)
+            raise InputError(f"held-out {kind} {name!r} has no rows; there are: {have}")
         if listed.count(name) > 1:
-            raise InputError(f"chromosome {name!r} is held out twice")
+            raise InputError(f"{kind} {name!r} is held out twice")
     parts = [np.flatnonzero(np.isin(names, part)) for part in ([n for n in there if n not in listed], *held_out)]
     if not len(parts[0]):
-        raise InputError(f"all chromosomes are held out ({', '.join(listed)}): none is left to train on")
+        raise InputError(f"all {kind}s are held out ({', '.join(listed)}): none is left to train on")
     return parts
 
 

@@ -83,7 +83,8 @@ def _words(kind: Any) -> str:
 
 def table(kind: type, own: bool, prefix: str) -> list[str]:
     """Rows of a section's keys; with `own` only those that it does not share with other tasks."""
-    inherited = {f.name for base in kind.__mro__[1:] if is_dataclass(base) for f in fields(base)}
+    shared = [base for base in kind.__mro__[1:] if is_dataclass(base) and base.__module__ == Config.__module__]
+    inherited = {f.name for base in shared for f in fields(base)}
     lineage = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
     texts = {name: text for each in lineage for name, text in comments(each).items()}
     rows = []

@@ -16,7 +16,7 @@ CONFIGS = REPOSITORY / "configs"
 ETT_CHANNELS = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
 ETT_HEADER = ",".join(["date", *ETT_CHANNELS])
 
-VARIANTS = ("lmm", "mal", "mag", "mac", "transformer", "delta")  # of the backbone
+VARIANTS = ("lmm", "mal", "mag", "mac", "transformer", "delta", "cnn")  # of the backbone
 
 DATA_VARIABLE = "TITANS_SEQ_DATA"
 DATA_ROOT = Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None

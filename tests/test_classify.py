@@ -18,9 +18,11 @@ from datamodules.motif import MOTIF as PLANTED
 from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.experiment import measure
+from titans_seq.experiment.recipes import build_recipe
 from titans_seq.tasks import ClassificationTask
 
-EXPERIMENTS = sorted((CONFIGS / "genomics").glob("*.yaml"))
+EXPERIMENTS = [path for path in sorted((CONFIGS / "genomics").glob("*.yaml")) if "classification" in path.read_text()]
+OFFICIAL, WITHIN = (CONFIGS / "genomics" / f"genomic_benchmarks{end}.yaml" for end in ("", "_within"))
 MOTIF = CONFIGS / "genomics" / "motif.yaml"
 SAME_ROWS = "trainer.limit_batches=2"  # as the fits here are limited; a measurement takes all rows by itself
 SCORES = ("accuracy", "f1", "mcc", "auroc", "auprc", "loss")
@@ -69,7 +71,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     config: Path = request.param
     folder = tmp_path_factory.mktemp(config.stem)
     words = ["data.batch_size=8"]
-    if config.stem == "gue":
+    if config.stem in ("gue", "genomic_benchmarks_within"):
         words.append(f"data.root={request.getfixturevalue('data_root')}")
     if config.stem == "genomic_benchmarks":
         words.append(f"data.root={write_official(folder / 'data', load_config([config]).data.name)}")
@@ -120,8 +122,6 @@ def test_predictions_of_the_test_split_are_the_tasks_own(run: Finished, tmp_path
     assert table.columns == ["row", "label", "predicted", *(f"probability_{name}" for name in classes)]
     assert len(table) == run.results["test_rows"]
     assert (table["label"] == table["predicted"]).mean() == pytest.approx(run.results["test/accuracy"])
-    from titans_seq.experiment.recipes import build_recipe
-
     task = run.task()
     rows = build_recipe(task.config).data.rows("test")
     for row, label, _, *probabilities in table.iter_rows():
@@ -241,6 +241,31 @@ def test_forecasts_take_no_file(refuse: Refuse, tmp_path: Path) -> None:
 
     path = save_checkpoint(tmp_path / "small.ckpt")
     assert "--input" in refuse("predict", path, "--input", "x.csv", "--out", "out.parquet")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_official_set_runs_from_its_official_layout(tmp_path: Path, name: str) -> None:
+    root = write_official(tmp_path / "data", name, rows=20)
+    done = fit(OFFICIAL, tmp_path / "run", *SMALL, f"data.name={name}", f"data.root={root}")
+    classes = list(SETS[name].classes)
+    assert done.results["classes"] == classes
+    rows = 20 * len(classes)
+    assert done.results["rows"] == {"train": rows - rows // 10, "validation": rows // 10, "test": rows}
+
+
+@pytest.mark.parametrize("name", ["human_enhancers_cohn", "human_nontata_promoters"])
+def test_the_folds_inside_a_test_file_never_part_a_group(tmp_path: Path, data_root: Path, name: str) -> None:
+    words = [f"data.name={name}", f"data.root={data_root}"]
+    total, seen = SETS[name].test, []
+    for fold in range(5):
+        splits = build_recipe(load_config([WITHIN], [*words, f"data.fold={fold}"])).data.splits
+        groups = [set(rows.groups.tolist()) for rows in (splits.train, splits.validation, splits.test)]
+        assert sum(map(len, groups)) == len(set.union(*groups))
+        assert len(splits.train) + len(splits.validation) + len(splits.test) == total
+        seen += splits.test.sequences.texts()
+    assert len(seen) == total, "every row is tested once"
+    done = fit(WITHIN, tmp_path / "run", *SMALL, *words, "data.fold=4")
+    assert done.results["rows"]["test"] == pytest.approx(total / 5, rel=0.02)
 
 
 def test_baselines_stand_beside_the_model_on_the_same_rows(small: Finished) -> None:

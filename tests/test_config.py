@@ -10,7 +10,7 @@ from titans_seq.config import from_container, load_config, to_container, to_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig, ForecastConfig
 
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if path.name != "suite.yaml")
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.stem.endswith("suite"))
 
 
 def write(path: Path, text: str) -> Path:
@@ -41,7 +41,7 @@ FAULTS = {
     "misspelt key": ("model.num_layer", "3", ["did you mean model.num_layers?", "patch_length", "channel_mixing"]),
     "misspelt deep key": ("model.memory.chunksize", "8", ["did you mean model.memory.chunk_size?", "forget_to"]),
     "key of another section": ("model.horizon", "8", ["did you mean data.horizon?", "accepted in model"]),
-    "misspelt section": ("modle", "{dim: 8}", ["did you mean model?", "experiment, seed, data, model, task, trainer"]),
+    "misspelt section": ("modle", "{dim: 8}", ["did you mean model?", "seeds, resume, data, model, task, trainer"]),
     "key without its section": ("horizon", "8", ["did you mean data.horizon?"]),
     "word for a number": ("model.num_layers", "three", ["'three'", "nteger"]),
     "fraction for an integer": ("trainer.max_epochs", "1.5", ["1.5", "nteger"]),

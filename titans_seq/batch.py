@@ -49,3 +49,17 @@ class SequenceBatch(NamedTuple):
     mask: Tensor  # (B, T) bool: True at bases, False at padding
     labels: Tensor  # (B,) int64: class numbers
     rows: Tensor  # (B,) int64: each sequence's row in its split
+
+
+class StretchBatch(NamedTuple):
+    """A segment of each of B stretches of unlabelled DNA, which are read side by side from their first base on.
+
+    A window of W = left + L + right bases: the segment, and what lies before and after it in its stretch.
+    """
+
+    bases: Tensor  # (B, W) int64: places in BASES, and PAD_TOKEN where the mask is False
+    mask: Tensor  # (B, W) bool: True at bases, False beyond the stretch
+    left: int  # bases of the window before the segment
+    length: int  # L, bases of the segment, a multiple of the model's stride
+    number: int  # of the segment in its stretch; at 0 nothing has been read yet
+    last: bool  # whether these stretches end with it

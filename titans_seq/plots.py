@@ -157,6 +157,24 @@ def plot_scores(
         _save(figure, path)
 
 
+def plot_bits(
+    path: Path, *, read: Sequence[int], bits: Sequence[float], levels: Mapping[str, float], title: str
+) -> None:
+    """Bits per base by the bases of a stretch that had been read before, and `levels` that know none of them."""
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+        axis = figure.subplots()
+        axis.plot(read, bits, color=_FORECAST, marker="o", markersize=4, linewidth=1.4, label="model")
+        styles = ("-", "--", "-.", ":")
+        for (name, level), style in zip(levels.items(), styles, strict=False):
+            axis.axhline(level, color=_HISTORY, linestyle=style, linewidth=1, label=name)
+        axis.set_xlabel("bases of the stretch read before the segment")
+        axis.set_ylabel("bits per base")
+        axis.set_title(title, fontsize=9)
+        axis.legend(frameon=False, fontsize=8)
+        _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     figure.savefig(partial, dpi=110, format="png")

@@ -11,6 +11,8 @@ from titans_seq.schema import (
     Config,
     ForecastConfig,
     ForecastDataOptions,
+    PretrainingConfig,
+    SequenceModelOptions,
 )
 
 _Reject = Callable[[str, str, str], None]
@@ -31,9 +33,9 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject(
             "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
         )
-    if config.model.variant != "transformer":
+    if config.model.variant not in ("transformer", "cnn"):
         _check_memory(config.model, reject)
-    if config.model.variant not in ("lmm", "delta"):
+    if config.model.variant not in ("lmm", "delta", "cnn"):
         _check_attention(config.model, reject)
     if config.trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
@@ -41,8 +43,12 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         _check_patches(config, reject)
         _check_baseline(config, reject)
         _check_series(config, reject)
+    if isinstance(config.model, SequenceModelOptions):
+        _check_stem(config.model, reject)
     if isinstance(config, ClassificationConfig):
         _check_sequences(config, reject)
+    if isinstance(config, PretrainingConfig):
+        _check_pretraining(config, reject)
 
 
 def _check_patches(config: ForecastConfig, reject: _Reject) -> None:
@@ -86,11 +92,40 @@ def _check_series(config: ForecastConfig, reject: _Reject) -> None:
         reject("task.loss", "model.head", rule)
 
 
-def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
-    model, data = config.model, config.data
-    if model.stride > model.stem_width:
-        rule = f"{model.stride} exceeds model.stem_width={model.stem_width}; bases would be skipped"
+def _check_stem(model: SequenceModelOptions, reject: _Reject) -> None:
+    if model.stem_pool == "none" and model.stride > model.stem_width:
+        skips = f"{model.stride} exceeds model.stem_width={model.stem_width}; bases would be skipped"
+        rule = f"{skips}. model.stem_pool=max sees them all"
         reject("model.stride", "model.stem_width", rule)
+
+
+def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
+    model, data, task = config.model, config.data, config.task
+    if task.objective == "next" and model.direction != "forward":
+        rule = f"{model.direction} sees the bases to come; task.objective=next takes model.direction=forward"
+        reject("model.direction", "task.objective", rule)
+    if data.segment % model.stride:
+        reject("data.segment", "model.stride", f"{data.segment} is no multiple of model.stride={model.stride}")
+    if data.stretch is not None and data.stretch < data.segment:
+        reject("data.stretch", "data.segment", f"{data.stretch} is below data.segment={data.segment}")
+    if task.objective == "masked" and data.stretch != data.segment:
+        rule = "masked bases are guessed within a segment: set it to the same number as data.segment"
+        reject("data.stretch", "data.segment", rule)
+    if task.objective == "masked" and not task.masked_share:
+        reject("task.masked_share", "task.objective", "0 hides nothing")
+    if not data.fraction:
+        reject("data.fraction", "data.fraction", "0 leaves nothing to validate and test on")
+
+
+def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
+    model, data, task = config.model, config.data, config.task
+    if task.frozen_blocks > model.num_layers:
+        rule = f"{task.frozen_blocks} of model.num_layers={model.num_layers} blocks"
+        reject("task.frozen_blocks", "model.num_layers", rule)
+    if task.unfreeze == "head" and task.frozen_blocks:
+        reject("task.frozen_blocks", "task.unfreeze", "says nothing beside task.unfreeze=head; leave one of them out")
+    if not task.layer_decay:
+        reject("task.layer_decay", "task.layer_decay", "0 trains the head alone; task.unfreeze=head says so")
     if config.task.label_smoothing == 1:
         reject("task.label_smoothing", "task.label_smoothing", "1 leaves nothing of the labels; below 1")
     if data.folds == 1 or (data.folds and data.fold >= data.folds):

@@ -11,11 +11,13 @@ from titans_seq.backbone.bidirectional import Bidirectional
 from titans_seq.batch import MASK_TOKEN, PAD_TOKEN
 from titans_seq.config import load_config
 from titans_seq.models.classifier import SequenceClassifier
+from titans_seq.nn.stem import BaseStem, Pool
 from titans_seq.tasks.classification import build_classifier
 
 SMALL = ["task.name=classification", "model.dim=8", "model.memory.num_heads=2", "model.attention.num_heads=2"]
 SMALL += ["model.attention.window=4", "model.segment_length=4", "model.memory.chunk_size=4", "model.num_persistent=1"]
-STEMS = [(1, 1), (5, 1), (4, 3)]
+STEMS = [(1, 1, "none"), (4, 3, "none"), (4, 3, "max")]
+MORE_STEMS = [*STEMS, (5, 1, "none"), (1, 2, "max"), (7, 4, "max")]
 STRANDS = ("one", "both_averaged", "invariant")
 
 
@@ -47,6 +49,10 @@ def other_strand(row: Tensor) -> Tensor:
     return torch.from_numpy(reverse_complement(row.numpy().astype(np.uint8)).astype(np.int64))
 
 
+def stem_words(width: int, stride: int, pool: str) -> list[str]:
+    return [f"stem_width={width}", f"stride={stride}", f"stem_pool={pool}"]
+
+
 class Identity(nn.Module):
     def forward(self, x: Tensor, *, mask: Tensor) -> tuple[Tensor, list[Tensor]]:
         return x, []
@@ -56,8 +62,8 @@ class Identity(nn.Module):
 @pytest.mark.parametrize("strand", STRANDS)
 def test_padding_and_batch_mates_change_no_score(variant: str, strand: str) -> None:
     rows = sequences(11, 3, 17, 1, 8)
-    for width, stride in STEMS:
-        model = classifier(f"variant={variant}", f"strand={strand}", f"stem_width={width}", f"stride={stride}")
+    for stem in STEMS:
+        model = classifier(f"variant={variant}", f"strand={strand}", *stem_words(*stem))
         alone = torch.cat([model(*padded([row])) for row in rows])
         for side, junk, extra in (("right", PAD_TOKEN, 0), ("left", MASK_TOKEN, 5), ("right", 2, 9), ("left", 0, 0)):
             together = model(*padded(rows, side, junk, extra))
@@ -68,8 +74,8 @@ def test_padding_and_batch_mates_change_no_score(variant: str, strand: str) -> N
 def test_swapping_strands_changes_no_score(variant: str) -> None:
     rows = sequences(11, 3, 17, 1, 8)
     swapped = [other_strand(row) for row in rows]
-    for width, stride in STEMS:
-        words = [f"variant={variant}", f"stem_width={width}", f"stride={stride}"]
+    for stem in STEMS:
+        words = [f"variant={variant}", *stem_words(*stem)]
         for strand, training in (("both_averaged", False), ("invariant", False), ("invariant", True)):
             model = classifier(*words, f"strand={strand}", "dropout=0", "head_dropout=0").float().train(training)
             difference = (model(*padded(rows)) - model(*padded(swapped, "left"))).abs().max()
@@ -98,25 +104,47 @@ def test_invariance_holds_inside_the_gradient_too() -> None:
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize(("width", "stride"), [*STEMS, (7, 7), (2, 2)])
-def test_the_stem_and_the_mean_equal_a_token_loop(width: int, stride: int) -> None:
+@pytest.mark.parametrize(("width", "stride", "pool"), [*MORE_STEMS, (7, 7, "none"), (2, 2, "none")])
+def test_the_stem_and_the_mean_equal_a_token_loop(width: int, stride: int, pool: Pool) -> None:
     torch.manual_seed(0)
-    model = SequenceClassifier(Identity(), dim=6, num_classes=2, stem_width=width, stride=stride).double().eval()
+    model = SequenceClassifier(Identity(), dim=6, num_classes=2, stem_width=width, stride=stride, stem_pool=pool)
+    model = model.double().eval()
     (row,) = sequences(10)
-    embedded = model.embed.weight[row]
-    places = []
-    for centre in range(0, len(row), stride):
-        if model.stem is None:
-            places.append(embedded[centre])
+    embedded = model.stem.embed.weight[row]
+    features = []
+    for centre in range(len(row)):
+        if model.stem.conv is None:
+            features.append(embedded[centre])
             continue
-        total = model.stem.bias.clone()
+        total = model.stem.conv.bias.clone()
         for tap in range(width):
             base = centre + tap - (width - 1) // 2
             if 0 <= base < len(row):
-                total = total + model.stem.weight[:, :, tap] @ embedded[base]
-        places.append(total)
+                total = total + model.stem.conv.weight[:, :, tap] @ embedded[base]
+        features.append(total)
+    if pool == "max":
+        starts = range(0, len(row), stride)
+        places = [nn.functional.gelu(torch.stack(features[i : i + stride]).amax(dim=0)) for i in starts]
+    else:
+        places = features[::stride]
     expected = model.head(model.norm(torch.stack(places).mean(dim=0)))
     torch.testing.assert_close(model(*padded([row, *sequences(14)]))[0], expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(("width", "stride", "pool"), [*MORE_STEMS, (6, 3, "none")])
+def test_a_token_sees_the_bases_it_says(width: int, stride: int, pool: Pool) -> None:
+    torch.manual_seed(0)
+    stem = BaseStem(7, 6, width, stride, pool).double()
+    bases, live = torch.zeros(1, 24, dtype=torch.long), torch.ones(1, 24, dtype=torch.bool)
+    seen = torch.zeros(24, 24 // stride, dtype=torch.bool)
+    for other in range(1, 4):  # of several, one at least is the largest in its window
+        for base in range(24):
+            changed = bases.clone()
+            changed[0, base] = other
+            seen[base] |= (stem(changed, live)[0] != stem(bases, live)[0])[0].any(dim=1)
+    for token in range(24 // stride):
+        first, last = token * stride - stem.before, token * stride + stem.after
+        assert torch.where(seen[:, token])[0].tolist() == list(range(max(0, first), min(24, last + 1)))
 
 
 def test_directions_see_what_they_should() -> None:
@@ -125,7 +153,7 @@ def test_directions_see_what_they_should() -> None:
     changed[0, -1] = 0
     for direction, sees_the_end in (("forward", False), ("both", True), ("both_separate", True)):
         model = classifier(f"direction={direction}", "strand=one")
-        outputs = [model.backbone(model.embed(x))[0] for x in (tokens, changed)]
+        outputs = [model.backbone(model.stem.embed(x))[0] for x in (tokens, changed)]
         assert ((outputs[0][:, 0] - outputs[1][:, 0]).abs().max() > 1e-6) == sees_the_end, direction
     shared, separate = (classifier(f"direction={d}").backbone for d in ("both", "both_separate"))
     assert isinstance(shared, Bidirectional)

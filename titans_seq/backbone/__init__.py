@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from titans_seq.backbone.cnn import CNNBlock
 from titans_seq.backbone.delta import delta_block
 from titans_seq.backbone.lmm import LMMBlock
 from titans_seq.backbone.mac import MACBlock
@@ -20,6 +21,7 @@ BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # model.variant i
     "mac": MACBlock,
     "transformer": TransformerBlock,
     "delta": delta_block,
+    "cnn": CNNBlock,
 }
 
 

@@ -23,6 +23,7 @@ from datamodules.motif import BEST_ACCURACY
 from datamodules.sequences import Sequences
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
+from titans_seq.experiment.pretrained import load_pretrained
 from titans_seq.experiment.recipe import Recipe, Scores
 from titans_seq.experiment.sequence_baselines import count_copies, measure_clues
 from titans_seq.plots import plot_answers
@@ -67,6 +68,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
             "test/auprc": "AUPRC",
         }
         self.simulated = config.data.name == "simulated"
+        self._pretrained = ""  # what was loaded by model.pretrained
 
     @cached_property
     def data(self) -> SequenceDataModule:
@@ -94,9 +96,12 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         return data
 
     def new_task(self) -> ClassificationTask:
-        """The task for the data's classes."""
+        """The task for the data's classes, started from another run's weights if the configuration says so."""
         counts = self.data.class_counts.tolist()
-        return ClassificationTask(to_container(self.config), list(self.data.class_names), counts)
+        task = ClassificationTask(to_container(self.config), list(self.data.class_names), counts)
+        if self.config.model.pretrained:
+            self._pretrained = load_pretrained(task, self.config.model.pretrained)
+        return task
 
     def restored_task(self, hyperparameters: Mapping[str, Any]) -> ClassificationTask:
         """The task as it was, but for the weights."""
@@ -119,10 +124,11 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         return f"{name}: {len(self.data.class_names)} classes, {counts} sequences"
 
     def notes(self) -> tuple[str, ...]:
-        """What the data module noticed, and test rows that training has seen."""
+        """What the data module noticed, test rows that training has seen, and weights that were loaded."""
         copies, rows = self._copies, len(self.data.rows("test"))
         leak = f"{self.data.splits.name}: {copies} of {rows} test rows are training rows too; see `titans-seq audit`"
-        return (*self.data.splits.notes, *([leak] if copies else []))
+        learned = [self._pretrained] if self._pretrained else []
+        return (*self.data.splits.notes, *([leak] if copies else []), *learned)
 
     @cached_property
     def _copies(self) -> int:
@@ -142,6 +148,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
             "simulated": self.simulated,
             **({"best_possible_accuracy": BEST_ACCURACY} if self.simulated else {}),
             "classes": list(self.data.class_names),
+            "pretrained": self.config.model.pretrained,
             "rows": self._split_rows(),
             "test_rows": len(self._measured()),
             "test_rows_in_train": self._copies,

@@ -15,6 +15,7 @@ from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer, check_machine
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
+from titans_seq.experiment.report import shown_shape
 from titans_seq.schema import Config
 from titans_seq.tasks import Task
 
@@ -119,11 +120,7 @@ def _load_weights(task: Task, weights: dict[str, torch.Tensor], checkpoint: str 
         ours, theirs = (tuple(side[name].shape) if name in side else None for side in (expected, weights))
         if ours != theirs:
             raise InputError(
-                f"{checkpoint}: {name} is {_shape(theirs)} in the checkpoint, {_shape(ours)} in the configured model; "
-                "drop the overrides of model and data, or take the checkpoint that matches them"
+                f"{checkpoint}: {name} is {shown_shape(theirs)} in the checkpoint, {shown_shape(ours)} in the "
+                "configured model; drop the overrides of model and data, or take the checkpoint that matches them"
             )
     task.load_state_dict(weights)
-
-
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "absent" if shape is None else str(shape)

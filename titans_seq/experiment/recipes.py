@@ -4,12 +4,14 @@ from typing import Any
 
 from titans_seq.experiment.classification import ClassificationRecipe
 from titans_seq.experiment.forecasting import ForecastRecipe
+from titans_seq.experiment.pretraining import PretrainingRecipe
 from titans_seq.experiment.recipe import Recipe
-from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
+from titans_seq.schema import ClassificationConfig, Config, ForecastConfig, PretrainingConfig
 
 RECIPES: dict[type[Config], type[Recipe[Any]]] = {
     ForecastConfig: ForecastRecipe,
     ClassificationConfig: ClassificationRecipe,
+    PretrainingConfig: PretrainingRecipe,
 }
 
 

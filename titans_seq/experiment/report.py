@@ -11,3 +11,8 @@ def format_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, 
         cells = [f"{numbers[key]:{spec}}" if key in numbers else "-" for key in columns]
         lines.append(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
     return "\n".join(lines)
+
+
+def shown_shape(shape: tuple[int, ...] | None) -> str:
+    """A tensor's shape in a message; None is that of one that is not there."""
+    return "absent" if shape is None else str(shape)

@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from titans_seq.batch import COMPLEMENT, NUM_TOKENS, PAD_TOKEN
+from titans_seq.nn.stem import BaseStem, Pool
 
 Strand = Literal["one", "both_averaged", "invariant"]
 
@@ -23,6 +23,7 @@ class SequenceClassifier(nn.Module):
         num_classes: K.
         stem_width: bases that a token is made from, by a convolution; 1 is a plain embedding.
         stride: bases between tokens.
+        stem_pool: see `titans_seq.nn.stem.BaseStem`.
         dropout: on the head's input.
         strand: "one" classifies the strand that is given. "both_averaged" trains so, and in evaluation averages the
             scores of both strands (post-hoc conjoining; Zhou et al., MLCB 2021). "invariant" averages the features of
@@ -37,13 +38,12 @@ class SequenceClassifier(nn.Module):
         num_classes: int,
         stem_width: int = 1,
         stride: int = 1,
+        stem_pool: Pool = "none",
         dropout: float = 0.0,
         strand: Strand = "one",
     ) -> None:
         super().__init__()
-        self.embed = nn.Embedding(NUM_TOKENS, dim)
-        self.stem = nn.Conv1d(dim, dim, stem_width, stride) if stem_width > 1 else None
-        self.stride = stride
+        self.stem = BaseStem(NUM_TOKENS, dim, stem_width, stride, stem_pool)
         self.backbone = backbone
         self.norm = nn.RMSNorm(dim, eps=1e-6)
         self.dropout = nn.Dropout(dropout)
@@ -70,12 +70,7 @@ class SequenceClassifier(nn.Module):
 
     def features(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The mean (B, D) of the backbone's outputs over each sequence, padded on the right."""
-        x = self.embed(tokens).masked_fill(~mask.unsqueeze(-1), 0)
-        if self.stem is not None:
-            width = self.stem.kernel_size[0]
-            # A token stands at every stride-th base, its convolution around it, zero beyond the sequence's ends.
-            x = self.stem(F.pad(x.transpose(1, 2), ((width - 1) // 2, width // 2))).transpose(1, 2)
-            mask = mask[:, :: self.stride]
+        x, mask = self.stem(tokens, mask)
         y, _ = self.backbone(x, mask=mask)
         total = y.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1)
         mean: Tensor = total / mask.sum(dim=1, keepdim=True)

@@ -28,8 +28,14 @@ from titans_seq.schema.forecasting import (
     ForecastModelOptions,
     ForecastTaskOptions,
 )
+from titans_seq.schema.pretraining import PretrainingConfig, PretrainingDataOptions, PretrainingTaskOptions
+from titans_seq.schema.sequences import SequenceModelOptions
 
-SCHEMAS: dict[str, type[Config]] = {"forecasting": ForecastConfig, "classification": ClassificationConfig}
+SCHEMAS: dict[str, type[Config]] = {
+    "forecasting": ForecastConfig,
+    "classification": ClassificationConfig,
+    "pretraining": PretrainingConfig,
+}
 DEFAULT_TASK = "forecasting"
 
 __all__ = [
@@ -50,7 +56,11 @@ __all__ = [
     "ForecastTaskOptions",
     "LoggingOptions",
     "MemoryOptions",
+    "PretrainingConfig",
+    "PretrainingDataOptions",
+    "PretrainingTaskOptions",
     "RunOptions",
+    "SequenceModelOptions",
     "TaskOptions",
     "TrainerOptions",
 ]

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from titans_seq.schema.common import BackboneOptions, Config, DataOptions, TaskOptions, at_least, between
+from titans_seq.schema.common import Config, DataOptions, TaskOptions, at_least, between
+from titans_seq.schema.sequences import SequenceModelOptions
 
 
 @dataclass
@@ -41,17 +42,13 @@ class ClassificationDataOptions(DataOptions):
 
 
 @dataclass
-class ClassificationModelOptions(BackboneOptions):
+class ClassificationModelOptions(SequenceModelOptions):
     """The classifier: bases, backbone in one direction or both, mean over the sequence, head."""
 
-    stem_width: int = at_least(1, 1)  # bases that a token is made from, by a convolution
-    stride: int = at_least(1, 1)  # bases between tokens
-    # both: one set of weights reads the sequence and its reverse; both_separate: a set for each.
-    direction: Literal["both", "both_separate", "forward"] = "both"
     # one: as given; both_averaged: trained so, measured by the mean of both strands' logits; invariant: the mean of
     # both strands' features, in training too.
     strand: Literal["one", "both_averaged", "invariant"] = "both_averaged"
-    head_dropout: float = between(0.1, 0, 1)
+    pretrained: str | None = None  # checkpoint of a pre-training (or classification) run: everything but the head
 
 
 @dataclass
@@ -61,6 +58,12 @@ class ClassificationTaskOptions(TaskOptions):
     name: Literal["classification"] = "classification"
     class_weights: Literal["none", "balanced"] = "none"  # balanced: every class counts alike in the loss
     label_smoothing: float = between(0.0, 0, 1)
+    # What is trained: all; the head alone, on what the rest says as it stands (linear probe); or the head first and,
+    # every `unfreeze_every` epochs, one more block below, the stem last.
+    unfreeze: Literal["all", "head", "gradual"] = "all"
+    unfreeze_every: int = at_least(1, 1)  # epochs
+    frozen_blocks: int = at_least(0, 0)  # the stem and so many blocks, from the first on, are never trained
+    layer_decay: float = between(1.0, 0, 1)  # learning rate of a block, in that of the block (or head) above it
     monitor: Literal["mcc", "accuracy", "f1", "auroc", "auprc", "loss"] = "mcc"  # on validation; selects the checkpoint
 
 

@@ -53,13 +53,14 @@ class AttentionOptions:
 class BackboneOptions:
     """A stack of blocks from (B, T, dim) to (B, T, dim)."""
 
-    # Titans' four, and what they are compared with: attention alone, and the gated delta rule.
-    variant: Literal["lmm", "mal", "mag", "mac", "transformer", "delta"] = "lmm"
+    # Titans' four, and what they are compared with: attention alone, the gated delta rule, convolutions.
+    variant: Literal["lmm", "mal", "mag", "mac", "transformer", "delta", "cnn"] = "lmm"
     dim: int = at_least(32, 1)  # features of a token
     num_layers: int = at_least(2, 1)
     ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, in dims
     dropout: float = between(0.2, 0, 1)
     num_persistent: int = at_least(0, 0)  # learned tokens before every sequence (eq 19), in each memory and attention
+    kernel_size: int = at_least(5, 1)  # tokens that a convolution of the variant cnn sees
     segment_length: int = at_least(64, 1)  # tokens that MAC attends to at once, and after which it reads anew
     memory: MemoryOptions = field(default_factory=MemoryOptions)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
@@ -131,7 +132,7 @@ class RunOptions:
 
 @dataclass
 class Config:
-    """One experiment; what a task needs besides is in `ForecastConfig` and `ClassificationConfig`."""
+    """One experiment; what a task needs besides is in `ForecastConfig` and its like."""
 
     experiment: str = ""
     seed: int = between(0, 0, 2**32 - 1)

@@ -3,5 +3,6 @@
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.classification import ClassificationTask
 from titans_seq.tasks.forecasting import ForecastingTask
+from titans_seq.tasks.pretraining import PretrainingTask
 
-__all__ = ["ClassificationTask", "ForecastingTask", "Task"]
+__all__ = ["ClassificationTask", "ForecastingTask", "PretrainingTask", "Task"]

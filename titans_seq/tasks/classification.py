@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric, MetricCollection
@@ -17,12 +18,13 @@ from torchmetrics.classification import (
     MulticlassMatthewsCorrCoef,
 )
 
-from titans_seq.backbone import build_backbone
-from titans_seq.backbone.bidirectional import Bidirectional
 from titans_seq.batch import SequenceBatch
 from titans_seq.models.classifier import SequenceClassifier
 from titans_seq.schema import ClassificationConfig
 from titans_seq.tasks.base import Task
+from titans_seq.tasks.finetuning import freeze, learning_rate_scale, lowest_trained
+from titans_seq.tasks.optimizer import adamw
+from titans_seq.tasks.sequences import build_sequence_backbone
 
 
 class _PositiveAUROC(BinaryAUROC):
@@ -70,14 +72,13 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
 def build_classifier(config: ClassificationConfig, num_classes: int) -> SequenceClassifier:
     """The model that a configuration describes, freshly initialised."""
     model = config.model
-    ahead = build_backbone(model)
-    back = build_backbone(model) if model.direction == "both_separate" else None
     return SequenceClassifier(
-        ahead if model.direction == "forward" else Bidirectional(ahead, back),
+        build_sequence_backbone(model),
         dim=model.dim,
         num_classes=num_classes,
         stem_width=model.stem_width,
         stride=model.stride,
+        stem_pool=model.stem_pool,
         dropout=model.head_dropout,
         strand=model.strand,
     )
@@ -117,6 +118,17 @@ class ClassificationTask(Task):
         """Class scores (B, K) of tokens (B, T) with mask (B, T)."""
         scores: Tensor = self.model(tokens, mask)
         return scores
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW over all parameters, those below the head slower if `task.layer_decay` says so."""
+        options, blocks = self.config.task, self.config.model.num_layers
+        steps = int(self.trainer.estimated_stepping_batches)
+        return adamw(self.model, options, steps, lambda name: learning_rate_scale(name, options, blocks))
+
+    def on_train_epoch_start(self) -> None:
+        """Freezes what this epoch does not train; AdamW leaves parameters without a gradient as they are."""
+        blocks = self.config.model.num_layers
+        freeze(self.model, blocks, lowest_trained(self.config.task, blocks, self.current_epoch))
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""

@@ -1,5 +1,6 @@
 """AdamW with warm-up, as every task uses it."""
 
+from collections.abc import Callable
 from math import cos, pi
 
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
@@ -10,19 +11,20 @@ from torch.optim.lr_scheduler import LambdaLR
 from titans_seq.schema import TaskOptions
 
 
-def adamw(module: nn.Module, options: TaskOptions, total_steps: int) -> OptimizerLRSchedulerConfig:
+def adamw(
+    module: nn.Module, options: TaskOptions, total_steps: int, scale: Callable[[str], float] = lambda _: 1.0
+) -> OptimizerLRSchedulerConfig:
     """AdamW and its schedule over `total_steps`: linear warm-up, then a cosine to zero or a constant rate.
 
     Matrices decay; vectors (biases, norms, scales), the convolutions and the initial memories do not: decay would pull
-    those towards a layer that passes nothing on.
+    those towards a layer that passes nothing on. `scale` multiplies the learning rate of a parameter, by its name.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by weight decay and learning rate
     for name, parameter in module.named_parameters():
         exempt = parameter.ndim != 2 or name.endswith("conv.weight")
-        (kept if exempt else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    optimizer = AdamW([group for group in groups if group["params"]], lr=options.learning_rate)
+        key = (0.0 if exempt else options.weight_decay, options.learning_rate * scale(name))
+        groups.setdefault(key, []).append(parameter)
+    optimizer = AdamW([{"params": each, "weight_decay": decay, "lr": lr} for (decay, lr), each in groups.items()])
 
     def factor(step: int) -> float:
         if step < options.warmup_steps:

@@ -1,0 +1,167 @@
+"""Unlabelled DNA to learn from: many short sequences in memory, or a genome that stays on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datamodules.digest import digest_of, digest_of_file
+from datamodules.dna import Tokens, encode
+from datamodules.genome import Genome
+from datamodules.overlap import sequence_numbers
+from datamodules.sequences import Sequences
+from titans_seq.errors import InputError
+
+_SCAN = 1 << 24  # bases that are checked at a time
+
+
+class Corpus(Protocol):
+    """Named records of DNA, of which any stretch can be read."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the records."""
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Bases of each record, (n,)."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should be told once, a line each."""
+
+    def digest(self) -> str:
+        """What tells its contents from others'."""
+
+    def read(self, record: int, start: int, end: int) -> Tokens:
+        """Tokens of bases `start` to `end` (excluded) of a record, (end - start,)."""
+
+
+class LoadedCorpus:
+    """Sequences in memory, each once: what is there again is left out and counted.
+
+    Args:
+        name: what it is called.
+        sequences: the records.
+        names: of the records; None numbers them.
+    """
+
+    def __init__(self, name: str, sequences: Sequences, names: Sequence[str] | None = None) -> None:
+        (numbers,) = sequence_numbers([sequences])
+        _, first = np.unique(numbers, return_index=True)
+        kept = np.sort(first)
+        self.name = name
+        self.sequences = sequences.take(kept)
+        self.names = [str(row) if names is None else names[row] for row in kept.tolist()]
+        self.lengths = self.sequences.lengths
+        repeats = len(sequences) - len(kept)
+        self.notes = (
+            (f"{name}: {repeats:,} of {len(sequences):,} sequences repeat others; left out",) if repeats else ()
+        )
+
+    def digest(self) -> str:
+        """Of the bases."""
+        return digest_of(self.sequences.tokens, self.lengths)
+
+    def read(self, record: int, start: int, end: int) -> Tokens:
+        """See `Corpus`."""
+        return self.sequences[record][start:end]
+
+
+class GenomeCorpus:
+    """A FASTA file of any size, mapped into memory: bases are looked up where they stand on disk.
+
+    Every letter is checked once, before anything is trained, in pieces.
+
+    Args:
+        path: the file, not compressed; pyfaidx's index of it is built if there is none.
+        rna: read U as T.
+    """
+
+    def __init__(self, path: Path, *, rna: bool = False) -> None:
+        genome = Genome(path)
+        self.name = path.name
+        self.path = path
+        self.rna = rna
+        self.names = genome.names
+        self._lines = [genome.line(name) for name in self.names]
+        self.lengths = np.array([genome.length(name) for name in self.names], dtype=np.int64)
+        if not len(self.lengths) or not self.lengths.all():
+            empty = [name for name, length in zip(self.names, self.lengths, strict=True) if not length]
+            raise InputError(f"{path}: {f'record {empty[0]!r} has no sequence' if empty else 'no records'}")
+        self._bytes: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+        ambiguous = self._scan()
+        self.notes = (f"{self.name}: {ambiguous:,} IUPAC letters are read as N",) if ambiguous else ()
+
+    def digest(self) -> str:
+        """Of the file."""
+        return digest_of_file(self.path)
+
+    def read(self, record: int, start: int, end: int) -> Tokens:
+        """See `Corpus`."""
+        return self._encode(record, start, end)[0]
+
+    def _encode(self, record: int, start: int, end: int) -> tuple[Tokens, int]:
+        """Tokens, and how many letters became N."""
+        if start >= end:
+            return np.empty(0, dtype=np.uint8), 0
+        line = self._lines[record]
+        first, last = line.byte(start), line.byte(end - 1)
+        raw = np.asarray(self._bytes[first : last + 1])
+        column = (np.arange(first, last + 1) - line.offset) % line.bytes_per_line
+        text = raw[column < line.bases_per_line].tobytes().decode("latin-1")
+        place = f"{self.path}: record {self.names[record]!r}, from base {start + 1} on"
+        encoded = encode([text], lambda _: place, rna=self.rna)
+        return encoded.tokens, encoded.ambiguous
+
+    def _scan(self) -> int:
+        """Read everything once; how many letters became N. Raises InputError for letters that are no bases."""
+        return sum(
+            self._encode(record, start, min(start + _SCAN, length))[1]
+            for record, length in enumerate(self.lengths.tolist())
+            for start in range(0, length, _SCAN)
+        )
+
+
+class Joined(NamedTuple):
+    """Several corpora as one."""
+
+    parts: tuple[Corpus, ...]
+    name: str
+    names: Sequence[str]
+    lengths: NDArray[np.int64]
+    notes: tuple[str, ...]
+    firsts: NDArray[np.int64]  # the first record of every part
+
+    def digest(self) -> str:
+        """Of the parts."""
+        return " ".join(part.digest() for part in self.parts)
+
+    def read(self, record: int, start: int, end: int) -> Tokens:
+        """See `Corpus`."""
+        part = int(np.searchsorted(self.firsts, record, side="right")) - 1
+        return self.parts[part].read(record - int(self.firsts[part]), start, end)
+
+
+def joined(parts: Sequence[Corpus]) -> Corpus:
+    """All records of `parts`, named `<part>:<record>`; of sequences in memory, repeats across parts are left out."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [f"{part.name}:{name}" for part in parts for name in part.names]
+    name = " + ".join(part.name for part in parts)
+    notes = tuple(note for part in parts for note in part.notes)
+    if all(isinstance(part, LoadedCorpus) for part in parts):
+        loaded = [part.sequences for part in parts if isinstance(part, LoadedCorpus)]
+        tokens, lengths = (np.concatenate([getattr(each, field) for each in loaded]) for field in ("tokens", "lengths"))
+        whole = LoadedCorpus(name, Sequences(tokens, lengths), names)
+        whole.notes = (*notes, *whole.notes)
+        return whole
+    counts = np.array([len(part.names) for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Joined(tuple(parts), name, names, lengths, notes, np.cumsum(counts) - counts)

@@ -1,0 +1,158 @@
+"""The data module of pre-training: a corpus, its three splits, and stretches of it read a segment at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from datamodules.corpus import Corpus
+from datamodules.digest import digest_of
+from datamodules.epochs import share_of
+from datamodules.partition import by_name, by_shares
+from datamodules.stretches import Stretches, StretchLoader
+from titans_seq.errors import InputError
+
+Split = Literal["train", "validation", "test"]
+Unit = Literal["record", "end"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+
+def split_corpus(
+    corpus: Corpus,
+    *,
+    unit: Unit = "record",
+    fraction: float = 0.05,
+    validation_records: Sequence[str] = (),
+    test_records: Sequence[str] = (),
+    seed: int = 0,
+) -> dict[Split, Stretches]:
+    """The bases of each split.
+
+    Args:
+        corpus: what is split.
+        unit: "record" holds out whole records: those that are named, or a random share. "end" holds out the last bases
+            of every record: for test, and before them for validation.
+        fraction: the share of the records, or of every record's bases, for each of validation and test.
+        validation_records, test_records: names (chromosomes, say); both or none.
+        seed: of the random choice.
+
+    Raises InputError when a split would be empty.
+    """
+    records = np.arange(len(corpus.names))
+    if unit == "end":
+        held = np.maximum(1, np.round(corpus.lengths * fraction).astype(np.int64))
+        if (corpus.lengths <= 2 * held).any():
+            short = int((corpus.lengths <= 2 * held).argmax())
+            raise InputError(
+                f"{corpus.name}: record {corpus.names[short]!r} has {corpus.lengths[short]} bases: nothing is left "
+                f"between two ends of data.fraction={fraction}"
+            )
+        edges = [np.zeros_like(held), corpus.lengths - 2 * held, corpus.lengths - held, corpus.lengths]
+        return {split: Stretches(records, *edges[i : i + 2]) for i, split in enumerate(SPLITS)}
+    if validation_records or test_records:
+        missing = [key for key, names in (("validation", validation_records), ("test", test_records)) if not names]
+        if missing:
+            raise InputError(f"{corpus.name}: set data.{missing[0]}_records too: both are held out by name, or neither")
+        parts = by_name(np.array(corpus.names, dtype=np.str_), [validation_records, test_records], kind="record")
+    elif len(records) < 3:
+        raise InputError(
+            f"{corpus.name}: {len(records)} records are too few to hold out whole ones; data.unit=end holds out the "
+            "ends of each"
+        )
+    else:
+        shares = (1 - 2 * fraction, fraction, fraction)
+        parts = by_shares(np.zeros(len(records), dtype=np.int64), shares, seed=seed)
+    return {
+        split: Stretches(part, np.zeros_like(part), corpus.lengths[part])
+        for split, part in zip(SPLITS, parts, strict=True)
+    }
+
+
+class PretrainingDataModule(LightningDataModule):
+    """Segments of the stretches of a corpus; see `StretchLoader`.
+
+    Args:
+        corpus: reads the corpus, once.
+        split: its splits, see `split_corpus`.
+        segment: bases of a segment.
+        stretch: bases that are read one after another, at most; None reads whole records.
+        batch_size: stretches read side by side.
+        left, right, multiple: see `StretchLoader`.
+        both_strands: train on reverse complements too.
+        seed: of the order and the strands in which an epoch shows the training stretches.
+    """
+
+    corpus: Corpus
+    splits: dict[Split, Stretches]
+
+    def __init__(
+        self,
+        corpus: Callable[[], Corpus],
+        split: Callable[[Corpus], dict[Split, Stretches]],
+        *,
+        segment: int,
+        stretch: int | None,
+        batch_size: int,
+        left: int = 0,
+        right: int = 0,
+        multiple: int = 1,
+        both_strands: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self._open = corpus
+        self._split = split
+        self.segment = segment
+        self.stretch = stretch
+        self.batch_size = batch_size
+        self.left = left
+        self.right = right
+        self.multiple = multiple
+        self.both_strands = both_strands
+        self.seed = seed
+        self._is_set_up = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read or map the corpus once and split it."""
+        if self._is_set_up:
+            return
+        self.corpus = self._open()
+        self.splits = {split: part.cut(self.stretch) for split, part in self._split(self.corpus).items()}
+        self._is_set_up = True
+
+    def bases(self, split: Split) -> int:
+        """How many bases a split has."""
+        return int(self.splits[split].lengths.sum())
+
+    def train_dataloader(self) -> StretchLoader:
+        """Training stretches in a new order every epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> StretchLoader:
+        """Validation stretches by length."""
+        return self._loader("validation")
+
+    def test_dataloader(self) -> StretchLoader:
+        """Test stretches by length."""
+        return self._loader("test")
+
+    def _loader(self, split: Split, *, shuffle: bool = False) -> StretchLoader:
+        return StretchLoader(
+            self.corpus,
+            self.splits[split],
+            self.segment,
+            self.batch_size,
+            left=self.left,
+            right=self.right,
+            multiple=self.multiple,
+            shuffle=shuffle,
+            both_strands=shuffle and self.both_strands,
+            seed=self.seed,
+            share=share_of(self.trainer),
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others: a digest of the corpus and of each split's stretches."""
+        digests = {split: digest_of(*self.splits[split]) for split in SPLITS}
+        return {"name": self.corpus.name, "sha256": {"corpus": self.corpus.digest(), **digests}}

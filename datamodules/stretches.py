@@ -1,0 +1,166 @@
+"""Stretches of unlabelled DNA, read side by side a segment at a time, so that a model can carry its memory along."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datamodules.corpus import Corpus
+from datamodules.dna import reverse_complement
+from datamodules.epochs import ALONE, Position, Share
+from datamodules.strands import other_strand
+from titans_seq.batch import PAD_TOKEN, StretchBatch
+
+Index = NDArray[np.int64]
+
+
+class Stretches(NamedTuple):
+    """Runs of bases of a corpus, (n,) each."""
+
+    records: Index
+    starts: Index
+    ends: Index
+
+    @property
+    def lengths(self) -> Index:
+        """Bases of each, (n,)."""
+        return self.ends - self.starts
+
+    def cut(self, longest: int | None) -> "Stretches":
+        """The same bases in stretches of at most `longest`; None leaves them whole."""
+        if longest is None:
+            return self
+        pieces = -(-self.lengths // longest)
+        which = np.repeat(np.arange(len(self.records)), pieces)
+        number = np.arange(len(which)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        starts = self.starts[which] + number * longest
+        return Stretches(self.records[which], starts, np.minimum(starts + longest, self.ends[which]))
+
+
+class StretchLoader:
+    """Batches of stretches, each given as its segments from first to last; every stretch once an epoch.
+
+    The stretches of a batch have about the same number of segments. A shorter one's last windows are padding.
+
+    Args:
+        corpus: what is read.
+        stretches: its parts.
+        segment: L, bases of a segment.
+        batch_size: B, stretches read side by side.
+        left, right: bases of the stretch that a window shows before and after its segment.
+        multiple: the length of every segment is a multiple of this, `segment` too.
+        shuffle: a new order every epoch.
+        both_strands: show half of the stretches, another half every epoch, as their reverse complements.
+        seed: of order and strands.
+        share: the part of every batch that is given here; batches are those of all processes together.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        stretches: Stretches,
+        segment: int,
+        batch_size: int,
+        *,
+        left: int = 0,
+        right: int = 0,
+        multiple: int = 1,
+        shuffle: bool = False,
+        both_strands: bool = False,
+        seed: int = 0,
+        share: Share = ALONE,
+    ) -> None:
+        assert segment % multiple == 0, (segment, multiple)
+        self.corpus = corpus
+        self.stretches = stretches
+        self.share = share
+        self.segment = segment
+        self.left = left
+        self.right = right
+        self.multiple = multiple
+        self.both_strands = both_strands
+        # Under these two names, torch's own, Lightning looks for what to tell the epoch.
+        self.sampler = _Order(-(-stretches.lengths // segment), batch_size, shuffle=shuffle, seed=seed)
+        self.batch_sampler = None
+        self._given = 0
+        self._position = Position()
+
+    def __len__(self) -> int:
+        return sum(count for _, count in self._parts())
+
+    def __iter__(self) -> Iterator[StretchBatch]:
+        parts = self._parts()
+        skipped = self._position.take(self.sampler.epoch, sum(count for _, count in parts))
+        self._given = 0
+        for rows, count in parts:
+            for number in range(count):
+                self._given += 1
+                if self._given > skipped:
+                    yield self.batch(rows, number, last=number == count - 1)
+
+    def _parts(self) -> list[tuple[Index, int]]:
+        """This process's stretches of every batch that has some for it, and the segments that all processes read."""
+        batches = self.sampler()
+        parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches)
+        counts = (int(self.sampler.segments[rows].max()) for rows in batches)
+        return [(part, count) for part, count in zip(parts, counts, strict=True) if len(part)]
+
+    def batch(self, rows: Index, number: int, *, last: bool) -> StretchBatch:
+        """Segment `number` of the stretches `rows` (B,), as the current epoch shows them."""
+        lengths = self.stretches.lengths[rows]
+        first = number * self.segment
+        # Where other processes' stretches of this batch are longer, nothing but padding is left here.
+        longest = max(1, int(lengths.max()) - first)
+        length = min(self.segment, -(-longest // self.multiple) * self.multiple)
+        mirrored = np.zeros(len(rows), dtype=np.bool_)
+        if self.both_strands:
+            mirrored = other_strand(rows, seed=self.sampler.seed, epoch=self.sampler.epoch)
+        bases = np.full((len(rows), self.left + length + self.right), PAD_TOKEN, dtype=np.int64)
+        for lane, row in enumerate(rows.tolist()):
+            begin = max(0, first - self.left)
+            end = min(first + length + self.right, int(lengths[lane]))
+            if begin < end:
+                place = begin - (first - self.left)
+                bases[lane, place : place + end - begin] = self._read(row, begin, end, bool(mirrored[lane]))
+        tokens = torch.from_numpy(bases)
+        return StretchBatch(tokens, tokens != PAD_TOKEN, self.left, length, number, last)
+
+    def _read(self, row: int, begin: int, end: int, mirrored: bool) -> NDArray[np.uint8]:
+        """Bases of a stretch, or of its reverse complement, from its own start on."""
+        record, start, stop = (int(column[row]) for column in self.stretches)
+        if not mirrored:
+            return self.corpus.read(record, start + begin, start + end)
+        return reverse_complement(self.corpus.read(record, stop - end, stop - begin))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: epoch, and batches of it that have been given."""
+        return {"epoch": self.sampler.epoch, "batches": self._given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
+        self._position.load(state)
+
+
+class _Order:
+    """The batches of stretches of an epoch: a function of seed and epoch alone, their segments as many in every one."""
+
+    def __init__(self, segments: Index, batch_size: int, *, shuffle: bool, seed: int) -> None:
+        self.segments = segments
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def __call__(self) -> list[Index]:
+        """The stretches of each batch of the current epoch."""
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.segments)) if self.shuffle else np.arange(len(self.segments))
+        order = order[np.argsort(self.segments[order], kind="stable")]
+        batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches

@@ -1,0 +1,177 @@
+"""Pre-training asks for every base once, shows none that is asked for, and carries memory exactly."""
+
+from collections.abc import Iterator
+from math import log2
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from datamodules.corpus import LoadedCorpus
+from datamodules.sequences import Sequences
+from datamodules.stretches import Stretches, StretchLoader
+from tests.datamodules.dna_reference import place, random_dna
+from tests.helpers import VARIANTS
+from titans_seq.backbone import state_named_tensors
+from titans_seq.batch import MASK_TOKEN, StretchBatch
+from titans_seq.config import load_config, to_container
+from titans_seq.tasks import PretrainingTask
+
+SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model.attention.num_heads=2"]
+SMALL += ["model.attention.window=4", "model.segment_length=5", "model.memory.chunk_size=4", "model.num_persistent=1"]
+SMALL += ["task.name=pretraining", "data.segment=12", "model.dropout=0", "model.head_dropout=0"]
+STEMS = [(1, 1, "none"), (5, 1, "none"), (4, 3, "none"), (6, 4, "max"), (1, 2, "max")]
+# Every stem under one variant, every variant on one stem.
+CASES = [("lmm", stem) for stem in STEMS] + [(variant, (6, 4, "max")) for variant in VARIANTS if variant != "lmm"]
+TEXTS = random_dna([24, 31, 37], letters="ACGTN")  # by length, as lanes are
+
+
+def make(*words: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1, "none")) -> PretrainingTask:
+    torch.manual_seed(0)
+    objective = ["model.direction=forward"] if next_base else ["task.objective=masked", "data.stretch=12"]
+    width, stride, pool = stem
+    shape = [f"model.stem_width={width}", f"model.stride={stride}", f"model.stem_pool={pool}"]
+    task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *words])))
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    task.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer
+    return task.double().eval()
+
+
+def segments(task: PretrainingTask, segment: int = 12, texts: list[str] = TEXTS, **changes: Any) -> StretchLoader:
+    corpus = LoadedCorpus("mine", Sequences.read(texts, place))
+    records = np.arange(len(texts))
+    stem, stride = task.model.stem, task.model.stem.stride
+    context = {"left": -(-stem.before // stride) * stride, "right": stem.after + 1} if task.next else {}
+    stretches = Stretches(records, np.zeros_like(records), corpus.lengths)
+    return StretchLoader(corpus, stretches, segment, len(texts), multiple=stride, **context, **changes)
+
+
+def outputs(task: PretrainingTask, batches: Iterator[StretchBatch]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and targets of all segments, one after another."""
+    parts = [task._read("val", batch, 0) for batch in batches]
+    scores, targets = zip(*parts, strict=True)
+    return torch.cat(scores, dim=1), torch.cat(targets, dim=1)
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_base_but_the_first_few_is_asked_for_once(stem: tuple[int, int, str]) -> None:
+    task = make(stem=stem)
+    _, targets = outputs(task, iter(segments(task)))
+    skipped = task.model.stem.after + 1
+    order = segments(task).sampler()[0].tolist()  # lanes are sorted by their number of segments
+    for lane, row in enumerate(order):
+        asked = [int(t) for t in targets[lane] if t >= 0]
+        assert asked == ["ACGT".index(letter) for letter in TEXTS[row][skipped:] if letter != "N"]
+
+
+@pytest.mark.parametrize(("variant", "stem"), CASES)
+def test_no_score_knows_its_own_base_or_a_later_one(variant: str, stem: tuple[int, int, str]) -> None:
+    text = random_dna([24], seed=5)[0]
+    task = make(f"model.variant={variant}", stem=stem)
+    skipped = task.model.stem.after + 1
+    before, _ = outputs(task, iter(segments(task, texts=[text])))
+    reached = set()
+    for base in range(24):
+        changed = text[:base] + "ACGT"["CGTA".index(text[base])] + text[base + 1 :]
+        after, _ = outputs(task, iter(segments(task, texts=[changed])))
+        differs = torch.where((after != before)[0].any(dim=1))[0] + skipped
+        assert not len(differs) or int(differs[0]) > base, (base, differs[:3])
+        reached |= {int(target) for target in differs}
+    assert reached >= set(range(skipped, 24)), "scores that know nothing"
+
+
+@pytest.mark.parametrize(("variant", "stem"), CASES)
+def test_segments_with_carried_memory_equal_the_whole_stretch(variant: str, stem: tuple[int, int, str]) -> None:
+    task = make(f"model.variant={variant}", stem=stem)
+    whole, _ = outputs(task, iter(segments(task, segment=48)))
+    pieces, targets = outputs(task, iter(segments(task, segment=12)))
+    asked = targets >= 0
+    count = min(whole.shape[1], pieces.shape[1])
+    difference = (whole[:, :count] - pieces[:, :count])[asked[:, :count]].abs().max()
+    assert difference < 1e-10
+    assert not task._streams, "the stretches are over"
+    fresh = torch.cat([task.model(b.bases, b.mask, left=b.left, length=b.length)[0] for b in segments(task)], dim=1)
+    assert (fresh - pieces)[asked].abs().max() > 1e-4, "nothing is carried"
+
+
+def test_memory_is_carried_without_its_graph() -> None:
+    task = make("model.variant=lmm")
+    first, second = list(segments(task))[:2]
+    task.training_step(first, 0)
+    assert all(not x.requires_grad for x in state_named_tensors(task._streams["train"]).values())
+    found = task.training_step(second, 1)
+    assert float(found.detach()) > 0
+    found.backward()
+    assert task.model.head.weight.grad is not None
+
+
+def test_a_checkpoint_keeps_the_streams() -> None:
+    task, other = make("model.variant=mal"), make("model.variant=mal")
+    first, second = list(segments(task))[:2]
+    task.training_step(first, 0)
+    checkpoint: dict[str, Any] = {}
+    task.on_save_checkpoint(checkpoint)
+    other.on_load_checkpoint(checkpoint)
+    other.on_train_start()
+    torch.testing.assert_close(other.training_step(second, 1), task.training_step(second, 1), rtol=0, atol=0)
+    ended: dict[str, Any] = {}
+    make().on_save_checkpoint(ended)
+    assert ended == {}
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_hidden_bases_are_hidden(stem: tuple[int, int, str]) -> None:
+    task = make("task.masked_share=0.3", next_base=False, stem=stem)
+    text = random_dna([12] * 200, seed=6)
+    (batch,) = segments(task, texts=text)
+    targets = task.targets(batch)
+    shown, asked = task._hide(batch.bases, targets, seed=3)
+    chosen = asked >= 0
+    assert 0.25 < chosen.float().mean() < 0.35
+    assert (shown == batch.bases)[~chosen].all()
+    assert (asked == batch.bases)[chosen].all()
+    kinds = shown[chosen]
+    assert (kinds == MASK_TOKEN).float().mean() == pytest.approx(0.8, abs=0.07)
+    # A tenth is drawn anew, a quarter of that the same base again.
+    assert (kinds == batch.bases[chosen]).float().mean() == pytest.approx(0.125, abs=0.06)
+    # What stands at a hidden place reaches no score.
+    hidden = shown == MASK_TOKEN
+    other = torch.where(hidden, (batch.bases + 1) % 4, batch.bases)
+    again, _ = task._hide(other, targets, seed=3)
+    scores = [task(batch._replace(bases=b))[0] for b in (shown, torch.where(hidden, again, shown))]
+    assert torch.equal(*scores)
+
+
+def test_what_is_hidden_is_the_same_at_every_validation() -> None:
+    task = make(next_base=False)
+    batch = next(iter(segments(task)))
+    first, second = (task._read("val", batch, 7) for _ in range(2))
+    assert torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], task._read("val", batch, 8)[1])
+    torch.manual_seed(0)
+    drawn = [task._read("train", batch, None)[1] for _ in range(2)]
+    assert not torch.equal(*drawn)
+
+
+def test_metrics_equal_a_computation_by_hand() -> None:
+    task = make("model.variant=cnn", stem=(5, 1, "none"))
+    logged: dict[str, float] = {}
+    task.log_dict = lambda values, **_: logged.update({k: float(v) for k, v in values.items()})  # type: ignore
+    for number, batch in enumerate(segments(task)):
+        task.test_step(batch, number)
+    task.on_test_epoch_end()
+    scores, targets = outputs(task, iter(segments(task)))
+    asked = targets >= 0
+    chance = F.softmax(scores[asked], dim=1)[torch.arange(int(asked.sum())), targets[asked]]
+    bits = -sum(log2(float(p)) for p in chance) / len(chance)
+    assert logged["test/bits_per_base"] == pytest.approx(bits, rel=1e-5)
+    assert logged["test/perplexity"] == pytest.approx(2**bits, rel=1e-5)
+    hits = (scores[asked].argmax(dim=1) == targets[asked]).double().mean()
+    assert logged["test/accuracy"] == pytest.approx(float(hits), rel=1e-5)
+    total = sum(bits for bits, _ in task.bits_by_segment.values())
+    assert total / sum(count for _, count in task.bits_by_segment.values()) == pytest.approx(bits, rel=1e-5)
+    assert list(task.bits_by_segment) == [0, 1, 2]  # the longest, of 37 bases, asks for none in its fourth segment

@@ -1,0 +1,39 @@
+"""The shipped suites on DNA: fair, and their pages show what was measured."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import CONFIGS, REPOSITORY
+from titans_seq.experiment.benchmark import Store
+from titans_seq.experiment.suite_report import build_rows, fill_page
+from titans_seq.schema import ClassificationConfig
+from titans_seq.suite import read_suite
+from titans_seq.tasks.classification import build_classifier
+
+SUITES = [CONFIGS / "genomics" / f"{name}_suite.yaml" for name in ("gue", "genomic_benchmarks_within")]
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_all_models_have_about_half_a_million_parameters(path: Path) -> None:
+    cells = {cell.labels["model"]: cell for cell in read_suite(path).cells}
+    assert list(cells) == ["LMM", "MAL", "Transformer", "CNN"]
+    for name, cell in cells.items():
+        config = cell.load_config()
+        assert isinstance(config, ClassificationConfig)
+        count = sum(p.numel() for p in build_classifier(config, num_classes=2).parameters())
+        assert 440_000 < count < 480_000, name
+
+
+def test_the_page_shows_the_results_that_are_kept() -> None:
+    suite = read_suite(SUITES[0])
+    store = Store(suite, results=REPOSITORY / "benchmarks" / "results" / suite.name)
+    assert any(store.status(cell) == "done" for cell in suite.cells)
+    (page,) = suite.pages
+    assert fill_page(page, store, build_rows(store)) == page.read_text()
+
+
+def test_published_rows_name_every_task() -> None:
+    suite = read_suite(SUITES[0])
+    for published in suite.published:
+        assert {labels[-1] for labels in published.values} == set(suite.axes["task"]), published.name

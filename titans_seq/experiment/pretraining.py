@@ -1,0 +1,150 @@
+"""The recipe of a DNA pre-training run."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from lightning.pytorch import Trainer
+
+from datamodules.catalogue import open_corpus
+from datamodules.corpus import Corpus, joined
+from datamodules.pretraining import SPLITS, PretrainingDataModule, Split, split_corpus
+from datamodules.satellites import BEST_BITS
+from datamodules.stretches import Stretches
+from titans_seq.config import to_container
+from titans_seq.errors import InputError
+from titans_seq.experiment.context_baselines import measure_contexts
+from titans_seq.experiment.recipe import Recipe, Scores
+from titans_seq.nn.stem import BaseStem
+from titans_seq.plots import plot_bits
+from titans_seq.schema import Config, PretrainingConfig
+from titans_seq.tasks import PretrainingTask
+
+
+class PretrainingRecipe(Recipe[PretrainingTask]):
+    """Unlabelled DNA, a segment at a time."""
+
+    config: PretrainingConfig
+    picture = "bits"
+
+    def __init__(self, config: Config) -> None:
+        assert isinstance(config, PretrainingConfig)
+        super().__init__(config)
+        self.columns = {
+            "test/bits_per_base": "bits/base",
+            "test/perplexity": "perplexity",
+            "test/accuracy": "accuracy",
+        }
+        self.simulated = config.data.name == "simulated" and not config.data.also
+
+    @cached_property
+    def data(self) -> PretrainingDataModule:
+        """The corpus, read or mapped, checked and split."""
+        options, model = self.config.data, self.config.model
+        left, right = 0, 0
+        if self.config.task.objective == "next":
+            stem = BaseStem(1, 1, model.stem_width, model.stride, model.stem_pool)
+            left, right = -(-stem.before // model.stride) * model.stride, stem.after + 1
+        data = PretrainingDataModule(
+            self._corpus,
+            self._split,
+            segment=options.segment,
+            stretch=options.stretch,
+            batch_size=options.batch_size,
+            left=left,
+            right=right,
+            multiple=model.stride,
+            both_strands=options.both_strands,
+            seed=self.config.seed,
+        )
+        data.setup()
+        return data
+
+    def _corpus(self) -> Corpus:
+        options = self.config.data
+        names = [options.name, *options.also]
+        return joined([open_corpus(name, options.root, sequence=options.sequence, rna=options.rna) for name in names])
+
+    def _split(self, corpus: Corpus) -> dict[Split, Stretches]:
+        options = self.config.data
+        return split_corpus(
+            corpus,
+            unit=options.unit,
+            fraction=options.fraction,
+            validation_records=options.validation_records,
+            test_records=options.test_records,
+            seed=options.holdout_seed,
+        )
+
+    def new_task(self) -> PretrainingTask:
+        """The task, freshly initialised."""
+        return PretrainingTask(to_container(self.config))
+
+    def restored_task(self, hyperparameters: Mapping[str, Any]) -> PretrainingTask:
+        """The task as it was, but for the weights."""
+        return PretrainingTask(to_container(self.config))
+
+    def check_data(self, task: PretrainingTask, source: str) -> None:
+        """Any DNA will do."""
+
+    def describe(self) -> str:
+        """The corpus, and the bases of its splits."""
+        simulated = " (simulated DNA, made by this program)" if self.simulated else ""
+        counts = ", ".join(f"{bases:,} {split}" for split, bases in self._bases().items())
+        return f"{self.data.corpus.name}{simulated}: {len(self.data.corpus.names):,} records, {counts} bases"
+
+    def notes(self) -> tuple[str, ...]:
+        """What was noticed when the corpus was read."""
+        return self.data.corpus.notes
+
+    def _bases(self) -> dict[str, int]:
+        return {split: self.data.bases(split) for split in SPLITS}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Digests of the corpus and its splits."""
+        return self.data.fingerprint()
+
+    def facts(self) -> dict[str, Any]:
+        """What the results say about the corpus."""
+        return {
+            "data": self.data.corpus.name,
+            "simulated": self.simulated,
+            **({"best_possible_bits_per_base": BEST_BITS} if self.simulated else {}),
+            "objective": self.config.task.objective,
+            "records": len(self.data.corpus.names),
+            "bases": self._bases(),
+            "notes": list(self.notes()),
+        }
+
+    def baselines(self) -> dict[str, Scores]:
+        """What the few bases beside a base say about it."""
+        masked = self.config.task.objective == "masked"
+        splits = self.data.splits
+        return measure_contexts(self.data.corpus, splits["train"], splits["test"], both_sides=masked)
+
+    def title(self) -> str:
+        """Says on what."""
+        what = "hidden" if self.config.task.objective == "masked" else "next"
+        part = ", the first batches only" if self.config.trainer.limit_batches else ""
+        on = "simulated DNA" if self.simulated else self.data.corpus.name
+        return f"Test scores on {on}: the {what} base{part}"
+
+    def draw(self, task: PretrainingTask, path: Path) -> None:
+        """Bits per base of the test split by how much of its stretch had been read: what carried memory gains."""
+        segments = sorted(task.bits_by_segment.items())
+        plot_bits(
+            path,
+            read=[index * self.config.data.segment for index, _ in segments],
+            bits=[total / bases for _, (total, bases) in segments],
+            levels={name: scores["test/bits_per_base"] for name, scores in self.baselines().items()},
+            title=self.title(),
+        )
+
+    def predict_test(self, task: PretrainingTask, trainer: Trainer) -> pl.DataFrame:
+        """There is nothing to predict."""
+        raise InputError(
+            "predict: task.name=pretraining predicts nothing of use by itself; fit a classifier with model.pretrained, "
+            "or measure with `titans-seq test`"
+        )

@@ -1,0 +1,57 @@
+"""A convolution over tokens that sees the past only and mixes all features."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from titans_seq.ops.memory.checks import check_flags
+
+
+class DenseCausalConv(nn.Module):
+    """Every output is a linear map of the last `width` tokens, all their features together."""
+
+    def __init__(self, dim: int, width: int) -> None:
+        super().__init__()
+        if width < 1:
+            raise ValueError(f"width must be at least 1; got {width}")
+        self.width = width
+        self.map = nn.Linear(width * dim, dim)  # of the oldest token's features first
+
+    def forward(self, x: Tensor, past: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """x (B, T, dim) and the last width - 1 inputs before it (zeros if None) to (B, T, dim) and the last inputs.
+
+        Tokens where `mask` (B, T) is False are skipped: no other token sees them, their outputs are zero. Raises
+        ValueError when these are of another shape or not bool.
+        """
+        batch, length, dim = x.shape
+        expected = (batch, self.width - 1, dim)
+        if past is None:
+            past = x.new_zeros(expected)
+        if past.shape != expected:
+            raise ValueError(f"the state's last inputs must be {expected}; got {tuple(past.shape)}")
+        past = past.to(x.dtype)  # of a model in another precision, perhaps
+        check_flags(mask, None, x.shape[:2])
+        if mask is None:
+            inputs = torch.cat([past, x], dim=1)
+            return self._map(inputs), inputs[:, length:]
+        # Live tokens close ranks behind the past; masked ones come last, where no live one looks.
+        order = torch.argsort(~mask, dim=1, stable=True)
+        live = x.masked_fill(~mask.unsqueeze(-1), 0)
+        inputs = torch.cat([past, _take(live, order)], dim=1)
+        y = _take(self._map(inputs), (mask.cumsum(1) - 1).clamp_min(0))
+        last = mask.sum(1, keepdim=True) + torch.arange(self.width - 1, device=x.device)
+        return y.masked_fill(~mask.unsqueeze(-1), 0), _take(inputs, last)
+
+    def _map(self, inputs: Tensor) -> Tensor:
+        """inputs (B, width - 1 + T, dim) to (B, T, dim), tap by tap: no copy of `width` times their size is made."""
+        length = inputs.shape[1] - self.width + 1
+        taps = self.map.weight.chunk(self.width, dim=1)
+        y = F.linear(inputs[:, :length], taps[0], self.map.bias)
+        for tap in range(1, self.width):
+            y = y + F.linear(inputs[:, tap : tap + length], taps[tap])
+        return y
+
+
+def _take(x: Tensor, index: Tensor) -> Tensor:
+    """The tokens `index` (B, N) of x (B, T, dim): (B, N, dim)."""
+    return torch.take_along_dim(x, index.unsqueeze(-1), dim=1)
