@@ -54,7 +54,7 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, sent)
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
         """Until something is so; fails when the process ends before."""
         end = time.monotonic() + seconds
         while not condition():
@@ -62,7 +62,7 @@ class Command:
             assert time.monotonic() < end, "it never came"
             time.sleep(0.005)
 
-    def wait(self, seconds: float = 120) -> Done:
+    def wait(self, seconds: float = 500) -> Done:
         """Until it ends; a process that does not is killed, and the test fails."""
         self.process.join(seconds)
         hangs = self.process.is_alive()

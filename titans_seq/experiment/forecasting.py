@@ -117,14 +117,11 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         windows, limit = len(self.data.windows("test")), self.config.trainer.limit_batches
         return min(windows, limit * self.config.data.batch_size) if limit else windows
 
-    @torch.inference_mode()
     def draw(self, task: ForecastingTask, path: Path) -> None:
         """A few test windows, evenly spaced, in the source's units; the last channels, OT or oil among them."""
-        data, windows = self.data, self.data.windows("test")
-        starts = np.linspace(0, len(windows) - 1, _WINDOWS + 2).astype(np.int64)[1:-1]
-        batch = windows[starts]
-        task.eval()
-        forecast = task(batch.context.to(task.device)).cpu()
+        data, starts = self.data, self._shown
+        batch = data.windows("test")[starts]
+        forecast = self._forecast(task)
 
         shown = min(data.context_length, _HISTORY_SEASONS * data.source.season)
         first_row = data.rows("test")[0] + data.context_length - shown
@@ -143,6 +140,24 @@ class ForecastRecipe(Recipe[ForecastingTask]):
             channels=data.series.channels[keep],
             title=f"{data.series.name}, horizon {data.horizon} ({source})",
         )
+
+    def tables(self, task: ForecastingTask) -> dict[str, pl.DataFrame]:
+        """The forecasts that the picture shows, of all channels; see `predict_test`."""
+        z_scores = self._forecast(task).double().numpy()
+        return {"predictions": _as_table(self.data, self.data.scaler.inverse(z_scores), self._shown)}
+
+    @property
+    def _shown(self) -> NDArray[np.int64]:
+        """The test windows that are shown, evenly spaced."""
+        return np.linspace(0, len(self.data.windows("test")) - 1, _WINDOWS + 2).astype(np.int64)[1:-1]
+
+    @torch.inference_mode()
+    def _forecast(self, task: ForecastingTask) -> torch.Tensor:
+        """Of the windows that are shown, z-scored, (W, H, C)."""
+        batch = self.data.windows("test")[self._shown]
+        task.eval()
+        forecast: torch.Tensor = task(batch.context.to(task.device)).cpu()
+        return forecast
 
     def predict_test(self, task: ForecastingTask, trainer: Trainer) -> pl.DataFrame:
         """Forecasts of the test split once, horizon after horizon, in the source's units.

@@ -49,11 +49,12 @@ class SequenceClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes)
         self.strand: Strand = strand
+        self.trims = True  # columns that are padding in every row; an exported program keeps its width
         self.register_buffer("_complement", torch.tensor(COMPLEMENT), persistent=False)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Scores (B, K) of tokens (B, T), int, with mask (B, T), bool, False at padding. A row needs a base."""
-        tokens, mask = _to_the_left(tokens, mask)
+        tokens, mask = self._to_the_left(tokens, mask)
         if self.strand == "one" or (self.strand == "both_averaged" and self.training):
             return self._scores(self.features(tokens, mask))
         # One call for both strands: their features are computed alike, so that swapping them changes nothing.
@@ -66,7 +67,7 @@ class SequenceClassifier(nn.Module):
     def other_strand(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The reverse complements of tokens (B, T), with their mask, both padded on the right."""
         complement = self.get_buffer("_complement")
-        return _to_the_left(complement[tokens.flip(1)], mask.flip(1))
+        return self._to_the_left(complement[tokens.flip(1)], mask.flip(1))
 
     def features(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The mean (B, D) of the backbone's outputs over each sequence, padded on the right."""
@@ -81,14 +82,13 @@ class SequenceClassifier(nn.Module):
         mean: Tensor = total / mask.sum(dim=1, keepdim=True)
         return mean
 
+    def _to_the_left(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and mask with each row's padding moved to its end, and no more columns than the longest row needs."""
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        tokens, mask = tokens.gather(1, order), mask.gather(1, order)
+        width = int(mask.sum(dim=1).max()) if self.trims else mask.shape[1]
+        return tokens[:, :width].masked_fill(~mask[:, :width], PAD_TOKEN), mask[:, :width]
+
     def _scores(self, features: Tensor) -> Tensor:
         scores: Tensor = self.head(self.dropout(self.norm(features)))
         return scores
-
-
-def _to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens and mask with each row's padding moved to its end, and no more columns than the longest row needs."""
-    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-    tokens, mask = tokens.gather(1, order), mask.gather(1, order)
-    width = int(mask.sum(dim=1).max())
-    return tokens[:, :width].masked_fill(~mask[:, :width], PAD_TOKEN), mask[:, :width]

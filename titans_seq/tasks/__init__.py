@@ -3,5 +3,6 @@
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.classification import ClassificationTask
 from titans_seq.tasks.forecasting import ForecastingTask
+from titans_seq.tasks.pretrained import from_pretrained, save_pretrained
 
-__all__ = ["ClassificationTask", "ForecastingTask", "Task"]
+__all__ = ["ClassificationTask", "ForecastingTask", "Task", "from_pretrained", "save_pretrained"]
