@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 
 from datamodules.digest import digest_of
 from datamodules.synthetic import Synthetic
-from tests.faults import Command, Death, Done, run
+from tests.faults import Command, Death, DiskFull, Done, run
 from tests.helpers import CONFIGS, SMALL_MODEL, Refuse, refusal, run_cli
 from titans_seq.config import load_config
 from titans_seq.errors import InputError
@@ -169,6 +171,54 @@ def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
     done = run(["fit", f"resume={folder}"], tmp_path)  # the run's own configuration
     assert done.status == 0, done.err
     assert_same_run(folder, reference)
+
+
+@pytest.mark.parametrize(
+    "full",
+    [DiskFull("os.fsync", 6), DiskFull("titans_seq.experiment.metrics_file.MetricsFile._flush", 12)],
+    ids=["checkpoint", "metrics"],
+)
+def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(
+    tmp_path: Path, reference: Path, full: DiskFull
+) -> None:
+    folder = tmp_path / "run"
+    stopped = run([*FIT, "logging.wandb=off", f"run.dir={folder}"], tmp_path, full)
+    assert stopped.status == 2, stopped
+    (line,) = stopped.err.splitlines()
+    assert "cannot be written: No space left on device; make room, then go on with" in line
+    assert f"resume={folder}" in line
+    assert not (folder / "results.json").exists()
+    assert not list(folder.rglob("*.part"))
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    done = resume(folder)
+    assert done.status == 0, done.err
+    assert_same_run(folder, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small file system: needs root")
+def test_a_file_system_that_is_full(tmp_path: Path, reference: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", disk], check=True)
+    try:
+        folder = disk / "run"
+        words = [*FIT, "logging.wandb=off", f"run.dir={folder}"]
+        filler = disk / "filler"
+        command = Command(words, tmp_path, slow="torch.optim.AdamW.step")
+        command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        stopped = command.wait()
+        assert stopped.status == 2, stopped
+        assert "cannot be written: No space left on device" in stopped.err
+        filler.unlink()
+        done = resume(folder)
+        assert done.status == 0, done.err
+        assert_same_run(folder, reference)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from titans_seq.batch import PAD_TOKEN
+from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.evaluate import check_writable, load_task
-from titans_seq.models.classifier import SequenceClassifier
 from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.pretrained import save_pretrained
@@ -24,8 +23,8 @@ def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = (
     """Write `out`: a folder for `from_pretrained`, or with the suffix .pt2 a program for `torch.export.load`.
 
     A program takes batches of any size: a forecaster context (B, L, C), z-scored, to (B, H, C); a classifier tokens
-    (B, T) and mask (B, T) to scores (B, K), with T = data.max_length. Before it is written it is compared with the
-    model on batches of other sizes. Returns what was written, for the user.
+    (B, T) without padding to scores (B, K), T = data.max_length. Before it is written it is compared with the model
+    on batches of other sizes. Returns what was written, for the user.
     """
     out = Path(out)
     recipe, task = load_task(checkpoint, overrides)
@@ -44,11 +43,8 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
     if config.model.variant not in _VARIANTS:
         raise InputError(f"export: model.variant={config.model.variant}; programs are for {', '.join(_VARIANTS)}")
     model = task.model.cpu().eval()
-    if isinstance(config, ClassificationConfig):
-        if config.data.max_length is None:
-            raise InputError("export: a program has one length of sequences; set data.max_length")
-        assert isinstance(model, SequenceClassifier)
-        model.trims = False
+    if isinstance(config, ClassificationConfig) and config.data.max_length is None:
+        raise InputError("export: a program has one length of sequences; set data.max_length to it")
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs_of(task, config, 2))
     with torch.no_grad():
         program = torch.export.export(model, inputs_of(task, config, 2), dynamic_shapes=shapes, strict=False)
@@ -67,10 +63,7 @@ def inputs_of(task: Task, config: Config, size: int) -> tuple[Tensor, ...]:
     assert isinstance(config, ClassificationConfig)
     assert config.data.max_length
     length = config.data.max_length
-    tokens = torch.randint(0, 4, (size, length), generator=source)
-    lengths = torch.randint(1, length + 1, (size, 1), generator=source)
-    mask = torch.arange(length) < lengths
-    return tokens.masked_fill(~mask, PAD_TOKEN), mask
+    return (torch.randint(0, len(BASES), (size, length), generator=source),)
 
 
 def _difference(program: nn.Module, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:

@@ -49,46 +49,58 @@ class SequenceClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(dim, num_classes)
         self.strand: Strand = strand
-        self.trims = True  # columns that are padding in every row; an exported program keeps its width
         self.register_buffer("_complement", torch.tensor(COMPLEMENT), persistent=False)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Scores (B, K) of tokens (B, T), int, with mask (B, T), bool, False at padding. A row needs a base."""
-        tokens, mask = self._to_the_left(tokens, mask)
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scores (B, K) of tokens (B, T), int, with mask (B, T), bool, False at padding. A row needs a base.
+
+        Without a mask there is no padding, and nothing that depends on the data: so `torch.export` can follow.
+        """
+        if mask is not None:
+            tokens, mask = _to_the_left(tokens, mask)
         if self.strand == "one" or (self.strand == "both_averaged" and self.training):
             return self._scores(self.features(tokens, mask))
         # One call for both strands: their features are computed alike, so that swapping them changes nothing.
-        both = (torch.cat(pair) for pair in zip((tokens, mask), self.other_strand(tokens, mask), strict=True))
-        given, other = self.features(*both).chunk(2)
+        other_tokens, other_mask = self.other_strand(tokens, mask)
+        masks = None if mask is None or other_mask is None else torch.cat([mask, other_mask])
+        given, other = self.features(torch.cat([tokens, other_tokens]), masks).chunk(2)
         if self.strand == "invariant":
             return self._scores((given + other) / 2)
         return (self._scores(given) + self._scores(other)) / 2
 
-    def other_strand(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def other_strand(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The reverse complements of tokens (B, T), with their mask, both padded on the right."""
         complement = self.get_buffer("_complement")
-        return self._to_the_left(complement[tokens.flip(1)], mask.flip(1))
+        if mask is None:
+            return complement[tokens.flip(1)], None
+        return _to_the_left(complement[tokens.flip(1)], mask.flip(1))
 
-    def features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """The mean (B, D) of the backbone's outputs over each sequence, padded on the right."""
-        x = self.embed(tokens).masked_fill(~mask.unsqueeze(-1), 0)
+        x = self.embed(tokens)
+        if mask is not None:
+            x = x.masked_fill(~mask.unsqueeze(-1), 0)
         if self.stem is not None:
             width = self.stem.kernel_size[0]
             # A token stands at every stride-th base, its convolution around it, zero beyond the sequence's ends.
             x = self.stem(F.pad(x.transpose(1, 2), ((width - 1) // 2, width // 2))).transpose(1, 2)
-            mask = mask[:, :: self.stride]
+            mask = None if mask is None else mask[:, :: self.stride]
         y, _ = self.backbone(x, mask=mask)
+        if mask is None:
+            whole: Tensor = y.sum(dim=1) / y.shape[1]
+            return whole
         total = y.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1)
         mean: Tensor = total / mask.sum(dim=1, keepdim=True)
         return mean
 
-    def _to_the_left(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and mask with each row's padding moved to its end, and no more columns than the longest row needs."""
-        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
-        tokens, mask = tokens.gather(1, order), mask.gather(1, order)
-        width = int(mask.sum(dim=1).max()) if self.trims else mask.shape[1]
-        return tokens[:, :width].masked_fill(~mask[:, :width], PAD_TOKEN), mask[:, :width]
-
     def _scores(self, features: Tensor) -> Tensor:
         scores: Tensor = self.head(self.dropout(self.norm(features)))
         return scores
+
+
+def _to_the_left(tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and mask with each row's padding moved to its end, and no more columns than the longest row needs."""
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+    tokens, mask = tokens.gather(1, order), mask.gather(1, order)
+    width = int(mask.sum(dim=1).max())
+    return tokens[:, :width].masked_fill(~mask[:, :width], PAD_TOKEN), mask[:, :width]
