@@ -152,6 +152,28 @@ def test_killed_at_twenty_random_moments(tmp_path: Path, reference: Path) -> Non
         assert_same_run(folder, reference)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["lmm", "mac"])
+def test_a_classifier_killed_twice(tmp_path: Path, variant: str) -> None:
+    words = ["fit", CONFIGS / "genomics" / "motif.yaml", f"model.variant={variant}", "logging.wandb=off"]
+    words += [word for word in SHORT if not word.startswith(("data.context", "trainer.max_epochs"))]
+    words += [
+        "trainer.max_epochs=2",
+        "model.attention.num_heads=2",
+        "trainer.patience=1",
+        "trainer.accumulate_batches=2",
+    ]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    done = run([*words, f"run.dir={whole}"], tmp_path)
+    assert done.status == 0, done.err
+    for death in (Death("torch.optim.AdamW.step", 3), Death("torch.save", 2)):
+        killed = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path, death)
+        assert killed.status == -signal.SIGKILL, killed
+    done = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path)
+    assert done.status == 0, done.err
+    assert_same_run(folder, whole)
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
     tmp_path: Path, reference: Path, sent: signal.Signals, status: int

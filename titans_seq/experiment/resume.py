@@ -130,9 +130,16 @@ def _resumable(path: Path) -> dict[str, Any] | None:
 def _newest(config: Config) -> RunFolder | None:
     """The newest run of this configuration; where there are only others, the newest of these, to be refused."""
     runs = sorted(_runs(config), key=lambda path: (path / "config.yaml").stat().st_mtime, reverse=True)
-    same = (run for run in runs if not changes(load_config([run / "config.yaml"]), config))
+    same = (run for run in runs if _is_of(run, config))
     path = next(same, runs[0] if runs else None)
     return None if path is None else RunFolder(path)
+
+
+def _is_of(run: Path, config: Config) -> bool:
+    try:
+        return not changes(load_config([run / "config.yaml"]), config)
+    except InputError:  # of an older version, with other keys
+        return False
 
 
 def _runs(config: Config) -> Iterator[Path]:
