@@ -1,6 +1,7 @@
 """Runs in processes of their own that can be killed, forked from one that has imported everything already."""
 
 import contextlib
+import errno
 import importlib
 import multiprocessing
 import os
@@ -23,6 +24,23 @@ class Death(NamedTuple):
     name: str
     count: int
 
+    def strike(self, calls: int) -> None:
+        """Called before every call."""
+        if calls == self.count:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiskFull(NamedTuple):
+    """From the `count`-th call of `name` on there is no room on the disk."""
+
+    name: str
+    count: int
+
+    def strike(self, calls: int) -> None:
+        """Called before every call."""
+        if calls >= self.count:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
 
 class Done(NamedTuple):
     """What became of a process."""
@@ -39,7 +57,7 @@ class Command:
         self,
         words: Sequence[str | Path],
         cwd: Path,
-        death: Death | None = None,
+        death: Death | DiskFull | None = None,
         env: dict[str, str] | None = None,
         slow: str | None = None,
     ) -> None:
@@ -54,7 +72,7 @@ class Command:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, sent)
 
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 60) -> None:
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
         """Until something is so; fails when the process ends before."""
         end = time.monotonic() + seconds
         while not condition():
@@ -62,7 +80,7 @@ class Command:
             assert time.monotonic() < end, "it never came"
             time.sleep(0.005)
 
-    def wait(self, seconds: float = 120) -> Done:
+    def wait(self, seconds: float = 500) -> Done:
         """Until it ends; a process that does not is killed, and the test fails."""
         self.process.join(seconds)
         hangs = self.process.is_alive()
@@ -77,12 +95,16 @@ class Command:
         return self.log.with_suffix(".out"), self.log.with_suffix(".err")
 
 
-def run(words: Sequence[str | Path], cwd: Path, death: Death | None = None, env: dict[str, str] | None = None) -> Done:
+def run(
+    words: Sequence[str | Path], cwd: Path, death: Death | DiskFull | None = None, env: dict[str, str] | None = None
+) -> Done:
     """Run a command to its end."""
     return Command(words, cwd, death, env).wait()
 
 
-def _run(words: list[str], cwd: Path, log: Path, death: Death | None, env: dict[str, str], slow: str | None) -> None:
+def _run(
+    words: list[str], cwd: Path, log: Path, death: Death | DiskFull | None, env: dict[str, str], slow: str | None
+) -> None:
     from titans_seq.cli import main
     from titans_seq.experiment import forecasting
 
@@ -95,7 +117,7 @@ def _run(words: list[str], cwd: Path, log: Path, death: Death | None, env: dict[
         sys.stdout, sys.stderr = out, err
         forecasting.plot_forecasts = _draw_nothing
         if death:
-            _before_each_call(death.name, lambda calls: calls == death.count and os.kill(os.getpid(), signal.SIGKILL))
+            _before_each_call(death.name, death.strike)
         if slow:
             _before_each_call(slow, lambda _: time.sleep(0.1))
         try:

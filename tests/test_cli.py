@@ -196,7 +196,7 @@ def test_help_lists_all_verbs_and_an_example(verb: str) -> None:
     assert answer.status == 0
     of_runs = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     of_series, of_dna = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    assert of_runs | of_series | of_dna == _VERBS.keys()
+    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == _VERBS.keys()
     assert all(word in answer.out for word in (*_VERBS, "examples:"))
     assert "titans-seq fit configs/forecasting/etth1.yaml data.horizon=720" in answer.out
 

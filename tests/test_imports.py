@@ -22,6 +22,7 @@ FLOORS = {
     "titans_seq.rules": 0.4,
     "titans_seq.config": 0.5,  # schema, rules and errors only, see below
     "titans_seq.suite": 0.6,
+    "titans_seq.sweep": 0.6,
     "titans_seq.ops": 1.0,
     "titans_seq.nn": 2.0,
     "titans_seq.backbone": 3.0,

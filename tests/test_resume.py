@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 
 from datamodules.digest import digest_of
 from datamodules.synthetic import Synthetic
-from tests.faults import Command, Death, Done, run
+from tests.faults import Command, Death, DiskFull, Done, run
 from tests.helpers import CONFIGS, SMALL_MODEL, Refuse, refusal, run_cli
 from titans_seq.config import load_config
 from titans_seq.errors import InputError
@@ -150,6 +152,28 @@ def test_killed_at_twenty_random_moments(tmp_path: Path, reference: Path) -> Non
         assert_same_run(folder, reference)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["lmm", "mac"])
+def test_a_classifier_killed_twice(tmp_path: Path, variant: str) -> None:
+    words = ["fit", CONFIGS / "genomics" / "motif.yaml", f"model.variant={variant}", "logging.wandb=off"]
+    words += [word for word in SHORT if not word.startswith(("data.context", "trainer.max_epochs"))]
+    words += [
+        "trainer.max_epochs=2",
+        "model.attention.num_heads=2",
+        "trainer.patience=1",
+        "trainer.accumulate_batches=2",
+    ]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    done = run([*words, f"run.dir={whole}"], tmp_path)
+    assert done.status == 0, done.err
+    for death in (Death("torch.optim.AdamW.step", 3), Death("torch.save", 2)):
+        killed = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path, death)
+        assert killed.status == -signal.SIGKILL, killed
+    done = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path)
+    assert done.status == 0, done.err
+    assert_same_run(folder, whole)
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
 def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
     tmp_path: Path, reference: Path, sent: signal.Signals, status: int
@@ -169,6 +193,54 @@ def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
     done = run(["fit", f"resume={folder}"], tmp_path)  # the run's own configuration
     assert done.status == 0, done.err
     assert_same_run(folder, reference)
+
+
+@pytest.mark.parametrize(
+    "full",
+    [DiskFull("os.fsync", 6), DiskFull("titans_seq.experiment.metrics_file.MetricsFile._flush", 12)],
+    ids=["checkpoint", "metrics"],
+)
+def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(
+    tmp_path: Path, reference: Path, full: DiskFull
+) -> None:
+    folder = tmp_path / "run"
+    stopped = run([*FIT, "logging.wandb=off", f"run.dir={folder}"], tmp_path, full)
+    assert stopped.status == 2, stopped
+    (line,) = stopped.err.splitlines()
+    assert "cannot be written: No space left on device; make room, then go on with" in line
+    assert f"resume={folder}" in line
+    assert not (folder / "results.json").exists()
+    assert not list(folder.rglob("*.part"))
+    assert torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    done = resume(folder)
+    assert done.status == 0, done.err
+    assert_same_run(folder, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small file system: needs root")
+def test_a_file_system_that_is_full(tmp_path: Path, reference: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", disk], check=True)
+    try:
+        folder = disk / "run"
+        words = [*FIT, "logging.wandb=off", f"run.dir={folder}"]
+        filler = disk / "filler"
+        command = Command(words, tmp_path, slow="torch.optim.AdamW.step")
+        command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        stopped = command.wait()
+        assert stopped.status == 2, stopped
+        assert "cannot be written: No space left on device" in stopped.err
+        filler.unlink()
+        done = resume(folder)
+        assert done.status == 0, done.err
+        assert_same_run(folder, reference)
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.fixture(scope="module")

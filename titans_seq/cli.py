@@ -19,6 +19,9 @@ _VERBS = {
     "backtest": "forecast a table's last rows from the rows before them, again and again, and say how far off it was",
     "mutagenesis": "score every single-base change of a sequence with a checkpoint: a table and a heat map",
     "variants": "score the variants of a VCF file with a checkpoint, both alleles",
+    "sweep": "run a sweep file on this machine, without a server, and show its runs by validation",
+    "compare": "show finished runs side by side, with means and spreads over seeds",
+    "export": "write a checkpoint's model for use elsewhere: safetensors, or a program of torch.export",
     "audit": "show what a DNA data set's labels give away before any model is trained",
     "benchmark": "run a suite of experiments and write its table beside published numbers",
     "show-config": "print the resolved configuration",
@@ -44,6 +47,10 @@ examples:
   titans-seq forecast best.ckpt --data sales.csv --out forecast.csv --plot forecast.png
   titans-seq fit configs/genomics/gue.yaml data.name=tf/1
   titans-seq predict best.ckpt --input sequences.fa --out predictions.csv
+  titans-seq fit resume=runs/etth1/2026-01-31_12-00-00
+  titans-seq fit configs/forecasting/etth1.yaml seeds=[0,1,2]
+  titans-seq compare runs/etth1 --baseline model.variant=transformer
+  titans-seq sweep configs/sweeps/grid.yaml
   titans-seq audit human_nontata_promoters
   titans-seq benchmark configs/forecasting/suite.yaml --only data=ETTh1
 """
@@ -88,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         elif verb == "doctor":
             sub.set_defaults(words=[])
+        elif verb in ("sweep", "compare"):
+            _add_several_runs_arguments(sub, verb)
         elif verb == "audit":
             sub.add_argument("data", help="name of a published set, table, FASTA file, folder, or a config file")
             sub.add_argument(
@@ -108,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(sub: argparse.ArgumentParser, verb: str) -> None:
     """What a verb that uses a checkpoint takes besides it."""
+    if verb == "export":
+        sub.add_argument("--out", type=Path, required=True, help="a folder, or a file that ends in .pt2")
     if verb == "predict":
         sub.add_argument("--input", type=Path, help="table or FASTA file of sequences, instead of the test split")
     if verb in ("forecast", "backtest"):
@@ -146,6 +157,18 @@ def _add_benchmark_arguments(sub: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_several_runs_arguments(sub: argparse.ArgumentParser, verb: str) -> None:
+    if verb == "sweep":
+        sub.add_argument("file", type=Path, help="a sweep file of W&B's, such as configs/sweeps/grid.yaml")
+        sub.add_argument("--out", type=Path, help="folder of the runs (runs/NAME); what is finished there is kept")
+        sub.add_argument("--seed", type=int, default=0, help="of a random sweep's draws (%(default)s)")
+        return
+    sub.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that hold some")
+    sub.add_argument("--baseline", help="name of the group that the others are tested against, as the table has it")
+    sub.add_argument("--metric", action="append", default=[], help="such as test/mse; all where none is named")
+    sub.add_argument("--out", type=Path, help="PNG file of a picture")
+
+
 def _fit(options: argparse.Namespace) -> None:
     from titans_seq.config import load_config
 
@@ -154,9 +177,38 @@ def _fit(options: argparse.Namespace) -> None:
     if config.resume and not files and (own := config_file_of(config.resume)):
         config = load_config([own], overrides)
     _quiet()
-    from titans_seq.experiment import fit
+    from titans_seq.experiment import fit, fit_seeds
 
-    fit(config)
+    if config.seeds:
+        fit_seeds(config)
+    else:
+        fit(config)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    from titans_seq.sweep import read_sweep
+
+    sweep = read_sweep(options.file)
+    _quiet()
+    from titans_seq.experiment import run_sweep
+    from titans_seq.experiment.sweeps import sweep_text
+
+    table = run_sweep(sweep, options.out, seed=options.seed)
+    print(f"\n{sweep_text(table)}\nIn {options.out or Path('runs') / sweep.name}: sweep.csv, sweep.png")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import compare
+
+    print(compare(options.runs, baseline=options.baseline, metrics=options.metric, out=options.out))
+
+
+def _export(options: argparse.Namespace) -> None:
+    _quiet()
+    from titans_seq.experiment import export
+
+    print(export(options.checkpoint, options.out, options.words))
 
 
 def _show_config(options: argparse.Namespace) -> None:
@@ -329,6 +381,9 @@ _VERB_FUNCTIONS = {
     "backtest": _backtest,
     "mutagenesis": _mutagenesis,
     "variants": _variants,
+    "sweep": _sweep,
+    "compare": _compare,
+    "export": _export,
     "audit": _audit,
     "benchmark": _benchmark,
     "show-config": _show_config,

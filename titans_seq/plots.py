@@ -175,6 +175,64 @@ def plot_bits(
         _save(figure, path)
 
 
+def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize: bool, title: str) -> None:
+    """Parallel coordinates: an axis for each column, a line for each row, coloured by the last column."""
+    names, last = list(columns), list(columns)[-1]
+    scores = np.array(columns[last], dtype=np.float64)
+    ranks = np.argsort(np.argsort(scores if maximize else -scores)) / max(1, len(scores) - 1)
+    with matplotlib.rc_context({"font.size": 9}):
+        figure = Figure(figsize=(2.2 * len(names) + 1, 4.2), layout="constrained")
+        axis = figure.subplots()
+        heights = []
+        for place, name in enumerate(names):
+            height, ticks = _scale(columns[name])
+            heights.append(height)
+            axis.axvline(place, color="black", linewidth=0.8)
+            for tick, label in ticks:
+                axis.text(place - 0.03, tick, label, ha="right", va="center", fontsize=8)
+        for row in np.argsort(ranks):  # the best on top
+            colour = matplotlib.colormaps["viridis"](ranks[row])
+            axis.plot(range(len(names)), [height[row] for height in heights], color=colour, linewidth=1.4)
+        axis.set_xticks(range(len(names)), names)
+        axis.set_yticks([])
+        axis.set_xlim(-0.4, len(names) - 0.7)
+        axis.spines[:].set_visible(False)
+        axis.set_title(title)
+        _save(figure, path)
+
+
+def _scale(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[tuple[float, str]]]:
+    """Heights in [0, 1] of a column's values, and ticks; words in the order in which they come."""
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        numbers = np.array(values, dtype=np.float64)
+        wide = numbers.min() > 0 and numbers.max() / numbers.min() > 30
+        place = np.log(numbers) if wide else numbers
+        span = place.max() - place.min() or 1.0
+        heights = (place - place.min()) / span
+        return heights, [(float(heights[row]), f"{numbers[row]:.3g}") for row in (place.argmin(), place.argmax())]
+    words = list(dict.fromkeys(str(value) for value in values))
+    heights = np.array([words.index(str(value)) / max(1, len(words) - 1) for value in values])
+    return heights, [(place / max(1, len(words) - 1), word) for place, word in enumerate(words)]
+
+
+def plot_comparison(path: Path, *, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """A panel for each score: a row for each group, its seeds as points, mean and standard deviation as a bar."""
+    groups = list(next(iter(scores.values())))
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(4.2 * len(scores) + 1, 0.5 * len(groups) + 1.2), layout="constrained")
+        axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
+        for axis, (name, values) in zip(axes, scores.items(), strict=True):
+            for place, group in enumerate(groups):
+                found = np.array(values[group])
+                spread = found.std(ddof=1) if len(found) > 1 else 0.0
+                axis.plot(found, np.full(len(found), place), "o", color=_HISTORY, markersize=4)
+                axis.errorbar(found.mean(), place, xerr=spread, fmt="|", color=_FORECAST, capsize=4, markersize=12)
+            axis.set_xlabel(name)
+        axes[0].set_yticks(range(len(groups)), groups)
+        axes[0].invert_yaxis()
+        _save(figure, path)
+
+
 def _save(figure: Figure, path: Path) -> None:
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     figure.savefig(partial, dpi=110, format="png")

@@ -78,6 +78,8 @@ class TrainingCheckpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts the loader, the random numbers and the counters where the checkpoint left them."""
+        if trainer.world_size > 1:  # the first process knows the run's folder
+            self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         self.signals.install()  # Lightning has put its own in their place
         self.signals.deferring = True
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()

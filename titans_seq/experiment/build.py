@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import StrategyRegistry
 from lightning.pytorch.utilities import rank_zero_only
 
 from titans_seq.callbacks import VerifiedCheckpointIO
@@ -98,6 +99,11 @@ def check_machine(config: Config) -> None:
     on_cuda = cuda and options.accelerator != "cpu"
     if on_cuda and options.devices > torch.cuda.device_count():
         raise InputError(f"trainer.devices={options.devices}: this machine has {torch.cuda.device_count()}")
+    if options.strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
+        raise InputError(f"trainer.strategy={options.strategy}: its processes cannot give the run back; use ddp")
+    known = StrategyRegistry.available_strategies()
+    if options.strategy != "auto" and options.strategy not in known:
+        raise InputError(f"trainer.strategy={options.strategy}: no such strategy; here: auto, {', '.join(known)}")
     processes = options.devices * options.num_nodes
     if config.data.batch_size % processes:
         raise InputError(

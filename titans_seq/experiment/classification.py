@@ -30,6 +30,8 @@ from titans_seq.plots import plot_answers
 from titans_seq.schema import ClassificationConfig, ClassificationDataOptions, Config
 from titans_seq.tasks import ClassificationTask
 
+_SHOWN = 200  # rows of a table for a tracker
+
 
 def build_source(options: ClassificationDataOptions) -> SequenceSource:
     """Where the labelled sequences come from."""
@@ -182,6 +184,19 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
             curves[name] = (false.numpy(), true.numpy())
         counts = multiclass_confusion_matrix(probabilities, labels, len(task.classes)).numpy()
         plot_answers(path, curves=curves, counts=counts, classes=task.classes, title=self.title())
+
+    def tables(self, task: ClassificationTask) -> dict[str, pl.DataFrame]:
+        """The confusion matrix as pairs of classes with counts, and what was answered to the first test rows."""
+        probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_answers, strict=True))
+        names, number = task.classes, len(task.classes)
+        counts = multiclass_confusion_matrix(probabilities, labels, number).numpy()
+        pairs = [(true, said, int(counts[i, j])) for i, true in enumerate(names) for j, said in enumerate(names)]
+        shown = probabilities[:_SHOWN].double().numpy()
+        label = pl.Series("label", [names[k] for k in labels[:_SHOWN].tolist()])
+        return {
+            "confusion": pl.DataFrame(pairs, schema=["true", "predicted", "count"], orient="row"),
+            "predictions": pl.DataFrame([label, *_answers(names, shown)]),
+        }
 
     def predict_test(self, task: ClassificationTask, trainer: Trainer) -> pl.DataFrame:
         """A row per test sequence: `row` in the split, `label`, `predicted`, `probability_<class>`."""

@@ -45,7 +45,8 @@ def fit(config: Config) -> Run:
     config = start.config
     recipe = build_recipe(config)
     if start.folder is None:
-        RunFolder.check_free(config)
+        if is_first_process():  # the others come when it has made the folder
+            RunFolder.check_free(config)
     elif (start.folder.path / "results.json").exists():
         return _finished(start.folder, recipe)
     if config.trainer.num_threads:

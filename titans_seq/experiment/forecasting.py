@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
+from numpy.typing import NDArray
 
 from datamodules.columns import Roles
 from datamodules.ett import ETT
@@ -192,9 +193,8 @@ class ForecastRecipe(Recipe[ForecastingTask]):
     @torch.inference_mode()
     def draw(self, task: ForecastingTask, path: Path) -> None:
         """A few test windows, evenly spaced, in the source's units; the last channels, OT or oil among them."""
-        data, windows = self.data, self.data.windows("test")
-        starts = np.linspace(0, len(windows) - 1, _WINDOWS + 2).astype(np.int64)[1:-1]
-        batch = windows[starts]
+        data, starts = self.data, self._shown
+        batch = data.windows("test")[starts]
         task.eval()
         covariates = batch.covariates if isinstance(batch, CovariateBatch) else None
         forecast = task(*move_data_to_device((batch.context, covariates), task.device)).cpu()
@@ -222,6 +222,19 @@ class ForecastRecipe(Recipe[ForecastingTask]):
             title=f"{self._name()}, horizon {data.horizon} ({source})",
         )
 
+    @torch.inference_mode()
+    def tables(self, task: ForecastingTask) -> dict[str, pl.DataFrame]:
+        """The forecasts that the picture shows, of all channels; see `predict_test`."""
+        batch = move_data_to_device(self.data.windows("test")[self._shown], task.device)
+        task.eval()
+        z_scores = task.predict_step(batch, 0).cpu().double().numpy()
+        return {"predictions": self._table(task, self._shown, z_scores)}
+
+    @property
+    def _shown(self) -> NDArray[np.int64]:
+        """The test windows that are shown, evenly spaced."""
+        return np.linspace(0, len(self.data.windows("test")) - 1, _WINDOWS + 2).astype(np.int64)[1:-1]
+
     def predict_test(self, task: ForecastingTask, trainer: Trainer) -> pl.DataFrame:
         """Forecasts of the test split once, horizon after horizon, in the source's units.
 
@@ -230,7 +243,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         after the last whole horizon are left out.
         """
         data, windows = self.data, self.data.windows("test")
-        members, rows = data.place("test", np.arange(len(windows)))
+        members, _ = data.place("test", np.arange(len(windows)))
         within = np.concatenate([np.arange(count) for count in np.bincount(members)])
         starts = np.flatnonzero(within % data.horizon == 0)
         parts = np.array_split(starts, -(-len(starts) // data.batch_size))
@@ -238,11 +251,15 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         batches = trainer.predict(task, dataloaders=loader)
         assert batches is not None
         z_scores = torch.cat([torch.as_tensor(b) for b in batches]).cpu().double().numpy()
-        kept = starts[: len(z_scores)]  # trainer.limit_batches
+        return self._table(task, starts[: len(z_scores)], z_scores)  # fewer with trainer.limit_batches
+
+    def _table(self, task: ForecastingTask, starts: NDArray[np.int64], z_scores: NDArray[np.float64]) -> pl.DataFrame:
+        """Forecasts (W, H, C, Q or 1) of the test windows `starts` (W,), see `predict_test`."""
+        members, rows = self.data.place("test", starts)
         tables = []
-        for number in np.unique(members[kept]):
-            of_member = members[kept] == number
-            member, first = data.members[number], rows[kept][of_member]
+        for number in np.unique(members):
+            of_member = members == number
+            member, first = self.data.members[number], rows[of_member]
             values = np.moveaxis(member.scaler.inverse(np.moveaxis(z_scores[of_member], -1, 0)), 0, -1)
             table = forecast_table(member.series, first, values, task.quantile_levels)
             if self.config.data.id is not None:

@@ -1,5 +1,6 @@
 """Which run a resumed training belongs to, and whether it may go on."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,9 +83,22 @@ def find_start(config: Config) -> Start:
 
 def changes(own: Config, asked: Config) -> list[tuple[str, Any, Any]]:
     """Keys that matter and differ, with both values."""
-    before, now = dict(_leaves(asdict(own))), dict(_leaves(asdict(asked)))
+    before, now = dict(leaves(asdict(own))), dict(leaves(asdict(asked)))
     keys = [key for key in (*now, *(before.keys() - now.keys())) if key not in FREE]
     return [(key, before.get(key), now.get(key)) for key in keys if before.get(key) != now.get(key)]
+
+
+def finished(folder: Path) -> dict[str, Any] | None:
+    """The results of a run that is done."""
+    path = folder / "results.json"
+    return dict(json.loads(path.read_text())) if path.exists() else None
+
+
+def newest_repeats(config: Config) -> Path | None:
+    """The newest folder of this experiment that holds runs of several seeds."""
+    found = (Path("runs") / config.experiment).glob("*/seed-*/config.yaml")
+    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return None if newest is None else newest.parent.parent
 
 
 def _run_in(path: Path) -> RunFolder:
@@ -116,9 +130,16 @@ def _resumable(path: Path) -> dict[str, Any] | None:
 def _newest(config: Config) -> RunFolder | None:
     """The newest run of this configuration; where there are only others, the newest of these, to be refused."""
     runs = sorted(_runs(config), key=lambda path: (path / "config.yaml").stat().st_mtime, reverse=True)
-    same = (run for run in runs if not changes(load_config([run / "config.yaml"]), config))
+    same = (run for run in runs if _is_of(run, config))
     path = next(same, runs[0] if runs else None)
     return None if path is None else RunFolder(path)
+
+
+def _is_of(run: Path, config: Config) -> bool:
+    try:
+        return not changes(load_config([run / "config.yaml"]), config)
+    except InputError:  # of an older version, with other keys
+        return False
 
 
 def _runs(config: Config) -> Iterator[Path]:
@@ -146,7 +167,7 @@ def _continued(folder: RunFolder, config: Config) -> Config:
             "resume out"
         )
     container = to_container(own)
-    for key, value in _leaves(asdict(config)):
+    for key, value in leaves(asdict(config)):
         if key in FREE - {"resume", "run.dir"}:
             *sections, name = key.split(".")
             section = container
@@ -160,9 +181,10 @@ def _without_resume(config: Config) -> Config:
     return from_container({**to_container(config), "resume": None}, source="config")
 
 
-def _leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Full names and values of the keys of a configuration as a dictionary."""
     for name, value in section.items():
         if isinstance(value, dict) and f"{prefix}{name}" != "data.bed":
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value

@@ -25,11 +25,13 @@ def build_loggers(config: Config, folder: RunFolder, rows: int = 0) -> tuple[Met
         say("no W&B key found: logging offline (`wandb login` changes that, `wandb sync` uploads the run later)")
         mode = "offline"
     loggers: list[Logger] = [metrics]
-    if mode != "off":
+    for each in {"online": ("online", "offline"), "off": ()}.get(mode, ("offline",)):
         try:
-            loggers.append(_start_wandb(config, folder, mode, metrics))
+            loggers.append(_start_wandb(config, folder, each, metrics))
+            break
         except Exception as error:  # noqa: BLE001 - whatever goes wrong over there, the training goes on
-            say(f"W&B is off for this run: {one_line(error)}")
+            what = "W&B does not answer, logging offline" if each == "online" else "W&B is off for this run"
+            say(f"{what}: {one_line(error)}")
     return metrics, loggers
 
 
@@ -50,13 +52,23 @@ def _start_wandb(config: Config, folder: RunFolder, mode: str, metrics: MetricsF
         resume="allow" if mode == "online" else None,
         config=to_container(config),
         mode="online" if mode == "online" else "offline",
-        settings=wandb.Settings(silent=True, console="off", finish_timeout=60),
+        settings=wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=_seconds("WANDB_INIT_TIMEOUT", 30),
+            finish_timeout=_seconds("WANDB_FINISH_TIMEOUT", 60),
+        ),
     )
     identity.parent.mkdir(exist_ok=True)
     identity.write_text(f"{name}\n")
     logger = WandbRun(run, rows=len(metrics.rows))
     logger.replay(metrics.rows)
     return logger
+
+
+def _seconds(variable: str, default: float) -> float:
+    """How long W&B may keep a training waiting."""
+    return float(os.environ.get(variable, default))
 
 
 def _set_aside(folder: Path, name: str) -> None:

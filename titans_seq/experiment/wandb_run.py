@@ -72,12 +72,6 @@ class WandbRun(Logger):
         rows = [[_plain(cell) for cell in row] for row in table.iter_rows()]
         self._attempt(key, lambda: self._run.log({key: wandb.Table(columns=list[str | int](table.columns), data=rows)}))
 
-    def log_confusion(self, key: str, counts: Any, classes: Iterable[str]) -> None:
-        """Send a confusion matrix (K, K), rows are the truth, as a table of pairs and counts."""
-        names = list(classes)
-        rows = [(true, said, int(counts[i][j])) for i, true in enumerate(names) for j, said in enumerate(names)]
-        self.log_table(key, pl.DataFrame(rows, schema=["true", "predicted", "count"], orient="row"))
-
     def log_artifact(self, name: str, path: Path, facts: Mapping[str, Any]) -> None:
         """Send a checkpoint."""
         import wandb

@@ -51,27 +51,37 @@ class SequenceClassifier(nn.Module):
         self.strand: Strand = strand
         self.register_buffer("_complement", torch.tensor(COMPLEMENT), persistent=False)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Scores (B, K) of tokens (B, T), int, with mask (B, T), bool, False at padding. A row needs a base."""
-        tokens, mask = _to_the_left(tokens, mask)
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scores (B, K) of tokens (B, T), int, with mask (B, T), bool, False at padding. A row needs a base.
+
+        Without a mask there is no padding, and nothing that depends on the data: so `torch.export` can follow.
+        """
+        if mask is not None:
+            tokens, mask = _to_the_left(tokens, mask)
         if self.strand == "one" or (self.strand == "both_averaged" and self.training):
             return self._scores(self.features(tokens, mask))
         # One call for both strands: their features are computed alike, so that swapping them changes nothing.
-        both = (torch.cat(pair) for pair in zip((tokens, mask), self.other_strand(tokens, mask), strict=True))
-        given, other = self.features(*both).chunk(2)
+        other_tokens, other_mask = self.other_strand(tokens, mask)
+        masks = None if mask is None or other_mask is None else torch.cat([mask, other_mask])
+        given, other = self.features(torch.cat([tokens, other_tokens]), masks).chunk(2)
         if self.strand == "invariant":
             return self._scores((given + other) / 2)
         return (self._scores(given) + self._scores(other)) / 2
 
-    def other_strand(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def other_strand(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The reverse complements of tokens (B, T), with their mask, both padded on the right."""
         complement = self.get_buffer("_complement")
+        if mask is None:
+            return complement[tokens.flip(1)], None
         return _to_the_left(complement[tokens.flip(1)], mask.flip(1))
 
-    def features(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def features(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """The mean (B, D) of the backbone's outputs over each sequence, padded on the right."""
         x, mask = self.stem(tokens, mask)
         y, _ = self.backbone(x, mask=mask)
+        if mask is None:
+            whole: Tensor = y.sum(dim=1) / y.shape[1]
+            return whole
         total = y.masked_fill(~mask.unsqueeze(-1), 0).sum(dim=1)
         mean: Tensor = total / mask.sum(dim=1, keepdim=True)
         return mean

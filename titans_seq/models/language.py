@@ -54,6 +54,7 @@ class SequenceLanguageModel(nn.Module):
         """
         stride = self.stem.stride
         tokens, live = self.stem(bases, mask)
+        assert live is not None
         read = slice(left // stride, (left + length) // stride)
         y, state = self.backbone(tokens[:, read], state, mask=live[:, read])
         scores: Tensor = self.head(self.dropout(self.norm(y)))

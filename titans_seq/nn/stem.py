@@ -42,29 +42,36 @@ class BaseStem(nn.Module):
         """Bases that a token sees after its first one."""
         return self.width // 2 + (self.stride - 1 if self.pool == "max" else 0)
 
-    def forward(self, bases: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, bases: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """bases (B, T), int, with mask (B, T), False where there is none, to tokens (B, U, D) with mask (B, U).
 
-        What is no base counts as zero, as do the places beyond both ends. A token is live if its first base is.
+        What is no base counts as zero, as do the places beyond both ends. A token is live if its first base is. Without
+        a mask all are bases, and all tokens live.
         """
-        token_mask = mask[:, :: self.stride]
+        token_mask = None if mask is None else mask[:, :: self.stride]
         x = self._convolve(bases, mask)
         if self.pool == "max":
-            x = x.masked_fill(~mask.unsqueeze(1), -torch.inf)
-            x = F.max_pool1d(x, self.stride, ceil_mode=True).masked_fill(~token_mask.unsqueeze(1), 0)
+            if mask is not None:
+                x = x.masked_fill(~mask.unsqueeze(1), -torch.inf)
+            x = F.max_pool1d(x, self.stride, ceil_mode=True)
+            if token_mask is not None:
+                x = x.masked_fill(~token_mask.unsqueeze(1), 0)
             x = F.gelu(x)
         return x.transpose(1, 2), token_mask
 
-    def _convolve(self, bases: Tensor, mask: Tensor) -> Tensor:
+    def _convolve(self, bases: Tensor, mask: Tensor | None) -> Tensor:
         """(B, D, T), or (B, D, U) without pooling."""
         stride = 1 if self.pool == "max" else self.stride
         if self.conv is None:
-            x: Tensor = self.embed(bases).masked_fill(~mask.unsqueeze(-1), 0).transpose(1, 2)
-            return x[..., ::stride]
+            x: Tensor = self.embed(bases)
+            if mask is not None:
+                x = x.masked_fill(~mask.unsqueeze(-1), 0)
+            return x.transpose(1, 2)[..., ::stride]
         # Of V kinds of base, each has its own product with every tap: multiplying embedding and taps first leaves a
         # convolution of V channels instead of D.
         weight = torch.einsum("vd,odw->ovw", self.embed.weight, self.conv.weight)
         kinds = torch.arange(self.embed.num_embeddings, device=bases.device)
-        one_hot = ((bases.unsqueeze(1) == kinds.view(-1, 1)) & mask.unsqueeze(1)).to(weight.dtype)
+        is_kind = bases.unsqueeze(1) == kinds.view(-1, 1)
+        one_hot = (is_kind if mask is None else is_kind & mask.unsqueeze(1)).to(weight.dtype)
         y: Tensor = F.conv1d(F.pad(one_hot, (self.before, self.width // 2)), weight, self.conv.bias, stride)
         return y

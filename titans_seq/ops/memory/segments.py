@@ -116,6 +116,8 @@ def _chunks_per_segment(chunks: int, state: State, options: Options) -> int:
     """
     if options.checkpoint_every is not None:
         return options.checkpoint_every
+    if torch.compiler.is_exporting():
+        return chunks
     state_bytes = sum(m.numel() * m.element_size() for m in state)
     return max(1, chunks if chunks * state_bytes <= _KEEP_ALL_BYTES else ceil(sqrt(chunks)))
 
@@ -123,7 +125,7 @@ def _chunks_per_segment(chunks: int, state: State, options: Options) -> int:
 def _chunks_per_group(tokens: Tokens, state: State) -> int:
     """What the threads' caches hold on a CPU; elsewhere all chunks, for a launch costs more than a pass."""
     count, heads, size, width = tokens.q.shape
-    if tokens.q.device.type != "cpu":
+    if tokens.q.device.type != "cpu" or torch.compiler.is_exporting():  # a program must not depend on the batch's size
         return count
     widest = max(size, width, *(m.shape[-1] for m in state))
     chunk_bytes = heads * size * widest * tokens.q.element_size()

@@ -1,0 +1,136 @@
+"""Sweep files, and sweeps that run here."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from matplotlib.image import imread
+
+from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, Refuse, refusal, run_cli
+from titans_seq.errors import InputError
+from titans_seq.sweep import ARGUMENTS, read_sweep
+
+SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
+SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
+
+
+def write(path: Path, **changed: Any) -> Path:
+    content = {
+        "program": "titans-seq",
+        "name": "small",
+        "method": "grid",
+        "metric": {"name": "val/mse", "goal": "minimize"},
+        "parameters": {"task.learning_rate": {"values": [0.001, 0.01]}, "model.centre": {"values": ["last", "mean"]}},
+        "command": ["titans-seq", "fit", str(SYNTHETIC), *SMALL_MODEL, *TWO_STEPS, ARGUMENTS],
+    }
+    path.write_text(yaml.safe_dump({key: value for key, value in (content | changed).items() if value is not None}))
+    return path
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: str(path.stem))
+def test_shipped_sweeps_have_what_wandb_asks_for(path: Path) -> None:
+    content = yaml.safe_load(path.read_text())
+    assert content.keys() <= {"program", "name", "method", "run_cap", "metric", "parameters", "command"}
+    assert content["method"] in ("grid", "random", "bayes")
+    assert content["metric"].keys() == {"name", "goal"}
+    assert content["metric"]["goal"] in ("minimize", "maximize")
+    for spec in content["parameters"].values():
+        assert spec.keys() in ({"values"}, {"value"}, {"distribution", "min", "max"})
+    assert content["command"][:2] == ["titans-seq", "fit"]
+    assert content["command"][-1] == ARGUMENTS
+
+
+@pytest.mark.parametrize("path", [path for path in SWEEPS if path.stem != "bayes"], ids=lambda path: str(path.stem))
+def test_shipped_sweeps_run_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    sweep = read_sweep(path)
+    found = list(sweep.combinations())
+    assert len(found) > 3
+    for values in found:
+        config = sweep.config(values, Path("runs"))
+        assert config.task.learning_rate == pytest.approx(values["task.learning_rate"])
+
+
+def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: Path) -> None:
+    grid = read_sweep(write(tmp_path / "grid.yaml"))
+    expected = [(rate, centre) for rate in (0.001, 0.01) for centre in ("last", "mean")]
+    assert [tuple(values.values()) for values in grid.combinations()] == expected
+    parameters = {
+        "task.learning_rate": {"distribution": "log_uniform_values", "min": 1e-4, "max": 1e-2},
+        "model.dropout": {"min": 0.0, "max": 0.5},
+        "model.num_layers": {"min": 1, "max": 3},
+        "model.centre": {"values": ["last", "mean"]},
+    }
+    drawn = read_sweep(write(tmp_path / "r.yaml", method="random", run_cap=400, parameters=parameters))
+    first = list(drawn.combinations(1))
+    assert first == list(drawn.combinations(1)) != list(drawn.combinations(2))
+    rates = sorted(values["task.learning_rate"] for values in first)
+    assert rates[0] >= 1e-4
+    assert rates[-1] <= 1e-2
+    assert math.log10(rates[200]) == pytest.approx(-3, abs=0.15), "the logarithm is uniform"
+    assert {values["model.num_layers"] for values in first} == {1, 2, 3}
+    assert {values["model.centre"] for values in first} == {"last", "mean"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"method": "bayes"}, "bayes needs W&B's server: wandb sweep"),
+        ({"method": "gird"}, "method: gird; accepted: grid, random"),
+        ({"metric": {"name": "test/mse"}}, "choose by validation"),
+        ({"metric": None}, "metric: needs a name"),
+        ({"parameters": None}, "parameters: needs keys"),
+        ({"parameters": {"task.learning_rate": {"min": 1, "max": 2}}}, "a grid needs values"),
+        ({"parameters": {"model.dmi": {"values": [8]}}}, "did you mean model.dim?"),
+        ({"parameters": {"model.dim": {"values": [8, 7]}}}, "does not divide model.dim=7"),
+        ({"command": ["titans-seq", "fit", str(SYNTHETIC)]}, "command: needs titans-seq, fit"),
+        ({"run_cap": 0}, "run_cap: 0"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_is_wrong_is_said_before_anything_runs(
+    refuse: Refuse, tmp_path: Path, changed: dict[str, Any], expected: str
+) -> None:
+    assert expected in refuse("sweep", write(tmp_path / "sweep.yaml", **changed))
+
+
+def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
+    path, out = write(tmp_path / "sweep.yaml", run_cap=3), tmp_path / "runs"
+    answer = run_cli("sweep", path, "--out", out)
+    assert answer.status == 0, answer.err
+    with (out / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3
+    scores = [float(row["val/mse"]) for row in rows]
+    assert scores == sorted(scores)
+    for row in rows:
+        results = json.loads((out / row["run"] / "results.json").read_text())
+        assert results["best_val/mse"] == float(row["val/mse"])
+    assert imread(out / "sweep.png")[..., :3].std() > 0.02, "a blank page"
+    # One run is missing, as if the sweep had been cut off before it; the others are not touched.
+    kept = (out / "001" / "results.json").read_bytes()
+    shutil.rmtree(out / "002")
+    again = run_cli("sweep", path, "--out", out)
+    assert again.status == 0, again.err
+    assert again.out.count("parameters on synthetic") == 1
+    assert (out / "001" / "results.json").read_bytes() == kept
+    with (out / "sweep.csv").open(newline="") as file:
+        assert list(csv.DictReader(file)) == rows
+    other = write(tmp_path / "other.yaml", run_cap=2)
+    assert "holds another sweep's runs" in refusal(run_cli("sweep", other, "--out", out))
+
+
+def test_an_unknown_metric_says_which_there_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "sweep.yaml", run_cap=1, metric={"name": "val/mea", "goal": "minimize"})
+    answer = run_cli("sweep", path, "--out", tmp_path / "runs")
+    assert "val/mea does not select these runs' checkpoints; val/mse does" in answer.err
+
+
+def test_parameters_are_checked_when_drawn(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="needs numbers min and max"):
+        read_sweep(write(tmp_path / "s.yaml", method="random", parameters={"model.dim": {"distribution": "normal"}}))

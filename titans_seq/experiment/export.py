@@ -1,0 +1,71 @@
+"""A checkpoint's model for use elsewhere."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from titans_seq.batch import BASES
+from titans_seq.errors import InputError
+from titans_seq.experiment.evaluate import check_writable, load_task
+from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
+from titans_seq.tasks.base import Task
+from titans_seq.tasks.pretrained import save_pretrained
+
+PROGRAM = ".pt2"
+_VARIANTS = ("lmm", "mal", "transformer")  # whose blocks hold no loop over segments
+_TOLERANCE = 1e-5  # of the exported program against the model, relative to the largest output
+
+
+def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = ()) -> str:
+    """Write `out`: a folder for `from_pretrained`, or with the suffix .pt2 a program for `torch.export.load`.
+
+    A program takes batches of any size: a forecaster context (B, L, C), z-scored, to (B, H, C); a classifier tokens
+    (B, T) without padding to scores (B, K), T = data.max_length. Before it is written it is compared with the model
+    on batches of other sizes. Returns what was written, for the user.
+    """
+    out = Path(out)
+    recipe, task = load_task(checkpoint, overrides)
+    if out.suffix != PROGRAM:
+        return f"{save_pretrained(task, out)}: config.json, model.safetensors"
+    check_writable(out)
+    program, difference = export_program(task, recipe.config)
+    partial = out.with_name(f"{out.stem}.part{PROGRAM}")
+    torch.export.save(program, partial)
+    partial.replace(out)
+    return f"{out}: differs from the model by at most {difference:.1e}"
+
+
+def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedProgram, float]:
+    """The program of a task's model, and its largest difference from it; raises InputError where there is none."""
+    if config.model.variant not in _VARIANTS:
+        raise InputError(f"export: model.variant={config.model.variant}; programs are for {', '.join(_VARIANTS)}")
+    model = task.model.cpu().eval()
+    if isinstance(config, ClassificationConfig) and config.data.max_length is None:
+        raise InputError("export: a program has one length of sequences; set data.max_length to it")
+    shapes = tuple({0: Dim.DYNAMIC} for _ in inputs_of(task, config, 2))
+    with torch.no_grad():
+        program = torch.export.export(model, inputs_of(task, config, 2), dynamic_shapes=shapes, strict=False)
+        difference = max(_difference(program.module(), model, inputs_of(task, config, size)) for size in (1, 3, 8))
+    if not difference <= _TOLERANCE:
+        raise InputError(f"export: the program differs from the model by {difference:.1e}; it was not written")
+    return program, difference
+
+
+def inputs_of(task: Task, config: Config, size: int) -> tuple[Tensor, ...]:
+    """Made-up inputs of a batch of `size`."""
+    source = torch.Generator().manual_seed(size)
+    if isinstance(config, ForecastConfig):
+        channels = int(task.hparams["num_channels"])
+        return (torch.randn(size, config.data.context_length, channels, generator=source),)
+    assert isinstance(config, ClassificationConfig)
+    assert config.data.max_length
+    length = config.data.max_length
+    return (torch.randint(0, len(BASES), (size, length), generator=source),)
+
+
+def _difference(program: nn.Module, model: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    expected, found = model(*inputs), program(*inputs)
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1))

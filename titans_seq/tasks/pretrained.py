@@ -1,0 +1,61 @@
+"""A trained task as a folder of two files that nothing has to be unpickled from: config.json and model.safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import titans_seq
+from titans_seq.config import from_container
+from titans_seq.errors import InputError
+from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
+from titans_seq.tasks.base import Task
+from titans_seq.tasks.classification import ClassificationTask
+from titans_seq.tasks.forecasting import ForecastingTask
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+_TASKS: dict[type[Config], type[Task]] = {ForecastConfig: ForecastingTask, ClassificationConfig: ClassificationTask}
+
+
+def save_pretrained(task: Task, folder: str | Path) -> Path:
+    """Write a task to a folder, which is made; returns it. Files that are there are replaced."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"titans_seq": titans_seq.__version__, "hyperparameters": dict(task.hparams)}
+    weights = {name: x.detach().cpu().contiguous() for name, x in task.model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
+    return folder
+
+
+def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Any:
+    """The task that `save_pretrained` wrote, in evaluation mode; its `model` is the plain torch module.
+
+    Raises InputError when the files are not there, are damaged, or do not fit each other.
+    """
+    folder = Path(folder)
+    try:
+        hyperparameters = json.loads((folder / CONFIG).read_text())["hyperparameters"]
+        config = from_container(hyperparameters["config"], source=str(folder / CONFIG))
+        task = _TASKS[type(config)](**hyperparameters)
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {CONFIG}: not a folder that save_pretrained wrote") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{folder / CONFIG}: not what save_pretrained writes: {error}") from None
+    try:
+        weights = load_file(folder / WEIGHTS)
+        task.model.load_state_dict(weights)
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no {WEIGHTS}") from None
+    except (SafetensorError, OSError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        raise InputError(
+            f"{folder / WEIGHTS}: damaged, or not of {CONFIG}: {lines[min(1, len(lines) - 1)].strip()}"
+        ) from None
+    return task.to(device).eval()
