@@ -133,7 +133,7 @@ gate = torch.full((1, 3, 1), 0.5)
 y, state = titans_memory(x, x, x, gate, gate, gate, [torch.zeros(1, 2, 2)])
 assert y.isfinite().all() and y.abs().sum() > 0
 """
-    done = run_blocked(FRAMEWORKS | {"numpy", "tqdm", "safetensors", "datamodules"}, statement)
+    done = run_blocked(FRAMEWORKS | {"numpy", "tqdm", "triton", "safetensors", "datamodules"}, statement)
     assert done.returncode == 0, done.stderr
 
 

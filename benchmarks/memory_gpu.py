@@ -1,0 +1,275 @@
+"""The matrix memory's kernels on a GPU: correctness, races, and speed beside its peers and beside the floor.
+
+One command, torch and triton are enough, under ten minutes; what does not fit into the time is left out and named:
+
+    python benchmarks/memory_gpu.py                  # writes results/memory_gpu_<card>.json
+    python benchmarks/memory_gpu.py --dry-run        # tiny sizes in Triton's interpreter on a CPU, writes nothing
+
+Correctness: outputs, state and all gradients against the float64 token loop, relative. Races: compute-sanitizer's
+memcheck and racecheck on small shapes, if the tool is there. Speed: 16 heads of 64, bfloat16, forward and forward plus
+backward, medians; peers that cannot be imported are named as absent. The floor is the larger of bytes over the measured
+copy bandwidth and operations over the measured matmul rate, as counted in titans_seq/ops/memory/README.md.
+"""
+
+import argparse
+import importlib
+import json
+import math
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))  # the package need not be installed where the GPU is
+DRY = "--dry-run" in sys.argv
+if DRY:  # before anything imports triton
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+from record import record
+from torch import Tensor
+from torch.nn import functional as F
+
+from titans_seq.ops import titans_memory
+
+DEVICE = torch.device("cpu" if DRY else "cuda")
+HEADS, DIM = (1, 32) if DRY else (16, 64)
+SHAPES = [(1, 20)] if DRY else [(8, 8192), (1, 131072), (1, 1048576)]  # batch, tokens
+BUDGET_SECONDS, ARM_SECONDS = 540, 4
+TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+START = time.monotonic()
+Run = Callable[[], Tensor]
+Arm = tuple[Run, list[Tensor]]  # a forward pass, and what gets gradients
+
+
+def make_inputs(batch: int, tokens: int, dtype: torch.dtype, dim: int = DIM, heads: int = HEADS) -> list[Tensor]:
+    """q, k, v, lr, momentum, forget, and the initial weights in float32."""
+    generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(batch, tokens, heads, *shape, device=DEVICE, generator=generator)
+
+    q, k = (F.normalize(randn(dim), dim=-1) for _ in range(2))
+    gates = (0.1 * torch.sigmoid(randn()), 0.8 * torch.sigmoid(randn()), torch.sigmoid(randn() - 4))
+    weights = torch.randn(heads, dim, dim, device=DEVICE, generator=generator) / dim**0.5
+    return [*(x.to(dtype).requires_grad_() for x in (q, k, randn(dim), *gates)), weights.requires_grad_()]
+
+
+def everything(inputs: list[Tensor], cut: int, **options: Any) -> list[Tensor]:
+    """Outputs, final state and all gradients of two calls with the state carried over."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    *tokens, weights = leaves
+    outputs, state = [], None
+    for first, stop in ((0, cut), (cut, tokens[0].shape[1])):
+        y, state = titans_memory(*(x[:, first:stop] for x in tokens), [weights], state, **options)
+        outputs.append(y)
+    assert state is not None
+    results = [torch.cat(outputs, dim=1), *state.weights, *state.surprise]
+    loss = sum((x.double() * torch.linspace(-1, 1, x.numel(), device=DEVICE).view_as(x)).sum() for x in results)
+    return results + list(torch.autograd.grad(loss, leaves))
+
+
+def correctness() -> Iterator[dict[str, Any]]:
+    """The largest relative error of any result, for every head dimension, rule, chunk and type."""
+    dims, chunks, length = ((32,), (16,), 21) if DRY else ((32, 64, 128), (16, 32), 75)
+    for dim in dims:
+        for gradient in ("chunk", "online"):
+            for dtype, tolerance in TOLERANCES.items():
+                if DRY and dtype == torch.bfloat16:
+                    continue  # the interpreter miscomputes it, triton-lang/triton#11584
+                for chunk in chunks:
+                    inputs = make_inputs(2 - DRY, length, dtype, dim, heads=2 - DRY)
+                    options = {"gradient": gradient, "chunk_size": chunk}
+                    found = everything(inputs, length // 3, backend="triton", **options)
+                    expected = everything([x.double() for x in inputs], length // 3, backend="reference", **options)
+                    pairs = zip(found, expected, strict=True)
+                    errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
+                    worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
+                    row = {"dim": dim, "gradient": gradient, "dtype": str(dtype), "chunk": chunk, "error": worst}
+                    yield {**row, "passed": worst <= tolerance}
+
+
+def sanitize() -> dict[str, str]:
+    """What compute-sanitizer says of a small forward and backward pass."""
+    tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
+    if tool is None:
+        return {"compute-sanitizer": "not found on this machine"}
+    verdicts = {}
+    for check in ("memcheck", "racecheck"):
+        words = [tool, f"--tool={check}", "--error-exitcode=9", sys.executable, __file__, "--small"]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=150, check=False)
+        verdicts[check] = "clean" if done.returncode == 0 else (done.stdout + done.stderr)[-600:]
+    return verdicts
+
+
+def small() -> None:
+    """What the sanitizer watches."""
+    for gradient in ("chunk", "online"):
+        everything(make_inputs(1, 37, torch.bfloat16, 64, heads=2), 12, gradient=gradient, backend="triton")
+
+
+def ours(inputs: list[Tensor], **options: Any) -> Arm:
+    *tokens, weights = inputs
+    return lambda: titans_memory(*tokens, [weights], **options)[0], inputs
+
+
+def compiled(inputs: list[Tensor], **options: Any) -> Arm:
+    run, leaves = ours(inputs, **options)
+    return torch.compile(run), leaves
+
+
+def sdpa(inputs: list[Tensor]) -> Arm:
+    q, k, v = (x.transpose(1, 2) for x in inputs[:3])
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), inputs[:3]
+
+
+def fla_gated_delta_rule(inputs: list[Tensor]) -> Arm:
+    op = importlib.import_module("fla.ops.gated_delta_rule").chunk_gated_delta_rule
+    q, k, v, lr, _, forget, _ = inputs
+    log_keep = torch.log1p(-forget.detach().float()).requires_grad_()
+    return lambda: op(q, k, v, log_keep, lr)[0], [q, k, v, lr, log_keep]
+
+
+def fla_ttt_linear(inputs: list[Tensor]) -> Arm:
+    op = importlib.import_module("fla.ops.ttt").chunk_ttt_linear
+    q, k, v, lr, *_ = inputs
+    scale, shift = (torch.full((HEADS, DIM), x, device=DEVICE, dtype=q.dtype).requires_grad_() for x in (1.0, 0.0))
+    return lambda: op(q, k, v, scale, shift, lr.unsqueeze(-1))[0], [q, k, v, lr]
+
+
+def titans_pytorch(inputs: list[Tensor]) -> Arm:
+    """Its layer, which holds projections too: chunk 64, its default rule; see memory_cpu.py for what that rule is."""
+    layer = importlib.import_module("titans_pytorch").NeuralMemory(
+        dim=HEADS * DIM, heads=HEADS, dim_head=DIM, chunk_size=64
+    )
+    layer = layer.to(DEVICE, torch.bfloat16)
+    x = inputs[0].detach().flatten(2).requires_grad_()
+    return lambda: layer(x)[0], [x, *layer.parameters()]
+
+
+ARMS: dict[str, Callable[[list[Tensor]], Arm]] = {
+    "triton-chunk-16": lambda x: ours(x, backend="triton"),
+    "triton-chunk-32": lambda x: ours(x, backend="triton", chunk_size=32),
+    "triton-online-16": lambda x: ours(x, backend="triton", gradient="online"),
+    "triton-online-32": lambda x: ours(x, backend="triton", gradient="online", chunk_size=32),
+    "chunked-eager-32": lambda x: ours(x, backend="chunked", chunk_size=32),
+    "sdpa": sdpa,
+    "fla-gated-delta-rule": fla_gated_delta_rule,
+    "fla-ttt-linear": fla_ttt_linear,
+    "titans-pytorch": titans_pytorch,
+    "chunked-compiled-32": lambda x: compiled(x, backend="chunked", chunk_size=32),
+}
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Median over repeats, after warming up; slow ones are run once more only."""
+
+    def once() -> float:
+        synchronize()
+        start = time.perf_counter()
+        run()
+        synchronize()
+        return time.perf_counter() - start
+
+    once()
+    second = once()
+    return statistics.median([once() for _ in range(max(1, min(20, int(ARM_SECONDS / second) if second else 20)))])
+
+
+def synchronize() -> None:
+    if not DRY:
+        torch.cuda.synchronize()
+
+
+def measure(arm: Callable[[list[Tensor]], Arm], batch: int, tokens: int) -> dict[str, Any]:
+    """Seconds forward, and forward plus backward, or why there are none."""
+    if time.monotonic() - START > BUDGET_SECONDS:
+        return {"left_out": "no time was left"}
+    dtype = torch.float32 if DRY else torch.bfloat16
+    try:
+        run, leaves = arm(make_inputs(batch, tokens, dtype))
+        with torch.no_grad():
+            forward = seconds_of(run)
+        both = seconds_of(lambda: torch.autograd.grad(run().float().sum(), leaves, allow_unused=True))
+    except Exception as error:  # noqa: BLE001 - a peer that fails, for memory or else, must not end the others
+        return {"left_out": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
+    finally:
+        if not DRY:
+            torch.cuda.empty_cache()
+    return {"forward": forward, "forward_backward": both}
+
+
+def machine() -> dict[str, float]:
+    """Copy bandwidth in bytes/s, counting reads and writes, and the bfloat16 matmul rate in FLOP/s."""
+    size = 256 if DRY else 8192
+    x = torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16)
+    y = torch.empty_like(x)
+    copy, matmul = seconds_of(lambda: y.copy_(x)), seconds_of(lambda: torch.mm(x, x, out=y))
+    return {"bytes_per_second": 2 * x.numel() * x.element_size() / copy, "flop_per_second": 2 * size**3 / matmul}
+
+
+def floor(batch: int, tokens: int, chunk: int, rates: dict[str, float]) -> dict[str, float]:
+    """Seconds of a forward pass that only moves its bytes, or only does its arithmetic."""
+    per_head = batch * tokens * HEADS
+    bytes_moved = per_head * (4 * DIM + 3) * 2
+    operations = per_head * (12 * DIM**2 + 6 * chunk * DIM + chunk**2)
+    return {"bytes": bytes_moved / rates["bytes_per_second"], "flop": operations / rates["flop_per_second"]}
+
+
+def goals(rows: dict[str, Any], least: dict[str, float]) -> dict[str, Any]:
+    """The issue's goals, as ratios; None where an arm was left out."""
+    best = min((r["forward"] for n, r in rows.items() if n.startswith("triton-chunk") and "forward" in r), default=None)
+    online = rows["triton-online-32"].get("forward")
+    eager, delta = rows["chunked-eager-32"].get("forward"), rows["fla-gated-delta-rule"].get("forward")
+    return {
+        "times_as_fast_as_eager (20)": eager / best if eager and best else None,
+        "online_times_as_fast_as_gated_delta_rule (1)": delta / online if delta and online else None,
+        "forward_over_floor (at most 3)": best / max(least.values()) if best else None,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU, nothing written")
+    parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if not DRY and not torch.cuda.is_available():
+        print("memory_gpu: needs a CUDA device; --dry-run does without", file=sys.stderr)
+        return 2
+    if options.small:
+        small()
+        return 0
+    checks = []
+    for row in correctness():
+        print(row, flush=True)
+        checks.append(row)
+    figures: dict[str, Any] = {"correctness": checks, "sanitizer": {} if DRY else sanitize(), "machine": machine()}
+    print(json.dumps({key: figures[key] for key in ("sanitizer", "machine")}), flush=True)
+    figures["speed"] = []
+    for batch, tokens in SHAPES:
+        rows = {}
+        for name, arm in ARMS.items():
+            if DRY and name == "chunked-compiled-32":
+                continue  # needs a compiler
+            rows[name] = measure(arm, batch, tokens)
+            print(batch, tokens, name, rows[name], flush=True)
+        least = floor(batch, tokens, 16, figures["machine"])
+        shape = {"batch": batch, "tokens": tokens, "heads": HEADS, "dim": DIM}
+        figures["speed"].append({**shape, "floor": least, "arms": rows, "goals": goals(rows, least)})
+        print(figures["speed"][-1]["goals"], flush=True)
+    figures["seconds"] = time.monotonic() - START
+    if not DRY:
+        import triton
+
+        figures["triton"] = triton.__version__
+        record(f"memory_gpu_{torch.cuda.get_device_name().replace(' ', '_')}", figures)
+    return 0 if all(row["passed"] for row in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
