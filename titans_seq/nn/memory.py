@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from titans_seq.nn.conv import CausalConv
 from titans_seq.nn.norm import unit_norm
 from titans_seq.ops import MemoryState, MemoryStats, titans_memory
+from titans_seq.ops.memory.backends import Backend
 from titans_seq.ops.memory.checks import check_choice, check_flags
 from titans_seq.ops.memory.mlp import Activation, read_memory
-from titans_seq.ops.memory.op import Backend
 from titans_seq.ops.memory.options import ForgetTo, Gradient, OuterGradient
 
 Initial = Literal["learned", "zero"]

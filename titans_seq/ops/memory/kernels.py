@@ -21,6 +21,7 @@ together; `tl.dot` multiplies tiles, the rest is elementwise or a reduction. Wha
 - A chunk with fewer tokens than its tile, be it by its size or since the sequence ends, is filled up with dead tokens:
   keys, values and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They change nothing and
   are not stored.
+- `tl.debug_barrier` keeps the compiler from beginning what follows before: there are not the registers for both.
 - Lengths are plain arguments and not compiled in: a new length compiles nothing.
 
 Names of sizes: C tokens of a tile, D features of a key, D_V of a value, V columns of a block. `weights` is W,
@@ -191,6 +192,7 @@ def matrix_prepare(
     tl.store(shares + E * C, e)
     tl.store(shares + TO_WEIGHTS * C, _last_row(of_write, C) * lr)
     tl.store(shares + TO_SURPRISE * C, _last_row(in_surprise, C) * lr)
+    tl.debug_barrier()
     products = tl.zeros((C, C), tl.float32)
     similarity = tl.zeros((C, C), tl.float32)
     for feature in range(0, D, 32):  # the operands of a product as wide as D would not fit into the registers
@@ -200,6 +202,7 @@ def matrix_prepare(
         if ONLINE:
             similarity += _exact_matmul(tl.trans(keys), keys)
     _store_table(scores_ptr + chunk * C * C, products * of_write * lr[None, :], C)
+    tl.debug_barrier()
 
     weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
     tl.store(shares + A_BEFORE * C, tl.cumprod(keep_before, axis=0))
@@ -275,6 +278,7 @@ def matrix_walk(
                 at = tl.where(n == 0, begun, weights)
             errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
 
+        tl.debug_barrier()
         if READ:
             queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
             y = tl.load(shares + A * C + rows)[:, None] * _matmul(queries, weights, PRECISION)
@@ -286,6 +290,7 @@ def matrix_walk(
         # Dead tokens hand on what the last live one has.
         a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
         to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
+        tl.debug_barrier()
         keys = tl.trans(keys)
         weights = a * weights + b * surprise - _matmul(keys, errors * to_weights[:, None], PRECISION)
         surprise = e * surprise - _matmul(keys, errors * to_surprise[:, None], PRECISION)
@@ -354,6 +359,7 @@ def matrix_walk_backward(
         d_errors -= to_surprise[:, None] * _matmul(keys, d_surprise, PRECISION)
         d_errors -= _matmul(tl.trans(_table(scores_ptr + chunk * C * C, C)), d_y, PRECISION)
 
+        tl.debug_barrier()
         # From the end's W and S to the start's, directly and through the reads.
         # Dead tokens hand on what the last live one has.
         a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
@@ -362,6 +368,7 @@ def matrix_walk_backward(
         d_surprise += _matmul(queries, d_y * tl.load(shares + B * C + rows)[:, None], PRECISION)
         d_weights = a * d_weights + _matmul(queries, d_y * tl.load(shares + A * C + rows)[:, None], PRECISION)
 
+        tl.debug_barrier()
         # Through the errors: 2 (k W - v), or the solution of the online system.
         d_right = 2.0 * d_errors
         keys = tl.trans(keys)
@@ -474,6 +481,7 @@ def matrix_finish_backward(
             errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
             d_keys += _matmul(d_right, tl.trans(at), PRECISION)
 
+        tl.debug_barrier()
         # Through the reads.
         from_weights = _matmul(d_y, tl.trans(weights), PRECISION)
         from_surprise = _matmul(d_y, tl.trans(surprise), PRECISION)
@@ -482,6 +490,7 @@ def matrix_finish_backward(
         d_b += tl.sum(queries * from_surprise, axis=1)
         d_scores -= _matmul(d_y, tl.trans(errors), PRECISION)
 
+        tl.debug_barrier()
         # Through the state's update.
         d_weights, d_surprise = tl.load(end), tl.load(end + states * D * D_V)
         d_a_end += tl.sum(tl.sum(weights * d_weights, axis=1), axis=0)
@@ -493,7 +502,7 @@ def matrix_finish_backward(
         d_to_weights -= tl.sum(keys * from_weights, axis=1)
         d_to_surprise -= tl.sum(keys * from_surprise, axis=1)
 
-    tl.debug_barrier()  # what follows must not be begun before: there are not the registers for both
+    tl.debug_barrier()
     # Scores are (q . k) C lr, the last rows of C and D those of the state's update.
     lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
     momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
@@ -517,6 +526,7 @@ def matrix_finish_backward(
     a_from = tl.sum(in_weights * d_a[:, None], axis=0)
     b_from = tl.sum(in_weights * d_b[:, None], axis=0)
 
+    tl.debug_barrier()
     before = live & (rows > 0)
     keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
     weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
