@@ -176,7 +176,9 @@ def seconds_of(run: Callable[[], Any]) -> float:
         synchronize()
         return time.perf_counter() - start
 
-    once()
+    first = once()
+    if DRY:
+        return first
     second = once()
     return statistics.median([once() for _ in range(max(1, min(20, int(ARM_SECONDS / second) if second else 20)))])
 

@@ -21,7 +21,7 @@ together; `tl.dot` multiplies tiles, the rest is elementwise or a reduction. Wha
 - A chunk with fewer tokens than its tile, be it by its size or since the sequence ends, is filled up with dead tokens:
   keys, values and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They change nothing and
   are not stored.
-- `tl.debug_barrier` keeps the compiler from beginning what follows before: there are not the registers for both.
+- `tl.debug_barrier` ends a phase, so that the compiler does not begin the next one and hold the tiles of both.
 - Lengths are plain arguments and not compiled in: a new length compiles nothing.
 
 Names of sizes: C tokens of a tile, D features of a key, D_V of a value, V columns of a block. `weights` is W,
@@ -40,7 +40,7 @@ SHARES = tl.constexpr(7)
 
 @triton.jit
 def _matmul(x, y, PRECISION: tl.constexpr):
-    """x @ y in float32; PRECISION is how tensor cores take the operands: "bf16", or "tf32x3", that is, whole."""
+    """x @ y in float32; PRECISION is "bf16", to which operands are rounded, or "ieee", without tensor cores."""
     if PRECISION == "bf16":
         product = tl.dot(x.to(tl.bfloat16), y.to(tl.bfloat16))
     else:
@@ -51,7 +51,7 @@ def _matmul(x, y, PRECISION: tl.constexpr):
 @triton.jit
 def _exact_matmul(x, y):
     """x @ y with float32's digits: of decay tables and of the online system, whose errors go into all that follows."""
-    return tl.dot(x, y, input_precision="tf32x3")
+    return tl.dot(x, y, input_precision="ieee")
 
 
 @triton.jit

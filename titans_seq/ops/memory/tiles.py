@@ -24,13 +24,13 @@ class Tiles(NamedTuple):
 
     @classmethod
     def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, chunk_size: int, online: bool) -> "Tiles":
-        """For tokens of a type. float16 is computed as float32: gradients of products do not fit its range."""
+        """For tokens of a type. float16 is computed as float32: gradients do not fit its range."""
         chunk = next(tile for tile in CHUNK_TILES if chunk_size <= tile)
-        return cls(head_dim, value_dim, chunk, online, "bf16" if dtype == torch.bfloat16 else "tf32x3")
+        return cls(head_dim, value_dim, chunk, online, "bf16" if dtype == torch.bfloat16 else "ieee")
 
     @property
     def columns(self) -> int:
-        """Of the values, to a block: exact products hold their operands twice."""
+        """Of the values, to a block, that is, to a program of the walks."""
         return 32 if self.precision == "bf16" and self.head_dim < max(HEAD_DIMS) else 16
 
     @property
