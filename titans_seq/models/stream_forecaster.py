@@ -89,7 +89,8 @@ class StreamForecaster(nn.Module):
         read, _ = self.backbone(windows.flatten(0, 1))
         last = read[:, -1].unflatten(0, windows.shape[:2])
         skip = patches - 1
-        return linear[:, skip:] + std[:, skip:] * self.head(self.dropout(last))
+        forecast: Tensor = linear[:, skip:] + std[:, skip:] * self.head(self.dropout(last))
+        return forecast
 
     def _prepare(self, steps: Tensor, state: StreamState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Tokens (B, N, dim), linear forecasts (B, N, H), deviations (B, N, 1), and the last L steps (B, L)."""
