@@ -13,8 +13,10 @@ from tempfile import mkdtemp
 from IPython.display import Image
 
 from titans_seq.config import load_config, to_yaml
+from titans_seq.console import quiet
 from titans_seq.experiment import fit, predict
 
+quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests: a few steps instead of a training
 CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
 WORK = Path(mkdtemp())

@@ -1,13 +1,12 @@
 """The command line: `titans-seq VERB ...`."""
 
 import argparse
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from titans_seq.console import quiet
 from titans_seq.errors import InputError, Interrupted
 
 _VERBS = {
@@ -176,7 +175,7 @@ def _fit(options: argparse.Namespace) -> None:
     config = load_config(files, overrides)  # before the heavy imports: a typing error answers at once
     if config.resume and not files and (own := config_file_of(config.resume)):
         config = load_config([own], overrides)
-    _quiet()
+    quiet()
     from titans_seq.experiment import fit, fit_seeds
 
     if config.seeds:
@@ -189,7 +188,7 @@ def _sweep(options: argparse.Namespace) -> None:
     from titans_seq.sweep import read_sweep
 
     sweep = read_sweep(options.file)
-    _quiet()
+    quiet()
     from titans_seq.experiment import run_sweep
     from titans_seq.experiment.sweeps import sweep_text
 
@@ -198,14 +197,14 @@ def _sweep(options: argparse.Namespace) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import compare
 
     print(compare(options.runs, baseline=options.baseline, metrics=options.metric, out=options.out))
 
 
 def _export(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import export
 
     print(export(options.checkpoint, options.out, options.words))
@@ -226,7 +225,7 @@ def _test(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace, split: Literal["validation", "test"]) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import measure
 
     scores = measure(options.checkpoint, split, options.words)
@@ -236,7 +235,7 @@ def _measure(options: argparse.Namespace, split: Literal["validation", "test"]) 
 
 
 def _predict(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import predict
 
     table = predict(options.checkpoint, options.out, options.words, source=options.input)
@@ -244,7 +243,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _forecast(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import forecast
 
     table = forecast(
@@ -262,7 +261,7 @@ def _forecast(options: argparse.Namespace) -> None:
 
 
 def _backtest(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import backtest, backtest_text
 
     table = backtest(
@@ -278,7 +277,7 @@ def _backtest(options: argparse.Namespace) -> None:
 
 
 def _mutagenesis(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import mutagenesis
 
     table = mutagenesis(options.checkpoint, options.input, options.out, options.words, record=options.record)
@@ -286,7 +285,7 @@ def _mutagenesis(options: argparse.Namespace) -> None:
 
 
 def _variants(options: argparse.Namespace) -> None:
-    _quiet()
+    quiet()
     from titans_seq.experiment import score_variants
 
     table = score_variants(options.checkpoint, options.vcf, options.reference, options.out, options.words)
@@ -301,7 +300,7 @@ def _audit(options: argparse.Namespace) -> None:
     else:
         named = {"task": {"name": "classification"}, "data": {"name": options.data}}
         config = from_container(named, source="command line", overrides=options.words)
-    _quiet()
+    quiet()
     from titans_seq.experiment.auditing import audit_text
 
     print(audit_text(config, k=options.k))
@@ -324,7 +323,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     suite = read_suite(options.suite)
     cells = suite.chosen(options.only)
     suite.check(cells[:1] if options.list or options.report else cells, options.words)
-    _quiet()
+    quiet()
     from titans_seq.experiment.benchmark import Store, run_in_processes, run_suite
     from titans_seq.experiment.suite_report import write_report
 
@@ -348,7 +347,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 def _doctor(options: argparse.Namespace) -> None:
     if options.words:
         raise InputError(f"doctor takes no words; got {' '.join(options.words)}")
-    _quiet()
+    quiet()
     from titans_seq.experiment.doctor import doctor_text
 
     print(doctor_text(), end="")
@@ -357,19 +356,6 @@ def _doctor(options: argparse.Namespace) -> None:
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Config files and key=value words, each in their order."""
     return [w for w in words if "=" not in w], [w for w in words if "=" in w]
-
-
-def _quiet() -> None:
-    """Keep the console for what the user asked: Lightning's hints about hardware, workers and products are not."""
-    import logging
-
-    # Idle OpenMP threads that spin slow down everybody on a shared machine; read when torch is first imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    import lightning.pytorch  # noqa: F401 - sets its own log level when first imported
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning")
 
 
 _VERB_FUNCTIONS = {

@@ -1,0 +1,152 @@
+# %% [markdown]
+# # Forecasting: where the error lies
+#
+# One number per data set hides most of what a forecaster does. This notebook takes a few trainings apart on the
+# embedded simulated set (two seeds each, a few epochs, so that it runs in minutes on one core; numbers on the published
+# sets are in [docs/forecasting_results.md](../docs/forecasting_results.md)): variants beside baselines with their
+# spread, error by step, channel and lookback, whether intervals hold what they promise, the best and worst windows.
+
+# %%
+import os
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import polars as pl
+import torch
+from IPython.display import Image
+
+from titans_seq.config import load_config
+from titans_seq.console import quiet
+from titans_seq.experiment import fit, load_run, predict
+from titans_seq.plots import Panel, plot_forecasts, plot_panels
+
+quiet()
+FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
+CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
+WORK = Path(mkdtemp())
+SEEDS = (0, 1)
+
+
+def train(name, *words, files=()):
+    """One quiet run; what it says is in its folder."""
+    short = ["trainer.max_steps=2", "trainer.limit_batches=2"] if FAST else ["trainer.max_epochs=3"]
+    common = [f"run.dir={WORK / name}", "logging.wandb=off", "trainer.progress_bar=false", *short]
+    paths = [CONFIGS / "forecasting/synthetic.yaml", *(CONFIGS / file for file in files)]
+    with redirect_stdout(StringIO()):
+        return fit(load_config(paths, [*common, *words]))
+
+
+def show(name, panels, **options):
+    """Draw, and show what was drawn."""
+    plot_panels(WORK / f"{name}.png", panels, **options)
+    return Image(filename=str(WORK / f"{name}.png"))
+
+
+# %% [markdown]
+# ## Variants and baselines, with spread
+#
+# All models start at the least-squares linear map; a difference between two variants that is not clearly larger than
+# the spread over seeds is none.
+
+# %%
+variants = {"LMM": "model/lmm.yaml", "MAG": "model/mag.yaml", "attention only": "model/transformer.yaml"}
+runs = {
+    (name, seed): train(f"{name}-{seed}", f"seed={seed}", "model.patch_length=24", files=[file])
+    for name, file in variants.items()
+    for seed in SEEDS
+}
+for name in variants:
+    scores = np.array([[runs[name, seed].results[f"test/{key}"] for key in ("mse", "mae")] for seed in SEEDS])
+    mean, spread = scores.mean(0), scores.std(0, ddof=1)
+    print(f"{name:28} MSE {mean[0]:.4f} ± {spread[0]:.4f}   MAE {mean[1]:.4f} ± {spread[1]:.4f}")
+for name, scores in runs["LMM", 0].results["baselines"].items():
+    print(f"{name:28} MSE {scores['test/mse']:.4f}            MAE {scores['test/mae']:.4f}")
+
+# %% [markdown]
+# ## By step of the horizon, and by channel
+#
+# In the units of the source, from the table that `titans-seq predict` writes.
+
+# %%
+table = predict(
+    runs["LMM", 0].folder / "checkpoints" / "best.ckpt", WORK / "lmm.parquet", ["trainer.progress_bar=false"]
+).with_columns((pl.col("forecast") - pl.col("truth")).abs().alias("error"))
+by_step = table.group_by("step", "channel").agg(pl.col("error").mean()).sort("step")
+channels = table["channel"].unique(maintain_order=True).to_list()
+lines = {
+    channel: tuple(by_step.filter(pl.col("channel") == channel)[column].to_numpy() for column in ("step", "error"))
+    for channel in channels
+}
+show(
+    "steps",
+    [Panel("mean absolute error\n(source units)", lines)],
+    title="LMM, seed 0",
+    xlabel="step of the horizon (hours)",
+)
+
+# %% [markdown]
+# ## By lookback
+#
+# More of the past helps as long as it says something new; here the weekly cycle is worth seeing twice.
+
+# %%
+lookbacks = (72, 168, 336, 672)
+errors = {"LMM": [], "linear (least squares)": []}
+for lookback in lookbacks:
+    run = train(f"lookback-{lookback}", f"data.context_length={lookback}", "seed=0")
+    errors["LMM"].append(run.results["test/mse"])
+    errors["linear (least squares)"].append(run.results["baselines"]["linear (least squares)"]["test/mse"])
+show(
+    "lookback",
+    [Panel("test MSE\n(z-scores)", {name: (np.array(lookbacks), np.array(values)) for name, values in errors.items()})],
+    title="Error by lookback, horizon 48",
+    xlabel="lookback (hours)",
+)
+
+# %% [markdown]
+# ## Do intervals hold what they promise?
+#
+# A quantile head learns its quantiles by the pinball loss; conformal intervals are moved on the validation rows until
+# they held the promised share there. How much of the test rows do they hold?
+
+# %%
+quantile = train("quantile", "model.head=quantile", "task.intervals=[0.5,0.8,0.9,0.95]", "seed=0").results
+for key, value in quantile.items():
+    if key.startswith(("test/coverage", "test/interval")):
+        kind, promised = key.removeprefix("test/").split("_")
+        label = "quantile head" if kind == "coverage" else "conformal"
+        print(f"{label:14} promised {float(promised):5.1f} %   held {100 * value:5.1f} %")
+if "test/crps" in quantile:
+    print(f"CRPS {quantile['test/crps']:.4f} (z-scores)")
+
+# %% [markdown]
+# ## The best and the worst windows
+#
+# What a mean hides most: where the model is right, and where it is not.
+
+# %%
+_, task, data = load_run(runs["LMM", 0].folder / "checkpoints" / "best.ckpt")
+windows = data.windows("test")
+task.eval()
+with torch.inference_mode():
+    starts = np.arange(0, len(windows), 24)
+    batch = windows[starts]
+    forecast = task(batch.context)
+error = (forecast - batch.target).square().mean((1, 2))
+chosen = [int(error.argmin()), int(error.argsort()[len(error) // 2]), int(error.argmax())]
+context = data.context_length
+first = data.rows("test")[0] + starts[chosen]
+last_days = 96
+plot_forecasts(
+    WORK / "windows.png",
+    timestamps=[data.series.timestamps[row + context - last_days : row + context + data.horizon] for row in first],
+    history=data.scaler.inverse(batch.context[chosen, -last_days:].double().numpy()),
+    truth=data.scaler.inverse(batch.target[chosen].double().numpy()),
+    forecast=data.scaler.inverse(forecast[chosen].double().numpy()),
+    channels=data.series.channels,
+    title="Best, median and worst of the test windows, LMM, seed 0",
+)
+Image(filename=str(WORK / "windows.png"))

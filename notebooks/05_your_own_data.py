@@ -1,0 +1,144 @@
+# %% [markdown]
+# # Your own data: a CSV to forecast, a FASTA file to a classifier
+#
+# Both start from files as people have them. The files here are made up on the spot; put your own in their place. On the
+# command line the same is a `titans-seq fit` and a `titans-seq forecast` or `predict`: see
+# [docs/your_csv.md](../docs/your_csv.md).
+
+# %%
+import os
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import polars as pl
+from IPython.display import Image
+
+from titans_seq.config import load_config
+from titans_seq.console import quiet
+from titans_seq.experiment import backtest, backtest_text, fit, forecast, mutagenesis, predict
+
+quiet()
+FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
+CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
+WORK = Path(mkdtemp())
+QUIET = ["logging.wandb=off", "trainer.progress_bar=false"]
+SHORT = ["trainer.max_steps=2", "trainer.limit_batches=2"] if FAST else []
+rng = np.random.default_rng(0)
+
+# %% [markdown]
+# ## A CSV of sales
+#
+# Four stores, three years of days, with a weekly rhythm, a yearly swell, and promotions that are known in advance.
+
+# %%
+days = pl.date_range(pl.date(2021, 1, 1), pl.date(2023, 12, 31), eager=True)
+t = np.arange(len(days))
+tables = []
+for store, level in {"north": 120, "south": 80, "east": 150, "west": 60}.items():
+    promo = (rng.random(len(t)) < 0.08).astype(int)
+    week = 1 + 0.25 * np.sin(2 * np.pi * t / 7 + rng.uniform(0, 1))
+    year = 1 + 0.15 * np.sin(2 * np.pi * t / 365.25)
+    sales = level * week * year * (1 + 0.4 * promo) + rng.normal(0, 0.05 * level, len(t))
+    tables.append(pl.DataFrame({"date": days, "store": store, "sales": sales.round(1), "promo": promo}))
+table = pl.concat(tables)
+table.filter(pl.col("date") < pl.date(2023, 12, 18)).write_csv(WORK / "sales.csv")  # what we have
+plans = table.filter(pl.col("date") >= pl.date(2023, 12, 18))
+plans.select("date", "store", "promo").write_csv(WORK / "plans.csv")  # what we know of the next two weeks
+table.head()
+
+# %%
+run = fit(
+    load_config(
+        [CONFIGS / "forecasting/table.yaml"],
+        [
+            f"data.path={WORK / 'sales.csv'}",
+            "data.id=store",
+            "data.target=[sales]",
+            "data.known=[promo]",
+            f"run.dir={WORK / 'sales'}",
+            "trainer.max_epochs=6",
+            *QUIET,
+            *SHORT,
+        ],
+    )
+)
+
+# %% [markdown]
+# ## The next two weeks, and how far off such forecasts were
+
+# %%
+best = run.folder / "checkpoints" / "best.ckpt"
+ahead = forecast(
+    best,
+    WORK / "forecast.csv",
+    data=WORK / "sales.csv",
+    future=WORK / "plans.csv",
+    plot=WORK / "forecast.png",
+)
+ahead.head()
+
+# %%
+Image(filename=str(WORK / "forecast.png"))
+
+# %%
+print(backtest_text(backtest(best, WORK / "backtest.csv", data=WORK / "sales.csv", windows=4, step=7)))
+
+# %% [markdown]
+# Here the future is known, since it was made up: what came, beside what was said.
+
+# %%
+joined = ahead.with_columns(pl.col("timestamp").cast(pl.Date).alias("date")).join(
+    plans, left_on=["series", "date"], right_on=["store", "date"]
+)
+error = (joined["forecast"] - joined["sales"]).abs() / joined["sales"]
+held = joined.select(((pl.col("sales") >= pl.col("lower_80")) & (pl.col("sales") <= pl.col("upper_80"))).mean()).item()
+print(
+    f"mean absolute percentage error {100 * error.mean():.1f} %; inside the 80 % intervals: {100 * (held or 0):.0f} %"
+)
+
+# %% [markdown]
+# ## A FASTA file with labels in its headers
+#
+# Half of the sequences hold a motif (TGACTCA, with one base in ten wrong) on either strand.
+
+
+# %%
+def sequence(bound, length=120):
+    """Random bases, with the motif somewhere if `bound`."""
+    bases = rng.choice(list("ACGT"), length)
+    if bound:
+        motif = np.array(list("TGACTCA" if rng.random() < 0.5 else "TGAGTCA"))
+        motif = np.where(rng.random(7) < 0.1, rng.choice(list("ACGT"), 7), motif)
+        place = rng.integers(0, length - 7)
+        bases[place : place + 7] = motif
+    return "".join(bases)
+
+
+records = [(f"s{i}", i % 2, sequence(i % 2)) for i in range(200 if FAST else 4000)]
+text = "".join(f">{name} label={('free', 'bound')[bound]}\n{bases}\n" for name, bound, bases in records)
+(WORK / "peaks.fa").write_text(text)
+print(text[:300])
+
+# %%
+classifier = fit(
+    load_config(
+        [CONFIGS / "genomics/motif.yaml"],
+        [f"data.name={WORK / 'peaks.fa'}", f"run.dir={WORK / 'peaks'}", "experiment=peaks", *QUIET, *SHORT],
+    )
+)
+
+# %%
+Image(filename=str(classifier.folder / "plots" / "classes.png"))
+
+# %% [markdown]
+# ## New sequences, and which bases matter
+
+# %%
+(WORK / "new.fa").write_text(f">with_motif\n{'ACGGT' * 6}TGACTCA{'CCATG' * 6}\n>without\n{'ACGGTCCATG' * 7}\n")
+best = classifier.folder / "checkpoints" / "best.ckpt"
+predict(best, WORK / "new.csv", ["trainer.progress_bar=false"], source=WORK / "new.fa")
+
+# %%
+mutagenesis(best, WORK / "new.fa", WORK / "mutations.csv", ["trainer.progress_bar=false"], record="with_motif")
+Image(filename=str(WORK / "mutations.png"))
