@@ -211,10 +211,6 @@ def test_show_config_prints_yaml_that_loads_again_to_the_same_config(tmp_path: P
     assert load_config([tmp_path / "again.yaml"]) == config
 
 
-def test_several_devices_are_refused_before_anything_is_written(refuse: Refuse) -> None:
-    assert "trainer.devices=2: several devices are not available" in refuse("fit", SYNTHETIC, "trainer.devices=2")
-
-
 @pytest.mark.parametrize("word", ["seed=99999999999", "model.memory.checkpoint_every=0", "experiment=../elsewhere"])
 def test_values_that_would_fail_later_are_refused_at_once(refuse: Refuse, word: str) -> None:
     assert f"command line: {word.partition('=')[0]}" in refuse("fit", SYNTHETIC, word)

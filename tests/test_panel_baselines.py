@@ -1,0 +1,64 @@
+"""The linear baseline of a panel is solved over the windows of all its series, and over no others."""
+
+import numpy as np
+import pytest
+
+from datamodules.forecasting import ForecastingDataModule
+from datamodules.series import Borders, Series
+from titans_seq.experiment.forecast_baselines import best_linear, measure_baselines
+
+LENGTH, HORIZON = 6, 2
+
+
+class Panel:
+    """Two series of unlike lengths and levels."""
+
+    season = 3
+    simulated = True
+
+    def prepare(self) -> None: ...
+
+    def load(self) -> list[Series]:
+        panel = []
+        for name, rows, level in (("a", 90, 0.0), ("b", 70, 1000.0)):
+            values = np.random.default_rng(rows).normal(level, 1 + level / 100, size=(rows, 1)).cumsum(axis=0)
+            stamps = np.datetime64("2020-01-01T00", "us") + np.arange(rows) * np.timedelta64(1, "h")
+            panel.append(Series(name, stamps, ["y"], values, Borders(rows // 2, rows * 3 // 4, rows)))
+        return panel
+
+
+def windows(split: str) -> np.ndarray:
+    """All windows of a split (n, L + H), z-scored and less their last value of context, by hand."""
+    found = []
+    for series in Panel().load():
+        y, (train, validation, test) = series.values[:, 0], series.borders
+        z = (y - y[:train].mean()) / y[:train].std()
+        spans = {"train": (0, train), "validation": (train - LENGTH, validation), "test": (validation - LENGTH, test)}
+        first, end = spans[split]
+        rows = range(first, end - LENGTH - HORIZON + 1)
+        found += [z[row : row + LENGTH + HORIZON] - z[row + LENGTH - 1] for row in rows]
+    return np.array(found)
+
+
+def test_the_linear_map_of_a_panel() -> None:
+    data = ForecastingDataModule(Panel(), context_length=LENGTH, horizon=HORIZON)
+    data.setup()
+    train, validation, test = (windows(split) for split in ("train", "validation", "test"))
+    x, y = train[:, :LENGTH], train[:, LENGTH:]
+    design = np.column_stack([x, np.ones(len(x))])
+    scale = np.square(design).sum(0)[:LENGTH].mean()
+    candidates = []
+    for penalty in (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0):
+        ridge = np.diag([penalty * scale] * LENGTH + [0.0])
+        found = np.linalg.lstsq(design.T @ design + ridge, design.T @ y, rcond=None)[0]
+        held = np.column_stack([validation[:, :LENGTH], np.ones(len(validation))]) @ found - validation[:, LENGTH:]
+        candidates.append((np.square(held).mean(), found))
+    best = min(candidates, key=lambda pair: pair[0])[1]
+
+    linear = best_linear(data, "shared")
+    np.testing.assert_allclose(linear.weight.detach().numpy(), best[:LENGTH], atol=1e-4)
+    np.testing.assert_allclose(linear.bias.detach().numpy(), best[LENGTH], atol=1e-4)
+    scores = measure_baselines(data, linear, len(test))
+    error = np.column_stack([test[:, :LENGTH], np.ones(len(test))]) @ best - test[:, LENGTH:]
+    assert scores["linear (least squares)"]["test/mse"] == pytest.approx(np.square(error).mean(), rel=1e-3)
+    assert scores["last value"]["test/mse"] == pytest.approx(np.square(test[:, LENGTH:]).mean(), rel=1e-4)
