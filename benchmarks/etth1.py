@@ -1,8 +1,8 @@
 """ETTh1, horizon 96: the first config with each variant on three seeds, selected on validation, tested once each.
 
-Runs `titans-seq fit configs/forecasting/base/etth1_full.yaml configs/model/<variant>.yaml` per seed (one whose result is
-there is skipped), copies each run's results.json to `results/`, and prints the means and spreads beside what is asked
-of the config (LMM): MSE 0.385, MAE 0.405.
+Runs `titans-seq fit configs/forecasting/base/etth1_full.yaml configs/model/<variant>.yaml` per seed (one whose result
+is there is skipped), copies each run's results.json to `results/`, and prints the means and spreads beside what is
+asked of the config (LMM): MSE 0.385, MAE 0.405.
 
     python benchmarks/etth1.py                              # LMM
     python benchmarks/etth1.py --variants lmm mal mag mac
