@@ -262,7 +262,7 @@ def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("suite.yaml")), ids=lambda path: str(path.parent.name))
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*suite.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_suites_are_sound_and_their_pages_hold_their_table(path: Path) -> None:
     suite = read_suite(path)
     suite.check(suite.cells[:: max(1, len(suite.cells) // 20)])

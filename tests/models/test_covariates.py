@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from titans_seq.batch import CovariateInputs
 from titans_seq.config import load_config
-from titans_seq.models.linear import LinearForecaster
 from titans_seq.models.forecaster import CovariateSizes, Forecaster
+from titans_seq.models.linear import LinearForecaster
 from titans_seq.nn.heads import QuantileSpread
 from titans_seq.tasks.forecasting import build_forecaster
 
