@@ -45,9 +45,18 @@ SUITE = {
     ],
     "pages": ["page.md"],
 }
-PAGE = (
-    "# Results\n\n<!-- benchmark small -->\nold\n<!-- end -->\n\n<!-- benchmark small: mean -->\n<!-- end -->\nlast\n"
-)
+PAGE = """# Results
+
+<!-- benchmark small -->
+old
+<!-- end -->
+
+<!-- benchmark small: mean -->
+<!-- end -->
+<!-- benchmark small: 12 | LMM, Oracle -->
+<!-- end -->
+last
+"""
 
 
 def write_suite(folder: Path, **changes: Any) -> Path:
@@ -125,6 +134,13 @@ def test_the_table_shows_means_and_spreads_over_seeds_beside_what_was_published(
     page = (folder / "page.md").read_text()
     assert "\n".join(lines) in page
     assert f"| simulated | LMM | 72 | {cell([12, 24], 'LMM')} |" in page.splitlines()
+    few = page[page.index("<!-- benchmark small: 12 |") :].splitlines()
+    assert [line for line in few if line.startswith("|")] == [
+        "| data | model | lookback | 12 |",
+        "|---|---|---|---|",
+        f"| simulated | LMM | 72 | {cell([12], 'LMM')} |",
+        "| simulated | *Oracle* | all | 0.100/0.200 |",
+    ]
     assert page.startswith("# Results\n")
     assert page.endswith("<!-- end -->\nlast\n")
     assert "old" not in page
@@ -246,7 +262,7 @@ def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("suite.yaml")), ids=lambda path: str(path.parent.name))
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*suite.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_shipped_suites_are_sound_and_their_pages_hold_their_table(path: Path) -> None:
     suite = read_suite(path)
     suite.check(suite.cells[:: max(1, len(suite.cells) // 20)])
@@ -300,6 +316,19 @@ def test_a_faulty_suite_is_one_line(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:
+    # The data's file goes on top of the model's words, and undoes them.
+    (tmp_path / "data.yaml").write_text("model: {variant: lmm}")
+    axes = {"model": {"LMM": [], "Attention": "attention.yaml"}, "data": {"simulated": "data.yaml"}}
+    axes = {**axes, "data.horizon": [12]}
+    (tmp_path / "attention.yaml").write_text("model: {variant: transformer}")
+    path = write_suite(tmp_path, axes=axes, leave_out=None, published=None)
+    with pytest.raises(InputError, match="LMM_simulated_12 and Attention_simulated_12 are the same run"):
+        read_and_check(path)
+    turned = {axis: axes[axis] for axis in ("data", "data.horizon", "model")}
+    read_and_check(write_suite(tmp_path, axes=turned, leave_out=None, published=None))
+
+
 def test_words_of_the_command_line_are_checked(tmp_path: Path) -> None:
     write_suite(tmp_path)
     for words, message in (
@@ -318,6 +347,8 @@ def test_a_page_without_a_place_and_a_damaged_result_are_one_line(tmp_path: Path
     assert "page.md: no place for the table" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
     (tmp_path / "page.md").write_text("<!-- benchmark small: 13 -->\n<!-- end -->")
     assert "no column '13'" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
+    (tmp_path / "page.md").write_text("<!-- benchmark small: | LMN -->\n<!-- end -->")
+    assert "no row 'LMN'" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
     folder = tmp_path / "benchmarks/results/small"
     (folder / "seed0_simulated_12_LMM.json").write_text("{")
     assert "not a readable result" in refusal(run_cli("benchmark", "suite.yaml", "--list", cwd=tmp_path))

@@ -2,7 +2,7 @@
 
     name: small                       # results are kept below benchmarks/results/<name>
     base: [logging.wandb=off]         # words of every cell: config files, relative to the suite, and key=value
-    axes:                             # the first changes slowest
+    axes:                             # the first changes slowest; words of later ones go on top
       seed: [0, 1, 2]                 # a list: the axis is the key
       data: {ETTh1: etth1.yaml}       # a mapping: labels to words
       data.horizon: [96, 192]
@@ -108,13 +108,20 @@ class Suite:
         return [cell for cell in self.cells if all(cell.labels[axis] in labels for axis, labels in wanted.items())]
 
     def check(self, cells: Iterable[Cell], words: Iterable[str] = ()) -> None:
-        """Raise InputError for the first cell whose configuration, with `words` on top, is not sound."""
+        """Raise InputError for the first cell whose configuration, with `words` on top, is not sound or another's."""
         words = list(words)
+        seen: dict[str, str] = {}
         for cell in cells:
             try:
-                cell.load_config(words)
+                config = cell.load_config(words)
             except InputError as error:
                 raise InputError(f"{self.path}: {cell.name}: {error}") from None
+            twin = seen.setdefault(repr(config), cell.name)
+            if twin != cell.name:
+                raise InputError(
+                    f"{self.path}: {twin} and {cell.name} are the same run; words of later axes go on top of those of "
+                    "earlier ones, so put the axis whose words are lost last"
+                )
 
     def _example(self) -> str:
         axis, labels = next(iter(self.axes.items()))

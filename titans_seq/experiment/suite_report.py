@@ -65,14 +65,19 @@ def build_rows(store: Store) -> list[Row]:
     return [row for head in heads for row in rows.values() if row.labels[:-1] == head]
 
 
-def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = ()) -> str:
-    """The table in Markdown, with a line that says what is missing; `columns` leaves the others out."""
+def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), names: Sequence[str] = ()) -> str:
+    """The table in Markdown, with a line that says what is missing.
+
+    `columns` leaves the others out, and so does `names` with rows of other names.
+    """
     suite = store.suite
     columns = columns or all_columns(suite)
     heads = [*(_short(axis) for axis in suite.table.rows), *suite.table.facts.values(), *columns]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in rows:
         if row.kind == "published" and not any(column in row.seeds or column in row.printed for column in columns):
+            continue
+        if names and row.labels[-1] not in names:
             continue
         facts = [row.facts.get(fact, "") for fact in suite.table.facts]
         name = row.labels[-1] if row.kind != "published" else f"*{row.labels[-1]}*"
@@ -104,17 +109,20 @@ def write_report(store: Store) -> list[Path]:
 def fill_page(page: Path, store: Store, rows: Sequence[Row]) -> str:
     """The page with its tables put in: each between `<!-- benchmark NAME -->` and `<!-- end -->`.
 
-    `<!-- benchmark NAME: COLUMN, COLUMN -->` takes these columns alone.
+    `<!-- benchmark NAME: COLUMN, COLUMN | ROW, ROW -->` takes these columns alone, and of the rows those of these
+    names; either list may be left out.
     """
-    name, known = store.suite.name, all_columns(store.suite)
+    name = store.suite.name
+    known = (all_columns(store.suite), [row.labels[-1] for row in rows])
 
     def fill(match: re.Match[str]) -> str:
-        columns = [column.strip() for column in (match[2] or "").split(",") if column.strip()]
-        if unknown := [column for column in columns if column not in known]:
-            raise InputError(f"{page}: benchmark {name}: no column {unknown[0]!r}; there are {', '.join(known)}")
-        return f"{match[1]}\n{markdown(store, rows, columns)}<!-- end -->"
+        chosen = [[part.strip() for part in text.split(",") if part.strip()] for text in match[2].split("|")[:2]]
+        for what, labels, there in zip(("column", "row"), chosen, known, strict=False):
+            if unknown := [label for label in labels if label not in there]:
+                raise InputError(f"{page}: benchmark {name}: no {what} {unknown[0]!r}; there are {', '.join(there)}")
+        return f"{match[1]}\n{markdown(store, rows, *chosen)}<!-- end -->"
 
-    pattern = rf"(<!-- benchmark {re.escape(name)}(?:: *([^>]*?))? -->)\n.*?<!-- end -->"
+    pattern = rf"(<!-- benchmark {re.escape(name)}:? *([^>]*?) *-->)\n.*?<!-- end -->"
     filled, count = re.subn(pattern, fill, page.read_text(), flags=re.DOTALL)
     if not count:
         raise InputError(f"{page}: no place for the table: a line <!-- benchmark {name} -->, and <!-- end --> after it")

@@ -134,7 +134,7 @@ class ForecastingTask(Task):
     def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """context (B, L, C) to the quantiles (B, H, C, Q), or the forecast alone (B, H, C, 1) without them."""
         if self.has_quantiles:
-            assert isinstance(self.model, Forecaster)
+            assert isinstance(self.model, Forecaster)  # a rule of the configuration
             return self.model.quantiles(context, covariates)
         return self(context, covariates).unsqueeze(-1)  # type: ignore[no-any-return]
 
