@@ -28,7 +28,7 @@ def write(path: Path, **changed: Any) -> Path:
         "parameters": {"task.learning_rate": {"values": [0.001, 0.01]}, "model.centre": {"values": ["last", "mean"]}},
         "command": ["titans-seq", "fit", str(SYNTHETIC), *SMALL_MODEL, *TWO_STEPS, ARGUMENTS],
     }
-    path.write_text(yaml.safe_dump({key: value for key, value in (content | changed).items() if value is not None}))
+    path.write_text(yaml.safe_dump({k: v for k, v in (content | changed).items() if v is not None}, sort_keys=False))
     return path
 
 

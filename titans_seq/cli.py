@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         if options.debug:
             raise
-        print(f"titans-seq: {error}", file=sys.stderr)
+        print(f"titans-seq: {_printable(str(error))}", file=sys.stderr)
         return 2
     except Interrupted as stop:
         print(f"titans-seq: {stop}", file=sys.stderr)
@@ -76,6 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("titans-seq: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _printable(text: str) -> str:
+    """One line, whatever it quotes: what a terminal cannot show is written as Python does."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -157,6 +162,7 @@ def _add_benchmark_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_several_runs_arguments(sub: argparse.ArgumentParser, verb: str) -> None:
+    sub.set_defaults(words=[])
     if verb == "sweep":
         sub.add_argument("file", type=Path, help="a sweep file of W&B's, such as configs/sweeps/grid.yaml")
         sub.add_argument("--out", type=Path, help="folder of the runs (runs/NAME); what is finished there is kept")
@@ -187,6 +193,8 @@ def _fit(options: argparse.Namespace) -> None:
 def _sweep(options: argparse.Namespace) -> None:
     from titans_seq.sweep import read_sweep
 
+    if options.words:
+        raise InputError(f"sweep takes one file; {' '.join(options.words)} belongs into its command or parameters")
     sweep = read_sweep(options.file)
     quiet()
     from titans_seq.experiment import run_sweep
@@ -200,7 +208,7 @@ def _compare(options: argparse.Namespace) -> None:
     quiet()
     from titans_seq.experiment import compare
 
-    print(compare(options.runs, baseline=options.baseline, metrics=options.metric, out=options.out))
+    print(compare([*options.runs, *options.words], baseline=options.baseline, metrics=options.metric, out=options.out))
 
 
 def _export(options: argparse.Namespace) -> None:
