@@ -278,3 +278,15 @@ def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str 
         axes[-1].set_xlabel(xlabel)
         figure.suptitle(title)
         _save(figure, path)
+
+
+def plot_points(path: Path, points: Mapping[str, NDArray[Any]], *, title: str, xlabel: str, ylabel: str) -> None:
+    """Groups of points (n, 2) in the plane, by name."""
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(6.0, 4.6), layout="constrained")
+        axis = figure.subplots()
+        for (name, places), colour, marker in zip(points.items(), _PALETTE, "o^sDvP*", strict=False):
+            axis.plot(*places.T, marker, color=colour, markersize=4, alpha=0.6, label=name)
+        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        axis.legend(frameon=False)
+        _save(figure, path)
