@@ -194,9 +194,18 @@ def test_a_run_folder_that_cannot_be_made(refuse: Refuse, tmp_path: Path) -> Non
 def test_help_lists_all_verbs_and_an_example(verb: str) -> None:
     answer = run_cli(verb, "--help")
     assert answer.status == 0
-    assert {"fit", "validate", "test", "predict", "mutagenesis", "variants", "audit", "benchmark", "show-config"} == (
-        _VERBS.keys()
-    )
+    assert {
+        "fit",
+        "validate",
+        "test",
+        "predict",
+        "mutagenesis",
+        "variants",
+        "audit",
+        "benchmark",
+        "show-config",
+        "doctor",
+    } == (_VERBS.keys())
     assert all(word in answer.out for word in (*_VERBS, "examples:"))
     assert "titans-seq fit configs/forecasting/etth1.yaml data.horizon=720" in answer.out
 
