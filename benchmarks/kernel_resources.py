@@ -27,10 +27,11 @@ import torch
 from record import RESULTS
 
 from titans_seq.environment import describe_environment
-from titans_seq.ops.memory.tiles import CHUNK_TILES, HEAD_DIMS, Tiles
+from titans_seq.ops.memory.tiles import CHUNK, HEAD_DIMS, Tiles
 
 NAME = "kernel_resources"
 KERNELS = ("matrix_prepare", "matrix_walk", "matrix_walk_backward", "matrix_finish_backward")
+KEYS = ("kernel", "arch", "head_dim", "chunk", "online", "precision", "columns", "warps")
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}  # of one program, by compute capability
 # What the launches choose for the variant that does the most.
 FLAGS = {
@@ -46,9 +47,9 @@ def configurations(quick: bool) -> list[tuple[str, Tiles, int]]:
     """Kernel, tiles and compute capability."""
     if quick:
         pairs = zip((False, True), SHARED_BYTES, strict=True)
-        return [("matrix_walk", Tiles.of(torch.bfloat16, 32, 32, 16, online), arch) for online, arch in pairs]
-    choices = itertools.product(CHUNK_TILES, HEAD_DIMS, (torch.bfloat16, torch.float32), (False, True))
-    tiles = [Tiles.of(dtype, dim, dim, chunk, online) for chunk, dim, dtype, online in choices]
+        return [("matrix_walk", Tiles.of(torch.bfloat16, 32, 32, online), arch) for online, arch in pairs]
+    choices = itertools.product(HEAD_DIMS, (torch.bfloat16, torch.float32), (False, True))
+    tiles = [Tiles.of(dtype, dim, dim, online) for dim, dtype, online in choices]
     return [(name, tile, arch) for arch in SHARED_BYTES for tile in tiles for name in KERNELS]
 
 
@@ -81,21 +82,20 @@ def type_of(argument: str, tiles: Tiles) -> str:
 def resources(name: str, tiles: Tiles, arch: int) -> dict[str, Any]:
     """One row of the table."""
     compiled = compile_kernel(name, tiles, arch)
-    settings = tiles.settings(name)
     usage = resource_usage(compiled.asm["cubin"])
     return {
-        "kernel": name,
-        "arch": f"sm_{arch}",
-        "head_dim": tiles.head_dim,
-        "chunk": tiles.chunk,
-        "online": tiles.online,
-        "precision": tiles.precision,
-        "columns": settings.get("V"),
-        "warps": settings["num_warps"],
+        **described(name, tiles, arch),
         "registers": usage["REG"],
         "spilled_bytes": usage["STACK"] + usage["LOCAL"],
         "shared_bytes": compiled.metadata.shared,
     }
+
+
+def described(name: str, tiles: Tiles, arch: int) -> dict[str, Any]:
+    """What tells the rows apart."""
+    settings = tiles.settings(name)
+    of_tiles = (tiles.head_dim, CHUNK, tiles.online, tiles.precision)
+    return dict(zip(KEYS, (name, f"sm_{arch}", *of_tiles, settings.get("V"), settings["num_warps"]), strict=True))
 
 
 def resource_usage(cubin: bytes) -> dict[str, int]:
@@ -116,9 +116,9 @@ def fits(row: dict[str, Any]) -> bool:
 
 def source_digest() -> str:
     """Of what the rows depend on."""
-    from titans_seq.ops.memory import kernels, tiles
+    from titans_seq.ops.memory import kernels
 
-    return hashlib.sha256("".join(map(inspect.getsource, (kernels, tiles))).encode()).hexdigest()[:16]
+    return hashlib.sha256(inspect.getsource(kernels).encode()).hexdigest()[:16]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -142,10 +142,9 @@ def main() -> int:
     if options.missing and path.is_file():
         found = json.loads(path.read_text())
         rows = found["figures"] if found["source"] == source_digest() else []
-    keys = ("kernel", "arch", "head_dim", "chunk", "online", "precision")
-    known = {tuple(row[key] for key in keys) for row in rows}
+    known = {tuple(row[key] for key in KEYS) for row in rows}
     for name, tiles, arch in configurations(options.quick):
-        if (name, f"sm_{arch}", tiles.head_dim, tiles.chunk, tiles.online, tiles.precision) in known:
+        if tuple(described(name, tiles, arch).values()) in known:
             continue
         start = time.perf_counter()
         row = resources(name, tiles, arch)

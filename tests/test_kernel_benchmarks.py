@@ -33,4 +33,4 @@ def test_the_gpu_script_runs_dry() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "'passed': False" not in done.stdout
     assert done.stdout.count("'passed': True") == 4
-    assert "1 20 triton-online-32 {'forward':" in done.stdout
+    assert "1 20 triton-online {'forward':" in done.stdout

@@ -95,35 +95,19 @@ def _state_offsets(D: tl.constexpr, D_V: tl.constexpr, offset, V: tl.constexpr):
 
 @triton.jit
 def _inverse(lower, size, C: tl.constexpr):
-    """(I + lower)^-1 of a strictly lower triangular table (C, C), zero from row `size` on.
+    """(I + lower)^-1 of a strictly lower triangular table (C, C), zero from row `size` on: elimination.
 
-    Gauss-Jordan elimination on all diagonal blocks of 16 at once, then pairs of blocks are joined, by
-    [[A, 0], [B, D]]^-1 = [[A^-1, 0], [-D^-1 B A^-1, D^-1]], until one is left. (The product of all I + (-lower)^(2^i)
-    is shorter, but loses its digits where keys are alike: the powers grow like binomials.)
+    (The product of all I + (-lower)^(2^i) is shorter, but loses its digits where keys are alike: the powers grow like
+    binomials.)
     """
     rows = tl.arange(0, C)[:, None]
     columns = tl.arange(0, C)[None, :]
     inverse = tl.where(rows == columns, 1.0, 0.0)
-    block = tl.where(rows // 16 == columns // 16, lower, 0.0)
-    for pivot in range(tl.minimum(size, 16) - 1):  # a bound that the compiler knows it would unroll
-        factor = tl.sum(tl.where(columns % 16 == pivot, block, 0.0), axis=1)  # each row's entry below its block's pivot
-        row = tl.sum(tl.where(rows % 16 == pivot, inverse, 0.0), axis=0)  # each block's pivot row, side by side
-        below = (rows // 16 == columns // 16) & (rows % 16 > pivot)
-        inverse -= tl.where(below, factor[:, None] * row[None, :], 0.0)
-    if C > 16:
-        inverse = _join_blocks(inverse, lower, C, 16)
-    if C > 32:
-        inverse = _join_blocks(inverse, lower, C, 32)
+    for pivot in range(size - 1):
+        factor = tl.sum(tl.where(columns == pivot, lower, 0.0), axis=1)
+        row = tl.sum(tl.where(rows == pivot, inverse, 0.0), axis=0)
+        inverse -= factor[:, None] * row[None, :]
     return inverse
-
-
-@triton.jit
-def _join_blocks(inverse, lower, C: tl.constexpr, SIZE: tl.constexpr):
-    """From the inverses of the diagonal blocks of SIZE to those of twice the size."""
-    rows = tl.arange(0, C)[:, None] // SIZE
-    columns = tl.arange(0, C)[None, :] // SIZE
-    between = tl.where((rows == columns + 1) & (columns % 2 == 0), lower, 0.0)
-    return inverse - _exact_matmul(_exact_matmul(inverse, between), inverse)
 
 
 @triton.jit
@@ -144,6 +128,31 @@ def _table(ptr, C: tl.constexpr):
 def _store_table(ptr, table, C: tl.constexpr):
     offsets = tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :]
     tl.store(ptr + offsets, table.to(ptr.dtype.element_ty))
+
+
+@triton.jit
+def _products_of_tokens(
+    q_ptr,
+    k_ptr,
+    token,
+    live,
+    head,
+    heads,
+    D: tl.constexpr,
+    C: tl.constexpr,
+    ALIKE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """q_t . k_j and, with ALIKE, k_t . k_j, both (C, C), some features at a time: operands are held in registers."""
+    products = tl.zeros((C, C), tl.float32)
+    similarity = tl.zeros((C, C), tl.float32)
+    for feature in range(0, D, 32):
+        queries = _load_tokens(q_ptr, token, live, head, heads, D, feature, 32)
+        keys = tl.trans(_load_tokens(k_ptr, token, live, head, heads, D, feature, 32))
+        products += _matmul(queries, keys, PRECISION)
+        if ALIKE:
+            similarity += _exact_matmul(tl.trans(keys), keys)
+    return products, similarity
 
 
 @triton.jit(do_not_specialize=_RUNTIME)
@@ -193,14 +202,7 @@ def matrix_prepare(
     tl.store(shares + TO_WEIGHTS * C, _last_row(of_write, C) * lr)
     tl.store(shares + TO_SURPRISE * C, _last_row(in_surprise, C) * lr)
     tl.debug_barrier()
-    products = tl.zeros((C, C), tl.float32)
-    similarity = tl.zeros((C, C), tl.float32)
-    for feature in range(0, D, 32):  # the operands of a product as wide as D would not fit into the registers
-        queries = _load_tokens(q_ptr, token, live, head, heads, D, feature, 32)
-        keys = tl.trans(_load_tokens(k_ptr, token, live, head, heads, D, feature, 32))
-        products += _matmul(queries, keys, PRECISION)
-        if ONLINE:
-            similarity += _exact_matmul(tl.trans(keys), keys)
+    products, similarity = _products_of_tokens(q_ptr, k_ptr, token, live, head, heads, D, C, ONLINE, PRECISION)
     _store_table(scores_ptr + chunk * C * C, products * of_write * lr[None, :], C)
     tl.debug_barrier()
 
@@ -225,6 +227,7 @@ def matrix_walk(
     reference_ptr,
     y_ptr,
     starts_ptr,
+    errors_ptr,
     end_weights_ptr,
     end_surprise_ptr,
     heads,
@@ -245,7 +248,8 @@ def matrix_walk(
 ):
     """Walk `count` chunks from W and S at the start to those at the end.
 
-    Grid (G, D_V / V). With READ it writes the outputs, with KEEP W and S at every chunk's start (count, 2, G, D, D_V).
+    Grid (G, D_V / V). With READ it writes the outputs, with KEEP what the backward pass needs: W and S at every chunk's
+    start (count, 2, G, D, D_V) and the errors (count, G, C, D_V).
     BEGUN: the first chunk was begun in an earlier call, and takes its gradients at `reference`.
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
@@ -278,6 +282,8 @@ def matrix_walk(
                 at = tl.where(n == 0, begun, weights)
             errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
 
+        if KEEP:
+            tl.store(errors_ptr + (chunk * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :], errors)
         tl.debug_barrier()
         if READ:
             queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
@@ -390,17 +396,16 @@ def matrix_walk_backward(
     tl.store(d_start_surprise_ptr + state * D * D_V + tile, d_surprise)
 
 
-@triton.jit(do_not_specialize=_RUNTIME)
+@triton.jit(do_not_specialize=[*_RUNTIME, "blocks"])
 def matrix_finish_backward(
     q_ptr,
     k_ptr,
-    v_ptr,
     lr_ptr,
     momentum_ptr,
     forget_ptr,
     shares_ptr,
-    inverse_ptr,
     starts_ptr,
+    errors_ptr,
     reference_ptr,
     d_y_ptr,
     d_v_ptr,
@@ -415,6 +420,7 @@ def matrix_finish_backward(
     first,
     stop,
     size,
+    blocks,
     D: tl.constexpr,
     D_V: tl.constexpr,
     V: tl.constexpr,
@@ -424,9 +430,10 @@ def matrix_finish_backward(
     BEGUN: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """The gradients of queries, keys and gates of a chunk, from W, S at its start and their gradients at its end.
+    """The gradients of a chunk's queries, keys and gates, from W, S at its start, its errors, and the end's gradients.
 
-    Grid (chunks, G); a program goes through the columns a block at a time and adds up.
+    Grid (chunks, G); a program goes through the `blocks` = D_V / V of columns one by one and adds up. (A loop whose
+    length the compiler knew would be unrolled, and the tiles of all blocks kept at once.)
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     states = tl.num_programs(1).to(tl.int64)
@@ -453,20 +460,19 @@ def matrix_finish_backward(
     d_to_surprise = tl.zeros((C,), tl.float32)
     d_a_end, d_b_end, d_e_end = 0.0, 0.0, 0.0
 
-    for column in range(0, D_V, V):
+    for block in range(blocks):
+        column = block * V
         tile = _state_offsets(D, D_V, column, V)
         start = starts_ptr + (n * 2 * states + state) * D * D_V + tile
         end = d_ends_ptr + (n * 2 * states + state) * D * D_V + tile
         weights, surprise = tl.load(start), tl.load(start + states * D * D_V)
-        values = _load_tokens(v_ptr, token, live, head, heads, D_V, column, V)
         d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
         d_right = -_load_tokens(d_v_ptr, token, live, head, heads, D_V, column, V)
 
-        # Through the errors, which are computed again.
+        errors = tl.load(errors_ptr + (chunk * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :])
+
+        # Through the errors.
         if ONLINE:
-            right = a_before[:, None] * _matmul(keys, weights, PRECISION) - values
-            right += b_before[:, None] * _matmul(keys, surprise, PRECISION)
-            errors = _exact_matmul(_table(inverse_ptr + chunk * C * C, C), right)
             from_weights = _matmul(d_right, tl.trans(weights), PRECISION)
             from_surprise = _matmul(d_right, tl.trans(surprise), PRECISION)
             d_keys += a_before[:, None] * from_weights + b_before[:, None] * from_surprise
@@ -478,7 +484,6 @@ def matrix_finish_backward(
             if BEGUN:
                 begun = tl.load(reference_ptr + state * D * D_V + tile, mask=n == 0, other=0.0)
                 at = tl.where(n == 0, begun, weights)
-            errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
             d_keys += _matmul(d_right, tl.trans(at), PRECISION)
 
         tl.debug_barrier()
@@ -503,6 +508,10 @@ def matrix_finish_backward(
         d_to_surprise -= tl.sum(keys * from_surprise, axis=1)
 
     tl.debug_barrier()
+    products, similarity = _products_of_tokens(
+        q_ptr, k_ptr, token, live, head, heads, D, C, ONLINE and not FIRST_ORDER, PRECISION
+    )
+    tl.debug_barrier()
     # Scores are (q . k) C lr, the last rows of C and D those of the state's update.
     lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
     momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
@@ -512,7 +521,7 @@ def matrix_finish_backward(
     of_write = _exact_matmul(in_weights, in_surprise)
     d_lr = d_to_weights * _last_row(of_write, C) + d_to_surprise * _last_row(in_surprise, C)
     d_products = d_scores * of_write
-    d_scores *= _matmul(queries, tl.trans(keys), PRECISION)
+    d_scores *= products
     d_lr += tl.sum(d_scores * of_write, axis=0)
     d_products *= lr[None, :]
     d_queries += _matmul(d_products, keys, PRECISION)
@@ -537,7 +546,7 @@ def matrix_finish_backward(
         d_keys += _matmul(d_similarity, keys, PRECISION)
         if not FIRST_ORDER:
             d_keys += _matmul(tl.trans(d_similarity), keys, PRECISION)
-            d_system *= _exact_matmul(keys, tl.trans(keys))
+            d_system *= similarity
             d_lr += tl.sum(d_system * past, axis=0)
             d_table += _exact_matmul(tl.trans(weights_before), d_system * lr[None, :])
             a_from += tl.sum(weights_before * d_a_before[:, None], axis=0)

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 HEAD_DIMS = (32, 64, 128)
-# Of a chunk's tokens. The tables of 64 tokens do not fit into a program's registers, however many its threads.
-CHUNK_TILES = (16, 32)
-LARGEST_CHUNK = max(CHUNK_TILES)
+# Tokens of a tile, the fewest that tensor cores take. The tables of 32 do not fit into the registers of a program.
+CHUNK = 16
 
 
 class Tiles(NamedTuple):
@@ -18,15 +17,13 @@ class Tiles(NamedTuple):
 
     head_dim: int
     value_dim: int
-    chunk: int  # tokens of a tile
     online: bool
     precision: str  # of products, see `kernels`
 
     @classmethod
-    def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, chunk_size: int, online: bool) -> "Tiles":
+    def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, online: bool) -> "Tiles":
         """For tokens of a type. float16 is computed as float32: gradients do not fit its range."""
-        chunk = next(tile for tile in CHUNK_TILES if chunk_size <= tile)
-        return cls(head_dim, value_dim, chunk, online, "bf16" if dtype == torch.bfloat16 else "ieee")
+        return cls(head_dim, value_dim, online, "bf16" if dtype == torch.bfloat16 else "ieee")
 
     @property
     def columns(self) -> int:
@@ -45,12 +42,15 @@ class Tiles(NamedTuple):
 
     def settings(self, kernel: str) -> dict[str, Any]:
         """What a kernel is launched with besides its arguments."""
-        settings = {
+        settings: dict[str, Any] = {
             "D": self.head_dim,
-            "C": self.chunk,
+            "C": CHUNK,
             "ONLINE": self.online,
             "PRECISION": self.precision,
             "num_warps": 4,
             "num_stages": 2 if self.precision == "bf16" else 1,
         }
-        return settings if kernel == "matrix_prepare" else {"D_V": self.value_dim, "V": self.columns, **settings}
+        if kernel == "matrix_finish_backward":  # adds up block after block: narrow ones leave room for the sums
+            warps = 8 if self.precision == "ieee" or self.head_dim > 64 else 4
+            return {**settings, "D_V": self.value_dim, "V": 16, "num_warps": warps}
+        return settings if kernel == "matrix_prepare" else {**settings, "D_V": self.value_dim, "V": self.columns}

@@ -21,7 +21,7 @@ from titans_seq.ops.memory.kernels import (
 )
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import LARGEST_CHUNK, Tiles
+from titans_seq.ops.memory.tiles import CHUNK, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
 # Of the states at the starts of a segment's chunks. So many fill a GPU, whatever the length.
@@ -39,7 +39,7 @@ def triton_memory(
     if length == 0:
         return torch.zeros_like(tokens.v), state
     online = options.gradient == "online"  # knows no chunks: any cut will do
-    chunk_size = min(options.chunk_size, LARGEST_CHUNK) if online else options.chunk_size
+    chunk_size = min(options.chunk_size, CHUNK) if online else options.chunk_size
     position = 0 if online else state.position
     weights, surprise, reference = (group[0] for group in state[:3])
     anchor = initial[0] if options.forget_to == "initial" else None
@@ -138,12 +138,11 @@ class MatrixMemory(torch.autograd.Function):
         d_reference = torch.zeros_like(reference)
         d_y, d_state = d_y.contiguous(), (d_weights.contiguous(), d_surprise.contiguous())
         for segment, start in zip(reversed(launch.segments), reversed(ctx.starts), strict=True):
-            shape = (ctx.plan.chunks(segment), 2, *reference.shape)
-            states, d_ends = reference.new_empty(shape), reference.new_empty(shape)
-            scratch = launch.prepare(segment)
-            launch.walk(segment, start, scratch, states=states)
+            scratch, trace = launch.prepare(segment), launch.trace(segment)
+            launch.walk(segment, start, scratch, trace=trace)
+            d_ends = torch.empty_like(trace.states)
             d_state = launch.walk_backward(segment, scratch, d_y, d_state, d_tokens.v, d_ends, d_reference)
-            launch.finish_backward(segment, scratch, states, d_y, d_ends, d_tokens)
+            launch.finish_backward(segment, scratch, trace, d_y, d_ends, d_tokens)
             if d_opened and segment is launch.segments[-1]:
                 d_state = (d_state[0] + d_opened[0], d_state[1])
         return None, *d_tokens, *d_state, d_reference
@@ -157,6 +156,13 @@ class _Scratch(NamedTuple):
     inverse: Tensor  # the same, for online gradients
 
 
+class _Trace(NamedTuple):
+    """What `matrix_walk` leaves for the backward pass of a segment."""
+
+    states: Tensor  # W and S at every chunk's start, (N, 2, G, D, V)
+    errors: Tensor  # (N, G, C, V)
+
+
 class _Launches:
     """The kernels on one call's tokens and W at a chunk begun earlier (G, D, V), a segment at a time."""
 
@@ -167,7 +173,7 @@ class _Launches:
         self.segments = list(plan.segments(reference))
         _, head_dim, value_dim = reference.shape
         online = plan.options.gradient == "online"
-        self.tiles = Tiles.of(tokens.q.dtype, head_dim, value_dim, plan.chunk_size, online)
+        self.tiles = Tiles.of(tokens.q.dtype, head_dim, value_dim, online)
         self.first_order = plan.options.outer_gradient == "first_order"
 
     def _place(self, segment: Piece) -> tuple[int, ...]:
@@ -178,19 +184,25 @@ class _Launches:
     def prepare(self, segment: Piece) -> _Scratch:
         """What of a segment does not depend on the memory."""
         q, k, _, *gates = self.tokens
-        chunks, heads, tile = self.plan.chunks(segment), len(self.reference), self.tiles.chunk
-        shares = self.reference.new_empty(chunks, heads, SHARES.value, tile)
-        scores = self.reference.new_empty(chunks, heads, tile, tile, dtype=self.tiles.operand)
+        chunks, heads = self.plan.chunks(segment), len(self.reference)
+        shares = self.reference.new_empty(chunks, heads, SHARES.value, CHUNK)
+        scores = self.reference.new_empty(chunks, heads, CHUNK, CHUNK, dtype=self.tiles.operand)
         inverse = shares.new_empty(scores.shape) if self.tiles.online else shares
         matrix_prepare[chunks, heads](
             q, k, *gates, shares, scores, inverse, *self._place(segment), **self.tiles.settings("matrix_prepare")
         )
         return _Scratch(shares, scores, inverse)
 
+    def trace(self, segment: Piece) -> _Trace:
+        """Room for one."""
+        chunks, (heads, head_dim, value_dim) = self.plan.chunks(segment), self.reference.shape
+        states = self.reference.new_empty(chunks, 2, heads, head_dim, value_dim)
+        return _Trace(states, self.reference.new_empty(chunks, heads, CHUNK, value_dim))
+
     def walk(
-        self, segment: Piece, start: State, scratch: _Scratch, y: Tensor | None = None, states: Tensor | None = None
+        self, segment: Piece, start: State, scratch: _Scratch, y: Tensor | None = None, trace: _Trace | None = None
     ) -> State:
-        """The state after a segment; outputs to `y` and the states at its chunks' starts to `states`, if wanted."""
+        """The state after a segment; outputs go to `y`, and what the backward pass needs to `trace`, if wanted."""
         q, k, v, *_ = self.tokens
         end = (torch.empty_like(start[0]), torch.empty_like(start[1]))
         matrix_walk[len(self.reference), self.tiles.blocks](
@@ -201,14 +213,14 @@ class _Launches:
             *start,
             self.reference,
             v if y is None else y,
-            start[0] if states is None else states,
+            *(start if trace is None else trace),
             *end,
             *self._place(segment),
             self.plan.chunks(segment),
             **self.tiles.settings("matrix_walk"),
             BEGUN=segment.begun,
             READ=y is not None,
-            KEEP=states is not None,
+            KEEP=trace is not None,
         )
         return end
 
@@ -243,15 +255,18 @@ class _Launches:
         return d_start
 
     def finish_backward(
-        self, segment: Piece, scratch: _Scratch, states: Tensor, d_y: Tensor, d_ends: Tensor, d_tokens: Tokens
+        self, segment: Piece, scratch: _Scratch, trace: _Trace, d_y: Tensor, d_ends: Tensor, d_tokens: Tokens
     ) -> None:
         """The other gradients of a segment's tokens, to `d_tokens`, whose values' gradients are there already."""
+        q, k, _, *gates = self.tokens
         d_q, d_k, d_v, *d_gates = d_tokens
+        settings = self.tiles.settings("matrix_finish_backward")
         matrix_finish_backward[self.plan.chunks(segment), len(self.reference)](
-            *self.tokens,
+            q,
+            k,
+            *gates,
             scratch.shares,
-            scratch.inverse,
-            states,
+            *trace,
             self.reference,
             d_y,
             d_v,
@@ -260,7 +275,8 @@ class _Launches:
             d_k,
             *d_gates,
             *self._place(segment),
-            **self.tiles.settings("matrix_finish_backward"),
+            settings["D_V"] // settings["V"],
+            **settings,
             BEGUN=segment.begun,
             FIRST_ORDER=self.first_order,
         )
