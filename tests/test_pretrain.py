@@ -51,8 +51,11 @@ def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
     assert results["test/perplexity"] == pytest.approx(2 ** results["test/bits_per_base"], rel=1e-5)
     assert results["best_val/bits_per_base"] > 1.9
     levels = results["baselines"]
-    assert 1.99 < levels["frequencies of bases"]["test/bits_per_base"] < 2.01
+    bits = [level["test/bits_per_base"] for level in levels.values()]
+    assert next(iter(levels)) == "frequencies of bases"
     assert "counts given 8 bases before" in levels
+    assert 1.9 < bits[0] < 2
+    assert results["best_possible_bits_per_base"] < bits[1] < bits[0] - 0.05, "two bases tell something"
     assert imread(forward / "plots" / "bits.png")[..., :3].std() > 0.05
     same = "trainer.limit_batches=2"
     answer = run_cli("test", forward / "checkpoints" / "best.ckpt", same)
@@ -242,12 +245,3 @@ def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
     }
     for words, part in cases.items():
         assert part in refuse("fit", MOTIF, *words.split())
-
-
-@pytest.mark.slow
-def test_carried_memory_learns_a_chromosome_it_has_never_seen(tmp_path: Path) -> None:
-    """Elements of test chromosomes are unknown from training: only what was read of the chromosome itself helps."""
-    steps = ["trainer.progress_bar=false", "trainer.accelerator=cpu", "logging.wandb=off"]
-    results, _ = fit(PRETRAIN, tmp_path / "run", steps=steps)
-    assert results["test/bits_per_base"] < 1.8
-    assert results["test/bits_per_base"] > results["best_possible_bits_per_base"]

@@ -109,5 +109,5 @@ def test_the_simulated_genome_repeats_itself() -> None:
         best.append(max(same))
         assert 24 <= 1 + int(np.argmax(same)) <= 48
     # Two copies agree where neither has a fault, or both have the same one.
-    assert np.mean(best) == pytest.approx(0.8**2 + 0.2**2 / 3, abs=0.02)
+    assert np.mean(best) == pytest.approx(0.8**2 + 0.2**2 / 3, abs=0.03)
     assert pytest.approx(1.039, abs=0.001) == BEST_BITS
