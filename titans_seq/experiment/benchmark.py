@@ -43,6 +43,7 @@ class Store:
         self.results = results or Path("benchmarks") / "results" / suite.name
         self.runs = Path("runs") / suite.name
         self._configs: dict[str, Config] = {}
+        self._statuses: dict[str, tuple[int, Status]] = {}  # with the time at which the result was written
 
     def config(self, cell: Cell) -> Config:
         """What a cell runs."""
@@ -69,6 +70,16 @@ class Store:
 
     def status(self, cell: Cell) -> Status:
         """Whether a cell's result is there, and of the configuration that the suite has now."""
+        try:
+            written = self.path(cell).stat().st_mtime_ns
+        except FileNotFoundError:
+            return "missing"
+        known = self._statuses.get(cell.name)
+        if known is None or known[0] != written:
+            known = self._statuses[cell.name] = (written, self._compare(cell))
+        return known[1]
+
+    def _compare(self, cell: Cell) -> Status:
         content = self.read(cell)
         if content is None:
             return "missing"

@@ -1,0 +1,61 @@
+"""Faults of a suite's file: one line with the file and the key."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from titans_seq.errors import InputError
+
+
+def check_labels(source: str, axis: str, labels: set[str], axes: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise InputError unless `axis` is one of `axes` and all `labels` are its."""
+    check_name(source, axis, axes)
+    for label in sorted(labels):
+        check_name(source, label, axes[axis], what=f"label of {axis}")
+
+
+def check_name(source: str, name: str, known: Iterable[str], what: str = "axis") -> None:
+    """Raise InputError, with the closest name, unless `name` is known."""
+    known = list(known)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise InputError(f"{source}: no {what} {name!r}; {hint}there are {', '.join(known) or 'none'}")
+
+
+def check_keys(
+    path: Path, where: str, content: Mapping[Any, Any], known: Sequence[str], required: Sequence[str]
+) -> None:
+    """Raise InputError for a key that is not known, or one that is missing."""
+    for key in content:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise InputError(
+                f"{path}: {where}{'.' * bool(where)}{key}: no such key; {hint}accepted: {', '.join(known)}"
+            )
+    for key in required:
+        if key not in content:
+            raise InputError(f"{path}: {where}{'.' * bool(where)}{key}: is missing")
+
+
+def as_mapping(path: Path, where: str, value: Any) -> dict[Any, Any]:
+    """The value, which must be a mapping that is not empty."""
+    if not isinstance(value, dict) or not value:
+        raise InputError(f"{path}: {where}: takes a mapping, key: value")
+    return value
+
+
+def as_list(path: Path, where: str, value: Any) -> list[Any]:
+    """The value, which must be a list; None is an empty one."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise InputError(f"{path}: {where}: takes a list")
+    return value
+
+
+def as_texts(path: Path, where: str, value: Any) -> dict[str, str]:
+    """The value, a mapping or None, with keys and values as text."""
+    return {} if value is None else {str(key): str(text) for key, text in as_mapping(path, where, value).items()}
