@@ -21,7 +21,7 @@ from titans_seq.schema import SCHEMAS
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 FUZZ = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 scalars = (

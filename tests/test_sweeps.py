@@ -86,7 +86,7 @@ def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: P
         ({"metric": None}, "metric: needs a name"),
         ({"parameters": None}, "parameters: needs keys"),
         ({"parameters": {"task.learning_rate": {"min": 1, "max": 2}}}, "a grid needs values"),
-        ({"parameters": {"model.dmi": {"values": [8]}}}, "did you mean model.dim?"),
+        ({"parameters": {"task.learning_rat": {"values": [1]}}}, "did you mean task.learning_rate?"),
         ({"parameters": {"model.dim": {"values": [8, 7]}}}, "does not divide model.dim=7"),
         ({"command": ["titans-seq", "fit", str(SYNTHETIC)]}, "command: needs titans-seq, fit"),
         ({"run_cap": 0}, "run_cap: 0"),
@@ -121,7 +121,7 @@ def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
     assert (out / "001" / "results.json").read_bytes() == kept
     with (out / "sweep.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
-    other = write(tmp_path / "other.yaml", run_cap=2)
+    other = write(tmp_path / "other.yaml", parameters={"model.centre": {"values": ["mean"]}})
     assert "holds another sweep's runs" in refusal(run_cli("sweep", other, "--out", out))
 
 

@@ -56,7 +56,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130 or 143 when asked to stop."""
+    """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130, 143 or 138 when asked to stop."""
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)  # argparse takes no words after an option: they are the rest
     if unknown := [word for word in rest if word.startswith("-")]:

@@ -11,7 +11,8 @@ class InputError(ValueError):
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """Training was asked to stop; the message says what is left of it.
 
-    The command line prints it and exits with `status`: 130 after Ctrl-C, 143 after SIGTERM.
+    The command line prints it and exits with `status`: 130 after Ctrl-C, 143 after SIGTERM, 138
+    after SIGUSR1.
     """
 
     def __init__(self, message: str, status: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers.logger import DummyLogger
 
 from titans_seq.callbacks import StopSignals
 from titans_seq.checkpoint_files import BEST, drop_predecessors, read_checkpoint
@@ -83,7 +84,10 @@ def _carry_out(
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
     if is_first:
         _announce(recipe, parameters, folder, start)
-    metrics, loggers = build_loggers(config, folder, start.standing["rows"]) if is_first else (None, [])
+    loggers: list[Logger] = [DummyLogger()]  # of the processes that write nothing
+    metrics = None
+    if is_first:
+        metrics, loggers = build_loggers(config, folder, start.standing["rows"])
     watch = Watch.over(config, task, folder, signals, metrics, start, {"data": fingerprint, **_code(environment)})
     trainer = build_trainer(config, folder.path, loggers, watch.callbacks, batches)
     try:

@@ -135,7 +135,7 @@ class ClassificationTask(Task):
         weights = cast(Tensor | None, self.class_weights)
         smoothing = self.config.task.label_smoothing
         loss = F.cross_entropy(self(batch.tokens, batch.mask), batch.labels, weights, label_smoothing=smoothing)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.labels))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.labels))
         return loss
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
@@ -162,6 +162,6 @@ class ClassificationTask(Task):
         metrics.update(probabilities, batch.labels)
         size = len(batch.labels)
         loss = F.cross_entropy(scores, batch.labels)
-        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, batch_size=size)
+        self.log(f"{split}/loss", loss, on_step=False, on_epoch=True, sync_dist=True, batch_size=size)
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return probabilities

@@ -145,7 +145,7 @@ class ForecastingTask(Task):
             loss = pinball(forecast, batch.target, self.levels).mean()  # type: ignore[arg-type]
         else:
             loss = self.loss(forecast.squeeze(-1), batch.target)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.start))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.start))
         return loss
 
     def validation_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> None:

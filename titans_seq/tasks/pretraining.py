@@ -77,7 +77,7 @@ class PretrainingTask(Task):
         scores, targets = self._read("train", batch, None)
         loss = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_NOTHING, reduction="sum")
         loss = loss / (targets >= 0).sum().clamp_min(1)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.bases))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.bases))
         return loss
 
     def validation_step(self, batch: StretchBatch, batch_idx: int) -> None:
