@@ -1,8 +1,8 @@
-"""ETTh1, horizon 96: the first config with each variant on three seeds, selected on validation, tested once each.
+"""ETTh1, horizon 96: the shipped config with each variant on three seeds, selected on validation, tested once each.
 
-Runs `titans-seq fit configs/forecasting/base/etth1_full.yaml configs/model/<variant>.yaml` per seed (one whose result
-is there is skipped), copies each run's results.json to `results/`, and prints the means and spreads beside what is
-asked of the config (LMM): MSE 0.385, MAE 0.405.
+Runs `titans-seq fit configs/forecasting/etth1.yaml configs/model/<variant>.yaml` per seed (one whose result is there is
+skipped), copies each run's results.json to `results/`, and prints the means and spreads beside what is asked of the
+shipped config (LMM): MSE 0.385, MAE 0.405.
 
     python benchmarks/etth1.py                              # LMM
     python benchmarks/etth1.py --variants lmm mal mag mac
@@ -31,7 +31,7 @@ def run(variant: str, seed: int, runs: Path) -> dict[str, float]:
     kept = result_path(variant, seed)
     if not kept.exists():
         results = runs / variant / f"seed{seed}" / "results.json"
-        files = ["configs/forecasting/base/etth1_full.yaml", f"configs/model/{variant}.yaml"]
+        files = ["configs/forecasting/etth1.yaml", f"configs/model/{variant}.yaml"]
         words = [*files, f"seed={seed}", f"run.dir={results.parent}", "trainer.progress_bar=false"]
         subprocess.run([sys.executable, "-m", "titans_seq.cli", "fit", *words], cwd=ROOT, check=True)
         kept.write_text(results.read_text())
