@@ -27,7 +27,7 @@ def satellites() -> LoadedCorpus:
     chain = rng.dirichlet([_SKEW] * 4, size=(4, 4))
     chromosomes = []
     for _ in range(_CHROMOSOMES):
-        element = _element(chain, rng.integers(_SHORTEST, _LONGEST + 1), rng)
+        element = _element(chain, int(rng.integers(_SHORTEST, _LONGEST + 1)), rng)
         copies = np.resize(element, _BASES)
         faults = rng.random(_BASES) < _FAULTS
         chromosomes.append((copies + faults * rng.integers(1, 4, size=_BASES)) % 4)
