@@ -10,7 +10,10 @@ from titans_seq.config import from_container, load_config, to_container, to_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig, ForecastConfig
 
-SHIPPED = sorted(path for path in CONFIGS.rglob("*.yaml") if not path.stem.endswith("suite"))
+# Suites and sweeps are of many runs: their keys are others, and their tests.
+SHIPPED = sorted(
+    path for path in CONFIGS.rglob("*.yaml") if not path.stem.endswith("suite") and path.parent.name != "sweeps"
+)
 
 
 def write(path: Path, text: str) -> Path:
