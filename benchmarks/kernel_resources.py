@@ -12,7 +12,6 @@ A configuration takes some seconds of ptxas; `--missing` keeps the rows that the
 import argparse
 import hashlib
 import inspect
-import itertools
 import json
 import os
 import re
@@ -27,7 +26,7 @@ import torch
 from record import RESULTS
 
 from titans_seq.environment import describe_environment
-from titans_seq.ops.memory.tiles import CHUNK, HEAD_DIMS, Tiles
+from titans_seq.ops.memory.tiles import CHUNK, SHIPPED, Tiles
 
 NAME = "kernel_resources"
 KERNELS = ("matrix_prepare", "matrix_walk", "matrix_walk_backward", "matrix_finish_backward")
@@ -48,8 +47,8 @@ def configurations(quick: bool) -> list[tuple[str, Tiles, int]]:
     if quick:
         pairs = zip((False, True), SHARED_BYTES, strict=True)
         return [("matrix_walk", Tiles.of(torch.bfloat16, 32, 32, online), arch) for online, arch in pairs]
-    choices = itertools.product(HEAD_DIMS, (torch.bfloat16, torch.float32), (False, True))
-    tiles = [Tiles.of(dtype, dim, dim, online) for dim, dtype, online in choices]
+    dtypes = {"bf16": torch.bfloat16, "ieee": torch.float32}
+    tiles = [Tiles.of(dtypes[precision], dim, dim, online) for dim, online, precision in SHIPPED]
     return [(name, tile, arch) for arch in SHARED_BYTES for tile in tiles for name in KERNELS]
 
 

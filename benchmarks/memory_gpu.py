@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from titans_seq.ops import titans_memory
+from titans_seq.ops.memory.tiles import Tiles
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
 HEADS, DIM = (1, 32) if DRY else (16, 64)
@@ -75,13 +76,15 @@ def everything(inputs: list[Tensor], cut: int, **options: Any) -> list[Tensor]:
 
 
 def correctness() -> Iterator[dict[str, Any]]:
-    """The largest relative error of any result, for every head dimension, rule, chunk and type."""
+    """The largest relative error of any result, for every shipped head dimension, rule and type, and two chunks."""
     dims, chunks, length = ((32,), (16,), 21) if DRY else ((32, 64, 128), (7, 16), 75)
     for dim in dims:
         for gradient in ("chunk", "online"):
             for dtype, tolerance in TOLERANCES.items():
                 if DRY and dtype == torch.bfloat16:
                     continue  # the interpreter miscomputes it, triton-lang/triton#11584
+                if not DRY and not Tiles.of(dtype, dim, dim, gradient == "online").shipped:
+                    continue
                 for chunk in chunks:
                     inputs = make_inputs(2 - DRY, length, dtype, dim, heads=2 - DRY)
                     options = {"gradient": gradient, "chunk_size": chunk}

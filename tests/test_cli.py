@@ -21,6 +21,8 @@ from tests.helpers import (
 )
 from titans_seq.cli import _VERBS
 from titans_seq.config import load_config, to_container
+from titans_seq.errors import InputError
+from titans_seq.experiment import build
 from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -138,6 +140,26 @@ def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[
     line = refuse("fit", SYNTHETIC, word)
     assert word in line
     assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize(
+    ("word", "part"),
+    [
+        ("model.memory.depth=2", "knows no memory deeper than 1; got 2"),
+        ("model.memory.num_heads=4", "knows head_dim 32, 64, 128; got 16"),
+        ("model.memory.chunk_size=32", "knows chunk_size up to 16; got 32"),
+    ],
+)
+def test_what_the_kernels_do_not_know_is_said_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, word: str, part: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(build, "why_not_triton_here", lambda: None)
+    kernels_know = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
+    build.check_machine(load_config([str(SYNTHETIC)], kernels_know))
+    with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; here: auto, chunked, reference"):
+        build.check_machine(load_config([str(SYNTHETIC)], [*kernels_know, word]))
 
 
 def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:

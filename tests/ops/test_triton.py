@@ -13,6 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from titans_seq.ops import MemoryState, titans_memory
+from titans_seq.ops.memory import backends, tiles
+from titans_seq.ops.memory.options import Options
+from titans_seq.ops.memory.tokens import Tokens
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
 TOLERANCE = 1e-5  # relative, of float32; what is found is some 3e-7
@@ -211,6 +214,24 @@ def test_without_a_gpu_and_an_interpreter_triton_is_refused(monkeypatch: pytest.
     with pytest.raises(ValueError, match="needs a CUDA device, and there is none; available: auto, chunked, reference"):
         titans_memory(*tokens, weights, backend="triton")
     titans_memory(*tokens, weights, backend="auto")
+
+
+def test_what_does_not_fit_on_the_chip_is_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET")
+    monkeypatch.setattr(backends, "why_not_triton_here", lambda device: None)
+    monkeypatch.setattr(tiles, "SHIPPED", ((32, False, "bf16"),))
+    weights = [make_weights(32, 32).float()]
+
+    def why_not(dtype: torch.dtype, options: Options) -> str | None:
+        tokens = Tokens(*(x.to(dtype) for x in make_tokens(5, 32, 32)))
+        return backends.why_not_triton(tokens, weights, None, options)
+
+    options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)
+    assert why_not(torch.bfloat16, options) is None
+    reason = why_not(torch.bfloat16, options._replace(gradient="online"))
+    assert reason is not None
+    assert 'ships no kernel for gradient="online", head_dim 32 and products in bfloat16' in reason
+    assert "float32" in str(why_not(torch.float16, options))
 
 
 def test_without_gradients_nothing_is_kept() -> None:

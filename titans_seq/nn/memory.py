@@ -201,7 +201,8 @@ class NeuralMemory(nn.Module):
                 state are those of the sequence without them, and their own outputs are zero.
             reset: (B, T) bool; where it is True a new sequence begins, with the initial memory and nothing before it. A
                 masked token begins nothing.
-            return_stats: return a third value, for those who want to look inside.
+            return_stats: return a third value, for those who want to look inside. Triton's kernels keep no stats: with
+                backend="triton" such a call is chunked.
 
         Raises ValueError when the flags or the state do not fit.
         """
@@ -234,7 +235,7 @@ class NeuralMemory(nn.Module):
             checkpoint_every=self.checkpoint_every,
             mask=mask,
             reset=reset,
-            backend=self.backend,
+            backend="chunked" if return_stats and self.backend == "triton" else self.backend,
             return_stats=return_stats,
         )
         after = NeuralMemoryState(memory_state, conv_state)

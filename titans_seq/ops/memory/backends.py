@@ -9,10 +9,11 @@ from torch import Tensor
 
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import CHUNK, HEAD_DIMS
+from titans_seq.ops.memory.tiles import CHUNK, HEAD_DIMS, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
 Backend = Literal["auto", "reference", "chunked", "triton"]
+_MOST_HEADS = 65535  # of CUDA's grids in their second dimension
 
 
 def why_not_triton_here(device: torch.device | None = None) -> str | None:
@@ -60,16 +61,28 @@ def why_not_triton(
 ) -> str | None:
     """Why Triton's kernels cannot compute this call, the first reason; None if they can."""
     depth, head_dim, value_dim = len(weights), tokens.q.shape[-1], tokens.v.shape[-1]
+    sequences = tokens.q.shape[0] * tokens.q.shape[2]
+    ragged = state is not None and isinstance(state.position, Tensor)
+    reasons = {
+        "knows float32, float16 and bfloat16; got float64": any(x.dtype == torch.float64 for x in (*tokens, *weights)),
+        f"knows up to {_MOST_HEADS} heads of all batch elements together; got {sequences}": sequences > _MOST_HEADS,
+        "knows neither mask nor reset": mask is not None or reset is not None,
+        "knows no batch elements at different places in their chunks": ragged,
+    }
     reason = why_not_options(depth, head_dim, value_dim, tokens.forget.ndim == 4, options)
-    if reason is not None:
+    reason = reason or next((reason for reason, holds in reasons.items() if holds), None)
+    if reason is not None or interpreting():
         return reason
-    if any(x.dtype == torch.float64 for x in (*tokens, *weights)):
-        return "knows float32, float16 and bfloat16; got float64"
-    if mask is not None or reset is not None:
-        return "knows neither mask nor reset"
-    if state is not None and isinstance(state.position, Tensor):
-        return "knows no batch elements at different places in their chunks"
-    return None if interpreting() else why_not_triton_here(tokens.q.device)
+    tiles = Tiles.of(tokens.q.dtype, head_dim, value_dim, options.gradient == "online")
+    return why_not_triton_here(tokens.q.device) or (None if tiles.shipped else _misfit(tiles))
+
+
+def _misfit(tiles: Tiles) -> str:
+    rule, products = "online" if tiles.online else "chunk", "bfloat16" if tiles.precision == "bf16" else "float32"
+    return (
+        f'ships no kernel for gradient="{rule}", head_dim {tiles.head_dim} and products in {products}: '
+        "none is known to fit into the registers"
+    )
 
 
 def choose_backend(backend: Backend, why_not: str | None) -> Backend:

@@ -1,13 +1,17 @@
-"""How the kernels cut their work: sizes of tiles, threads, and how products are rounded.
-
-`benchmarks/kernel_resources.py` compiles all that can be chosen here: nothing spills registers.
-"""
+"""How the kernels cut their work: sizes of tiles, threads, and how products are rounded."""
 
 from typing import Any, NamedTuple
 
 import torch
 
 HEAD_DIMS = (32, 64, 128)
+# Head dimension, whether online, precision: what compiles for sm_80 and sm_90 without spilling registers, as
+# `benchmarks/kernel_resources.py` checks.
+SHIPPED = (
+    (64, False, "bf16"),
+    (64, True, "bf16"),
+    (64, False, "ieee"),
+)
 # Tokens of a tile, the fewest that tensor cores take. The tables of 32 do not fit into the registers of a program.
 CHUNK = 16
 
@@ -24,6 +28,11 @@ class Tiles(NamedTuple):
     def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, online: bool) -> "Tiles":
         """For tokens of a type. float16 is computed as float32: gradients do not fit its range."""
         return cls(head_dim, value_dim, online, "bf16" if dtype == torch.bfloat16 else "ieee")
+
+    @property
+    def shipped(self) -> bool:
+        """Whether compiled kernels are known to fit on the chip; how wide the values are makes no difference."""
+        return (self.head_dim, self.online, self.precision) in SHIPPED
 
     @property
     def columns(self) -> int:

@@ -121,9 +121,10 @@ class MatrixMemory(torch.autograd.Function):
         launch = _Launches(plan, Tokens(*inputs), reference)
         y = torch.empty_like(launch.tokens.v)
         starts = []
-        for segment in launch.segments:
-            starts.append(state)
-            state = launch.walk(segment, state, launch.prepare(segment), y=y)
+        with torch.cuda.device_of(y):  # where Triton launches
+            for segment in launch.segments:
+                starts.append(state)
+                state = launch.walk(segment, state, launch.prepare(segment), y=y)
         ctx.plan, ctx.starts = plan, starts
         ctx.save_for_backward(*inputs, reference)
         return (y, *state, starts[-1][0].clone()) if plan.opens_chunk() else (y, *state)
@@ -137,14 +138,15 @@ class MatrixMemory(torch.autograd.Function):
         d_tokens = Tokens(*(torch.empty_like(x) for x in inputs))
         d_reference = torch.zeros_like(reference)
         d_y, d_state = d_y.contiguous(), (d_weights.contiguous(), d_surprise.contiguous())
-        for segment, start in zip(reversed(launch.segments), reversed(ctx.starts), strict=True):
-            scratch, trace = launch.prepare(segment), launch.trace(segment)
-            launch.walk(segment, start, scratch, trace=trace)
-            d_ends = torch.empty_like(trace.states)
-            d_state = launch.walk_backward(segment, scratch, d_y, d_state, d_tokens.v, d_ends, d_reference)
-            launch.finish_backward(segment, scratch, trace, d_y, d_ends, d_tokens)
-            if d_opened and segment is launch.segments[-1]:
-                d_state = (d_state[0] + d_opened[0], d_state[1])
+        with torch.cuda.device_of(d_y):
+            for segment, start in zip(reversed(launch.segments), reversed(ctx.starts), strict=True):
+                scratch, trace = launch.prepare(segment), launch.trace(segment)
+                launch.walk(segment, start, scratch, trace=trace)
+                d_ends = torch.empty_like(trace.states)
+                d_state = launch.walk_backward(segment, scratch, d_y, d_state, d_tokens.v, d_ends, d_reference)
+                launch.finish_backward(segment, scratch, trace, d_y, d_ends, d_tokens)
+                if d_opened and segment is launch.segments[-1]:
+                    d_state = (d_state[0] + d_opened[0], d_state[1])
         return None, *d_tokens, *d_state, d_reference
 
 
