@@ -8,9 +8,11 @@ HEAD_DIMS = (32, 64, 128)
 # Head dimension, whether online, precision: what compiles for sm_80 and sm_90 without spilling registers, as
 # `benchmarks/kernel_resources.py` checks.
 SHIPPED = (
+    (32, False, "bf16"),
     (64, False, "bf16"),
     (64, True, "bf16"),
     (64, False, "ieee"),
+    (128, False, "bf16"),
 )
 # Tokens of a tile, the fewest that tensor cores take. The tables of 32 do not fit into the registers of a program.
 CHUNK = 16
