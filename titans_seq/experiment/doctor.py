@@ -15,10 +15,9 @@ def doctor_text() -> str:
     rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
     rows += [("device", device) for device in _devices()]
     why_not = why_not_triton_here()
-    auto = "chunked" if why_not else "triton, and chunked for what its kernels do not know"
     rows += [
-        ("backend auto", f"takes {auto}"),
-        ("backend triton", f"not available: {why_not}" if why_not else "available"),
+        ("backend auto", "takes chunked"),
+        ("backend triton", f"not available: {why_not}" if why_not else "available, for those who ask: not proven yet"),
         ("backend chunked", "available"),
         ("backend reference", "available: one token at a time, to check the others"),
     ]

@@ -86,13 +86,11 @@ def _misfit(tiles: Tiles) -> str:
 
 
 def choose_backend(backend: Backend, why_not: str | None) -> Backend:
-    """The backend that computes, "triton" only if nothing speaks against it; raises ValueError if it was asked for."""
+    """The backend that computes; raises ValueError for "triton" when something speaks against it."""
     if backend == "triton" and why_not is not None:
         raise ValueError(f'backend="triton" {why_not}; available: auto, chunked, reference')
-    if backend == "auto":
-        # The interpreter is thousands of times slower than what it would replace.
-        return "triton" if why_not is None and not interpreting() else "chunked"
-    return backend
+    # No GPU has run the kernels yet: "auto" leaves them to those who ask, until benchmarks/memory_gpu.py passed on one.
+    return "chunked" if backend == "auto" else backend
 
 
 def _listed(items: tuple[int, ...]) -> str:

@@ -147,9 +147,8 @@ def titans_memory(
             as they are, and their outputs are zero. Padding so masked changes nothing.
         reset: (B, T) bool; where it is True a new sequence begins, with the initial weights and no surprise. A masked
             token begins nothing.
-        backend: "auto" takes the fastest there is, "triton" on a CUDA device where its kernels know the options, else
-            "chunked"; "reference" is the token loop that judges the others. `why_not_triton` says what the kernels do
-            not know.
+        backend: "auto" takes "chunked"; "triton" takes kernels for CUDA devices, which no device has proven yet
+            (`why_not_triton` says what they do not know); "reference" is the token loop that judges the others.
         return_stats: return the norms of surprise, update and memory at every token as well, outside the graph.
 
     Returns:
