@@ -113,7 +113,7 @@ def test_online_is_stable_over_65536_tokens(dtype: torch.dtype, lr: float) -> No
     exact, _ = titans_memory(*(x.double() for x in tokens), [torch.zeros(1, dim, dim).double()], gradient="online")
     assert torch.isfinite(y).all()
     assert state.weights[0].dtype == torch.float32
-    # Reflections lose nothing, rounding errors included: while keys are alike they add up, and the sums over a chunk lose
+    # Reflections lose nothing, rounding errors included: while keys are alike they add up, and sums over a chunk lose
     # digits in proportion to its size (without AVX-512 3e-5 for each of its tokens, benchmarks/LOG.md).
     tolerance = {torch.float32: 64 * 6e-5 if lr == 1.0 else 1e-5, torch.bfloat16: 2**-8}[dtype]
     assert (y - exact).abs().max() <= tolerance * exact.abs().max()
