@@ -85,9 +85,17 @@ def _misfit(tiles: Tiles) -> str:
     )
 
 
-def choose_backend(backend: Backend, why_not: str | None) -> Backend:
+def choose_backend(
+    backend: Backend,
+    tokens: Tokens,
+    weights: list[Tensor],
+    state: MemoryState | None,
+    options: Options,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+) -> Backend:
     """The backend that computes; raises ValueError for "triton" when something speaks against it."""
-    if backend == "triton" and why_not is not None:
+    if backend == "triton" and (why_not := why_not_triton(tokens, weights, state, options, mask, reset)):
         raise ValueError(f'backend="triton" {why_not}; available: auto, chunked, reference')
     # No GPU has run the kernels yet: "auto" leaves them to those who ask, until benchmarks/memory_gpu.py passed on one.
     return "chunked" if backend == "auto" else backend

@@ -6,7 +6,7 @@ from typing import Literal, get_args, overload
 import torch
 from torch import Tensor
 
-from titans_seq.ops.memory.backends import Backend, choose_backend, why_not_triton
+from titans_seq.ops.memory.backends import Backend, choose_backend
 from titans_seq.ops.memory.checks import check_choice, check_flags, check_options, check_shapes, check_state
 from titans_seq.ops.memory.chunked import chunked_memory
 from titans_seq.ops.memory.mlp import Activation
@@ -168,7 +168,7 @@ def titans_memory(
     check_options(options, depth=len(weights))
     check_shapes(tokens, weights, residual)
     check_flags(mask, reset, q.shape[:2])
-    backend = choose_backend(backend, why_not_triton(tokens, weights, state, options, mask, reset))
+    backend = choose_backend(backend, tokens, weights, state, options, mask, reset)
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in (*tokens, *weights)), torch.float32)
     initial = [w.to(dtype) for w in weights]
     if state is None:
