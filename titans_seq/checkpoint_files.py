@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from titans_seq.errors import InputError
+from titans_seq.files import replacing
 
 LAST, BEST = "last.ckpt", "best.ckpt"  # where training stands, and the weights that validation chose
 
@@ -23,19 +24,14 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
     Raises OSError when the disk is full or gone; what was at `path` is untouched then.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with partial.open("wb") as file:
-            try:
-                torch.save(content, file)
-            except RuntimeError as error:  # torch's words for a write that failed
-                file.flush()  # says what the system said, if the buffer still holds something
-                raise (error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error))) from None
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial, partial.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # torch's words for a write that failed
+            file.flush()  # says what the system said, if the buffer still holds something
+            raise (error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error))) from None
+        file.flush()
+        os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 

@@ -1,7 +1,7 @@
 """The pictures of a run, for files and for W&B alike."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,10 +11,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from titans_seq.files import replacing
+
 # Okabe and Ito's palette, which colour-blind readers can tell apart.
 _HISTORY, _TRUTH, _FORECAST = "#999999", "#0072B2", "#D55E00"
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":", "-", "--", "-.")  # a second way to tell lines apart
+
+
+@contextmanager
+def _drawn(
+    path: Path, size: tuple[float, float], grid: tuple[int, int] = (1, 1), title: str = "", **axes: Any
+) -> Iterator[NDArray[Any]]:
+    """Empty axes, rows by columns, for the block to fill; the picture, `size` inches large, is then at `path`."""
+    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure.subplots(*grid, squeeze=False, **axes)
+        if title:
+            figure.suptitle(title)
+        with replacing(path) as partial:
+            figure.savefig(partial, dpi=110, format="png")
 
 
 def plot_forecasts(
@@ -32,9 +48,9 @@ def plot_forecasts(
     timestamps: one (L + H,) array per window; history (W, L, C); truth and forecast (W, H, C), in the source's units.
     """
     windows, length, _ = history.shape
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(4.2 * windows, 1.9 * len(channels) + 0.8), layout="constrained")
-        axes = figure.subplots(len(channels), windows, squeeze=False, sharex="col")
+    with _drawn(
+        path, (4.2 * windows, 1.9 * len(channels) + 0.8), (len(channels), windows), title, sharex="col"
+    ) as axes:
         for w in range(windows):
             past, future = timestamps[w][:length], timestamps[w][length:]
             for c, name in enumerate(channels):
@@ -46,10 +62,8 @@ def plot_forecasts(
                 if w == 0:
                     axis.set_ylabel(name)
             _date_axis(axes[-1, w])
-        figure.suptitle(title)
         handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        _save(figure, path)
+        axes[0, 0].figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 
 class Outlook(NamedTuple):
@@ -65,9 +79,8 @@ class Outlook(NamedTuple):
 
 def plot_outlook(path: Path, outlooks: Sequence[Outlook], *, title: str) -> None:
     """Past and forecast of several series, one below another, each within its intervals, in the source's units."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(9.0, 2.2 * len(outlooks) + 0.8), layout="constrained")
-        axes = figure.subplots(len(outlooks), 1, squeeze=False)[:, 0]
+    with _drawn(path, (9.0, 2.2 * len(outlooks) + 0.8), (len(outlooks), 1), title) as grid:
+        axes = grid[:, 0]
         for axis, outlook in zip(axes, outlooks, strict=True):
             axis.plot(outlook.past, outlook.history, color=_HISTORY, linewidth=0.9, label="history")
             axis.plot(outlook.future, outlook.forecast, color=_FORECAST, linewidth=1.2, label="forecast")
@@ -77,10 +90,8 @@ def plot_outlook(path: Path, outlooks: Sequence[Outlook], *, title: str) -> None
             axis.axvline(outlook.past[-1], color="black", linewidth=0.5)
             axis.set_ylabel(outlook.name)
             _date_axis(axis)
-        figure.suptitle(title)
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-        _save(figure, path)
+        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
 
 
 def plot_answers(
@@ -92,9 +103,8 @@ def plot_answers(
     title: str,
 ) -> None:
     """ROC curves, false and true positive rates by name, beside the confusion matrix (K, K): rows are the truth."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(8.4 + 0.3 * len(classes), 4.2), layout="constrained")
-        rates, matrix = figure.subplots(1, 2)
+    with _drawn(path, (8.4 + 0.3 * len(classes), 4.2), (1, 2), title) as axes:
+        rates, matrix = axes[0]
         for name, (false, true) in curves.items():
             rates.plot(false, true, linewidth=1.2, label=name)
         rates.plot([0, 1], [0, 1], color=_HISTORY, linewidth=0.8)
@@ -109,16 +119,13 @@ def plot_answers(
         matrix.set_yticks(range(len(classes)), classes)
         matrix.set(xlabel="predicted", ylabel="true")
         matrix.spines[:].set_visible(False)
-        figure.suptitle(title)
-        _save(figure, path)
 
 
 def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters: str, title: str) -> None:
     """A heat map of effects (4, T): the row is what a base is changed to, the column is where."""
     length = len(sequence)
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(min(40.0, 3.0 + 0.12 * length), 2.4), layout="constrained")
-        axis = figure.subplots()
+    with _drawn(path, (min(40.0, 3.0 + 0.12 * length), 2.4), title=title) as axes:
+        axis = axes[0, 0]
         limit = float(np.abs(effects).max()) or 1.0
         image = axis.imshow(effects, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         axis.set_yticks(range(len(letters)), letters)
@@ -127,9 +134,7 @@ def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters:
         if length <= 200:
             for place, base in enumerate(sequence):
                 axis.text(place, -0.6, base, ha="center", va="bottom", fontsize=7)
-        axis.set_title(title, pad=14)
-        figure.colorbar(image, ax=axis, fraction=0.02, pad=0.01)
-        _save(figure, path)
+        axis.figure.colorbar(image, ax=axis, fraction=0.02, pad=0.01)
 
 
 def plot_scores(
@@ -137,13 +142,11 @@ def plot_scores(
 ) -> None:
     """A panel of horizontal points for each score: (name, kind, value, spread), kind ours, baseline or published."""
     colours = {"ours": _FORECAST, "baseline": _HISTORY, "published": _TRUTH}
+    columns = min(wide, max(1, len(panels)))
     rows = max(1, -(-len(panels) // wide))
     tallest = max((len(points) for points in panels.values()), default=1)
-    with matplotlib.rc_context({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(
-            figsize=(3.6 * min(wide, max(1, len(panels))), rows * (0.22 * tallest + 0.9)), layout="constrained"
-        )
-        axes = figure.subplots(rows, min(wide, max(1, len(panels))), squeeze=False).ravel()
+    with _drawn(path, (3.8 * columns, rows * (0.24 * tallest + 0.9)), (rows, columns), title) as grid:
+        axes = grid.ravel()
         for axis, (name, points) in zip(axes, panels.items(), strict=False):
             for place, (_, kind, value, spread) in enumerate(points):
                 axis.errorbar(value, place, xerr=spread or None, fmt="o", markersize=4, color=colours[kind])
@@ -153,26 +156,21 @@ def plot_scores(
             axis.set_title(name)
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
-        figure.suptitle(title)
-        _save(figure, path)
 
 
 def plot_bits(
     path: Path, *, read: Sequence[int], bits: Sequence[float], levels: Mapping[str, float], title: str
 ) -> None:
     """Bits per base by the bases of a stretch that had been read before, and `levels` that know none of them."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-        axis = figure.subplots()
+    with _drawn(path, (6.4, 3.6), title=title) as axes:
+        axis = axes[0, 0]
         axis.plot(read, bits, color=_FORECAST, marker="o", markersize=4, linewidth=1.4, label="model")
         styles = ("-", "--", "-.", ":")
         for (name, level), style in zip(levels.items(), styles, strict=False):
             axis.axhline(level, color=_HISTORY, linestyle=style, linewidth=1, label=name)
         axis.set_xlabel("bases of the stretch read before the segment")
         axis.set_ylabel("bits per base")
-        axis.set_title(title, fontsize=9)
         axis.legend(frameon=False, fontsize=8)
-        _save(figure, path)
 
 
 def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize: bool, title: str) -> None:
@@ -180,9 +178,8 @@ def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize:
     names, last = list(columns), list(columns)[-1]
     scores = np.array(columns[last], dtype=np.float64)
     ranks = np.argsort(np.argsort(scores if maximize else -scores)) / max(1, len(scores) - 1)
-    with matplotlib.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(2.2 * len(names) + 1, 4.2), layout="constrained")
-        axis = figure.subplots()
+    with _drawn(path, (2.2 * len(names) + 1, 4.2), title=title) as axes:
+        axis = axes[0, 0]
         heights = []
         for place, name in enumerate(names):
             height, ticks = _scale(columns[name])
@@ -197,8 +194,6 @@ def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize:
         axis.set_yticks([])
         axis.set_xlim(-0.4, len(names) - 0.7)
         axis.spines[:].set_visible(False)
-        axis.set_title(title)
-        _save(figure, path)
 
 
 def _scale(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[tuple[float, str]]]:
@@ -218,9 +213,8 @@ def _scale(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[tuple[float
 def plot_comparison(path: Path, *, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     """A panel for each score: a row for each group, its seeds as points, mean and standard deviation as a bar."""
     groups = list(next(iter(scores.values())))
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(4.2 * len(scores) + 1, 0.5 * len(groups) + 1.2), layout="constrained")
-        axes = figure.subplots(1, len(scores), squeeze=False, sharey=True)[0]
+    with _drawn(path, (4.2 * len(scores) + 1, 0.5 * len(groups) + 1.2), (1, len(scores)), sharey=True) as grid:
+        axes = grid[0]
         for axis, (name, values) in zip(axes, scores.items(), strict=True):
             for place, group in enumerate(groups):
                 found = np.array(values[group])
@@ -230,13 +224,6 @@ def plot_comparison(path: Path, *, scores: Mapping[str, Mapping[str, Sequence[fl
             axis.set_xlabel(name)
         axes[0].set_yticks(range(len(groups)), groups)
         axes[0].invert_yaxis()
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    figure.savefig(partial, dpi=110, format="png")
-    partial.replace(path)
 
 
 def _date_axis(axis: Any) -> None:
@@ -256,9 +243,8 @@ class Panel(NamedTuple):
 
 def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str = "", log_x: bool = False) -> None:
     """Diagrams one below another over one horizontal axis, of numbers or of times."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(9.0, 2.1 * len(panels) + 0.8), layout="constrained")
-        axes = figure.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    with _drawn(path, (9.0, 2.1 * len(panels) + 0.8), (len(panels), 1), title, sharex=True) as grid:
+        axes = grid[:, 0]
         for axis, panel in zip(axes, panels, strict=True):
             for (name, (x, y)), colour, dash in zip(panel.lines.items(), _PALETTE, _DASHES, strict=False):
                 axis.plot(x, y, label=name, color=colour, linestyle=dash, linewidth=1.1)
@@ -276,17 +262,13 @@ def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str 
         if np.issubdtype(np.asarray(first).dtype, np.datetime64):
             _date_axis(axes[-1])
         axes[-1].set_xlabel(xlabel)
-        figure.suptitle(title)
-        _save(figure, path)
 
 
 def plot_points(path: Path, points: Mapping[str, NDArray[Any]], *, title: str, xlabel: str, ylabel: str) -> None:
     """Groups of points (n, 2) in the plane, by name."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(6.0, 4.6), layout="constrained")
-        axis = figure.subplots()
+    with _drawn(path, (6.0, 4.6), title=title) as axes:
+        axis = axes[0, 0]
         for (name, places), colour, marker in zip(points.items(), _PALETTE, "o^sDvP*", strict=False):
             axis.plot(*places.T, marker, color=colour, markersize=4, alpha=0.6, label=name)
-        axis.set(xlabel=xlabel, ylabel=ylabel, title=title)
+        axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.legend(frameon=False)
-        _save(figure, path)

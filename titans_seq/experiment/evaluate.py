@@ -16,6 +16,7 @@ from titans_seq.experiment.build import build_trainer, check_machine
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import shown_shape
+from titans_seq.files import replacing
 from titans_seq.schema import Config
 from titans_seq.tasks import Task
 
@@ -101,17 +102,14 @@ def check_writable(out: Path, option: str = "--out") -> None:
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
     """Write CSV where the name ends so, else Parquet; nobody ever finds half a file."""
-    partial = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
-        if out.suffix == ".csv":
-            table.write_csv(partial, datetime_format="%Y-%m-%d %H:%M:%S%.f")
-        else:
-            table.write_parquet(partial)
-        partial.replace(out)
+        with replacing(out) as partial:
+            if out.suffix == ".csv":
+                table.write_csv(partial, datetime_format="%Y-%m-%d %H:%M:%S%.f")
+            else:
+                table.write_parquet(partial)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _load_weights(task: Task, weights: dict[str, torch.Tensor], checkpoint: str | Path) -> None:

@@ -10,6 +10,7 @@ from torch.export import Dim
 from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.evaluate import check_writable, load_task
+from titans_seq.files import replacing
 from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.pretrained import save_pretrained
@@ -32,9 +33,8 @@ def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = (
         return f"{save_pretrained(task, out)}: config.json, model.safetensors"
     check_writable(out)
     program, difference = export_program(task, recipe.config)
-    partial = out.with_name(f"{out.stem}.part{PROGRAM}")
-    torch.export.save(program, partial)
-    partial.replace(out)
+    with replacing(out) as partial, partial.open("wb") as file:
+        torch.export.save(program, file)
     return f"{out}: differs from the model by at most {difference:.1e}"
 
 
