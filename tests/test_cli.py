@@ -19,7 +19,7 @@ from tests.helpers import (
     run_cli,
     write_ett,
 )
-from titans_seq.cli import _VERBS
+from titans_seq.arguments import VERBS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment import build
@@ -212,14 +212,14 @@ def test_a_run_folder_that_cannot_be_made(refuse: Refuse, tmp_path: Path) -> Non
     assert "run.dir=" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={tmp_path / 'file' / 'run'}")
 
 
-@pytest.mark.parametrize("verb", list(_VERBS))
+@pytest.mark.parametrize("verb", list(VERBS))
 def test_help_lists_all_verbs_and_an_example(verb: str) -> None:
     answer = run_cli(verb, "--help")
     assert answer.status == 0
     of_runs = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     of_series, of_dna = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == _VERBS.keys()
-    assert all(word in answer.out for word in (*_VERBS, "examples:"))
+    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == VERBS.keys()
+    assert all(word in answer.out for word in (*VERBS, "examples:"))
     assert "titans-seq fit configs/forecasting/etth1.yaml data.horizon=720" in answer.out
 
 

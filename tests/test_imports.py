@@ -13,12 +13,13 @@ from tests.helpers import REPOSITORY
 # A new room gets its floor here.
 FLOORS = {
     "titans_seq.errors": 0.0,
+    "titans_seq.arguments": 0.0,
     "titans_seq.console": 0.0,
     "titans_seq.batch": 0.0,
     "titans_seq.schema": 0.0,
-    "titans_seq.plots": 0.0,
     "titans_seq.environment": 0.0,
     "titans_seq.files": 0.0,
+    "titans_seq.plots": 0.2,
     "titans_seq.checkpoint_files": 0.2,
     "titans_seq.rules": 0.4,
     "titans_seq.config": 0.5,  # schema, rules and errors only, see below
@@ -36,10 +37,12 @@ FLOORS = {
 # Narrower than the floors: all that these may import of ours besides themselves.
 ONLY = {
     "titans_seq.errors": set(),
+    "titans_seq.arguments": set(),
     "titans_seq.console": set(),
     "titans_seq.batch": set(),
     "titans_seq.schema": set(),
-    "titans_seq.plots": set(),
+    "titans_seq.files": set(),
+    "titans_seq.plots": {"titans_seq.files"},
     "titans_seq.environment": set(),
     "titans_seq.rules": {"titans_seq.schema", "titans_seq.errors"},
     "titans_seq.config": {"titans_seq.schema", "titans_seq.rules", "titans_seq.errors"},
