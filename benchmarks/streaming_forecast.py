@@ -27,7 +27,7 @@ from datamodules.forecasting import ForecastingDataModule
 from titans_seq.backbone import build_backbone
 from titans_seq.config import load_config
 from titans_seq.experiment.forecast_baselines import best_linear
-from titans_seq.experiment.forecasting import build_source
+from titans_seq.experiment.sources import build_source
 from titans_seq.models.stream_forecaster import StreamForecaster
 from titans_seq.schema import BackboneOptions, ForecastConfig, MemoryOptions
 

@@ -112,7 +112,7 @@ def test_lightning_alone_loads_the_checkpoint_and_measures_the_same(run: tuple[P
 def test_predictions_are_each_test_stamp_once_with_the_sources_truth(
     run: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
-    from titans_seq.experiment.forecasting import build_source
+    from titans_seq.experiment.sources import build_source
 
     folder, results, _ = run
     out = tmp_path / "predictions.parquet"

@@ -1,15 +1,17 @@
 """The baselines of a forecasting run, measured on the same windows by the same metrics as the model."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules.forecasting import ForecastingDataModule, Split
 from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.models.baselines import LastValue, SeasonalNaive
+from titans_seq.models.least_absolute import absolute_error, descend
 from titans_seq.models.linear import (
     LinearForecaster,
     WindowMoments,
@@ -23,43 +25,62 @@ from titans_seq.tasks.forecasting import forecast_metrics
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _PULLS = (0.1, 0.3, 1.0, 3.0)  # of a channel's own map to the shared one
+_STEPS = 16  # towards the least absolute error, at most
 _BATCH = 512
 _FITTED: tuple[Split, Split] = ("train", "validation")
 
 
-def best_linear(data: ForecastingDataModule, linear_maps: Literal["shared", "channels"]) -> LinearForecaster:
-    """The least-squares map of the training windows, chosen by validation MSE.
+def best_linear(
+    data: ForecastingDataModule, linear_maps: Literal["shared", "channels"], loss: Literal["mse", "mae"] = "mse"
+) -> LinearForecaster:
+    """The linear map of the training windows that has the least error, in squares or absolute; chosen on validation.
 
-    What is chosen is the ridge penalty of the map that all channels share, and with `channels` how far each channel's
-    own map is pulled towards it; the shared map is then a candidate too.
+    Of the least-squares map, validation MSE chooses the ridge penalty of the one that all channels share, and with
+    `channels` how far each channel's own is pulled towards it; the shared map is then a candidate too. With loss="mae"
+    that is the start of a descent (`titans_seq.models.least_absolute`), and validation MAE chooses where to stop.
     """
     train, validation = (_moments(data, split) for split in _FITTED)
     shared = {penalty: solve_linear(train, penalty) for penalty in _PENALTIES}
-    best = best_of(list(shared.values()), validation)
-    if linear_maps == "shared":
-        return best
+    best, pull = best_of(list(shared.values()), validation), None
     penalty = next(penalty for penalty, model in shared.items() if model is best)
-    own = [solve_linear(train, penalty, pull) for pull in _PULLS]
-    return best_of([share_map(best, len(train.xx)), *own], validation)
+    if linear_maps == "channels":
+        own = {pull: solve_linear(train, penalty, pull) for pull in _PULLS}
+        widened = share_map(best, len(train.xx))
+        best = best_of([widened, *own.values()], validation)
+        pull = next((pull for pull, model in own.items() if model is best), None)
+    if loss == "mse":
+        return best
+    rows, held_out = (_rows(data, split) for split in _FITTED)
+    start = best if pull is not None else shared[penalty]
+    path = list(islice(descend(start, train, rows, penalty=penalty, pull=pull), _STEPS))
+    best = min([start, *path], key=lambda model: absolute_error(model, held_out))
+    return share_map(best, len(train.xx)) if linear_maps == "channels" and pull is None else best
+
+
+def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:
+    """The z-scored rows (T, C) of every series."""
+    channels, parts = len(data.layout.channels), []
+    for member in data.members:
+        first, end = data.rows(split, member.series)
+        parts.append(torch.from_numpy(member.scaled[first:end, :channels]))
+    return parts
 
 
 def _moments(data: ForecastingDataModule, split: Split) -> WindowMoments:
     """Those of all series together."""
-    channels, parts = len(data.layout.channels), []
-    for member in data.members:
-        first, end = data.rows(split, member.series)
-        values = torch.from_numpy(member.scaled[first:end, :channels])
-        parts.append(window_moments(values, data.context_length, data.horizon))
-    return sum_moments(parts)
+    return sum_moments([window_moments(rows, data.context_length, data.horizon) for rows in _rows(data, split)])
 
 
-def measure_baselines(data: ForecastingDataModule, linear: LinearForecaster, count: int) -> dict[str, dict[str, float]]:
-    """MSE and MAE of the first `count` test windows by baseline; `linear` is that of `best_linear`."""
+def measure_baselines(
+    data: ForecastingDataModule, linear: LinearForecaster, count: int, loss: Literal["mse", "mae"] = "mse"
+) -> dict[str, dict[str, float]]:
+    """MSE and MAE of the first `count` test windows by baseline; `linear` is that of `best_linear` for `loss`."""
     naive = {
         "last value": LastValue(data.horizon),
         f"seasonal naive ({data.source.season} steps)": SeasonalNaive(data.horizon, data.source.season),
     }
-    models: dict[str, nn.Module] = {**naive, "linear (least squares)": linear}
+    name = "linear (least squares)" if loss == "mse" else "linear (least absolute error)"
+    models: dict[str, nn.Module] = {**naive, name: linear}
     return {name: _measure(model, _first(data, count), "test") for name, model in models.items()}
 
 

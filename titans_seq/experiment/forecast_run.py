@@ -17,7 +17,8 @@ from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
 from titans_seq.experiment.conformal import Calibration, load_calibration
 from titans_seq.experiment.evaluate import load_task
-from titans_seq.experiment.forecasting import ForecastRecipe, build_source, build_table
+from titans_seq.experiment.forecasting import ForecastRecipe
+from titans_seq.experiment.sources import build_source, build_table
 from titans_seq.schema import ForecastConfig
 from titans_seq.tasks import ForecastingTask
 

@@ -12,13 +12,8 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 
-from datamodules.columns import Roles
-from datamodules.ett import ETT
 from datamodules.forecasting import ForecastingDataModule
 from datamodules.messages import shown
-from datamodules.series import SeriesSource
-from datamodules.synthetic import Synthetic
-from datamodules.table import Split as TableSplit
 from datamodules.table import Table
 from datamodules.weather import Weather
 from titans_seq.batch import CovariateBatch
@@ -29,46 +24,16 @@ from titans_seq.experiment.forecast_baselines import best_linear, measure_baseli
 from titans_seq.experiment.forecast_table import forecast_table
 from titans_seq.experiment.intervals import calibrate_on_validation, measure_coverage
 from titans_seq.experiment.recipe import Recipe, Scores
+from titans_seq.experiment.sources import build_source
 from titans_seq.models.baselines import SeasonalNaive
 from titans_seq.models.forecaster import Forecaster
 from titans_seq.models.linear import LinearForecaster
 from titans_seq.plots import plot_forecasts
-from titans_seq.schema import Config, ForecastConfig, ForecastDataOptions
+from titans_seq.schema import Config, ForecastConfig
 from titans_seq.tasks import ForecastingTask
 from titans_seq.tasks.quantiles import central_pairs
 
 _WINDOWS, _CHANNELS, _HISTORY_SEASONS = 3, 3, 7  # what the picture shows
-
-
-def build_source(options: ForecastDataOptions) -> SeriesSource:
-    """Where the series comes from."""
-    if options.name == "table":
-        return build_table(options)
-    if options.name == "Weather":
-        return Weather(options.root, options.mask_missing)
-    return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
-
-
-def build_table(options: ForecastDataOptions) -> Table:
-    """The user's own table."""
-    if options.path is None:
-        raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
-    roles = Roles(
-        time=options.time,
-        target=tuple(options.target),
-        id=options.id,
-        past=tuple(options.past),
-        known=tuple(options.known),
-        static=tuple(options.static),
-    )
-    return Table(
-        Path(options.path).expanduser(),
-        roles,
-        time_format=options.time_format,
-        fill=options.fill,
-        split=TableSplit(options.train_end, options.validation_end),
-        season=options.season,
-    )
 
 
 class ForecastRecipe(Recipe[ForecastingTask]):
@@ -106,7 +71,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
 
     @cached_property
     def _linear(self) -> LinearForecaster:
-        return best_linear(self.data, self.config.model.linear_maps)
+        return best_linear(self.data, self.config.model.linear_maps, self.config.model.linear_loss)
 
     def new_task(self) -> ForecastingTask:
         """The task, started at the linear forecast if the configuration says so."""
@@ -176,7 +141,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
 
     def baselines(self) -> dict[str, Scores]:
         """Naive and linear forecasts."""
-        return measure_baselines(self.data, self._linear, self._test_windows())
+        return measure_baselines(self.data, self._linear, self._test_windows(), self.config.model.linear_loss)
 
     def title(self) -> str:
         """Says on what, and on how much of it."""

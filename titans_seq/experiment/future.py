@@ -23,7 +23,7 @@ from titans_seq.experiment.forecast_run import (
     stack_inputs,
 )
 from titans_seq.experiment.forecast_table import long_table
-from titans_seq.experiment.forecasting import build_table
+from titans_seq.experiment.sources import build_table
 from titans_seq.plots import Outlook, plot_outlook
 from titans_seq.tasks.quantiles import central_pairs
 

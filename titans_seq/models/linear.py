@@ -109,26 +109,29 @@ def solve_linear(moments: WindowMoments, penalty: float, pull: float | None = No
         pull: None gives one map for all channels. A number gives each channel its own, from its own windows and, at
             this weight, the average channel's: 0 is a map of its own, and the larger it is, the more like the shared.
     """
-    xx, xy, channels = moments.xx.sum(0), moments.xy.sum(0), len(moments.xx)
+    factors, _ = normal_equations(moments, penalty, pull)
+    return to_forecaster(torch.cholesky_solve(pooled(moments.xy, pull), factors))
+
+
+def pooled(sums: Tensor, pull: float | None) -> Tensor:
+    """Sums of each channel (C, ...) to those that each map is fitted to, (M, ...); see `solve_linear`."""
     if pull is None:
-        return _to_forecaster(_solve(xx, xy, penalty, xx).unsqueeze(0))
-    maps = [
-        _solve(own_xx + pull / channels * xx, own_xy + pull / channels * xy, penalty, (1 + pull) / channels * xx)
-        for own_xx, own_xy in zip(moments.xx, moments.xy, strict=True)
-    ]
-    return _to_forecaster(torch.stack(maps))
+        return sums.sum(0, keepdim=True)
+    return sums + pull * sums.mean(0)
 
 
-def _solve(xx: Tensor, xy: Tensor, penalty: float, scale: Tensor) -> Tensor:
-    size = scale.diagonal()[:-1].mean()
-    ridge = torch.full((len(xx),), float(penalty), dtype=xx.dtype)
+def normal_equations(moments: WindowMoments, penalty: float, pull: float | None) -> tuple[Tensor, Tensor]:
+    """Cholesky factors (M, L + 1, L + 1) of what the maps are solved by, and the ridge of every input, (L + 1,)."""
+    xx = pooled(moments.xx, pull)
+    ridge = torch.full((xx.shape[1],), float(penalty), dtype=xx.dtype)
     ridge[-1] = 0
+    ridge *= xx.mean(0).diagonal()[:-1].mean()
     # The last step is zero by construction; the floor keeps its row solvable.
-    factor = torch.linalg.cholesky(xx + torch.diag(ridge.clamp_min(1e-9) * size))
-    return torch.cholesky_solve(xy, factor)
+    floor = 1e-9 * xx.mean(0).diagonal()[:-1].mean()
+    return torch.linalg.cholesky(xx + torch.diag(ridge.clamp_min(floor))), ridge
 
 
-def _to_forecaster(maps: Tensor) -> LinearForecaster:
+def to_forecaster(maps: Tensor) -> LinearForecaster:
     """maps (M, L + 1, H), the bias last."""
     model = LinearForecaster(maps.shape[1] - 1, maps.shape[2], num_maps=len(maps))
     maps = maps.squeeze(0).float()

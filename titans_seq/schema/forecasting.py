@@ -43,10 +43,11 @@ class ForecastModelOptions(BackboneOptions):
     channel_mixing: bool = False  # all channels of a patch in one token, instead of one series per channel
     head_dropout: float = between(0.2, 0, 1)
     centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
-    # A linear forecast beside the backbone, which learns the rest; solved starts it at the least-squares solution,
-    # frozen leaves it there.
+    # A linear forecast beside the backbone, which learns the rest; solved starts it at the best map of the training
+    # windows, frozen leaves it there.
     linear_path: Literal["none", "learned", "solved", "frozen"] = "learned"
     linear_maps: Literal["shared", "channels"] = "shared"  # one map for all channels, or one for each
+    linear_loss: Literal["mse", "mae"] = "mse"  # what it is solved for: least squares, or least absolute errors
     # In the place of the whole model, on the same windows: naive forecasts, the least-squares map alone, or DLinear.
     baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"
     head: Literal["point", "quantile"] = "point"  # quantile: task.quantiles, of which the median is the forecast

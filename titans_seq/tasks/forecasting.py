@@ -80,7 +80,8 @@ def build_forecaster(
 class ForecastingTask(Task):
     """A `Forecaster`, or a baseline in its place, with its loss, metrics (MSE and MAE on z-scores) and optimiser.
 
-    With quantiles the loss is their mean pinball loss, what selects is `val/crps`, and MSE and MAE are the median's.
+    What selects is `val/mse`, or `val/mae` if that is the loss. With quantiles the loss is their mean pinball loss,
+    `val/crps` selects, and MSE and MAE are the median's.
 
     Args:
         config: see `Task`.
@@ -107,7 +108,8 @@ class ForecastingTask(Task):
         self.val_metrics = forecast_metrics("val")
         self.test_metrics = forecast_metrics("test")
         self.has_quantiles = self.config.model.head == "quantile"
-        self.monitor = "val/crps" if self.has_quantiles else "val/mse"
+        point = "val/mae" if self.config.task.loss == "mae" else "val/mse"
+        self.monitor = "val/crps" if self.has_quantiles else point
         if self.has_quantiles:
             levels = self.quantile_levels
             self.register_buffer("levels", torch.tensor(levels), persistent=False)

@@ -1,0 +1,92 @@
+"""The linear map of least absolute error, against the conditions of its minimum, computed window by window."""
+
+from itertools import islice
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from titans_seq.models.least_absolute import CORNER, absolute_error, descend
+from titans_seq.models.linear import share_map, solve_linear, sum_moments, window_moments
+
+LENGTH, HORIZON, CHANNELS = 6, 3, 2
+
+
+def make_series(rows: int, seed: int) -> Tensor:
+    """Autoregressive channels whose noise has heavy tails on one side, so that mean and median differ."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(rows, CHANNELS, generator=generator).exp() - 1
+    series = torch.zeros(rows, CHANNELS)
+    for t in range(2, rows):
+        series[t] = 0.6 * series[t - 1] + 0.2 * series[t - 2] + 0.3 * noise[t]
+    return series
+
+
+SERIES = [make_series(300, 0), make_series(200, 1)]
+MOMENTS = sum_moments([window_moments(x, LENGTH, HORIZON) for x in SERIES])
+
+
+def loss_of(maps: Tensor, pull: float | None, penalty: float, strength: float) -> Tensor:
+    """Huber's loss of maps (M, L + 1, H) over all windows one by one, with the quadratic terms that hold them."""
+    total = torch.zeros((), dtype=torch.float64)
+    for channel in range(CHANNELS):
+        own = maps[channel if len(maps) > 1 else 0]
+        for series in SERIES:
+            inputs, targets = windows_of(series.double(), channel)
+            errors = targets - inputs @ own
+            total = total + F.huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=CORNER)
+            for other in range(CHANNELS if pull is not None else 0):
+                inputs, targets = windows_of(series.double(), other)
+                total = total + strength * (pull or 0) / CHANNELS * (targets - inputs @ own).square().sum() / 2
+    xx = MOMENTS.xx.sum(0) if pull is None else (1 + pull) * MOMENTS.xx.mean(0)
+    ridge = penalty * float(xx.diagonal()[:-1].mean())
+    return total + strength * ridge * maps[:, :-1].square().sum() / 2
+
+
+def windows_of(series: Tensor, channel: int) -> tuple[Tensor, Tensor]:
+    """Inputs (n, L + 1), a one last, and targets (n, H), less the last value of the context."""
+    firsts = range(len(series) - LENGTH - HORIZON + 1)
+    windows = torch.stack([series[first : first + LENGTH + HORIZON, channel] for first in firsts])
+    windows = windows - windows[:, LENGTH - 1 : LENGTH]
+    return F.pad(windows[:, :LENGTH], (0, 1), value=1.0), windows[:, LENGTH:]
+
+
+@pytest.mark.parametrize("pull", [None, 0.5])
+def test_the_descent_ends_where_the_loss_is_least(pull: float | None) -> None:
+    penalty = 1e-2
+    start = solve_linear(MOMENTS, penalty, pull)
+    found = list(islice(descend(start, MOMENTS, SERIES, penalty=penalty, pull=pull), 400))[-1]
+    clipped = squares = 0.0
+    first, last = (torch.cat([m.weight, m.bias.unsqueeze(-2)], dim=-2).detach().double() for m in (start, found))
+    first, last = (maps.reshape(-1, LENGTH + 1, HORIZON) for maps in (first, last))
+    for channel in range(CHANNELS):
+        for series in SERIES:
+            inputs, targets = windows_of(series.double(), channel)
+            errors = targets - inputs @ first[channel if len(first) > 1 else 0]
+            clipped += float((errors.clamp(-CORNER, CORNER) * errors).sum())
+            squares += float(errors.square().sum())
+    gradients = [
+        torch.autograd.grad(loss_of(maps.requires_grad_(), pull, penalty, clipped / squares), maps)[0]
+        for maps in (first, last)
+    ]
+    assert gradients[1].abs().max() < 1e-3 * gradients[0].abs().max()
+
+
+def test_the_error_falls_where_noise_is_skewed() -> None:
+    start = solve_linear(MOMENTS, 1e-2)
+    path = list(islice(descend(start, MOMENTS, SERIES, penalty=1e-2, pull=None), 16))
+    errors = [absolute_error(model, SERIES) for model in [start, *path]]
+    assert errors[1] < errors[0]
+    assert min(errors) < 0.99 * errors[0]
+
+
+def test_the_absolute_error_is_that_of_windows_one_by_one() -> None:
+    model = solve_linear(MOMENTS, 1e-2, 1.0)
+    errors = []
+    for x in SERIES:
+        for first in range(len(x) - LENGTH - HORIZON + 1):
+            window = x[None, first : first + LENGTH + HORIZON]
+            errors.append((model(window[:, :LENGTH]) - window[:, LENGTH:]).abs().mean())
+    assert absolute_error(model, SERIES) == pytest.approx(float(torch.stack(errors).mean()), rel=1e-5)
+    assert absolute_error(share_map(solve_linear(MOMENTS, 1.0), CHANNELS), SERIES) > 0
