@@ -1,14 +1,12 @@
 """Batches of sequences of similar length: little padding, in an order that any epoch can repeat and resume."""
 
-from collections.abc import Iterator
 from math import ceil
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.epochs import ALONE, Position, Share
+from datamodules.epochs import ALONE, Loader, Order, Share
 from datamodules.labelled import Rows
 from datamodules.sequences import Side
 from datamodules.strands import other_strand
@@ -17,8 +15,8 @@ from titans_seq.batch import SequenceBatch
 _POOL = 50  # batches that are sorted together: near enough to sorted for the padding, far from it for the order
 
 
-class BucketOrder:
-    """The batches of an epoch: a function of seed and epoch alone.
+class BucketOrder(Order):
+    """The batches of an epoch.
 
     A random order is cut into pools of 50 batches; within a pool rows are sorted by length and cut into batches, and
     the batches of all pools are shown in a random order. So every row's place is random, while a batch's rows are of
@@ -32,15 +30,9 @@ class BucketOrder:
     """
 
     def __init__(self, lengths: NDArray[np.int64], batch_size: int, *, shuffle: bool, seed: int) -> None:
+        super().__init__(shuffle=shuffle, seed=seed)
         self.lengths = lengths
         self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return ceil(len(self.lengths) / self.batch_size)
@@ -49,7 +41,7 @@ class BucketOrder:
         """The rows of each batch of the current epoch."""
         if not self.shuffle:
             return self._cut(np.argsort(self.lengths, kind="stable"))
-        rng = np.random.default_rng((self.seed, self.epoch))
+        rng = self.generator()
         order = rng.permutation(len(self.lengths))
         size = _POOL * self.batch_size
         pools = [order[first : first + size] for first in range(0, len(order), size)]
@@ -60,11 +52,8 @@ class BucketOrder:
         return [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
 
 
-class SequenceLoader:
+class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
     """Batches of labelled sequences, every row once an epoch.
-
-    Its state, which Lightning keeps in checkpoints, is the epoch and how many of its batches have been given: a run
-    resumed in the middle of an epoch sees the batches that were left, as they would have been.
 
     Args:
         rows: the split.
@@ -74,7 +63,7 @@ class SequenceLoader:
         shuffle: a new order every epoch.
         both_strands: show half of the rows, another half every epoch, as their reverse complements.
         seed: of order and strands.
-        share: the part of every batch that is given here; batches are those of all processes together.
+        share: see `Loader`.
     """
 
     def __init__(
@@ -89,49 +78,33 @@ class SequenceLoader:
         seed: int = 0,
         share: Share = ALONE,
     ) -> None:
+        lengths = rows.sequences.lengths
+        shown = lengths if max_length is None else np.minimum(lengths, max_length)
+        super().__init__(BucketOrder(shown, batch_size, shuffle=shuffle, seed=seed), share)
         self.rows = rows
-        self.share = share
         self.max_length = max_length
         self.padding: Side = padding
         self.both_strands = both_strands
-        lengths = rows.sequences.lengths
-        shown = lengths if max_length is None else np.minimum(lengths, max_length)
-        # Under these two names, torch's own, Lightning looks for what to tell the epoch.
-        self.sampler = BucketOrder(shown, batch_size, shuffle=shuffle, seed=seed)
-        self.batch_sampler = None
-        self._given = 0
-        self._position = Position()
 
     def __len__(self) -> int:
         return self.share.batches(len(self.rows), self.sampler.batch_size, even=self.sampler.shuffle)
 
-    def __iter__(self) -> Iterator[SequenceBatch]:
+    def plan(self) -> list[NDArray[np.int64]]:
+        """The rows of each batch."""
         parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in self.sampler())
-        batches = [part for part in parts if len(part)]
-        self._given = self._position.take(self.sampler.epoch, len(batches))
-        for rows in batches[self._given :]:
-            self._given += 1
-            yield self.batch(rows)
+        return [part for part in parts if len(part)]
 
-    def batch(self, rows: NDArray[np.int64]) -> SequenceBatch:
-        """The rows `rows` (B,) as the current epoch shows them."""
+    def batch(self, part: NDArray[np.int64]) -> SequenceBatch:
+        """The rows `part` (B,) as the current epoch shows them."""
         order, strands = self.sampler, None
         if self.both_strands:
-            strands = other_strand(rows, seed=order.seed, epoch=order.epoch)
+            strands = other_strand(part, seed=order.seed, epoch=order.epoch)
         tokens, mask = self.rows.sequences.padded(
-            rows, max_length=self.max_length, side=self.padding, other_strand=strands
+            part, max_length=self.max_length, side=self.padding, other_strand=strands
         )
         return SequenceBatch(
             torch.from_numpy(tokens.astype(np.int64)),
             torch.from_numpy(mask),
-            torch.from_numpy(self.rows.labels[rows]),
-            torch.from_numpy(rows),
+            torch.from_numpy(self.rows.labels[part]),
+            torch.from_numpy(part),
         )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: epoch, and batches of it that have been given."""
-        return {"epoch": self.sampler.epoch, "batches": self._given}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
-        self._position.load(state)

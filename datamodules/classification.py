@@ -7,7 +7,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
 from datamodules.buckets import SequenceLoader
-from datamodules.digest import digest_of
+from datamodules.digest import digest_of, digests_of_files
 from datamodules.epochs import share_of
 from datamodules.holdout import Holdout, cut_splits
 from datamodules.labelled import Rows, SequenceSource, Splits
@@ -106,7 +106,7 @@ class SequenceDataModule(LightningDataModule):
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others: a digest of each split's sequences and labels, and their numbers."""
+        """What tells these data from others: digests of the files and of each split's sequences and labels."""
         splits: dict[Split, Rows] = {each: self.rows(each) for each in ("train", "validation", "test")}
         return {
             "name": self.splits.name,
@@ -116,4 +116,5 @@ class SequenceDataModule(LightningDataModule):
                 split: digest_of(rows.sequences.tokens, rows.sequences.lengths, rows.labels)
                 for split, rows in splits.items()
             },
+            "files": digests_of_files(self.splits.files),
         }

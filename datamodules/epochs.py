@@ -1,6 +1,8 @@
-"""Where an epoch stands, and whose part of it a process takes: the same for every loader of ours."""
+"""The epochs of every loader of ours: their order, where a resumed one stands, and whose part a process takes."""
 
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -35,21 +37,81 @@ class Share(NamedTuple):
 ALONE = Share()
 
 
-class Position:
-    """How many batches of an epoch are to be skipped when it is iterated next: where a resumed training stands."""
+class Order(ABC):
+    """Which rows an epoch shows when: a function of seed and epoch alone, so that any epoch can be repeated.
 
-    def __init__(self) -> None:
-        self.epoch, self.batches = 0, 0
+    Subclasses are final.
+    """
 
-    def take(self, epoch: int, count: int) -> int:
-        """The batches of `epoch`, which has `count`, to skip; the position is used up."""
-        skipped = self.batches if epoch == self.epoch and self.batches < count else 0
-        self.epoch, self.batches = 0, 0
-        return skipped
+    def __init__(self, *, shuffle: bool, seed: int) -> None:
+        self.shuffle = shuffle
+        self.seed = seed
+        self.epoch = 0
 
-    def load(self, state: dict[str, Any]) -> None:
-        """From what a loader's `state_dict` said."""
-        self.epoch, self.batches = int(state["epoch"]), int(state["batches"])
+    @abstractmethod
+    def __call__(self) -> Any:
+        """The order of the current epoch."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning at the start of every epoch."""
+        self.epoch = epoch
+
+    def generator(self) -> np.random.Generator:
+        """That of the current epoch, at its start."""
+        return np.random.default_rng((self.seed, self.epoch))
+
+
+OrderT = TypeVar("OrderT", bound=Order)
+PartT = TypeVar("PartT")
+BatchT = TypeVar("BatchT")
+
+
+class Loader(ABC, Generic[OrderT, PartT, BatchT]):
+    """Batches of an epoch, which a run that was stopped goes on with where it stood.
+
+    Its state, which Lightning keeps in checkpoints, is the epoch and how many of its batches have been given: a run
+    resumed in the middle of an epoch sees the batches that were left, as they would have been. Subclasses are final.
+
+    Args:
+        order: of the rows.
+        share: the part of every batch that is given here; batches are those of all processes together.
+    """
+
+    def __init__(self, order: OrderT, share: Share) -> None:
+        # Under these two names, torch's own, Lightning looks for what to tell the epoch.
+        self.sampler = order
+        self.batch_sampler = None
+        self.share = share
+        self._given = 0
+        self._skipped = (0, 0)  # epoch, and batches of it that are not to be given again
+
+    @abstractmethod
+    def plan(self) -> Sequence[PartT]:
+        """What this process has of the current epoch's batches; those without any are left out."""
+
+    @abstractmethod
+    def batch(self, part: PartT) -> BatchT:
+        """The batch of a part of the plan."""
+
+    def __len__(self) -> int:
+        return len(self.plan())
+
+    def __iter__(self) -> Iterator[BatchT]:
+        plan = self.plan()
+        epoch, batches = self._skipped
+        self._given = batches if epoch == self.sampler.epoch and batches < len(plan) else 0
+        self._skipped = (0, 0)
+        for part in plan[self._given :]:
+            self._given += 1
+            yield self.batch(part)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: epoch, and batches of it that have been given."""
+        return {"epoch": self.sampler.epoch, "batches": self._given}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
+        self._skipped = (int(state["epoch"]), int(state["batches"]))
 
 
 def share_of(trainer: Trainer | None) -> Share:

@@ -70,4 +70,4 @@ class ETT:
                 f"Get it again from {self.file.url}"
             )
         verify(path, self.file)
-        return Series(self.name, timestamps, channels, values, expected.borders)
+        return Series(self.name, timestamps, channels, values, expected.borders, file=path)

@@ -81,7 +81,8 @@ class LabelledFasta:
                     f"{len(wrong)} of {len(headers)} headers. Or name a table of labels in data.labels."
                 )
             labels = [match[1] for match in found if match]
-        return Records(str(path), lambda row: f"{path}: record {names[row]!r}", texts, labels)
+        files = (path,) if self.labels is None else (path, Path(self.labels).expanduser())
+        return Records(str(path), lambda row: f"{path}: record {names[row]!r}", texts, labels, files=files)
 
 
 class BedWindows:
@@ -132,7 +133,8 @@ class BedWindows:
         genome = Genome(Path(self.fasta).expanduser(), aliases=self.aliases)
         texts = genome.texts(intervals, places.__getitem__, beyond=self.beyond)
         source = ", ".join(map(str, self.beds.values()))
-        records = Records(source, places.__getitem__, texts, labels, intervals=intervals)
+        files = tuple(Path(file).expanduser() for file in (self.fasta, *self.beds.values()))
+        records = Records(source, places.__getitem__, texts, labels, None, intervals, files)
         return read_splits(Path(self.fasta).name, records)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 
-from datamodules.digest import digest_of
+from datamodules.digest import digest_of, digests_of_files
 from datamodules.epochs import share_of
 from datamodules.layout import Layout
 from datamodules.series import Scaler, Series, SeriesSource
@@ -149,11 +149,16 @@ class ForecastingDataModule(LightningDataModule):
         return WindowLoader(self.windows(split), self.batch_size, shuffle=shuffle, seed=self.seed, share=share)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others: a digest of the series, and where its splits end."""
+        """What tells these data from others: digests of the files and of the series, and where its splits end."""
         every = [member.series for member in self.members]
         parts = [(s.timestamps.astype(np.int64), s.values, *s.covariates.arrays()) for s in every]
         borders = [int(row) for series in every for row in series.borders]
-        return {"name": self.series.name, "sha256": digest_of(*(a for part in parts for a in part)), "borders": borders}
+        return {
+            "name": self.series.name,
+            "sha256": digest_of(*(a for part in parts for a in part)),
+            "borders": borders,
+            "files": digests_of_files(sorted({series.file for series in every if series.file is not None})),
+        }
 
     def _starts(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """For each series, the row at which a split's first window begins, and how many windows there are."""

@@ -193,7 +193,8 @@ class GenomicBenchmark:
             texts += genomes[fasta].texts(parts[-1], placer(path), beyond="N")
             labels += [name] * len(parts[-1].starts)
             places += [f"{path}: line {line + 2}" for line in range(len(parts[-1].starts))]
-        return Records(str(reference), places.__getitem__, texts, labels, intervals=Intervals.joined(parts))
+        files = (*self._lists(split), *genomes)
+        return Records(str(reference), places.__getitem__, texts, labels, None, Intervals.joined(parts), files)
 
     def _fasta(self, reference: Path, url: str) -> Path:
         """The file that holds one of the set's references."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -48,6 +49,7 @@ class Records(NamedTuple):
     labels: Sequence[str | None]
     groups: Sequence[str] | None = None  # records that must not be parted by a split share a name
     intervals: Intervals | None = None
+    files: tuple[Path, ...] = ()  # all that were read
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ class Splits:
     validation: Rows | None = None
     test: Rows | None = None
     notes: tuple[str, ...] = ()  # what the user should be told once, a line each
+    files: tuple[Path, ...] = ()  # that the sequences were read from
 
 
 class IntervalSplits(NamedTuple):
@@ -133,7 +136,10 @@ def read_splits(
     ambiguous = sum(part.sequences.ambiguous for part in parts.values())
     if ambiguous:
         notes = [*notes, f"{name}: {ambiguous} IUPAC letters other than A, C, G, T, N were read as N"]
-    return Splits(name, classes, parts["train"], parts.get("validation"), parts.get("test"), notes=tuple(notes))
+    files = tuple(path for records in (train, validation, test) if records is not None for path in records.files)
+    return Splits(
+        name, classes, parts["train"], parts.get("validation"), parts.get("test"), notes=tuple(notes), files=files
+    )
 
 
 def _rows(records: Records, classes: Classes, rna: bool) -> Rows:

@@ -42,6 +42,7 @@ class Series(NamedTuple):
     values: NDArray[np.float64]  # (T, C), in the units of the source
     borders: Borders
     covariates: Covariates = NO_COVARIATES
+    file: Path | None = None  # that it was read from
 
 
 class SeriesSource(Protocol):

@@ -1,7 +1,6 @@
 """Stretches of unlabelled DNA, read side by side a segment at a time, so that a model can carry its memory along."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 
 from datamodules.corpus import Corpus
 from datamodules.dna import reverse_complement
-from datamodules.epochs import ALONE, Position, Share
+from datamodules.epochs import ALONE, Loader, Order, Share
 from datamodules.strands import other_strand
 from titans_seq.batch import PAD_TOKEN, StretchBatch
 
@@ -39,7 +38,32 @@ class Stretches(NamedTuple):
         return Stretches(self.records[which], starts, np.minimum(starts + longest, self.ends[which]))
 
 
-class StretchLoader:
+class Segment(NamedTuple):
+    """A part of some stretches that are read side by side."""
+
+    rows: Index  # the stretches, (B,)
+    number: int  # from each one's start
+    last: bool
+
+
+class StretchOrder(Order):
+    """The batches of stretches of an epoch, their segments as many in every one."""
+
+    def __init__(self, segments: Index, batch_size: int, *, shuffle: bool, seed: int) -> None:
+        super().__init__(shuffle=shuffle, seed=seed)
+        self.segments = segments
+        self.batch_size = batch_size
+
+    def __call__(self) -> list[Index]:
+        """The stretches of each batch of the current epoch."""
+        rng = self.generator()
+        order = rng.permutation(len(self.segments)) if self.shuffle else np.arange(len(self.segments))
+        order = order[np.argsort(self.segments[order], kind="stable")]
+        batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
+        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches
+
+
+class StretchLoader(Loader[StretchOrder, Segment, StretchBatch]):
     """Batches of stretches, each given as its segments from first to last; every stretch once an epoch.
 
     The stretches of a batch have about the same number of segments. A shorter one's last windows are padding.
@@ -54,7 +78,7 @@ class StretchLoader:
         shuffle: a new order every epoch.
         both_strands: show half of the stretches, another half every epoch, as their reverse complements.
         seed: of order and strands.
-        share: the part of every batch that is given here; batches are those of all processes together.
+        share: see `Loader`.
     """
 
     def __init__(
@@ -73,42 +97,26 @@ class StretchLoader:
         share: Share = ALONE,
     ) -> None:
         assert segment % multiple == 0, (segment, multiple)
+        super().__init__(StretchOrder(-(-stretches.lengths // segment), batch_size, shuffle=shuffle, seed=seed), share)
         self.corpus = corpus
         self.stretches = stretches
-        self.share = share
         self.segment = segment
         self.left = left
         self.right = right
         self.multiple = multiple
         self.both_strands = both_strands
-        # Under these two names, torch's own, Lightning looks for what to tell the epoch.
-        self.sampler = _Order(-(-stretches.lengths // segment), batch_size, shuffle=shuffle, seed=seed)
-        self.batch_sampler = None
-        self._given = 0
-        self._position = Position()
 
-    def __len__(self) -> int:
-        return sum(count for _, count in self._parts())
-
-    def __iter__(self) -> Iterator[StretchBatch]:
-        parts = self._parts()
-        skipped = self._position.take(self.sampler.epoch, sum(count for _, count in parts))
-        self._given = 0
-        for rows, count in parts:
-            for number in range(count):
-                self._given += 1
-                if self._given > skipped:
-                    yield self.batch(rows, number, last=number == count - 1)
-
-    def _parts(self) -> list[tuple[Index, int]]:
-        """This process's stretches of every batch that has some for it, and the segments that all processes read."""
+    def plan(self) -> list[Segment]:
+        """The segments of the first stretches, then of the next: as many as the longest of all processes needs."""
         batches = self.sampler()
         parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches)
         counts = (int(self.sampler.segments[rows].max()) for rows in batches)
-        return [(part, count) for part, count in zip(parts, counts, strict=True) if len(part)]
+        read = ((part, count) for part, count in zip(parts, counts, strict=True) if len(part))
+        return [Segment(part, number, number == count - 1) for part, count in read for number in range(count)]
 
-    def batch(self, rows: Index, number: int, *, last: bool) -> StretchBatch:
-        """Segment `number` of the stretches `rows` (B,), as the current epoch shows them."""
+    def batch(self, part: Segment) -> StretchBatch:
+        """A segment, as the current epoch shows its stretches."""
+        rows, number, last = part
         lengths = self.stretches.lengths[rows]
         first = number * self.segment
         # Where other processes' stretches of this batch are longer, nothing but padding is left here.
@@ -133,34 +141,3 @@ class StretchLoader:
         if not mirrored:
             return self.corpus.read(record, start + begin, start + end)
         return reverse_complement(self.corpus.read(record, stop - end, stop - begin))
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: epoch, and batches of it that have been given."""
-        return {"epoch": self.sampler.epoch, "batches": self._given}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
-        self._position.load(state)
-
-
-class _Order:
-    """The batches of stretches of an epoch: a function of seed and epoch alone, their segments as many in every one."""
-
-    def __init__(self, segments: Index, batch_size: int, *, shuffle: bool, seed: int) -> None:
-        self.segments = segments
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
-
-    def __call__(self) -> list[Index]:
-        """The stretches of each batch of the current epoch."""
-        rng = np.random.default_rng((self.seed, self.epoch))
-        order = rng.permutation(len(self.segments)) if self.shuffle else np.arange(len(self.segments))
-        order = order[np.argsort(self.segments[order], kind="stable")]
-        batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
-        return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches

@@ -164,6 +164,7 @@ class Table:
                 {column: columns[column] for column in roles.known},
                 static_values(labels, roles.static, name, self.path),
             ),
+            self.path,
         )
 
     def _filled(self, column: pl.Series, place: str) -> NDArray[np.float64]:

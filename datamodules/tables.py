@@ -80,6 +80,7 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
         table[label].str.strip_chars().to_list(),
         None if group is None else table[group].fill_null("").to_list(),
         read_intervals(table, place) if {"region", "start", "end"} <= set(table.columns) else None,
+        (path,),
     )
 
 

@@ -52,7 +52,7 @@ class Weather:
         missing = values == _NOT_MEASURED
         filled = _carry_forward(values, missing)
         self.notes = [_note(channels, values, filled, missing, self.mask_missing)]
-        return Series("Weather", timestamps, channels, filled if self.mask_missing else values, BORDERS)
+        return Series("Weather", timestamps, channels, filled if self.mask_missing else values, BORDERS, file=path)
 
 
 def _carry_forward(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -1,13 +1,12 @@
 """Windows of a series: views of one array, cut a batch at a time."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.epochs import ALONE, Position, Share
+from datamodules.epochs import ALONE, Loader, Order, Share
 from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
 from titans_seq.errors import InputError
 
@@ -97,37 +96,27 @@ class PanelWindows:
         return CovariateBatch(batch.context[..., :channels], batch.target[..., :channels], batch.start, covariates)
 
 
-class EpochOrder:
-    """The order of an epoch's windows: a function of seed and epoch alone, so that any epoch can be repeated."""
+class WindowOrder(Order):
+    """The order of an epoch's windows."""
 
     def __init__(self, count: int, *, shuffle: bool, seed: int) -> None:
+        super().__init__(shuffle=shuffle, seed=seed)
         self.count = count
-        self.shuffle = shuffle
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
 
     def __call__(self) -> NDArray[np.int64]:
         """The indices of the current epoch, (count,)."""
-        if not self.shuffle:
-            return np.arange(self.count)
-        return np.random.default_rng((self.seed, self.epoch)).permutation(self.count)
+        return self.generator().permutation(self.count) if self.shuffle else np.arange(self.count)
 
 
-class WindowLoader:
+class WindowLoader(Loader[WindowOrder, NDArray[np.int64], ForecastBatch | CovariateBatch]):
     """Batches of windows, every window once an epoch, the last batch as large as what is left.
-
-    Its state is the epoch and how many of its batches have been given; see `SequenceLoader`.
 
     Args:
         windows: the split.
         batch_size: windows in a batch, those of all processes together.
         shuffle: a new order every epoch; for training, where processes need equal parts.
         seed: of the order.
-        share: the part of every batch that is given here.
+        share: see `Loader`.
     """
 
     def __init__(
@@ -139,30 +128,20 @@ class WindowLoader:
         seed: int = 0,
         share: Share = ALONE,
     ) -> None:
+        super().__init__(WindowOrder(len(windows), shuffle=shuffle, seed=seed), share)
         self.windows = windows
         self.batch_size = batch_size
-        self.share = share
-        # Under these two names, torch's own, Lightning looks for what to tell the epoch.
-        self.sampler = EpochOrder(len(windows), shuffle=shuffle, seed=seed)
-        self.batch_sampler = None
-        self._given = 0
-        self._position = Position()
 
     def __len__(self) -> int:
         return self.share.batches(len(self.windows), self.batch_size, even=self.sampler.shuffle)
 
-    def __iter__(self) -> Iterator[ForecastBatch | CovariateBatch]:
+    def plan(self) -> list[NDArray[np.int64]]:
+        """The windows of each batch."""
         order = self.sampler()
-        self._given = self._position.take(self.sampler.epoch, len(self))
-        for number in range(self._given, len(self)):
-            self._given += 1
-            rows = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield self.windows[self.share.of_batch(rows, even=self.sampler.shuffle)]
+        firsts = range(0, len(self) * self.batch_size, self.batch_size)
+        batches = (order[first : first + self.batch_size] for first in firsts)
+        return [self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: epoch, and batches of it that have been given."""
-        return {"epoch": self.sampler.epoch, "batches": self._given}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from there when that epoch is iterated next; any other epoch begins at its first batch."""
-        self._position.load(state)
+    def batch(self, part: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
+        """The windows `part` (B,)."""
+        return self.windows[part]

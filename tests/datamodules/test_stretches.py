@@ -7,7 +7,7 @@ from datamodules.corpus import LoadedCorpus
 from datamodules.dna import decode
 from datamodules.epochs import Share
 from datamodules.sequences import Sequences
-from datamodules.stretches import Stretches, StretchLoader
+from datamodules.stretches import Segment, Stretches, StretchLoader
 from tests.datamodules.dna_reference import place, random_dna, slow_reverse_complement
 from titans_seq.batch import PAD_TOKEN, StretchBatch
 
@@ -65,7 +65,7 @@ def test_a_window_shows_what_lies_around_its_segment() -> None:
     for rows in loader.sampler():
         (row,) = rows.tolist()
         for number in range(-(-len(TEXTS[row]) // 8)):
-            batch = loader.batch(rows, number, last=False)
+            batch = loader.batch(Segment(rows, number, last=False))
             around = ["." if not 0 <= i < len(TEXTS[row]) else TEXTS[row][i] for i in range(number * 8 - 5, 300)]
             expected = "".join(around[: 5 + batch.length + 3])
             found = "".join(".ACGTN"[int(t) + 1 if t != PAD_TOKEN else 0] for t in batch.bases[0])

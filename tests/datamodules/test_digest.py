@@ -1,0 +1,50 @@
+"""The data's fingerprint names every file that was read, by the sum that `sha256sum` prints."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+from datamodules.classification import SequenceDataModule
+from datamodules.columns import Roles
+from datamodules.fasta import BedWindows, LabelledFasta
+from datamodules.forecasting import ForecastingDataModule
+from datamodules.labelled import SequenceSource
+from datamodules.synthetic import Synthetic
+from datamodules.table import Table
+from datamodules.tables import SequenceTable
+
+
+def sums(*paths: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def files_of(source: SequenceSource) -> object:
+    data = SequenceDataModule(source)
+    data.setup()
+    return data.fingerprint()["files"]
+
+
+def test_tables_of_sequences(tmp_path: Path) -> None:
+    train, test = tmp_path / "train.csv", tmp_path / "test.csv.gz"
+    rows = "sequence,label\n" + "".join(f"{'ACGT' * 3}{'ACGT'[i % 4] * i},{i % 2}\n" for i in range(20))
+    train.write_text(rows)
+    test.write_bytes(gzip.compress(rows.encode()))
+    assert files_of(SequenceTable(str(train), test=str(test))) == sums(train, test)
+
+
+def test_fasta_files_and_what_goes_with_them(tmp_path: Path) -> None:
+    fasta, labels, bed = tmp_path / "reads.fa", tmp_path / "labels.csv", tmp_path / "peaks.bed"
+    fasta.write_text("".join(f">r{i}\n{'ACGTTGCA' * 4}\n" for i in range(20)))
+    labels.write_text("id,label\n" + "".join(f"r{i},{i % 2}\n" for i in range(20)))
+    bed.write_text("".join(f"r{i}\t2\t12\t{'ab'[i % 2]}\n" for i in range(20)))
+    assert files_of(LabelledFasta(str(fasta), labels=str(labels))) == sums(fasta, labels)
+    assert files_of(BedWindows(str(fasta), str(bed))) == sums(fasta, bed)
+
+
+def test_a_series_and_one_without_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "sales.csv"
+    path.write_text("date,a\n" + "".join(f"2024-01-{day:02} 00:00,{day}\n" for day in range(1, 31)))
+    for source, files in ((Table(path, Roles(time="date")), sums(path)), (Synthetic(), {})):
+        data = ForecastingDataModule(source, context_length=2, horizon=1)
+        data.setup()
+        assert data.fingerprint()["files"] == files
