@@ -6,17 +6,19 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args, get_type_hints
 from unittest import mock
 
 import numpy as np
+
+from titans_seq.schema import BackboneOptions
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIGS = REPOSITORY / "configs"
 ETT_CHANNELS = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
 ETT_HEADER = ",".join(["date", *ETT_CHANNELS])
 
-VARIANTS = ("lmm", "mal", "mag", "mac", "transformer", "delta", "cnn")  # of the backbone
+VARIANTS: tuple[str, ...] = get_args(get_type_hints(BackboneOptions)["variant"])
 
 DATA_VARIABLE = "TITANS_SEQ_DATA"
 DATA_ROOT = Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None

@@ -33,9 +33,9 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject(
             "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
         )
-    if config.model.variant not in ("transformer", "cnn"):
+    if config.model.variant in ("lmm", "mal", "mag", "mac", "delta"):
         _check_memory(config.model, reject)
-    if config.model.variant not in ("lmm", "delta", "cnn"):
+    if config.model.variant in ("mal", "mag", "mac", "transformer"):
         _check_attention(config.model, reject)
     if config.trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")

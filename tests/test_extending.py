@@ -1,0 +1,66 @@
+"""docs/extending.md holds: what it says is done in a copy of the repository, and the result trains."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import REPOSITORY, SMALL_MODEL, TWO_STEPS
+
+PAGE = REPOSITORY / "docs" / "extending.md"
+# Of a section: what is trained, and tests that have to take it in without being told.
+SECTIONS = {
+    "A variant": (["model.variant=ema"], ["tests/backbone/test_variants.py", "-k", "ema"]),
+    "A data set": (["data.name=tides"], []),
+    "A head": (["model.head_hidden=16"], []),
+}
+
+
+def blocks(section: str) -> list[tuple[str, str, str]]:
+    """Language, file and content of each block of a section."""
+    text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return re.findall(r"```(\w+)\n# (\S+)\n(.*?)```", text, re.DOTALL)
+
+
+def apply(path: Path, diff: str) -> None:
+    """A diff without line numbers: hunks with blank lines between them."""
+    text = path.read_text()
+    for hunk in diff.strip("\n").split("\n\n"):
+        lines = [(line[:1], line[1:]) for line in hunk.splitlines()]
+        old, new = ("".join(f"{rest}\n" for mark, rest in lines if mark != without) for without in "+-")
+        assert text.count(old) == 1, f"{path.name} has {text.count(old)} times:\n{old}"
+        text = text.replace(old, new)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_a_worked_example_works(section: str, tmp_path: Path) -> None:
+    for folder in ("titans_seq", "datamodules", "configs", "tests", "docs", "benchmarks"):
+        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    changes = blocks(section)
+    assert 1 < len(changes) <= 4, "an extension touches at most four files"
+    for language, file, content in changes:
+        if language == "diff":
+            apply(tmp_path / file, content)
+        else:
+            assert not (tmp_path / file).exists()
+            (tmp_path / file).write_text(content)
+    words, tests = SECTIONS[section]
+    run(tmp_path, "-m", "titans_seq.cli", "fit", "configs/forecasting/synthetic.yaml", *SMALL_MODEL, *TWO_STEPS, *words)
+    if tests:
+        done = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+        assert int(re.findall(r"(\d+) passed", done)[0]) > 5, done
+
+
+def run(folder: Path, *words: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
