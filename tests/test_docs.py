@@ -28,7 +28,7 @@ def test_a_local_link_leads_to_a_file(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_the_configuration_page_is_made_from_the_schema() -> None:
-    made = runpy.run_path(str(REPOSITORY / "docs" / "make_configuration.py"))["page"]()
-    kept = (REPOSITORY / "docs" / "configuration.md").read_text()
-    assert kept == made, "run `python docs/make_configuration.py`"
+@pytest.mark.parametrize("name", ["configuration", "api"])
+def test_a_page_is_what_its_script_makes(name: str) -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs" / f"make_{name}.py"))["page"]()
+    assert (REPOSITORY / "docs" / f"{name}.md").read_text() == made, f"run `python docs/make_{name}.py`"
