@@ -25,7 +25,7 @@ from titans_seq.tasks.forecasting import forecast_metrics
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _PULLS = (0.1, 0.3, 1.0, 3.0)  # of a channel's own map to the shared one
-_STEPS = 16  # towards the least absolute error, at most
+_STEPS = 12  # towards the least absolute error, at most
 _BATCH = 512
 _FITTED: tuple[Split, Split] = ("train", "validation")
 

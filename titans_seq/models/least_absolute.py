@@ -18,7 +18,7 @@ from titans_seq.models.linear import LinearForecaster, WindowMoments, normal_equ
 
 CORNER = 0.1  # of z-scores: errors beyond it count by their size, within it by their square
 _BATCH = 1024  # windows that are multiplied at once
-_OPERATIONS = 2e11  # of a step, at most: windows are left out evenly
+_OPERATIONS = 1e11  # of a step, at most: windows are left out evenly
 
 
 def descend(
