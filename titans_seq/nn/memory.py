@@ -31,6 +31,9 @@ _FRESH_LR, _FRESH_CHUNK_LR = 0.05, 0.25
 # Spread of the gates' logits over tokens of unit size, at every width.
 _FRESH_SPREAD = 0.1
 
+# torch.compile would unroll the walk over chunks: minutes of compiling for a slower step (benchmarks/LOG.md).
+_uncompiled_memory = torch.compiler.disable(titans_memory)
+
 
 class NeuralMemoryState(NamedTuple):
     """What a `NeuralMemory` carries on: constant in size, whatever the length of the sequence so far."""
@@ -219,7 +222,7 @@ class NeuralMemory(nn.Module):
         qkv, conv_state = self.conv(F.silu(self.qkv(x)), None if state is None else state.conv, mask, reset)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).unbind(2)
         gates = self._gate(x)
-        y, memory_state, *stats = titans_memory(
+        y, memory_state, *stats = _uncompiled_memory(
             unit_norm(q),
             unit_norm(k),
             v,
