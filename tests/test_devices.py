@@ -82,6 +82,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(refuse: Refuse) -> None:
     assert "multiple" in line
 
 
+@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])
+def test_a_strategy_that_this_machine_cannot_carry_out(refuse: Refuse, strategy: str) -> None:
+    line = refuse("fit", SYNTHETIC, f"trainer.strategy={strategy}", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert f"trainer.strategy={strategy}: " in line
+
+
 def test_a_strategy_that_lightning_does_not_know(refuse: Refuse) -> None:
     line = refuse("fit", SYNTHETIC, "trainer.strategy=dpp")
     assert "trainer.strategy=dpp" in line

@@ -104,6 +104,8 @@ def check_machine(config: Config) -> None:
     known = StrategyRegistry.available_strategies()
     if options.strategy != "auto" and options.strategy not in known:
         raise InputError(f"trainer.strategy={options.strategy}: no such strategy; here: auto, {', '.join(known)}")
+    if options.strategy not in ("auto", "ddp"):
+        _try_strategy(options)
     processes = options.devices * options.num_nodes
     if config.data.batch_size % processes:
         raise InputError(
@@ -118,6 +120,16 @@ def check_machine(config: Config) -> None:
         why_not = why_not_triton_here() if on_cuda else "needs a CUDA device"
         if why_not := why_not or _why_not_kernels(config):
             raise InputError(f"model.memory.backend=triton: {why_not}; here: auto, chunked, reference")
+
+
+def _try_strategy(options: TrainerOptions) -> None:
+    """Raise InputError with Lightning's reason when this machine cannot carry a strategy out."""
+    where = {"accelerator": options.accelerator, "devices": options.devices, "num_nodes": options.num_nodes}
+    try:
+        Trainer(strategy=options.strategy, **where, logger=False, enable_checkpointing=False)  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001 - what a strategy misses, it says in any way whatever
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise InputError(f"trainer.strategy={options.strategy}: {reason or type(error).__name__}") from None
 
 
 def _why_not_kernels(config: Config) -> str | None:
