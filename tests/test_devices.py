@@ -36,25 +36,52 @@ def losses(folder: Path) -> list[float]:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    answer = run_cli("fit", SYNTHETIC, *WORDS, f"run.dir={one}")
+def launched_by(launcher: str, words: list[str]) -> list[tuple[list[str], dict[str, str]]]:
+    """The commands of two processes that share a training, and what their launcher puts into the environment."""
+    program = ["-m", "titans_seq.cli", "fit", str(SYNTHETIC), *words, "trainer.devices=2", "trainer.strategy=ddp"]
+    if launcher == "lightning":  # the first process starts the other
+        return [([sys.executable, *program], {})]
+    if launcher == "torchrun":
+        run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        return [([*run, *program], {})]
+    job = {"SLURM_JOB_ID": "12345", "SLURM_JOB_NAME": "titans", "SLURM_NODELIST": "localhost", "SLURM_NNODES": "1"}
+    tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
+    ranks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in "01")
+    return [([sys.executable, *program], {**job, **tasks, **rank}) for rank in ranks]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    answer = run_cli("fit", SYNTHETIC, *WORDS, f"run.dir={folder}")
     assert answer.status == 0, answer.err
-    words = [*WORDS, "trainer.devices=2", "trainer.strategy=ddp", f"run.dir={two}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), *words],
-        cwd=REPOSITORY,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Run folder:") == 2, "one process speaks, at the beginning and at the end"
-    assert len(losses(one)) == 20
-    np.testing.assert_allclose(losses(two), losses(one), rtol=0, atol=1e-6)
-    results = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]
+    return folder
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    ["lightning", pytest.param("torchrun", marks=pytest.mark.slow), pytest.param("slurm", marks=pytest.mark.slow)],
+)
+def test_two_processes_equal_one(launcher: str, tmp_path: Path, alone: Path) -> None:
+    together = tmp_path / "together"
+    words = [*WORDS, f"run.dir={together}", *(["resume=auto"] if launcher == "slurm" else [])]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command, environment in launched_by(launcher, words)
+    ]
+    answers = [process.communicate(timeout=900) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), answers
+    assert "".join(out for out, _ in answers).count("Run folder:") == 2, "one speaks, at the beginning and at the end"
+    assert len(losses(alone)) == 20
+    np.testing.assert_allclose(losses(together), losses(alone), rtol=0, atol=1e-6)
+    results = [json.loads((folder / "results.json").read_text()) for folder in (alone, together)]
     for key in ("best_val/mse", "test/mse", "test/mae"):
         assert results[1][key] == pytest.approx(results[0][key], abs=1e-6)
     assert results[1]["test_windows"] == results[0]["test_windows"]
