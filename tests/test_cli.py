@@ -147,7 +147,7 @@ def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[
     [
         ("model.memory.depth=2", "knows no memory deeper than 1; got 2"),
         ("model.memory.num_heads=4", "knows head_dim 32, 64, 128; got 16"),
-        ("model.memory.chunk_size=32", "knows chunk_size up to 16; got 32"),
+        ("model.memory.residual=true", "knows no residual memory"),
     ],
 )
 def test_what_the_kernels_do_not_know_is_said_before_the_training(

@@ -4,6 +4,7 @@ tests/conftest.py sets TRITON_INTERPRET before anything imports Triton. The inte
 operation of a kernel, whatever the size: cases are few and short, and each varies several things at once.
 """
 
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.tokens import Tokens
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
+launches = importlib.import_module("titans_seq.ops.memory.triton")
 TOLERANCE = 1e-5  # relative, of float32; what is found is some 3e-7
 
 
@@ -116,7 +118,7 @@ def test_batch_heads_and_wider_values_equal_the_token_loop(gradient: Any) -> Non
     compare(17, 32, 64, batch=2, heads=2, gradient=gradient)
 
 
-@pytest.mark.parametrize(("length", "chunk_size"), [(1, 16), (7, 3), (20, 13)])
+@pytest.mark.parametrize(("length", "chunk_size"), [(1, 16), (7, 3), (20, 13), (51, 24), (20, 100)])
 def test_any_length_and_chunk_equal_the_token_loop(length: int, chunk_size: int) -> None:
     compare(length, chunk_size=chunk_size)
 
@@ -137,9 +139,19 @@ def test_segments_change_nothing(gradient: Any) -> None:
     compare(49, gradient=gradient, checkpoint_every=2)
 
 
+@pytest.mark.parametrize("cuts", [(), (10,)])
+def test_segments_inside_a_long_chunk_change_nothing(cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launches, "_SEGMENT_BYTES", 1)
+    compare(81, chunk_size=72, cuts=cuts)
+
+
 @pytest.mark.parametrize(("gradient", "cuts"), [("chunk", (5, 9, 20)), ("chunk", (16,)), ("online", (5,))])
 def test_pieces_with_carried_state_equal_the_whole(gradient: Any, cuts: tuple[int, ...]) -> None:
     compare(25, gradient=gradient, cuts=cuts)
+
+
+def test_pieces_of_chunks_of_several_tiles_equal_the_whole() -> None:
+    compare(66, chunk_size=40, cuts=(3, 20))
 
 
 @pytest.mark.parametrize("forget_to", ["zero", "initial"])
@@ -192,8 +204,10 @@ def test_bfloat16_tokens_in_the_interpreter() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chunk_size": 32}, 'backend="triton" knows chunk_size up to 16; got 32; available: auto, chunked, reference'),
-        ({"mask": torch.ones(1, 5, dtype=torch.bool)}, "knows neither mask nor reset"),
+        (
+            {"mask": torch.ones(1, 5, dtype=torch.bool)},
+            'backend="triton" knows neither mask nor reset; available: auto, chunked, reference',
+        ),
         ({"residual": True}, "knows no residual memory"),
         ({"return_stats": True}, "returns no stats"),
     ],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import CHUNK, HEAD_DIMS, Tiles
+from titans_seq.ops.memory.tiles import HEAD_DIMS, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
 Backend = Literal["auto", "reference", "chunked", "triton"]
@@ -38,12 +38,10 @@ def interpreting() -> bool:
 
 def why_not_options(depth: int, head_dim: int, value_dim: int, channel_forget: bool, options: Options) -> str | None:
     """Why Triton's kernels cannot compute such a memory, the first reason; None if they can."""
-    too_long = options.gradient == "chunk" and options.chunk_size > CHUNK
     reasons = {
         f"knows no memory deeper than 1; got {depth}": depth > 1,
         f"knows head_dim {_listed(HEAD_DIMS)}; got {head_dim}": head_dim not in HEAD_DIMS,
         f"knows D_v {_listed(HEAD_DIMS)}; got {value_dim}": value_dim not in HEAD_DIMS,
-        f"knows chunk_size up to {CHUNK}; got {options.chunk_size}": too_long,
         "knows no residual memory": options.residual,
         "knows no forget gate per input channel": channel_forget,
         "returns no stats": options.return_stats,

@@ -1,27 +1,31 @@
 """Triton kernels of the matrix memory, forward and backward.
 
-A sequence is worked off in segments of some hundred chunks, four kernels in all:
+A sequence is worked off in segments of some hundred tiles, four kernels in all:
 
-    prepare           all chunks at once    gates, keys and queries to what does not depend on the memory
-    walk              chunk after chunk     W and S on chip: errors, outputs, the state on
-    walk_backward     chunk before chunk    the gradients of W and S on chip
-    finish_backward   all chunks at once    from the states and their gradients to those of q, k and the gates
+    prepare           all tiles at once    gates, keys and queries to what does not depend on the memory
+    walk              tile after tile      W and S on chip: errors, outputs, the state on
+    walk_backward     tile before tile     the gradients of W and S on chip
+    finish_backward   all tiles at once    from the states and their gradients to those of q, k and the gates
 
-What has to wait for the chunk before it, and that alone, is in the two walks, which are short. A walk's program is one
+A tile is up to C tokens. A chunk of the rule, `size` tokens, is one or is cut into `parts` of them; W and S go on from
+tile to tile, while the gradients stay those at the chunk's start (AT).
+
+What has to wait for the tile before it, and that alone, is in the two walks, which are short. A walk's program is one
 head of one batch element and one block of the memory's output columns: given keys and gates, the columns of W and S
 never meet, so that a head is shared out over programs without any exchange.
 
 The mathematics is that of README.md beside this file, where the backward pass is derived. To whom Triton is new:
-everything below is a tile, an array of a size known when the kernel is compiled, which all threads of a program hold
-together; `tl.dot` multiplies tiles, the rest is elementwise or a reduction. What holds for all kernels:
+everything below is a block, an array of a size known when the kernel is compiled, which all threads of a program hold
+together; `tl.dot` multiplies blocks, the rest is elementwise or a reduction. What holds for all kernels:
 
 - Tokens are contiguous: q and k (B, T, H, D), v and y (B, T, H, D_V), gates (B, T, H). States are float32,
-  (G, D, D_V), G = B x H. A segment's scratch has its chunks in front.
+  (G, D, D_V), G = B x H. A segment's scratch has its tiles in front.
 - Arithmetic is float32; only the operands of products are rounded (`_matmul`).
-- A chunk with fewer tokens than its tile, be it by its size or since the sequence ends, is filled up with dead tokens:
-  keys, values and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They change nothing and
-  are not stored.
-- `tl.debug_barrier` ends a phase, so that the compiler does not begin the next one and hold the tiles of both.
+- A tile with fewer than C tokens, since its chunk or the sequence ends, is filled up with dead tokens: keys, values
+  and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They change nothing and are not stored.
+- `tl.debug_barrier` ends a phase, so that the compiler does not begin the next one and hold the blocks of both.
+- AT says where gradients are taken: "tile", at the tile's start, which is the chunk's; "chunk", at the start of the
+  chunk, some tiles back; "given", at the start of a chunk that began before the segment, which all of it belongs to.
 - Lengths are plain arguments and not compiled in: a new length compiles nothing.
 
 Names of sizes: C tokens of a tile, D features of a key, D_V of a value, V columns of a block. `weights` is W,
@@ -32,8 +36,8 @@ import triton
 import triton.language as tl
 
 # Sizes that change from call to call; Triton would compile anew for those that divide by 16, and for 1.
-_RUNTIME = ["heads", "sequence", "first", "stop", "size"]
-# Rows of a chunk's shares in the scratch (chunks, G, SHARES, C).
+_RUNTIME = ["heads", "sequence", "first", "stop", "size", "parts"]
+# Rows of a tile's shares in the scratch (tiles, G, SHARES, C).
 A, B, E, TO_WEIGHTS, TO_SURPRISE, A_BEFORE, B_BEFORE = (tl.constexpr(row) for row in range(7))
 SHARES = tl.constexpr(7)
 
@@ -111,16 +115,16 @@ def _inverse(lower, size, C: tl.constexpr):
 
 
 @triton.jit
-def _place(n, first, stop, size, batch, sequence, C: tl.constexpr):
-    """Of the tokens of chunk n: their numbers in the whole batch, and whether they are live."""
-    rows = tl.arange(0, C)
-    place = first + n * size + rows
-    return batch * sequence + place, (rows < size) & (place < stop)
+def _place(n, first, stop, size, parts, batch, sequence, C: tl.constexpr):
+    """Of the tokens of tile n: their numbers in the whole batch, and whether they are live."""
+    in_chunk = (n % parts) * C + tl.arange(0, C)
+    place = first + (n // parts) * size + in_chunk
+    return batch * sequence + place, (in_chunk < size) & (place < stop)
 
 
 @triton.jit
 def _table(ptr, C: tl.constexpr):
-    """A chunk's table (C, C)."""
+    """A tile's table (C, C)."""
     return tl.load(ptr + tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :]).to(tl.float32)
 
 
@@ -170,32 +174,33 @@ def matrix_prepare(
     first,
     stop,
     size,
+    parts,
     D: tl.constexpr,
     C: tl.constexpr,
     ONLINE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The shares of a chunk, its scores (q_t . k_j) C[t, j] lr_j, and, ONLINE, the inverse of its system.
+    """The shares of a tile, its scores (q_t . k_j) C[t, j] lr_j, and, ONLINE, the inverse of its system.
 
-    Grid (chunks, G). Segments start at token `first` and end before `stop`, a chunk has `size` tokens; writes shares
-    (chunks, G, SHARES, C), scores and inverse (chunks, G, C, C).
+    Grid (tiles, G). Segments start at token `first` and end before `stop`, a chunk has `size` tokens in `parts` tiles;
+    writes shares (tiles, G, SHARES, C), scores and inverse (tiles, G, C, C).
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
-    chunk = n * tl.num_programs(1) + state  # in the scratch
+    tile = n * tl.num_programs(1) + state  # in the scratch
     batch, head = state // heads, state % heads
-    token, live = _place(n, first, stop, size, batch, sequence, C)
+    token, live = _place(n, first, stop, size, parts, batch, sequence, C)
     before = live & (tl.arange(0, C) > 0)
     lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
     momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
     keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
     keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
 
-    # D, F and C = F D of README.md, and the shares a, b, e of the chunk's start.
+    # D, F and C = F D of README.md, and the shares a, b, e of the tile's start.
     in_surprise = _products(momentum, C, 0)
     in_weights = tl.where(live[None, :], _products(keep, C, 0), 0.0)
     of_write = _exact_matmul(in_weights, in_surprise)
     e = tl.cumprod(momentum, axis=0)
-    shares = shares_ptr + chunk * SHARES * C + tl.arange(0, C)
+    shares = shares_ptr + tile * SHARES * C + tl.arange(0, C)
     tl.store(shares + A * C, tl.cumprod(keep, axis=0))
     tl.store(shares + B * C, tl.sum(in_weights * e[None, :], axis=1))
     tl.store(shares + E * C, e)
@@ -203,7 +208,7 @@ def matrix_prepare(
     tl.store(shares + TO_SURPRISE * C, _last_row(in_surprise, C) * lr)
     tl.debug_barrier()
     products, similarity = _products_of_tokens(q_ptr, k_ptr, token, live, head, heads, D, C, ONLINE, PRECISION)
-    _store_table(scores_ptr + chunk * C * C, products * of_write * lr[None, :], C)
+    _store_table(scores_ptr + tile * C * C, products * of_write * lr[None, :], C)
     tl.debug_barrier()
 
     weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
@@ -211,7 +216,7 @@ def matrix_prepare(
     tl.store(shares + B_BEFORE * C, tl.sum(weights_before * e[None, :], axis=1))
     if ONLINE:
         past = _exact_matmul(weights_before, in_surprise) * lr[None, :]
-        _store_table(inverse_ptr + chunk * C * C, 2.0 * _inverse(2.0 * past * similarity, size, C), C)
+        _store_table(inverse_ptr + tile * C * C, 2.0 * _inverse(2.0 * past * similarity, size, C), C)
 
 
 @triton.jit(do_not_specialize=[*_RUNTIME, "count"])
@@ -235,6 +240,7 @@ def matrix_walk(
     first,
     stop,
     size,
+    parts,
     count,
     D: tl.constexpr,
     D_V: tl.constexpr,
@@ -242,54 +248,57 @@ def matrix_walk(
     C: tl.constexpr,
     ONLINE: tl.constexpr,
     PRECISION: tl.constexpr,
-    BEGUN: tl.constexpr,
+    AT: tl.constexpr,
     READ: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """Walk `count` chunks from W and S at the start to those at the end.
+    """Walk `count` tiles from W and S at the start to those at the end.
 
-    Grid (G, D_V / V). With READ it writes the outputs, with KEEP what the backward pass needs: W and S at every chunk's
-    start (count, 2, G, D, D_V) and the errors (count, G, C, D_V).
-    BEGUN: the first chunk was begun in an earlier call, and takes its gradients at `reference`.
+    Grid (G, D_V / V). With READ it writes the outputs, with KEEP what the backward pass needs: W and S at every tile's
+    start (count, 2, G, D, D_V) and the errors (count, G, C, D_V). `reference` is read where gradients are taken there.
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     column = tl.program_id(1) * V
     batch, head = state // heads, state % heads
     rows = tl.arange(0, C)
-    tile = _state_offsets(D, D_V, column, V)
-    weights = tl.load(weights_ptr + state * D * D_V + tile)
-    surprise = tl.load(surprise_ptr + state * D * D_V + tile)
+    block = _state_offsets(D, D_V, column, V)
+    weights = tl.load(weights_ptr + state * D * D_V + block)
+    surprise = tl.load(surprise_ptr + state * D * D_V + block)
+    if AT == "chunk":
+        at_chunk = weights
 
     for n in range(count):
         if KEEP:
-            start = starts_ptr + (n * 2 * states + state) * D * D_V + tile
+            start = starts_ptr + (n * 2 * states + state) * D * D_V + block
             tl.store(start, weights)
             tl.store(start + states * D * D_V, surprise)
-        token, live = _place(n, first, stop, size, batch, sequence, C)
+        token, live = _place(n, first, stop, size, parts, batch, sequence, C)
         keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         values = _load_tokens(v_ptr, token, live, head, heads, D_V, column, V)
-        chunk = n * states + state
-        shares = shares_ptr + chunk * SHARES * C
+        tile = n * states + state
+        shares = shares_ptr + tile * SHARES * C
 
         if ONLINE:
             right = tl.load(shares + A_BEFORE * C + rows)[:, None] * _matmul(keys, weights, PRECISION) - values
             right += tl.load(shares + B_BEFORE * C + rows)[:, None] * _matmul(keys, surprise, PRECISION)
-            errors = _exact_matmul(_table(inverse_ptr + chunk * C * C, C), right)
+            errors = _exact_matmul(_table(inverse_ptr + tile * C * C, C), right)
         else:
             at = weights
-            if BEGUN:
-                begun = tl.load(reference_ptr + state * D * D_V + tile, mask=n == 0, other=0.0)
-                at = tl.where(n == 0, begun, weights)
+            if AT == "chunk":
+                at_chunk = tl.where(n % parts == 0, weights, at_chunk)
+                at = at_chunk
+            elif AT == "given":
+                at = tl.load(reference_ptr + state * D * D_V + block)
             errors = 2.0 * (_matmul(keys, at, PRECISION) - values)
 
         if KEEP:
-            tl.store(errors_ptr + (chunk * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :], errors)
+            tl.store(errors_ptr + (tile * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :], errors)
         tl.debug_barrier()
         if READ:
             queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
             y = tl.load(shares + A * C + rows)[:, None] * _matmul(queries, weights, PRECISION)
             y += tl.load(shares + B * C + rows)[:, None] * _matmul(queries, surprise, PRECISION)
-            y -= _matmul(_table(scores_ptr + chunk * C * C, C), errors, PRECISION)
+            y -= _matmul(_table(scores_ptr + tile * C * C, C), errors, PRECISION)
             at_y = ((token * heads + head) * D_V)[:, None] + column + tl.arange(0, V)[None, :]
             tl.store(y_ptr + at_y, y.to(y_ptr.dtype.element_ty), mask=live[:, None])
 
@@ -301,8 +310,8 @@ def matrix_walk(
         weights = a * weights + b * surprise - _matmul(keys, errors * to_weights[:, None], PRECISION)
         surprise = e * surprise - _matmul(keys, errors * to_surprise[:, None], PRECISION)
 
-    tl.store(end_weights_ptr + state * D * D_V + tile, weights)
-    tl.store(end_surprise_ptr + state * D * D_V + tile, surprise)
+    tl.store(end_weights_ptr + state * D * D_V + block, weights)
+    tl.store(end_surprise_ptr + state * D * D_V + block, surprise)
 
 
 @triton.jit(do_not_specialize=[*_RUNTIME, "count"])
@@ -325,6 +334,7 @@ def matrix_walk_backward(
     first,
     stop,
     size,
+    parts,
     count,
     D: tl.constexpr,
     D_V: tl.constexpr,
@@ -332,38 +342,44 @@ def matrix_walk_backward(
     C: tl.constexpr,
     ONLINE: tl.constexpr,
     PRECISION: tl.constexpr,
-    BEGUN: tl.constexpr,
+    AT: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """Walk the same chunks backwards, from the gradients of outputs and of the end's W and S to those at the start.
+    """Walk the same tiles backwards, from the gradients of outputs and of the end's W and S to those at the start.
 
     Grid (G, D_V / V). Writes the gradients of the values, which are also those of the errors' right-hand sides but for
-    the sign, and those of W and S at every chunk's end (count, 2, G, D, D_V), for `matrix_finish_backward`.
+    the sign, and those of W and S at every tile's end (count, 2, G, D, D_V), for `matrix_finish_backward`; adds to
+    those of a given reference.
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     column = tl.program_id(1) * V
     batch, head = state // heads, state % heads
     rows = tl.arange(0, C)
-    tile = _state_offsets(D, D_V, column, V)
-    d_weights = tl.load(d_weights_ptr + state * D * D_V + tile)
-    d_surprise = tl.load(d_surprise_ptr + state * D * D_V + tile)
+    block = _state_offsets(D, D_V, column, V)
+    d_weights = tl.load(d_weights_ptr + state * D * D_V + block)
+    d_surprise = tl.load(d_surprise_ptr + state * D * D_V + block)
+    reference = d_reference_ptr + state * D * D_V + block
+    if AT == "chunk":
+        d_reference = tl.zeros((D, V), tl.float32)
+    elif AT == "given":
+        d_reference = tl.load(reference)
 
     for i in range(count):
         n = count - 1 - i
-        end = d_ends_ptr + (n * 2 * states + state) * D * D_V + tile
+        end = d_ends_ptr + (n * 2 * states + state) * D * D_V + block
         tl.store(end, d_weights)
         tl.store(end + states * D * D_V, d_surprise)
-        token, live = _place(n, first, stop, size, batch, sequence, C)
+        token, live = _place(n, first, stop, size, parts, batch, sequence, C)
         keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
-        chunk = n * states + state
-        shares = shares_ptr + chunk * SHARES * C
+        tile = n * states + state
+        shares = shares_ptr + tile * SHARES * C
 
         # Back through the state's update and the reads of the chunk's own writes, to the errors.
         to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
         d_errors = -to_weights[:, None] * _matmul(keys, d_weights, PRECISION)
         d_errors -= to_surprise[:, None] * _matmul(keys, d_surprise, PRECISION)
-        d_errors -= _matmul(tl.trans(_table(scores_ptr + chunk * C * C, C)), d_y, PRECISION)
+        d_errors -= _matmul(tl.trans(_table(scores_ptr + tile * C * C, C)), d_y, PRECISION)
 
         tl.debug_barrier()
         # From the end's W and S to the start's, directly and through the reads.
@@ -380,20 +396,24 @@ def matrix_walk_backward(
         keys = tl.trans(keys)
         if ONLINE:
             if not FIRST_ORDER:
-                d_right = _exact_matmul(tl.trans(_table(inverse_ptr + chunk * C * C, C)), d_errors)
+                d_right = _exact_matmul(tl.trans(_table(inverse_ptr + tile * C * C, C)), d_errors)
                 d_weights += _matmul(keys, d_right * tl.load(shares + A_BEFORE * C + rows)[:, None], PRECISION)
                 d_surprise += _matmul(keys, d_right * tl.load(shares + B_BEFORE * C + rows)[:, None], PRECISION)
         elif not FIRST_ORDER:
-            d_at = _matmul(keys, d_right, PRECISION)
-            if BEGUN:
-                tl.store(d_reference_ptr + state * D * D_V + tile, d_at, mask=n == 0)
-                d_at = tl.where(n == 0, 0.0, d_at)
-            d_weights += d_at
+            if AT == "tile":
+                d_weights += _matmul(keys, d_right, PRECISION)
+            else:
+                d_reference += _matmul(keys, d_right, PRECISION)
+            if AT == "chunk":  # of which the first tile's start is the chunk's
+                d_weights += tl.where(n % parts == 0, d_reference, 0.0)
+                d_reference = tl.where(n % parts == 0, 0.0, d_reference)
         at_v = ((token * heads + head) * D_V)[:, None] + column + tl.arange(0, V)[None, :]
         tl.store(d_v_ptr + at_v, -d_right.to(d_v_ptr.dtype.element_ty), mask=live[:, None])
 
-    tl.store(d_start_weights_ptr + state * D * D_V + tile, d_weights)
-    tl.store(d_start_surprise_ptr + state * D * D_V + tile, d_surprise)
+    tl.store(d_start_weights_ptr + state * D * D_V + block, d_weights)
+    tl.store(d_start_surprise_ptr + state * D * D_V + block, d_surprise)
+    if AT == "given":
+        tl.store(reference, d_reference)
 
 
 @triton.jit(do_not_specialize=[*_RUNTIME, "blocks"])
@@ -420,6 +440,7 @@ def matrix_finish_backward(
     first,
     stop,
     size,
+    parts,
     blocks,
     D: tl.constexpr,
     D_V: tl.constexpr,
@@ -427,23 +448,23 @@ def matrix_finish_backward(
     C: tl.constexpr,
     ONLINE: tl.constexpr,
     PRECISION: tl.constexpr,
-    BEGUN: tl.constexpr,
+    AT: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """The gradients of a chunk's queries, keys and gates, from W, S at its start, its errors, and the end's gradients.
+    """The gradients of a tile's queries, keys and gates, from W, S at its start, its errors, and the end's gradients.
 
-    Grid (chunks, G); a program goes through the `blocks` = D_V / V of columns one by one and adds up. (A loop whose
-    length the compiler knew would be unrolled, and the tiles of all blocks kept at once.)
+    Grid (tiles, G); a program goes through the `blocks` = D_V / V of columns one by one and adds up. (A loop whose
+    length the compiler knew would be unrolled, and all blocks kept at once.)
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     states = tl.num_programs(1).to(tl.int64)
-    chunk = n * states + state
+    tile = n * states + state
     batch, head = state // heads, state % heads
     rows = tl.arange(0, C)
-    token, live = _place(n, first, stop, size, batch, sequence, C)
+    token, live = _place(n, first, stop, size, parts, batch, sequence, C)
     queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
     keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
-    shares = shares_ptr + chunk * SHARES * C
+    shares = shares_ptr + tile * SHARES * C
     a, b = tl.load(shares + A * C + rows), tl.load(shares + B * C + rows)
     a_before, b_before = tl.load(shares + A_BEFORE * C + rows), tl.load(shares + B_BEFORE * C + rows)
     to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
@@ -460,16 +481,16 @@ def matrix_finish_backward(
     d_to_surprise = tl.zeros((C,), tl.float32)
     d_a_end, d_b_end, d_e_end = 0.0, 0.0, 0.0
 
-    for block in range(blocks):
-        column = block * V
-        tile = _state_offsets(D, D_V, column, V)
-        start = starts_ptr + (n * 2 * states + state) * D * D_V + tile
-        end = d_ends_ptr + (n * 2 * states + state) * D * D_V + tile
+    for strip in range(blocks):
+        column = strip * V
+        block = _state_offsets(D, D_V, column, V)
+        start = starts_ptr + (n * 2 * states + state) * D * D_V + block
+        end = d_ends_ptr + (n * 2 * states + state) * D * D_V + block
         weights, surprise = tl.load(start), tl.load(start + states * D * D_V)
         d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
         d_right = -_load_tokens(d_v_ptr, token, live, head, heads, D_V, column, V)
 
-        errors = tl.load(errors_ptr + (chunk * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :])
+        errors = tl.load(errors_ptr + (tile * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :])
 
         # Through the errors.
         if ONLINE:
@@ -481,9 +502,10 @@ def matrix_finish_backward(
             d_system -= _matmul(d_right, tl.trans(errors), PRECISION)
         else:
             at = weights
-            if BEGUN:
-                begun = tl.load(reference_ptr + state * D * D_V + tile, mask=n == 0, other=0.0)
-                at = tl.where(n == 0, begun, weights)
+            if AT == "chunk":
+                at = tl.load(starts_ptr + ((n - n % parts) * 2 * states + state) * D * D_V + block)
+            elif AT == "given":
+                at = tl.load(reference_ptr + state * D * D_V + block)
             d_keys += _matmul(d_right, tl.trans(at), PRECISION)
 
         tl.debug_barrier()

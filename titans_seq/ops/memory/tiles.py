@@ -14,7 +14,8 @@ SHIPPED = (
     (64, False, "ieee"),
     (128, False, "bf16"),
 )
-# Tokens of a tile, the fewest that tensor cores take. The tables of 32 do not fit into the registers of a program.
+# Tokens of a tile, the fewest that tensor cores take; longer chunks are cut into tiles. (The tables of 32 did not fit
+# into the registers of a program.)
 CHUNK = 16
 
 

@@ -1,7 +1,7 @@
 """The matrix memory on a GPU: launches of the kernels in `kernels`, and the autograd function around them.
 
 Importing this file imports Triton, so the op does it when the kernels are first wanted. Shape suffixes: T tokens, G =
-batch x heads, N chunks of a segment, C tokens of a chunk's tile, D and V a key's and a value's features.
+batch x heads, N tiles of a segment, C tokens of a tile, D and V a key's and a value's features.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tiles import CHUNK, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
-# Of the states at the starts of a segment's chunks. So many fill a GPU, whatever the length.
+# Of the states at the starts of a segment's tiles. So many fill a GPU, whatever the length.
 _SEGMENT_BYTES = 128 * 2**20
 
 State = tuple[Tensor, Tensor]  # W and S (G, D, V), float32
@@ -69,11 +69,11 @@ def _read(weights_HIO: Tensor, x_BTHI: Tensor) -> Tensor:
 
 
 class Piece(NamedTuple):
-    """Some chunks in a row, all of one size but for the last."""
+    """Some tokens in a row: whole chunks, or a part of one."""
 
     first: int  # token
     stop: int
-    begun: bool  # it is the rest of a chunk that an earlier call began, and takes gradients at that chunk's start
+    begun: bool  # part of a chunk that began before it, and that takes its gradients there
 
 
 def _pieces(length: int, chunk_size: int, position: int) -> list[Piece]:
@@ -91,9 +91,19 @@ class Plan(NamedTuple):
     chunk_size: int
     pieces: list[Piece]
 
-    def chunks(self, piece: Piece) -> int:
-        """How many a piece has."""
-        return ceil((piece.stop - piece.first) / self.chunk_size)
+    @property
+    def parts(self) -> int:
+        """Tiles of a chunk."""
+        return ceil(self.chunk_size / CHUNK)
+
+    def tiles(self, piece: Piece) -> int:
+        """How many a piece has, all of whose chunks but the last are whole."""
+        whole, rest = divmod(piece.stop - piece.first, self.chunk_size)
+        return whole * self.parts + ceil(rest / CHUNK)
+
+    def at(self, piece: Piece) -> str:
+        """Where a piece's gradients are taken, as the kernels call it."""
+        return "given" if piece.begun else "chunk" if self.parts > 1 else "tile"
 
     def opens_chunk(self) -> bool:
         """Whether a chunk begins in this call and does not end in it."""
@@ -104,10 +114,12 @@ class Plan(NamedTuple):
         """The pieces, cut so that the states inside a segment and those between segments take little room."""
         state_bytes = 2 * weights.numel() * weights.element_size()
         for piece in self.pieces:
-            chunks = self.chunks(piece)
-            size = self.options.checkpoint_every or max(ceil(sqrt(chunks)), _SEGMENT_BYTES // state_bytes)
-            for first in range(piece.first, piece.stop, size * self.chunk_size):
-                yield piece._replace(first=first, stop=min(first + size * self.chunk_size, piece.stop))
+            most = max(ceil(sqrt(self.tiles(piece))), _SEGMENT_BYTES // state_bytes)
+            chunks = self.options.checkpoint_every or most // self.parts
+            size = chunks * self.chunk_size or most * CHUNK  # long chunks are cut, too
+            for first in range(piece.first, piece.stop, size):
+                begun = piece.begun or (size < self.chunk_size and first > piece.first)
+                yield Piece(first, min(first + size, piece.stop), begun)
 
 
 class MatrixMemory(torch.autograd.Function):
@@ -123,30 +135,33 @@ class MatrixMemory(torch.autograd.Function):
         starts = []
         with torch.cuda.device_of(y):  # where Triton launches
             for segment in launch.segments:
-                starts.append(state)
-                state = launch.walk(segment, state, launch.prepare(segment), y=y)
+                reference = reference if segment.begun else state[0]
+                starts.append((state, reference))
+                state = launch.walk(segment, state, reference, launch.prepare(segment), y=y)
         ctx.plan, ctx.starts = plan, starts
-        ctx.save_for_backward(*inputs, reference)
-        return (y, *state, starts[-1][0].clone()) if plan.opens_chunk() else (y, *state)
+        ctx.save_for_backward(*inputs)
+        return (y, *state, reference.clone()) if plan.opens_chunk() else (y, *state)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor, d_weights: Tensor, d_surprise: Tensor, *d_opened: Tensor) -> tuple[Any, ...]:
         """Segment before segment, each walked forwards again for the states inside it."""
-        *inputs, reference = ctx.saved_tensors
-        launch = _Launches(ctx.plan, Tokens(*inputs), reference)
+        inputs = ctx.saved_tensors
+        launch = _Launches(ctx.plan, Tokens(*inputs), d_weights)
         d_tokens = Tokens(*(torch.empty_like(x) for x in inputs))
-        d_reference = torch.zeros_like(reference)
+        d_reference = torch.zeros_like(d_weights) if not d_opened else d_opened[0].clone()
+        d_reference = d_reference.contiguous()
         d_y, d_state = d_y.contiguous(), (d_weights.contiguous(), d_surprise.contiguous())
         with torch.cuda.device_of(d_y):
-            for segment, start in zip(reversed(launch.segments), reversed(ctx.starts), strict=True):
+            for segment, (start, reference) in zip(reversed(launch.segments), reversed(ctx.starts), strict=True):
                 scratch, trace = launch.prepare(segment), launch.trace(segment)
-                launch.walk(segment, start, scratch, trace=trace)
+                launch.walk(segment, start, reference, scratch, trace=trace)
                 d_ends = torch.empty_like(trace.states)
                 d_state = launch.walk_backward(segment, scratch, d_y, d_state, d_tokens.v, d_ends, d_reference)
-                launch.finish_backward(segment, scratch, trace, d_y, d_ends, d_tokens)
-                if d_opened and segment is launch.segments[-1]:
-                    d_state = (d_state[0] + d_opened[0], d_state[1])
+                launch.finish_backward(segment, scratch, trace, reference, d_y, d_ends, d_tokens)
+                if not segment.begun:  # what its first chunk has coming from segments after it
+                    d_state = (d_state[0] + d_reference, d_state[1])
+                    d_reference.zero_()
         return None, *d_tokens, *d_state, d_reference
 
 
@@ -161,66 +176,74 @@ class _Scratch(NamedTuple):
 class _Trace(NamedTuple):
     """What `matrix_walk` leaves for the backward pass of a segment."""
 
-    states: Tensor  # W and S at every chunk's start, (N, 2, G, D, V)
+    states: Tensor  # W and S at every tile's start, (N, 2, G, D, V)
     errors: Tensor  # (N, G, C, V)
 
 
 class _Launches:
-    """The kernels on one call's tokens and W at a chunk begun earlier (G, D, V), a segment at a time."""
+    """The kernels on one call's tokens, a segment at a time; `like` is a W (G, D, V)."""
 
-    def __init__(self, plan: Plan, tokens: Tokens, reference: Tensor) -> None:
+    def __init__(self, plan: Plan, tokens: Tokens, like: Tensor) -> None:
         self.plan = plan
         self.tokens = tokens
-        self.reference = reference
-        self.segments = list(plan.segments(reference))
-        _, head_dim, value_dim = reference.shape
+        self.like = like
+        self.segments = list(plan.segments(like))
+        _, head_dim, value_dim = like.shape
         online = plan.options.gradient == "online"
         self.tiles = Tiles.of(tokens.q.dtype, head_dim, value_dim, online)
         self.first_order = plan.options.outer_gradient == "first_order"
 
     def _place(self, segment: Piece) -> tuple[int, ...]:
-        """The kernels' arguments heads, sequence, first, stop, size."""
+        """The kernels' arguments heads, sequence, first, stop, size, parts."""
         _, sequence, heads, _ = self.tokens.q.shape
-        return heads, sequence, segment.first, segment.stop, self.plan.chunk_size
+        # What is begun is all of one chunk, tile after tile.
+        parts = self.plan.tiles(segment) if segment.begun else self.plan.parts
+        return heads, sequence, segment.first, segment.stop, self.plan.chunk_size, parts
 
     def prepare(self, segment: Piece) -> _Scratch:
         """What of a segment does not depend on the memory."""
         q, k, _, *gates = self.tokens
-        chunks, heads = self.plan.chunks(segment), len(self.reference)
-        shares = self.reference.new_empty(chunks, heads, SHARES.value, CHUNK)
-        scores = self.reference.new_empty(chunks, heads, CHUNK, CHUNK, dtype=self.tiles.operand)
+        tiles, heads = self.plan.tiles(segment), len(self.like)
+        shares = self.like.new_empty(tiles, heads, SHARES.value, CHUNK)
+        scores = self.like.new_empty(tiles, heads, CHUNK, CHUNK, dtype=self.tiles.operand)
         inverse = shares.new_empty(scores.shape) if self.tiles.online else shares
-        matrix_prepare[chunks, heads](
+        matrix_prepare[tiles, heads](
             q, k, *gates, shares, scores, inverse, *self._place(segment), **self.tiles.settings("matrix_prepare")
         )
         return _Scratch(shares, scores, inverse)
 
     def trace(self, segment: Piece) -> _Trace:
         """Room for one."""
-        chunks, (heads, head_dim, value_dim) = self.plan.chunks(segment), self.reference.shape
-        states = self.reference.new_empty(chunks, 2, heads, head_dim, value_dim)
-        return _Trace(states, self.reference.new_empty(chunks, heads, CHUNK, value_dim))
+        tiles, (heads, head_dim, value_dim) = self.plan.tiles(segment), self.like.shape
+        states = self.like.new_empty(tiles, 2, heads, head_dim, value_dim)
+        return _Trace(states, self.like.new_empty(tiles, heads, CHUNK, value_dim))
 
     def walk(
-        self, segment: Piece, start: State, scratch: _Scratch, y: Tensor | None = None, trace: _Trace | None = None
+        self,
+        segment: Piece,
+        start: State,
+        reference: Tensor,
+        scratch: _Scratch,
+        y: Tensor | None = None,
+        trace: _Trace | None = None,
     ) -> State:
         """The state after a segment; outputs go to `y`, and what the backward pass needs to `trace`, if wanted."""
         q, k, v, *_ = self.tokens
         end = (torch.empty_like(start[0]), torch.empty_like(start[1]))
-        matrix_walk[len(self.reference), self.tiles.blocks](
+        matrix_walk[len(self.like), self.tiles.blocks](
             q,
             k,
             v,
             *scratch,
             *start,
-            self.reference,
+            reference,
             v if y is None else y,
             *(start if trace is None else trace),
             *end,
             *self._place(segment),
-            self.plan.chunks(segment),
+            self.plan.tiles(segment),
             **self.tiles.settings("matrix_walk"),
-            BEGUN=segment.begun,
+            AT=self.plan.at(segment),
             READ=y is not None,
             KEEP=trace is not None,
         )
@@ -238,7 +261,7 @@ class _Launches:
     ) -> State:
         """The gradient of the state before a segment; `d_v`, `d_ends` and `d_reference` take what their names say."""
         d_start = (torch.empty_like(d_end[0]), torch.empty_like(d_end[1]))
-        matrix_walk_backward[len(self.reference), self.tiles.blocks](
+        matrix_walk_backward[len(self.like), self.tiles.blocks](
             self.tokens.q,
             self.tokens.k,
             *scratch,
@@ -249,27 +272,34 @@ class _Launches:
             *d_start,
             d_reference,
             *self._place(segment),
-            self.plan.chunks(segment),
+            self.plan.tiles(segment),
             **self.tiles.settings("matrix_walk_backward"),
-            BEGUN=segment.begun,
+            AT=self.plan.at(segment),
             FIRST_ORDER=self.first_order,
         )
         return d_start
 
     def finish_backward(
-        self, segment: Piece, scratch: _Scratch, trace: _Trace, d_y: Tensor, d_ends: Tensor, d_tokens: Tokens
+        self,
+        segment: Piece,
+        scratch: _Scratch,
+        trace: _Trace,
+        reference: Tensor,
+        d_y: Tensor,
+        d_ends: Tensor,
+        d_tokens: Tokens,
     ) -> None:
         """The other gradients of a segment's tokens, to `d_tokens`, whose values' gradients are there already."""
         q, k, _, *gates = self.tokens
         d_q, d_k, d_v, *d_gates = d_tokens
         settings = self.tiles.settings("matrix_finish_backward")
-        matrix_finish_backward[self.plan.chunks(segment), len(self.reference)](
+        matrix_finish_backward[self.plan.tiles(segment), len(self.like)](
             q,
             k,
             *gates,
             scratch.shares,
             *trace,
-            self.reference,
+            reference,
             d_y,
             d_v,
             d_ends,
@@ -279,6 +309,6 @@ class _Launches:
             *self._place(segment),
             settings["D_V"] // settings["V"],
             **settings,
-            BEGUN=segment.begun,
+            AT=self.plan.at(segment),
             FIRST_ORDER=self.first_order,
         )
