@@ -6,8 +6,8 @@ validation. Each fit runs in a process of its own, once for one epoch and once f
 difference, so that imports and set-up cancel. Time is the process's CPU time, which other programs on the machine
 hardly change.
 
-    python -m venv /tmp/peer && /tmp/peer/bin/pip install neuralforecast
-    python benchmarks/forecast_speed.py --peer-python /tmp/peer/bin/python
+    python -m venv PEER && PEER/bin/pip install neuralforecast
+    python benchmarks/forecast_speed.py --peer-python PEER/bin/python
 """
 
 import argparse

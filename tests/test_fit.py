@@ -17,7 +17,7 @@ from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import ForecastingTask
 
-ELSEWHERE = ("table.yaml", "suite.yaml")  # in test_forecast.py and test_benchmark.py
+ELSEWHERE = ("table.yaml", "suite.yaml", "lookback_suite.yaml")  # in test_forecast.py and test_benchmark.py
 EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in ELSEWHERE)
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 SAME_WINDOWS = "trainer.limit_batches=2"  # as the fits here are limited; a measurement takes all windows by itself
