@@ -1,7 +1,7 @@
 """The baselines of a forecasting run, measured on the same windows by the same metrics as the model."""
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import Literal
 
 import numpy as np
@@ -52,8 +52,8 @@ def best_linear(
         return best
     rows, held_out = (_rows(data, split) for split in _FITTED)
     start = best if pull is not None else shared[penalty]
-    path = list(islice(descend(start, train, rows, penalty=penalty, pull=pull), _STEPS))
-    best = min([start, *path], key=lambda model: absolute_error(model, held_out))
+    path = islice(descend(start, train, rows, penalty=penalty, pull=pull), _STEPS)
+    best = min(chain([start], path), key=lambda model: absolute_error(model, held_out))
     return share_map(best, len(train.xx)) if linear_maps == "channels" and pull is None else best
 
 
