@@ -140,18 +140,27 @@ def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters:
 def plot_scores(
     path: Path, *, panels: Mapping[str, Sequence[tuple[str, str, float, float]]], title: str, wide: int = 4
 ) -> None:
-    """A panel of horizontal points for each score: (name, kind, value, spread), kind ours, baseline or published."""
+    """A panel of horizontal points for each score: (name, kind, value, spread), kind ours, baseline or published.
+
+    Sorted by value; what lies far beyond the others stands at the edge with its number, so that these stay apart.
+    """
     colours = {"ours": _FORECAST, "baseline": _HISTORY, "published": _TRUTH}
     columns = min(wide, max(1, len(panels)))
     rows = max(1, -(-len(panels) // wide))
     tallest = max((len(points) for points in panels.values()), default=1)
     with _drawn(path, (3.8 * columns, rows * (0.24 * tallest + 0.9)), (rows, columns), title) as grid:
         axes = grid.ravel()
-        for axis, (name, points) in zip(axes, panels.items(), strict=False):
+        for axis, (name, unsorted) in zip(axes, panels.items(), strict=False):
+            points = sorted(unsorted, key=lambda point: point[2])
+            edge = 1.3 * float(np.median([value for _, _, value, _ in points]))
             for place, (_, kind, value, spread) in enumerate(points):
-                axis.errorbar(value, place, xerr=spread or None, fmt="o", markersize=4, color=colours[kind])
+                if value <= edge:
+                    axis.errorbar(value, place, xerr=spread or None, fmt="o", markersize=4, color=colours[kind])
+                else:
+                    text = f"{value:.3g} $\\rightarrow$"
+                    axis.text(0.99, place, text, transform=axis.get_yaxis_transform(), ha="right", va="center")
             axis.set_yticks(range(len(points)), [label for label, *_ in points])
-            axis.invert_yaxis()
+            axis.set_ylim(len(points) - 0.5, -0.5)
             axis.grid(axis="x", linewidth=0.3)
             axis.set_title(name)
         for axis in axes[len(panels) :]:
