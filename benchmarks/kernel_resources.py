@@ -1,8 +1,8 @@
 """Registers, spills and shared memory of every kernel that is shipped, compiled ahead of time: no GPU is needed.
 
 For sm_80 and sm_90, from the cubin. A configuration that spills registers to memory or does not fit into the chip's
-shared memory is not to be shipped (`titans_seq.ops.memory.tiles`), and fails here. Compiled are the variants that do
-the most: those without outputs, or with first-order gradients, leave work out.
+shared memory is not to be shipped (`titans_seq.ops.memory.tiles`), and fails here. A row says the most that any variant
+of a kernel takes; those with first-order gradients leave work out and are not compiled.
 
     python benchmarks/kernel_resources.py [--quick] [--missing]
 
@@ -19,48 +19,95 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from record import RESULTS
 
 from titans_seq.environment import describe_environment
-from titans_seq.ops.memory.tiles import CHUNK, SHIPPED, Tiles
+from titans_seq.ops.memory.tiles import MATRIX_CHOICES, MATRIX_KERNELS, MLP_CHOICES, MLP_KERNELS, MlpTiles, Tiles
 
 NAME = "kernel_resources"
-KERNELS = ("matrix_prepare", "matrix_walk", "matrix_walk_backward", "matrix_finish_backward")
-KEYS = ("kernel", "arch", "head_dim", "chunk", "online", "precision", "columns", "warps")
+KEYS = ("kernel", "arch", "depth", "head_dim", "hidden", "online", "precision", "columns", "warps", "stages")
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}  # of one program, by compute capability
-# What the launches choose for the variant that does the most.
-FLAGS = {
-    "matrix_prepare": {},
-    "matrix_walk": {"AT": "chunk", "READ": True, "KEEP": False},
-    "matrix_walk_backward": {"AT": "chunk", "FIRST_ORDER": False},
-    "matrix_finish_backward": {"AT": "chunk", "FIRST_ORDER": False},
-}
+LAUNCH = ("num_warps", "num_stages", "maxnreg")  # settings that are no arguments of a kernel
 OF_TOKENS = ("q", "k", "v", "y", "lr", "momentum", "forget")
+AnyTiles = Tiles | MlpTiles
 
 
-def configurations(quick: bool) -> list[tuple[str, Tiles, int]]:
-    """Kernel, tiles and compute capability."""
+class Configuration(NamedTuple):
+    """What one row of the table is about."""
+
+    kernel: str
+    tiles: AnyTiles
+    arch: int
+
+    def described(self) -> dict[str, Any]:
+        """What tells the rows apart."""
+        settings, tiles = self.tiles.settings(self.kernel), self.tiles
+        columns = settings.get("V", settings.get("HB"))
+        of_memory = (
+            (1, tiles.head_dim, None, tiles.online)
+            if isinstance(tiles, Tiles)
+            else (2, tiles.head_dim, tiles.hidden, False)
+        )
+        launch = (columns, settings["num_warps"], settings["num_stages"])
+        values = (self.kernel, f"sm_{self.arch}", *of_memory, tiles.precision, *launch)
+        return dict(zip(KEYS, values, strict=True))
+
+    def variants(self) -> list[dict[str, Any]]:
+        """The flags that the launches set, but for those that leave work out."""
+        online = isinstance(self.tiles, Tiles) and self.tiles.online
+        places = ("tile",) if online else ("tile", "chunk", "given")
+        passes = ({"READ": True, "KEEP": False}, {"READ": False, "KEEP": True})
+        memories = ({"ACT": "gelu", "ANCHOR": True, "AT": "chunk"}, {"ACT": "silu", "ANCHOR": False, "AT": "tile"})
+        return {
+            "matrix_prepare": [{}],
+            "matrix_walk": [{"AT": at, **flags} for at in places for flags in passes],
+            "matrix_walk_backward": [{"AT": at, "FIRST_ORDER": False} for at in places],
+            "matrix_finish_backward": [{"AT": at, "FIRST_ORDER": False} for at in places],
+            "gates_backward": [{"PAST": online}],
+            "mlp_walk": list(memories),
+            "mlp_read": list(memories),
+            "mlp_reads_backward": list(memories),
+            "mlp_finish_backward": list(memories),
+            "mlp_walk_backward": [{**memory, "FIRST_ORDER": False} for memory in memories],
+        }[self.kernel]
+
+
+def configurations() -> Iterator[Configuration]:
+    """All that is shipped; square values, since how wide they are makes no difference."""
     dtypes = {"bf16": torch.bfloat16, "ieee": torch.float32}
-    tiles = [Tiles.of(dtypes[precision], dim, dim, online) for dim, online, precision in SHIPPED]
-    if quick:  # the smallest, for which any version of Triton finds registers enough
-        return [(name, tiles[0], arch) for name, arch in zip(KERNELS[1:], SHARED_BYTES, strict=False)]
-    return [(name, tile, arch) for arch in SHARED_BYTES for tile in tiles for name in KERNELS]
+    for arch in SHARED_BYTES:
+        for dim, online, precision in MATRIX_CHOICES:
+            for tiles in Tiles.candidates(dtypes[precision], dim, dim, online):
+                for kernel in MATRIX_KERNELS:
+                    yield Configuration(kernel, tiles, arch)
+        for dim, precision in MLP_CHOICES:
+            for expansion in (1, 4):
+                for deep_tiles in MlpTiles.candidates(dtypes[precision], dim, dim, expansion * dim):
+                    for kernel in MLP_KERNELS:
+                        yield Configuration(kernel, deep_tiles, arch)
 
 
-def compile_kernel(name: str, tiles: Tiles, arch: int) -> Any:
+def quick_configurations() -> list[Configuration]:
+    """Small ones, for which any version of Triton finds registers enough."""
+    matrix = Tiles.of(torch.bfloat16, 32, 32, online=False)
+    return [Configuration("matrix_walk", matrix, 80), Configuration("gates_backward", matrix, 90)]
+
+
+def compile_kernel(name: str, tiles: AnyTiles, arch: int, flags: dict[str, Any]) -> Any:
     from triton import compile as compile_source
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from titans_seq.ops.memory import kernels
+    from titans_seq.ops.memory import kernels, kernels_mlp
 
-    kernel = getattr(kernels, name)
-    constants = {**tiles.settings(name), **FLAGS[name]}
-    options = {key: constants.pop(key) for key in ("num_warps", "num_stages")}
+    kernel = getattr(kernels_mlp if name.startswith("mlp") else kernels, name)
+    constants = {**tiles.settings(name), **flags}
+    options = {key: constants.pop(key) for key in LAUNCH if key in constants}
     types = {argument: type_of(argument, tiles) for argument in kernel.arg_names}
     signature = {argument: "constexpr" if argument in constants else kind for argument, kind in types.items()}
     places = {argument: (place,) for place, argument in enumerate(kernel.arg_names)}
@@ -69,7 +116,7 @@ def compile_kernel(name: str, tiles: Tiles, arch: int) -> Any:
     return compile_source(source, target=GPUTarget("cuda", arch, 32), options=options)
 
 
-def type_of(argument: str, tiles: Tiles) -> str:
+def type_of(argument: str, tiles: AnyTiles) -> str:
     """In Triton's signatures; of a kernel on bfloat16 or float32 tokens."""
     if not argument.endswith("_ptr"):
         return "i32"
@@ -77,23 +124,17 @@ def type_of(argument: str, tiles: Tiles) -> str:
     return "*bf16" if tokens and tiles.operand == torch.bfloat16 else "*fp32"
 
 
-def resources(name: str, tiles: Tiles, arch: int) -> dict[str, Any]:
-    """One row of the table."""
-    compiled = compile_kernel(name, tiles, arch)
-    usage = resource_usage(compiled.asm["cubin"])
+def resources(configuration: Configuration) -> dict[str, Any]:
+    """One row of the table: the most that any variant takes."""
+    name, tiles, arch = configuration
+    compiled = [compile_kernel(name, tiles, arch, flags) for flags in configuration.variants()]
+    usage = [resource_usage(each.asm["cubin"]) for each in compiled]
     return {
-        **described(name, tiles, arch),
-        "registers": usage["REG"],
-        "spilled_bytes": usage["STACK"] + usage["LOCAL"],
-        "shared_bytes": compiled.metadata.shared,
+        **configuration.described(),
+        "registers": max(each["REG"] for each in usage),
+        "spilled_bytes": max(each["STACK"] + each["LOCAL"] for each in usage),
+        "shared_bytes": max(each.metadata.shared for each in compiled),
     }
-
-
-def described(name: str, tiles: Tiles, arch: int) -> dict[str, Any]:
-    """What tells the rows apart."""
-    settings = tiles.settings(name)
-    of_tiles = (tiles.head_dim, CHUNK, tiles.online, tiles.precision)
-    return dict(zip(KEYS, (name, f"sm_{arch}", *of_tiles, settings.get("V"), settings["num_warps"]), strict=True))
 
 
 def resource_usage(cubin: bytes) -> dict[str, int]:
@@ -114,9 +155,10 @@ def fits(row: dict[str, Any]) -> bool:
 
 def source_digest() -> str:
     """Of what the rows depend on."""
-    from titans_seq.ops.memory import kernels
+    from titans_seq.ops.memory import kernels, kernels_mlp
 
-    return hashlib.sha256(inspect.getsource(kernels).encode()).hexdigest()[:16]
+    sources = inspect.getsource(kernels) + inspect.getsource(kernels_mlp)
+    return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -141,11 +183,13 @@ def main() -> int:
         found = json.loads(path.read_text())
         rows = found["figures"] if found["source"] == source_digest() else []
     known = {tuple(row[key] for key in KEYS) for row in rows}
-    for name, tiles, arch in configurations(options.quick):
-        if tuple(described(name, tiles, arch).values()) in known:
+    for configuration in quick_configurations() if options.quick else configurations():
+        key = tuple(configuration.described().values())
+        if key in known:
             continue
+        known.add(key)
         start = time.perf_counter()
-        row = resources(name, tiles, arch)
+        row = resources(configuration)
         rows.append(row)
         verdict = "" if fits(row) else "  DOES NOT FIT"
         print(*row.values(), f"{time.perf_counter() - start:.0f}s{verdict}", sep="\t", flush=True)

@@ -145,7 +145,7 @@ def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[
 @pytest.mark.parametrize(
     ("word", "part"),
     [
-        ("model.memory.depth=2", "knows no memory deeper than 1; got 2"),
+        ("model.memory.depth=3", "knows no memory deeper than 2; got 3"),
         ("model.memory.num_heads=4", "knows head_dim 32, 64, 128; got 16"),
         ("model.memory.residual=true", "knows no residual memory"),
     ],

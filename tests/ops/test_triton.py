@@ -4,118 +4,30 @@ tests/conftest.py sets TRITON_INTERPRET before anything imports Triton. The inte
 operation of a kernel, whatever the size: cases are few and short, and each varies several things at once.
 """
 
-import importlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from titans_seq.ops import MemoryState, titans_memory
-from titans_seq.ops.memory import backends, tiles
+from tests.ops.kernel_cases import assert_close, compare, make_tokens, make_weights, run
+from titans_seq.ops import titans_memory
+from titans_seq.ops.memory import backends, pieces, tiles
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.tokens import Tokens
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
-launches = importlib.import_module("titans_seq.ops.memory.triton")
-TOLERANCE = 1e-5  # relative, of float32; what is found is some 3e-7
-
-
-@pytest.fixture(autouse=True)
-def poison() -> Iterator[None]:
-    """Fill memory that is not written with NaN, so that an element that a kernel leaves out shows."""
-    torch.use_deterministic_algorithms(True)
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    assert torch.empty(3).isnan().all()
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-def make_tokens(length: int, dim: int, dim_v: int, batch: int = 1, heads: int = 1) -> list[Tensor]:
-    """Random q, k, v, lr, momentum, forget in float64."""
-    generator = torch.Generator().manual_seed(length)
-
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(batch, length, heads, *shape, dtype=torch.float64, generator=generator)
-
-    q, k = (F.normalize(randn(dim), dim=-1) for _ in range(2))
-    gates = 0.1 * torch.sigmoid(randn()), 0.8 * torch.sigmoid(randn()), torch.sigmoid(randn() - 2)
-    return [x.float().double() for x in (q, k, randn(dim_v), *gates)]  # float32 can hold them
-
-
-def make_weights(dim: int, dim_v: int, heads: int = 1) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return (torch.randn(heads, dim, dim_v, generator=generator) / dim**0.5).double()
-
-
-def everything(y: Tensor, state: MemoryState, leaves: list[Tensor]) -> list[Tensor]:
-    """Outputs, state, and the gradients of a random projection of both."""
-    results = [y, *state.weights, *state.surprise, *state.chunk_start]
-    generator = torch.Generator().manual_seed(1)
-    projections = (torch.randn(r.shape, dtype=torch.float64, generator=generator) for r in results)
-    loss = sum((r.double() * p).sum() for r, p in zip(results, projections, strict=True))
-    assert isinstance(loss, Tensor)
-    return results + list(torch.autograd.grad(loss, leaves))
-
-
-def run(
-    tokens: list[Tensor], weights: Tensor, state: MemoryState | None = None, cuts: tuple[int, ...] = (), **options: Any
-) -> list[Tensor]:
-    """Everything of one call, or of as many as the cuts make, with the state carried from one to the next."""
-    tokens = [x.detach().requires_grad_() for x in tokens]
-    weights = weights.detach().requires_grad_()
-    leaves = [*tokens, weights]
-    if state is not None:
-        groups = [[w.detach().to(weights.dtype).requires_grad_() for w in group] for group in state[:3]]
-        state = MemoryState(*groups, state.position)
-        leaves += [w for group in groups for w in group]
-    outputs = []
-    for first, stop in zip((0, *cuts), (*cuts, tokens[0].shape[1]), strict=True):
-        y, state = titans_memory(*(x[:, first:stop] for x in tokens), [weights], state, **options)
-        outputs.append(y)
-    assert state is not None
-    if len(leaves) > len(tokens) + 1 and options["forget_to"] == "zero":
-        leaves = [x for x in leaves if x is not weights]  # with a state, they act through forgetting alone
-    return everything(torch.cat(outputs, dim=1), state, leaves)
-
-
-def assert_close(found: list[Tensor], expected: list[Tensor], tolerance: float = TOLERANCE) -> None:
-    for place, (a, b) in enumerate(zip(found, expected, strict=True)):
-        error = (a.double() - b).abs().max() / b.abs().max().clamp_min(1e-30)
-        assert error <= tolerance, f"result {place}: relative error {error:.1e}"
-
-
-def compare(
-    length: int,
-    dim: int = 32,
-    dim_v: int = 32,
-    *,
-    batch: int = 1,
-    heads: int = 1,
-    dtype: torch.dtype = torch.float32,
-    tolerance: float = TOLERANCE,
-    **options: Any,
-) -> None:
-    tokens = [x.to(dtype) for x in make_tokens(length, dim, dim_v, batch, heads)]
-    weights = make_weights(dim, dim_v, heads).float()
-    found = run(tokens, weights, backend="triton", **options)
-    for name in ("checkpoint_every", "cuts"):
-        options.pop(name, None)
-    expected = run([x.double() for x in tokens], weights.double(), backend="reference", **options)
-    assert_close(found, expected, tolerance)
+pytestmark = pytest.mark.usefixtures("poison")
 
 
 @pytest.mark.parametrize("gradient", ["chunk", "online"])
 @pytest.mark.parametrize("head_dim", [32, 64, 128])
 def test_every_head_dim_equals_the_token_loop(head_dim: int, gradient: Any) -> None:
-    compare(21, head_dim, head_dim, gradient=gradient)
+    compare(21, (head_dim, head_dim), gradient=gradient)
 
 
 @pytest.mark.parametrize("gradient", ["chunk", "online"])
 def test_batch_heads_and_wider_values_equal_the_token_loop(gradient: Any) -> None:
-    compare(17, 32, 64, batch=2, heads=2, gradient=gradient)
+    compare(17, (32, 64), batch=2, heads=2, gradient=gradient)
 
 
 @pytest.mark.parametrize(("length", "chunk_size"), [(1, 16), (7, 3), (20, 13), (51, 24), (20, 100)])
@@ -141,7 +53,7 @@ def test_segments_change_nothing(gradient: Any) -> None:
 
 @pytest.mark.parametrize("cuts", [(), (10,)])
 def test_segments_inside_a_long_chunk_change_nothing(cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launches, "_SEGMENT_BYTES", 1)
+    monkeypatch.setattr(pieces, "SEGMENT_BYTES", 1)
     compare(81, chunk_size=72, cuts=cuts)
 
 
@@ -156,11 +68,11 @@ def test_pieces_of_chunks_of_several_tiles_equal_the_whole() -> None:
 
 @pytest.mark.parametrize("forget_to", ["zero", "initial"])
 def test_gradients_reach_a_state_in_the_middle_of_a_chunk(forget_to: Any) -> None:
-    weights = make_weights(32, 32)
-    _, state = titans_memory(*make_tokens(21, 32, 32), [weights], backend="reference", forget_to=forget_to)
+    weights = make_weights((32, 32))
+    _, state = titans_memory(*make_tokens(21, 32, 32), weights, backend="reference", forget_to=forget_to)
     tokens = make_tokens(14, 32, 32)  # 11 to the chunk's end
     state = state.to(torch.float32)
-    found = run([x.float() for x in tokens], weights.float(), state, backend="triton", forget_to=forget_to)
+    found = run([x.float() for x in tokens], [w.float() for w in weights], state, backend="triton", forget_to=forget_to)
     state = state.to(torch.float64)
     expected = run(tokens, weights, state, backend="reference", forget_to=forget_to)
     assert_close(found, expected)
@@ -173,10 +85,13 @@ def test_gates_at_exactly_zero_and_one(gradient: Any) -> None:
         values = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
         gate.copy_(values[(torch.arange(20) // 3**place + place) % 3].view(1, 20, 1))
     tokens[3] /= 2  # steps of 1 at alike keys grow, and rounding errors with them
-    weights = make_weights(32, 32)
-    found = run([x.float() for x in tokens], weights.float(), backend="triton", gradient=gradient)
+    weights = make_weights((32, 32))
+    found = run([x.float() for x in tokens], [w.float() for w in weights], backend="triton", gradient=gradient)
     expected = run(
-        [x.float().double() for x in tokens], weights.float().double(), backend="reference", gradient=gradient
+        [x.float().double() for x in tokens],
+        [w.float().double() for w in weights],
+        backend="reference",
+        gradient=gradient,
     )
     assert_close(found, expected)
 
@@ -185,10 +100,12 @@ def test_alike_keys_do_not_cost_digits() -> None:
     tokens = make_tokens(32, 32, 32)
     tokens[1][:] = tokens[1][:, :1]
     tokens[3:] = [torch.full_like(tokens[3], gate) for gate in (1.0, 0.0, 0.0)]  # every token reflects the memory
-    weights = make_weights(32, 32)
+    weights = make_weights((32, 32))
     options: dict[str, Any] = {"gradient": "online", "chunk_size": 16}
-    found = run([x.float() for x in tokens], weights.float(), backend="triton", **options)
-    expected = run([x.float().double() for x in tokens], weights.float().double(), backend="reference", **options)
+    found = run([x.float() for x in tokens], [w.float() for w in weights], backend="triton", **options)
+    expected = run(
+        [x.float().double() for x in tokens], [w.float().double() for w in weights], backend="reference", **options
+    )
     assert_close(found[:4], expected[:4])  # reflections enlarge rounding errors in the gates' gradients
 
 
@@ -213,7 +130,7 @@ def test_bfloat16_tokens_in_the_interpreter() -> None:
     ],
 )
 def test_what_the_kernels_do_not_know_is_refused_or_chunked(change: dict[str, Any], message: str) -> None:
-    tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [make_weights(32, 32).float()]
+    tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [make_weights((32, 32))[0].float()]
     with pytest.raises(ValueError, match=message):
         titans_memory(*tokens, weights, backend="triton", **change)
     found, *_ = titans_memory(*tokens, weights, **change)
@@ -224,7 +141,7 @@ def test_what_the_kernels_do_not_know_is_refused_or_chunked(change: dict[str, An
 def test_without_a_gpu_and_an_interpreter_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [make_weights(32, 32).float()]
+    tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [make_weights((32, 32))[0].float()]
     with pytest.raises(ValueError, match="needs a CUDA device, and there is none; available: auto, chunked, reference"):
         titans_memory(*tokens, weights, backend="triton")
     titans_memory(*tokens, weights, backend="auto")
@@ -233,8 +150,8 @@ def test_without_a_gpu_and_an_interpreter_triton_is_refused(monkeypatch: pytest.
 def test_what_does_not_fit_on_the_chip_is_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     monkeypatch.setattr(backends, "why_not_triton_here", lambda device: None)
-    monkeypatch.setattr(tiles, "SHIPPED", ((32, False, "bf16"),))
-    weights = [make_weights(32, 32).float()]
+    monkeypatch.setattr(tiles, "MATRIX_CHOICES", {(32, False, "bf16"): (tiles.MatrixChoice(32, 4, 2, 4),)})
+    weights = [make_weights((32, 32))[0].float()]
 
     def why_not(dtype: torch.dtype, options: Options) -> str | None:
         tokens = Tokens(*(x.to(dtype) for x in make_tokens(5, 32, 32)))
@@ -244,19 +161,19 @@ def test_what_does_not_fit_on_the_chip_is_not_shipped(monkeypatch: pytest.Monkey
     assert why_not(torch.bfloat16, options) is None
     reason = why_not(torch.bfloat16, options._replace(gradient="online"))
     assert reason is not None
-    assert 'ships no kernel for gradient="online", head_dim 32 and products in bfloat16' in reason
+    assert 'ships no kernel for depth 1, gradient="online", head_dim 32 and products in bfloat16' in reason
     assert "float32" in str(why_not(torch.float16, options))
 
 
 def test_without_gradients_nothing_is_kept() -> None:
     tokens = [x.float() for x in make_tokens(21, 32, 32)]
-    y, state = titans_memory(*tokens, [make_weights(32, 32).float()], backend="triton")
+    y, state = titans_memory(*tokens, [make_weights((32, 32))[0].float()], backend="triton")
     assert not y.requires_grad
     assert not state.weights[0].requires_grad
 
 
 def test_an_empty_sequence_leaves_the_state_alone() -> None:
-    weights = make_weights(32, 32).float()
+    weights = make_weights((32, 32))[0].float()
     _, state = titans_memory(*(x.float() for x in make_tokens(5, 32, 32)), [weights], backend="triton")
     y, after = titans_memory(*(x.float() for x in make_tokens(0, 32, 32)), [weights], state, backend="triton")
     assert y.shape == (1, 0, 1, 32)

@@ -146,4 +146,5 @@ def _why_not_kernels(config: Config) -> str | None:
         return_stats=False,
     )
     head_dim = config.model.dim // memory.num_heads
-    return why_not_options(memory.depth, head_dim, head_dim, memory.channel_forget, options)
+    sizes = [head_dim, *[memory.expansion * head_dim] * (memory.depth - 1), head_dim]
+    return why_not_options(sizes, memory.channel_forget, options)

@@ -1,6 +1,7 @@
 """Which backend computes what, and why not another."""
 
 import os
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Literal
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import HEAD_DIMS, Tiles
+from titans_seq.ops.memory.tiles import EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
 Backend = Literal["auto", "reference", "chunked", "triton"]
@@ -36,12 +37,19 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def why_not_options(depth: int, head_dim: int, value_dim: int, channel_forget: bool, options: Options) -> str | None:
-    """Why Triton's kernels cannot compute such a memory, the first reason; None if they can."""
+def why_not_options(sizes: Sequence[int], channel_forget: bool, options: Options) -> str | None:
+    """Why Triton's kernels cannot compute such a memory, the first reason; None if they can.
+
+    `sizes` are those of keys, hidden layers and values.
+    """
+    depth, head_dim, value_dim = len(sizes) - 1, sizes[0], sizes[-1]
+    wrong = [size for size in sizes[1:-1] if size not in [factor * head_dim for factor in EXPANSIONS]]
+    hidden = f"knows hidden layers of {_listed(EXPANSIONS)} times head_dim; got {wrong} for head_dim {head_dim}"
     reasons = {
-        f"knows no memory deeper than 1; got {depth}": depth > 1,
+        f"knows no memory deeper than 2; got {depth}": depth > 2,
         f"knows head_dim {_listed(HEAD_DIMS)}; got {head_dim}": head_dim not in HEAD_DIMS,
         f"knows D_v {_listed(HEAD_DIMS)}; got {value_dim}": value_dim not in HEAD_DIMS,
+        hidden: bool(wrong),
         "knows no residual memory": options.residual,
         "knows no forget gate per input channel": channel_forget,
         "returns no stats": options.return_stats,
@@ -58,7 +66,7 @@ def why_not_triton(
     reset: Tensor | None = None,
 ) -> str | None:
     """Why Triton's kernels cannot compute this call, the first reason; None if they can."""
-    depth, head_dim, value_dim = len(weights), tokens.q.shape[-1], tokens.v.shape[-1]
+    sizes = [tokens.q.shape[-1], *(w.shape[-1] for w in weights)]
     sequences = tokens.q.shape[0] * tokens.q.shape[2]
     ragged = state is not None and isinstance(state.position, Tensor)
     reasons = {
@@ -67,20 +75,26 @@ def why_not_triton(
         "knows neither mask nor reset": mask is not None or reset is not None,
         "knows no batch elements at different places in their chunks": ragged,
     }
-    reason = why_not_options(depth, head_dim, value_dim, tokens.forget.ndim == 4, options)
+    reason = why_not_options(sizes, tokens.forget.ndim == 4, options)
     reason = reason or next((reason for reason, holds in reasons.items() if holds), None)
     if reason is not None or interpreting():
         return reason
-    tiles = Tiles.of(tokens.q.dtype, head_dim, value_dim, options.gradient == "online")
-    return why_not_triton_here(tokens.q.device) or (None if tiles.shipped else _misfit(tiles))
+    return why_not_triton_here(tokens.q.device) or _misfit(tokens.q.dtype, sizes, options)
 
 
-def _misfit(tiles: Tiles) -> str:
-    rule, products = "online" if tiles.online else "chunk", "bfloat16" if tiles.precision == "bf16" else "float32"
-    return (
-        f'ships no kernel for gradient="{rule}", head_dim {tiles.head_dim} and products in {products}: '
-        "none is known to fit into the registers"
+def _misfit(dtype: torch.dtype, sizes: Sequence[int], options: Options) -> str | None:
+    """What of the kernels is not shipped."""
+    head_dim, *hidden, value_dim = sizes
+    if hidden:
+        shipped = bool(MlpTiles.candidates(dtype, head_dim, value_dim, *hidden))
+    else:
+        shipped = bool(Tiles.candidates(dtype, head_dim, value_dim, options.gradient == "online"))
+    products = "bfloat16" if dtype == torch.bfloat16 else "float32"
+    reason = (
+        f'ships no kernel for depth {len(sizes) - 1}, gradient="{options.gradient}", head_dim {head_dim} and products '
+        f"in {products}: none is known to fit into the registers"
     )
+    return None if shipped else reason
 
 
 def choose_backend(
@@ -99,5 +113,5 @@ def choose_backend(
     return "chunked" if backend == "auto" else backend
 
 
-def _listed(items: tuple[int, ...]) -> str:
+def _listed(items: Sequence[int]) -> str:
     return ", ".join(str(item) for item in items)

@@ -1,11 +1,12 @@
 """Triton kernels of the matrix memory, forward and backward.
 
-A sequence is worked off in segments of some hundred tiles, four kernels in all:
+A sequence is worked off in segments of some hundred tiles, five kernels in all:
 
     prepare           all tiles at once    gates, keys and queries to what does not depend on the memory
     walk              tile after tile      W and S on chip: errors, outputs, the state on
     walk_backward     tile before tile     the gradients of W and S on chip
-    finish_backward   all tiles at once    from the states and their gradients to those of q, k and the gates
+    finish_backward   all tiles at once    from the states and their gradients to those of q, k and the gates' tables
+    gates_backward    all tiles at once    from there to the gates
 
 A tile is up to C tokens. A chunk of the rule, `size` tokens, is one or is cut into `parts` of them; W and S go on from
 tile to tile, while the gradients stay those at the chunk's start (AT).
@@ -46,7 +47,7 @@ SHARES = tl.constexpr(7)
 def _matmul(x, y, PRECISION: tl.constexpr):
     """x @ y in float32; PRECISION is "bf16", to which operands are rounded, or "ieee", without tensor cores."""
     if PRECISION == "bf16":
-        product = tl.dot(x.to(tl.bfloat16), y.to(tl.bfloat16))
+        product = tl.trans(tl.dot(tl.trans(y.to(tl.bfloat16)), tl.trans(x.to(tl.bfloat16))))
     else:
         product = tl.dot(x, y, input_precision=PRECISION)
     return product
@@ -159,6 +160,17 @@ def _products_of_tokens(
     return products, similarity
 
 
+@triton.jit
+def _shares_of_writes(lr_ptr, momentum_ptr, forget_ptr, token, live, head, heads, C: tl.constexpr):
+    """lr (C,), and the tables D of S, F and C = F D of W (C, C): what of write j is left after token t."""
+    lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
+    momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
+    keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
+    in_surprise = _products(momentum, C, 0)
+    in_weights = tl.where(live[None, :], _products(keep, C, 0), 0.0)
+    return lr, in_surprise, in_weights, _exact_matmul(in_weights, in_surprise)
+
+
 @triton.jit(do_not_specialize=_RUNTIME)
 def matrix_prepare(
     q_ptr,
@@ -168,6 +180,8 @@ def matrix_prepare(
     forget_ptr,
     shares_ptr,
     scores_ptr,
+    writes_ptr,
+    past_ptr,
     inverse_ptr,
     heads,
     sequence,
@@ -180,25 +194,25 @@ def matrix_prepare(
     ONLINE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The shares of a tile, its scores (q_t . k_j) C[t, j] lr_j, and, ONLINE, the inverse of its system.
+    """The shares of a tile, its scores (q_t . k_j) C[t, j] lr_j and the table C lr.
+
+    ONLINE C' lr, too, and twice the inverse of I + 2 C' lr (k . k).
 
     Grid (tiles, G). Segments start at token `first` and end before `stop`, a chunk has `size` tokens in `parts` tiles;
-    writes shares (tiles, G, SHARES, C), scores and inverse (tiles, G, C, C).
+    writes shares (tiles, G, SHARES, C) and tables (tiles, G, C, C).
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     tile = n * tl.num_programs(1) + state  # in the scratch
     batch, head = state // heads, state % heads
     token, live = _place(n, first, stop, size, parts, batch, sequence, C)
     before = live & (tl.arange(0, C) > 0)
-    lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
+    # D, F and C = F D of README.md, and the shares a, b, e of the tile's start.
+    lr, in_surprise, in_weights, of_write = _shares_of_writes(
+        lr_ptr, momentum_ptr, forget_ptr, token, live, head, heads, C
+    )
     momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
     keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
     keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
-
-    # D, F and C = F D of README.md, and the shares a, b, e of the tile's start.
-    in_surprise = _products(momentum, C, 0)
-    in_weights = tl.where(live[None, :], _products(keep, C, 0), 0.0)
-    of_write = _exact_matmul(in_weights, in_surprise)
     e = tl.cumprod(momentum, axis=0)
     shares = shares_ptr + tile * SHARES * C + tl.arange(0, C)
     tl.store(shares + A * C, tl.cumprod(keep, axis=0))
@@ -209,6 +223,7 @@ def matrix_prepare(
     tl.debug_barrier()
     products, similarity = _products_of_tokens(q_ptr, k_ptr, token, live, head, heads, D, C, ONLINE, PRECISION)
     _store_table(scores_ptr + tile * C * C, products * of_write * lr[None, :], C)
+    _store_table(writes_ptr + tile * C * C, of_write * lr[None, :], C)
     tl.debug_barrier()
 
     weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
@@ -216,6 +231,8 @@ def matrix_prepare(
     tl.store(shares + B_BEFORE * C, tl.sum(weights_before * e[None, :], axis=1))
     if ONLINE:
         past = _exact_matmul(weights_before, in_surprise) * lr[None, :]
+        _store_table(past_ptr + tile * C * C, past, C)
+        tl.debug_barrier()
         _store_table(inverse_ptr + tile * C * C, 2.0 * _inverse(2.0 * past * similarity, size, C), C)
 
 
@@ -420,10 +437,9 @@ def matrix_walk_backward(
 def matrix_finish_backward(
     q_ptr,
     k_ptr,
-    lr_ptr,
-    momentum_ptr,
-    forget_ptr,
     shares_ptr,
+    writes_ptr,
+    past_ptr,
     starts_ptr,
     errors_ptr,
     reference_ptr,
@@ -432,9 +448,9 @@ def matrix_finish_backward(
     d_ends_ptr,
     d_q_ptr,
     d_k_ptr,
-    d_lr_ptr,
-    d_momentum_ptr,
-    d_forget_ptr,
+    d_shares_ptr,
+    d_writes_ptr,
+    d_past_ptr,
     heads,
     sequence,
     first,
@@ -451,7 +467,7 @@ def matrix_finish_backward(
     AT: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """The gradients of a tile's queries, keys and gates, from W, S at its start, its errors, and the end's gradients.
+    """The gradients of a tile's q, k, shares and tables, from W, S at its start, its errors, and the end's gradients.
 
     Grid (tiles, G); a program goes through the `blocks` = D_V / V of columns one by one and adds up. (A loop whose
     length the compiler knew would be unrolled, and all blocks kept at once.)
@@ -534,60 +550,101 @@ def matrix_finish_backward(
         q_ptr, k_ptr, token, live, head, heads, D, C, ONLINE and not FIRST_ORDER, PRECISION
     )
     tl.debug_barrier()
-    # Scores are (q . k) C lr, the last rows of C and D those of the state's update.
-    lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
-    momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
-    keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
-    in_surprise = _products(momentum, C, 0)
-    in_weights = tl.where(live[None, :], _products(keep, C, 0), 0.0)
-    of_write = _exact_matmul(in_weights, in_surprise)
-    d_lr = d_to_weights * _last_row(of_write, C) + d_to_surprise * _last_row(in_surprise, C)
-    d_products = d_scores * of_write
-    d_scores *= products
-    d_lr += tl.sum(d_scores * of_write, axis=0)
-    d_products *= lr[None, :]
+    # Scores are (q . k) C lr.
+    d_products = d_scores * _table(writes_ptr + tile * C * C, C)
+    _store_table(d_writes_ptr + tile * C * C, d_scores * products, C)
     d_queries += _matmul(d_products, keys, PRECISION)
     d_keys += _matmul(tl.trans(d_products), queries, PRECISION)
-    is_last = rows == C - 1
-    d_of_write = (d_scores + tl.where(is_last[:, None], d_to_weights[None, :], 0.0)) * lr[None, :]
-    d_a += tl.where(is_last, d_a_end, 0.0)
-    d_b += tl.where(is_last, d_b_end, 0.0)
-    # C = F D, b = F e: to D and e, and how much of a and b leads back to each token.
-    d_table = _exact_matmul(tl.trans(in_weights), d_of_write)
-    a_from = tl.sum(in_weights * d_a[:, None], axis=0)
-    b_from = tl.sum(in_weights * d_b[:, None], axis=0)
-
-    tl.debug_barrier()
-    before = live & (rows > 0)
-    keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
-    weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
     if ONLINE:
         # The same once more, for the shares of W_{t-1} in the system I + 2 C' lr (k . k).
-        past = _exact_matmul(weights_before, in_surprise)
-        d_similarity = d_system * past * lr[None, :]
+        d_similarity = d_system * _table(past_ptr + tile * C * C, C)
         d_keys += _matmul(d_similarity, keys, PRECISION)
         if not FIRST_ORDER:
             d_keys += _matmul(tl.trans(d_similarity), keys, PRECISION)
-            d_system *= similarity
-            d_lr += tl.sum(d_system * past, axis=0)
-            d_table += _exact_matmul(tl.trans(weights_before), d_system * lr[None, :])
-            a_from += tl.sum(weights_before * d_a_before[:, None], axis=0)
-            b_from += tl.sum(weights_before * d_b_before[:, None], axis=0)
+            _store_table(d_past_ptr + tile * C * C, d_system * similarity, C)
+    at_key = ((token * heads + head) * D)[:, None] + tl.arange(0, D)[None, :]
+    tl.store(d_q_ptr + at_key, d_queries.to(d_q_ptr.dtype.element_ty), mask=live[:, None])
+    tl.store(d_k_ptr + at_key, d_keys.to(d_k_ptr.dtype.element_ty), mask=live[:, None])
+    is_last = rows == C - 1
+    d_shares = d_shares_ptr + tile * SHARES * C + rows
+    tl.store(d_shares + A * C, d_a + tl.where(is_last, d_a_end, 0.0))
+    tl.store(d_shares + B * C, d_b + tl.where(is_last, d_b_end, 0.0))
+    tl.store(d_shares + E * C, tl.where(is_last, d_e_end, 0.0))
+    tl.store(d_shares + TO_WEIGHTS * C, d_to_weights)
+    tl.store(d_shares + TO_SURPRISE * C, d_to_surprise)
+    if ONLINE:
+        tl.store(d_shares + A_BEFORE * C, d_a_before)
+        tl.store(d_shares + B_BEFORE * C, d_b_before)
 
+
+@triton.jit(do_not_specialize=_RUNTIME)
+def gates_backward(
+    lr_ptr,
+    momentum_ptr,
+    forget_ptr,
+    shares_ptr,
+    d_shares_ptr,
+    d_writes_ptr,
+    d_past_ptr,
+    d_lr_ptr,
+    d_momentum_ptr,
+    d_forget_ptr,
+    heads,
+    sequence,
+    first,
+    stop,
+    size,
+    parts,
+    C: tl.constexpr,
+    PAST: tl.constexpr,
+):
+    """The gradients of a tile's gates from those of its shares and of its tables C lr and, with PAST, C' lr.
+
+    Grid (tiles, G).
+    """
+    n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    tile = n * tl.num_programs(1) + state
+    batch, head = state // heads, state % heads
+    rows = tl.arange(0, C)
+    is_last = rows == C - 1
+    token, live = _place(n, first, stop, size, parts, batch, sequence, C)
+    before = live & (rows > 0)
+    shares = shares_ptr + tile * SHARES * C + rows
+    d_shares = d_shares_ptr + tile * SHARES * C + rows
+    lr, in_surprise, in_weights, of_write = _shares_of_writes(
+        lr_ptr, momentum_ptr, forget_ptr, token, live, head, heads, C
+    )
+    keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
+    weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
+
+    # The last rows of C lr and D lr are the state's update; C = F D, b = F e: to D and e, and how much of a and b leads
+    # back to each token.
+    d_to_weights, d_to_surprise = tl.load(d_shares + TO_WEIGHTS * C), tl.load(d_shares + TO_SURPRISE * C)
+    d_writes = _table(d_writes_ptr + tile * C * C, C) + tl.where(is_last[:, None], d_to_weights[None, :], 0.0)
+    d_lr = tl.sum(d_writes * of_write, axis=0) + d_to_surprise * _last_row(in_surprise, C)
+    d_table = _exact_matmul(tl.trans(in_weights), d_writes * lr[None, :])
+    a_from = tl.sum(in_weights * tl.load(d_shares + A * C)[:, None], axis=0)
+    b_from = tl.sum(in_weights * tl.load(d_shares + B * C)[:, None], axis=0)
+    if PAST:  # the same for W_{t-1}
+        d_past = _table(d_past_ptr + tile * C * C, C)
+        d_lr += tl.sum(d_past * _exact_matmul(weights_before, in_surprise), axis=0)
+        d_table += _exact_matmul(tl.trans(weights_before), d_past * lr[None, :])
+        a_from += tl.sum(weights_before * tl.load(d_shares + A_BEFORE * C)[:, None], axis=0)
+        b_from += tl.sum(weights_before * tl.load(d_shares + B_BEFORE * C)[:, None], axis=0)
+
+    tl.debug_barrier()
     # A gate's gradient is what passes it: from a row before it, to a row at or after it.
     passing = _exact_matmul(d_table, tl.trans(in_surprise))
-    d_keep = tl.sum(weights_before * passing, axis=1) + a_before * a_from + b_before * b_from
+    d_keep = tl.sum(weights_before * passing, axis=1)
+    d_keep += tl.load(shares + A_BEFORE * C) * a_from + tl.load(shares + B_BEFORE * C) * b_from
     momentum_before = _load_gate(momentum_ptr, token - 1, before, head, heads, 1.0)
     d_table += tl.where(is_last[:, None], (d_to_surprise * lr)[None, :], 0.0)
     passing = _exact_matmul(tl.trans(in_surprise), d_table)
     d_momentum = tl.sum(_products(momentum_before, C, 1) * passing, axis=1)
-    d_e = b_from + tl.where(is_last, d_e_end, 0.0)
+    d_e = b_from + tl.load(d_shares + E * C)
     d_momentum += tl.cumprod(momentum_before, axis=0) * tl.sum(in_surprise * d_e[:, None], axis=0)
 
     at_gate = token * heads + head
     tl.store(d_lr_ptr + at_gate, d_lr.to(d_lr_ptr.dtype.element_ty), mask=live)
     tl.store(d_momentum_ptr + at_gate, d_momentum.to(d_momentum_ptr.dtype.element_ty), mask=live)
     tl.store(d_forget_ptr + at_gate, -d_keep.to(d_forget_ptr.dtype.element_ty), mask=live)
-    at_key = (at_gate * D)[:, None] + tl.arange(0, D)[None, :]
-    tl.store(d_q_ptr + at_key, d_queries.to(d_q_ptr.dtype.element_ty), mask=live[:, None])
-    tl.store(d_k_ptr + at_key, d_keys.to(d_k_ptr.dtype.element_ty), mask=live[:, None])

@@ -1,68 +1,158 @@
-"""How the kernels cut their work: sizes of tiles, threads, and how products are rounded."""
+"""How the kernels cut their work: sizes of tiles, threads, and how products are rounded.
+
+Each kind of memory has a few choices, of which `tuning` takes the fastest on a device; all are compiled for sm_80 and
+sm_90 by `benchmarks/kernel_resources.py`, which lets none pass that spills registers.
+"""
 
 from typing import Any, NamedTuple
 
 import torch
 
 HEAD_DIMS = (32, 64, 128)
-# Head dimension, whether online, precision: what compiles for sm_80 and sm_90 without spilling registers, as
-# `benchmarks/kernel_resources.py` checks.
-SHIPPED = (
-    (32, False, "bf16"),
-    (64, False, "bf16"),
-    (64, True, "bf16"),
-    (64, False, "ieee"),
-    (128, False, "bf16"),
-)
+EXPANSIONS = (1, 2, 3, 4)  # of a memory of depth 2: hidden units over head_dim
 # Tokens of a tile, the fewest that tensor cores take; longer chunks are cut into tiles. (The tables of 32 did not fit
 # into the registers of a program.)
 CHUNK = 16
 
+MATRIX_KERNELS = ("matrix_prepare", "matrix_walk", "matrix_walk_backward", "matrix_finish_backward", "gates_backward")
+MLP_KERNELS = (
+    "matrix_prepare",
+    "mlp_walk",
+    "mlp_read",
+    "mlp_reads_backward",
+    "mlp_walk_backward",
+    "mlp_finish_backward",
+    "gates_backward",
+)
+
+
+class MatrixChoice(NamedTuple):
+    """How the walks of a matrix memory are launched, and what follows them."""
+
+    columns: int  # of the values, to a block, that is, to a program of the walks
+    warps: int
+    stages: int
+    finish_warps: int
+
+
+class MlpChoice(NamedTuple):
+    """How the walks of a memory of depth 2 are launched."""
+
+    block: int  # hidden units at a time
+    warps: int
+    stages: int
+
+
+# By head dimension, whether online, and precision: what compiles without spilling.
+MATRIX_CHOICES: dict[tuple[int, bool, str], tuple[MatrixChoice, ...]] = {
+    (32, False, "bf16"): (MatrixChoice(32, 4, 2, 4),),
+    (64, False, "bf16"): (MatrixChoice(32, 4, 2, 4),),
+    (64, True, "bf16"): (MatrixChoice(32, 4, 2, 4),),
+    (64, False, "ieee"): (MatrixChoice(16, 8, 1, 8),),
+    (128, False, "bf16"): (MatrixChoice(16, 4, 2, 8),),
+}
+# By head dimension and precision.
+MLP_CHOICES: dict[tuple[int, str], tuple[MlpChoice, ...]] = {}
+
 
 class Tiles(NamedTuple):
-    """What the kernels are compiled for."""
+    """What the kernels of a matrix memory are compiled for."""
 
     head_dim: int
     value_dim: int
     online: bool
     precision: str  # of products, see `kernels`
+    choice: MatrixChoice
+
+    @classmethod
+    def candidates(cls, dtype: torch.dtype, head_dim: int, value_dim: int, online: bool) -> "list[Tiles]":
+        """The choices for tokens of a type; none, if none is shipped."""
+        precision = _precision(dtype)
+        choices = MATRIX_CHOICES.get((head_dim, online, precision), ())
+        return [cls(head_dim, value_dim, online, precision, choice) for choice in choices]
 
     @classmethod
     def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, online: bool) -> "Tiles":
-        """For tokens of a type. float16 is computed as float32: gradients do not fit its range."""
-        return cls(head_dim, value_dim, online, "bf16" if dtype == torch.bfloat16 else "ieee")
-
-    @property
-    def shipped(self) -> bool:
-        """Whether compiled kernels are known to fit on the chip; how wide the values are makes no difference."""
-        return (self.head_dim, self.online, self.precision) in SHIPPED
-
-    @property
-    def columns(self) -> int:
-        """Of the values, to a block, that is, to a program of the walks."""
-        return 32 if self.precision == "bf16" and self.head_dim < max(HEAD_DIMS) else 16
+        """The first choice; in the interpreter, which has no registers, there is one for all."""
+        found = cls.candidates(dtype, head_dim, value_dim, online)
+        return found[0] if found else cls(head_dim, value_dim, online, _precision(dtype), MatrixChoice(16, 4, 1, 4))
 
     @property
     def blocks(self) -> int:
         """Of columns; so many programs share a head."""
-        return self.value_dim // self.columns
+        return self.value_dim // self.choice.columns
 
     @property
     def operand(self) -> torch.dtype:
         """What the operands of products are rounded to, or kept in where rounding is left to the tensor cores."""
-        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+        return _operand(self.precision)
 
     def settings(self, kernel: str) -> dict[str, Any]:
         """What a kernel is launched with besides its arguments."""
-        settings: dict[str, Any] = {
-            "D": self.head_dim,
-            "C": CHUNK,
-            "ONLINE": self.online,
-            "PRECISION": self.precision,
-            "num_warps": 4,
-            "num_stages": 2 if self.precision == "bf16" else 1,
-        }
+        if kernel == "gates_backward":
+            return _GATES
+        columns, warps, stages, finish_warps = self.choice
+        settings = {"D": self.head_dim, "C": CHUNK, "ONLINE": self.online, "PRECISION": self.precision}
+        if kernel == "matrix_prepare":
+            return {**settings, "num_warps": 4, "num_stages": 1}
+        settings["D_V"] = self.value_dim
         if kernel == "matrix_finish_backward":  # adds up block after block: narrow ones leave room for the sums
-            warps = 8 if self.precision == "ieee" or self.head_dim > 64 else 4
-            return {**settings, "D_V": self.value_dim, "V": 16, "num_warps": warps}
-        return settings if kernel == "matrix_prepare" else {**settings, "D_V": self.value_dim, "V": self.columns}
+            return {**settings, "V": 16, "num_warps": finish_warps, "num_stages": stages}
+        return {**settings, "V": columns, "num_warps": warps, "num_stages": stages}
+
+
+class MlpTiles(NamedTuple):
+    """What the kernels of a memory of depth 2 are compiled for."""
+
+    head_dim: int
+    value_dim: int
+    hidden: int
+    precision: str
+    choice: MlpChoice
+
+    @classmethod
+    def candidates(cls, dtype: torch.dtype, head_dim: int, value_dim: int, hidden: int) -> "list[MlpTiles]":
+        """As `Tiles.candidates`."""
+        precision = _precision(dtype)
+        widest = max(head_dim, value_dim)
+        choices = MLP_CHOICES.get((widest, precision), ())
+        return [cls(head_dim, value_dim, hidden, precision, choice) for choice in choices]
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, head_dim: int, value_dim: int, hidden: int) -> "MlpTiles":
+        """As `Tiles.of`."""
+        found = cls.candidates(dtype, head_dim, value_dim, hidden)
+        return found[0] if found else cls(head_dim, value_dim, hidden, _precision(dtype), MlpChoice(32, 4, 1))
+
+    @property
+    def blocks(self) -> int:
+        """Of hidden units."""
+        return self.hidden // self.choice.block
+
+    @property
+    def operand(self) -> torch.dtype:
+        """As `Tiles.operand`: tables are rounded to it in the scratch."""
+        return _operand(self.precision)
+
+    def settings(self, kernel: str) -> dict[str, Any]:
+        """What a kernel is launched with besides its arguments."""
+        if kernel == "gates_backward":
+            return _GATES
+        block, warps, stages = self.choice
+        settings = {"D": self.head_dim, "C": CHUNK, "PRECISION": self.precision}
+        if kernel == "matrix_prepare":
+            return {**settings, "ONLINE": False, "num_warps": 4, "num_stages": 1}
+        sizes = {"D_V": self.value_dim, "H": self.hidden, "HB": block}
+        return {**settings, **sizes, "num_warps": warps, "num_stages": stages}
+
+
+_GATES = {"C": CHUNK, "num_warps": 4, "num_stages": 1}
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """float16 is computed as float32: gradients do not fit its range."""
+    return "bf16" if dtype == torch.bfloat16 else "ieee"
+
+
+def _operand(precision: str) -> torch.dtype:
+    return torch.bfloat16 if precision == "bf16" else torch.float32
