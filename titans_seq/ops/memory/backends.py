@@ -11,7 +11,7 @@ from torch import Tensor
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.proof import Kind, why_not_proven
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
+from titans_seq.ops.memory.tiles import CHUNK, EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
 Backend = Literal["auto", "reference", "chunked", "triton"]
@@ -122,6 +122,18 @@ def choose_backend(
     return (
         "chunked" if why_not or why_not_proven(tokens.q.device, Kind.of(tokens.q.dtype, sizes, options)) else "triton"
     )
+
+
+def usual_kinds() -> dict[str, Kind]:
+    """What a trial of the kernels by hand should be about, under a name: at head_dim 64, all that is shipped."""
+    options = Options(CHUNK, "chunk", "silu", "zero", False, "exact", None, False)
+    kinds = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        of_type = str(dtype).removeprefix("torch.")
+        kinds[f"depth 1, chunk, {of_type}"] = Kind.of(dtype, (64, 64), options)
+        kinds[f"depth 1, online, {of_type}"] = Kind.of(dtype, (64, 64), options._replace(gradient="online"))
+        kinds[f"depth 2, {of_type}"] = Kind.of(dtype, (64, 256, 64), options)
+    return kinds
 
 
 def on_cuda(tokens: Tokens) -> bool:

@@ -84,7 +84,8 @@ def attempt(tiles: Tiles, device: torch.device) -> None:
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(1, length, heads, *shape, dtype=dtype, device=device)
 
-    tokens = Tokens(*(zeros(d) for d in (tiles.head_dim, tiles.head_dim, tiles.value_dim)), zeros(), zeros(), zeros())
+    keys, values = zeros(tiles.head_dim), zeros(tiles.value_dim)
+    tokens = Tokens(keys, keys, values, zeros(), zeros(), zeros())
     options = Options(CHUNK, "online" if tiles.online else "chunk", "silu", "zero", False, "exact", None, False)
     plan = Plan(options, CHUNK, [Piece(0, length, begun=False)], tiles)
     weights = torch.zeros(heads, tiles.head_dim, tiles.value_dim, device=device)

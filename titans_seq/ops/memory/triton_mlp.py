@@ -44,7 +44,7 @@ def mlp_memory(
         anchor = _pack([w.expand(batch, *w.shape) for w in initial])
         weights, reference = weights - anchor, reference - anchor
     y, end, *opened = MlpMemory.apply(  # type: ignore[no-untyped-call]
-        plan, *tokens, torch.cat([weights, surprise], dim=-1), reference, anchor
+        plan, anchor, *tokens, torch.cat([weights, surprise], dim=-1), reference
     )
     weights, surprise = end.chunk(2, dim=-1)
     if anchor is not None:
@@ -55,7 +55,7 @@ def mlp_memory(
     elif opened:
         (reference,) = opened
     shapes = [(batch, heads, *w.shape[1:]) for w in initial]
-    return y, MemoryState(*(_unpack(x, shapes) for x in (weights, surprise, reference)), position)
+    return y, MemoryState(_unpack(weights, shapes), _unpack(surprise, shapes), _unpack(reference, shapes), position)
 
 
 def _pack(layers: list[Tensor]) -> Tensor:
@@ -70,15 +70,15 @@ def _unpack(packed: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
 
 
 class MlpMemory(torch.autograd.Function):
-    """Tokens, state (G, 2 M), reference and anchor (G, M) to outputs, the state, and the weights that open a chunk.
+    """Anchor (G, M), tokens, state (G, 2 M), reference (G, M) to outputs, the state, the weights that open a chunk.
 
     State and reference are without the anchor, if there is one; the last are with it.
     """
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *arguments: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: Plan, anchor: Tensor | None, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Segment after segment; the states between them are kept for the backward pass."""
-        *inputs, state, reference, anchor = (x if x is None else x.contiguous() for x in arguments)
+        *inputs, state, reference = (x.contiguous() for x in arguments)
         launch = _Launches(plan, Tokens(*inputs), reference, anchor)
         y = torch.empty_like(launch.tokens.v)
         starts = []
@@ -127,7 +127,7 @@ class MlpMemory(torch.autograd.Function):
                     d_reference.zero_()
         if d_anchor is not None:  # which is in the weights of the chunk that came begun, too
             d_anchor += d_reference
-        return None, *d_tokens, d_state, d_reference, d_anchor
+        return None, d_anchor, *d_tokens, d_state, d_reference
 
 
 class _Trace(NamedTuple):

@@ -108,7 +108,7 @@ class ParallelMatrixMemory(torch.autograd.Function):
 
 def _in_stretches(x: Tensor, stretches: int) -> Tensor:
     """(B, T, ...) to (B N, T / N, ...)."""
-    return x.contiguous().unflatten(1, (stretches, -1)).flatten(0, 1)
+    return torch.unflatten(x.contiguous(), 1, (stretches, -1)).flatten(0, 1)
 
 
 def _join(state: State) -> Tensor:

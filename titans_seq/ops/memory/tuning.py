@@ -22,7 +22,8 @@ def fastest(
     """
     if len(candidates) == 1 or device.type != "cuda":
         return candidates[0]
-    return _fastest(candidates, device, attempt)
+    found: AnyTiles = _fastest(candidates, device, attempt)
+    return found
 
 
 @functools.cache
@@ -49,4 +50,4 @@ def _timed(tiles: AnyTiles, device: torch.device, attempt: Callable[[AnyTiles, t
     attempt(tiles, device)
     stop.record()
     stop.synchronize()
-    return start.elapsed_time(stop)
+    return float(start.elapsed_time(stop))
