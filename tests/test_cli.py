@@ -22,7 +22,8 @@ from tests.helpers import (
 from titans_seq.arguments import VERBS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
-from titans_seq.experiment import build
+from titans_seq.experiment import build, doctor
+from titans_seq.ops.memory.backends import usual_kinds
 from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -171,6 +172,19 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
     if not torch.cuda.is_available():
         assert ["backend", "triton     not available: needs a CUDA device, and there is none"] in lines
         assert ["backend", "auto       takes chunked"] in lines
+
+
+def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    verdicts = {"depth 2, float32": "was off by 5e-01 in a trial"}
+    names = {kind: name for name, kind in usual_kinds().items()}
+    monkeypatch.setattr(doctor, "why_not_triton_here", lambda: None)
+    monkeypatch.setattr(doctor, "why_not_proven", lambda _, kind: verdicts.get(names[kind]))
+    monkeypatch.setattr(doctor, "_devices", list)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    text = doctor.doctor_text()
+    assert "backend auto       takes triton where it has passed a trial, else chunked\n" in text
+    assert "triton, cuda:0     depth 1, online, bfloat16: passed its trial\n" in text
+    assert "triton, cuda:0     depth 2, float32: was off by 5e-01 in a trial\n" in text
 
 
 def test_doctor_takes_no_words(refuse: Refuse) -> None:

@@ -4,7 +4,8 @@ tests/conftest.py sets TRITON_INTERPRET before anything imports Triton. The inte
 operation of a kernel, whatever the size: cases are few and short, and each varies several things at once.
 """
 
-from typing import Any
+import importlib
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.tokens import Tokens
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
+triton_parallel = importlib.import_module("titans_seq.ops.memory.triton_parallel")
 pytestmark = pytest.mark.usefixtures("poison")
 
 
@@ -76,6 +78,44 @@ def test_gradients_reach_a_state_in_the_middle_of_a_chunk(forget_to: Any) -> Non
     state = state.to(torch.float64)
     expected = run(tokens, weights, state, backend="reference", forget_to=forget_to)
     assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "chunk_size", "options"),
+    [
+        ("chunk", 16, {"cuts": (5,), "batch": 2, "heads": 2}),
+        ("online", 16, {"forget_to": "initial"}),
+        ("chunk", 24, {"checkpoint_every": 1}),
+    ],
+)
+def test_stretches_in_parallel_equal_the_token_loop(
+    gradient: Any, chunk_size: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton_parallel, "count_stretches", lambda *_: 3)
+    compare(4 * chunk_size + 10, (32, 64), gradient=gradient, chunk_size=chunk_size, **options)
+
+
+def test_stretches_that_hardly_forget_keep_their_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gate lets go of anything, so that every stretch's start depends on all before it."""
+    monkeypatch.setattr(triton_parallel, "count_stretches", lambda *_: 6)
+    tokens = make_tokens(96, 32, 32)
+    tokens[3:] = [torch.full_like(tokens[3], gate) for gate in (0.25, 0.96875, 0.0)]
+    weights = make_weights((32, 32))
+    found = run([x.float() for x in tokens], [w.float() for w in weights], backend="triton")
+    exact = [x.float().double() for x in tokens], [w.float().double() for w in weights]
+    assert_close(found, run(*exact, backend="reference"))
+
+
+@pytest.mark.parametrize(("heads", "length", "stretches"), [(1, 16384, 128), (16, 16384, 33), (128, 16384, 1)])
+def test_stretches_fill_the_device(heads: int, length: int, stretches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Device(NamedTuple):
+        multi_processor_count: int = 132
+
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Device())
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    tokens = Tokens(*(x.bfloat16() for x in make_tokens(1, 32, 32, heads=heads)))
+    cut = tiles.Tiles.of(torch.bfloat16, 32, 32, online=False)
+    assert triton_parallel.count_stretches(tokens, cut, length // 16) == stretches
 
 
 @pytest.mark.parametrize("gradient", ["chunk", "online"])

@@ -1,11 +1,14 @@
 """What this machine has: versions, devices, and who can compute the memory here."""
 
 import platform
+import warnings
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from titans_seq.ops.memory.backends import why_not_triton_here
+from titans_seq.ops.memory.backends import usual_kinds, why_not_triton_here
+from titans_seq.ops.memory.proof import why_not_proven
 
 _PACKAGES = ("titans-seq", "torch", "triton", "lightning", "numpy", "polars", "wandb")
 
@@ -16,12 +19,23 @@ def doctor_text() -> str:
     rows += [("device", device) for device in _devices()]
     why_not = why_not_triton_here()
     rows += [
-        ("backend auto", "takes chunked"),
-        ("backend triton", f"not available: {why_not}" if why_not else "available, for those who ask: not proven yet"),
+        ("backend auto", "takes chunked" if why_not else "takes triton where it has passed a trial, else chunked"),
+        ("backend triton", f"not available: {why_not}" if why_not else "available"),
+        *(() if why_not else _trials()),
         ("backend chunked", "available"),
         ("backend reference", "available: one token at a time, to check the others"),
     ]
     return "".join(f"{name:<19}{value}\n" for name, value in rows)
+
+
+def _trials() -> Iterator[tuple[str, str]]:
+    """How the kernels do on every GPU, for the usual kinds of memory at head_dim 64."""
+    for index in range(torch.cuda.device_count()):
+        for name, kind in usual_kinds().items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # it is said here
+                why_not = why_not_proven(torch.device("cuda", index), kind)
+            yield f"triton, cuda:{index}", f"{name}: {why_not or 'passed its trial'}"
 
 
 def _version(package: str) -> str:

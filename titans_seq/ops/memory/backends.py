@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from titans_seq.ops.memory.options import Options
+from titans_seq.ops.memory.proof import Kind, why_not_proven
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
+from titans_seq.ops.memory.tiles import CHUNK, EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 
 Backend = Literal["auto", "reference", "chunked", "triton"]
@@ -106,11 +107,38 @@ def choose_backend(
     mask: Tensor | None = None,
     reset: Tensor | None = None,
 ) -> Backend:
-    """The backend that computes; raises ValueError for "triton" when something speaks against it."""
+    """The backend that computes; raises ValueError for "triton" when something speaks against it.
+
+    "auto" takes Triton where the kernels know the call and have passed a trial on the device.
+    """
     if backend == "triton" and (why_not := why_not_triton(tokens, weights, state, options, mask, reset)):
         raise ValueError(f'backend="triton" {why_not}; available: auto, chunked, reference')
-    # No GPU has run the kernels yet: "auto" leaves them to those who ask, until benchmarks/memory_gpu.py passed on one.
-    return "chunked" if backend == "auto" else backend
+    if backend != "auto":
+        return backend
+    if not on_cuda(tokens):
+        return "chunked"
+    sizes = [tokens.q.shape[-1], *(w.shape[-1] for w in weights)]
+    why_not = why_not_triton(tokens, weights, state, options, mask, reset)
+    return (
+        "chunked" if why_not or why_not_proven(tokens.q.device, Kind.of(tokens.q.dtype, sizes, options)) else "triton"
+    )
+
+
+def usual_kinds() -> dict[str, Kind]:
+    """What a trial of the kernels by hand should be about, under a name: at head_dim 64, all that is shipped."""
+    options = Options(CHUNK, "chunk", "silu", "zero", False, "exact", None, False)
+    kinds = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        of_type = str(dtype).removeprefix("torch.")
+        kinds[f"depth 1, chunk, {of_type}"] = Kind.of(dtype, (64, 64), options)
+        kinds[f"depth 1, online, {of_type}"] = Kind.of(dtype, (64, 64), options._replace(gradient="online"))
+        kinds[f"depth 2, {of_type}"] = Kind.of(dtype, (64, 256, 64), options)
+    return kinds
+
+
+def on_cuda(tokens: Tokens) -> bool:
+    """Whether "auto" has anything to think about."""
+    return tokens.q.is_cuda
 
 
 def _listed(items: Sequence[int]) -> str:

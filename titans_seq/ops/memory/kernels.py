@@ -323,7 +323,8 @@ def matrix_walk(
         a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
         to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
         tl.debug_barrier()
-        keys = tl.trans(keys)
+        # Tokens are loaded anew wherever they are wanted, rather than held.
+        keys = tl.trans(_load_tokens(k_ptr, token, live, head, heads, D, 0, D))
         weights = a * weights + b * surprise - _matmul(keys, errors * to_weights[:, None], PRECISION)
         surprise = e * surprise - _matmul(keys, errors * to_surprise[:, None], PRECISION)
 
@@ -399,6 +400,7 @@ def matrix_walk_backward(
         d_errors -= _matmul(tl.trans(_table(scores_ptr + tile * C * C, C)), d_y, PRECISION)
 
         tl.debug_barrier()
+        d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
         # From the end's W and S to the start's, directly and through the reads.
         # Dead tokens hand on what the last live one has.
         a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
@@ -410,7 +412,7 @@ def matrix_walk_backward(
         tl.debug_barrier()
         # Through the errors: 2 (k W - v), or the solution of the online system.
         d_right = 2.0 * d_errors
-        keys = tl.trans(keys)
+        keys = tl.trans(_load_tokens(k_ptr, token, live, head, heads, D, 0, D))
         if ONLINE:
             if not FIRST_ORDER:
                 d_right = _exact_matmul(tl.trans(_table(inverse_ptr + tile * C * C, C)), d_errors)
@@ -478,8 +480,6 @@ def matrix_finish_backward(
     batch, head = state // heads, state % heads
     rows = tl.arange(0, C)
     token, live = _place(n, first, stop, size, parts, batch, sequence, C)
-    queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
-    keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
     shares = shares_ptr + tile * SHARES * C
     a, b = tl.load(shares + A * C + rows), tl.load(shares + B * C + rows)
     a_before, b_before = tl.load(shares + A_BEFORE * C + rows), tl.load(shares + B_BEFORE * C + rows)
@@ -508,7 +508,8 @@ def matrix_finish_backward(
 
         errors = tl.load(errors_ptr + (tile * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :])
 
-        # Through the errors.
+        # Through the errors. (Tokens are loaded anew wherever they are wanted, rather than held.)
+        keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         if ONLINE:
             from_weights = _matmul(d_right, tl.trans(weights), PRECISION)
             from_surprise = _matmul(d_right, tl.trans(surprise), PRECISION)
@@ -526,6 +527,7 @@ def matrix_finish_backward(
 
         tl.debug_barrier()
         # Through the reads.
+        queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
         from_weights = _matmul(d_y, tl.trans(weights), PRECISION)
         from_surprise = _matmul(d_y, tl.trans(surprise), PRECISION)
         d_queries += a[:, None] * from_weights + b[:, None] * from_surprise
@@ -535,6 +537,7 @@ def matrix_finish_backward(
 
         tl.debug_barrier()
         # Through the state's update.
+        keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         d_weights, d_surprise = tl.load(end), tl.load(end + states * D * D_V)
         d_a_end += tl.sum(tl.sum(weights * d_weights, axis=1), axis=0)
         d_b_end += tl.sum(tl.sum(surprise * d_weights, axis=1), axis=0)
@@ -553,10 +556,15 @@ def matrix_finish_backward(
     # Scores are (q . k) C lr.
     d_products = d_scores * _table(writes_ptr + tile * C * C, C)
     _store_table(d_writes_ptr + tile * C * C, d_scores * products, C)
+    tl.debug_barrier()
+    queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
+    keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
     d_queries += _matmul(d_products, keys, PRECISION)
     d_keys += _matmul(tl.trans(d_products), queries, PRECISION)
     if ONLINE:
+        tl.debug_barrier()
         # The same once more, for the shares of W_{t-1} in the system I + 2 C' lr (k . k).
+        keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         d_similarity = d_system * _table(past_ptr + tile * C * C, C)
         d_keys += _matmul(d_similarity, keys, PRECISION)
         if not FIRST_ORDER:

@@ -41,9 +41,9 @@ from titans_seq.ops.memory.kernels import (
     _table,
 )
 
-# What `mlp_reads_backward` leaves of a tile's hidden units: before the activation, the errors behind it, the queries'
-# units; the gradients of those before the activation, of the errors at them, and of the keys' units.
-HIDDEN, BACK, READ_UNITS, D_READ, D_DELTAS, D_INPUTS = (tl.constexpr(plane) for plane in range(6))
+# What `mlp_reads_backward` leaves of a tile's hidden units: those of keys, before the activation, the errors behind it,
+# those of queries, before it; the gradients of the last, of the errors before the activation, of the keys' units.
+HIDDEN, BACK, READ, D_READ, D_DELTAS, D_INPUTS = (tl.constexpr(plane) for plane in range(6))
 QUANTITIES = tl.constexpr(6)
 
 
@@ -354,64 +354,72 @@ def mlp_reads_backward(
     a, b = tl.load(shares + A * C + rows)[:, None], tl.load(shares + B * C + rows)[:, None]
     at_errors = errors_ptr + (tile * C + rows)[:, None] * D_V + tl.arange(0, D_V)[None, :]
 
-    # To the reads of the second layer's writes.
-    d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, 0, D_V)
-    d_writes = -_matmul(d_y, tl.trans(tl.load(at_errors)), PRECISION)
-    d_similarity = d_writes * _table(writes_ptr + tile * C * C, C)
-
     similarity = tl.zeros((C, C), tl.float32)
-    d_queries = tl.zeros((C, D), tl.float32)
-    d_scores = tl.zeros((C, C), tl.float32)
-    d_a = tl.zeros((C,), tl.float32)
-    d_b = tl.zeros((C,), tl.float32)
     units = units_ptr + _unit_offsets(tile, C, H, HB)
     quantity: tl.constexpr = C * H
-    tl.debug_barrier()
-    for block in range(blocks):
+    for block in range(blocks):  # what the forward pass had
         of_first, of_second = _first(block * HB, D, H, HB), _second(block * HB, D, D_V, H, HB)
         of_block = units + block * HB
-        # What the forward pass had.
         keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         hidden = _matmul(keys, _at(at, anchor, of_first, ANCHOR), PRECISION)
         tl.store(of_block + HIDDEN * quantity, hidden)
-        inputs = _act(hidden, ACT)
         tl.debug_barrier()
         back = _matmul(tl.load(at_errors), tl.trans(_at(at, anchor, of_second, ANCHOR)), PRECISION)
         tl.store(of_block + BACK * quantity, back)
         deltas = back * _slope(hidden, ACT)
         tl.debug_barrier()
         queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
-        from_weights = _matmul(queries, tl.load(source + of_first), PRECISION)
-        from_surprise = _matmul(queries, tl.load(source + M + of_first), PRECISION)
-        scores = _table(scores_ptr + tile * C * C, C)
-        read = a * from_weights + b * from_surprise - _matmul(scores, deltas, PRECISION)
+        read = a * _matmul(queries, tl.load(source + of_first), PRECISION)
+        read += b * _matmul(queries, tl.load(source + M + of_first), PRECISION)
         if ANCHOR:
             read += _matmul(queries, tl.load(anchor + of_first), PRECISION)
-        of_read = _act(read, ACT)
-        tl.store(of_block + READ_UNITS * quantity, of_read)
         tl.debug_barrier()
-        similarity += _matmul(of_read, tl.trans(inputs), PRECISION)
+        read -= _matmul(_table(scores_ptr + tile * C * C, C), deltas, PRECISION)
+        tl.store(of_block + READ * quantity, read)
+        similarity += _matmul(_act(read, ACT), tl.trans(_act(hidden, ACT)), PRECISION)
+
+    tl.debug_barrier()
+    d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, 0, D_V)
+    d_writes = -_matmul(d_y, tl.trans(tl.load(at_errors)), PRECISION)
+    d_similarity = d_writes * _table(writes_ptr + tile * C * C, C)
+    d_queries = tl.zeros((C, D), tl.float32)
+    d_scores = tl.zeros((C, C), tl.float32)
+    d_a = tl.zeros((C,), tl.float32)
+    d_b = tl.zeros((C,), tl.float32)
+    tl.debug_barrier()
+    for block in range(blocks):
+        of_first, of_second = _first(block * HB, D, H, HB), _second(block * HB, D, D_V, H, HB)
+        of_block = units + block * HB
         # Through the second layer's reads.
         d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, 0, D_V)
-        y_weights = _matmul(d_y, tl.trans(tl.load(source + of_second)), PRECISION)
-        y_surprise = _matmul(d_y, tl.trans(tl.load(source + M + of_second)), PRECISION)
-        d_read = a * y_weights + b * y_surprise + _matmul(d_similarity, inputs, PRECISION)
-        d_a += tl.sum(of_read * y_weights, axis=1)
-        d_b += tl.sum(of_read * y_surprise, axis=1)
+        read = tl.load(of_block + READ * quantity)
+        of_read = _act(read, ACT)
+        from_weights = _matmul(d_y, tl.trans(tl.load(source + of_second)), PRECISION)
+        from_surprise = _matmul(d_y, tl.trans(tl.load(source + M + of_second)), PRECISION)
+        d_a += tl.sum(of_read * from_weights, axis=1)
+        d_b += tl.sum(of_read * from_surprise, axis=1)
+        d_read = a * from_weights + b * from_surprise
         if ANCHOR:
             d_read += _matmul(d_y, tl.trans(tl.load(anchor + of_second)), PRECISION)
+        tl.debug_barrier()
+        hidden = tl.load(of_block + HIDDEN * quantity)
+        d_read += _matmul(d_similarity, _act(hidden, ACT), PRECISION)
         tl.store(of_block + D_INPUTS * quantity, _matmul(tl.trans(d_similarity), of_read, PRECISION))
         tl.debug_barrier()
         # Through the first layer's reads.
         d_read *= _slope(read, ACT)
         tl.store(of_block + D_READ * quantity, d_read)
-        d_a += tl.sum(d_read * from_weights, axis=1)
-        d_b += tl.sum(d_read * from_surprise, axis=1)
+        deltas = tl.load(of_block + BACK * quantity) * _slope(hidden, ACT)
         d_scores -= _matmul(d_read, tl.trans(deltas), PRECISION)
-        tl.store(of_block + D_DELTAS * quantity, -_matmul(tl.trans(scores), d_read, PRECISION))
+        d_deltas = -_matmul(tl.trans(_table(scores_ptr + tile * C * C, C)), d_read, PRECISION)
+        tl.store(of_block + D_DELTAS * quantity, d_deltas)
         tl.debug_barrier()
-        d_queries += _matmul(a * d_read, tl.trans(tl.load(source + of_first)), PRECISION)
-        d_queries += _matmul(b * d_read, tl.trans(tl.load(source + M + of_first)), PRECISION)
+        queries = _load_tokens(q_ptr, token, live, head, heads, D, 0, D)
+        from_weights = _matmul(d_read, tl.trans(tl.load(source + of_first)), PRECISION)
+        from_surprise = _matmul(d_read, tl.trans(tl.load(source + M + of_first)), PRECISION)
+        d_a += tl.sum(queries * from_weights, axis=1)
+        d_b += tl.sum(queries * from_surprise, axis=1)
+        d_queries += a * from_weights + b * from_surprise
         if ANCHOR:
             d_queries += _matmul(d_read, tl.trans(tl.load(anchor + of_first)), PRECISION)
 
@@ -525,7 +533,7 @@ def mlp_walk_backward(
             d_inputs -= _matmul(errors * to_surprise, tl.trans(d_surprise), PRECISION)
             tl.debug_barrier()
             # From the end's W2 and S2 to the start's.
-            columns = tl.trans(tl.load(of_block + READ_UNITS * quantity))
+            columns = tl.trans(_act(tl.load(of_block + READ * quantity), ACT))
             d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, 0, D_V)
             d_surprise = b_end * d_weights + e_end * d_surprise + _matmul(columns, b * d_y, PRECISION)
             tl.store(d_start + M + of_second, d_surprise)

@@ -147,8 +147,9 @@ def titans_memory(
             as they are, and their outputs are zero. Padding so masked changes nothing.
         reset: (B, T) bool; where it is True a new sequence begins, with the initial weights and no surprise. A masked
             token begins nothing.
-        backend: "auto" takes "chunked"; "triton" takes kernels for CUDA devices, which no device has proven yet
-            (`why_not_triton` says what they do not know); "reference" is the token loop that judges the others.
+        backend: "auto" takes "triton", kernels for CUDA devices, where `backends.why_not_triton` has nothing against it
+            and a small trial, the first time that a device meets such a memory, agrees with "chunked", which it takes
+            otherwise; "reference" is the token loop that judges the others.
         return_stats: return the norms of surprise, update and memory at every token as well, outside the graph.
 
     Returns:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from titans_seq.ops.memory.options import Options
-from titans_seq.ops.memory.tiles import CHUNK
+from titans_seq.ops.memory.tiles import CHUNK, MlpTiles, Tiles
 
 # Of the states at the starts of a segment's tiles. So many fill a GPU, whatever the length.
 SEGMENT_BYTES = 128 * 2**20
@@ -35,6 +35,7 @@ class Plan(NamedTuple):
     options: Options
     chunk_size: int
     pieces: list[Piece]
+    cut: Tiles | MlpTiles  # how the kernels cut their work
 
     @property
     def parts(self) -> int:

@@ -3,6 +3,7 @@
 Importing this file imports Triton. N tiles of C tokens, G = batch x heads.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -58,7 +59,7 @@ class Tables:
         past = torch.empty_like(writes) if self.tiles.settings("matrix_prepare")["ONLINE"] else writes
         return Gradients(self._shares(segment), writes, past)
 
-    def gates_backward(self, segment: Piece, scratch: Scratch, gradients: Gradients, d_gates: list[Tensor]) -> None:
+    def gates_backward(self, segment: Piece, scratch: Scratch, gradients: Gradients, d_gates: Sequence[Tensor]) -> None:
         """The gates' gradients, to `d_gates`."""
         online = self.tiles.settings("matrix_prepare")["ONLINE"]
         gates_backward[scratch.writes.shape[:2]](

@@ -45,14 +45,36 @@ class MlpChoice(NamedTuple):
 
 # By head dimension, whether online, and precision: what compiles without spilling.
 MATRIX_CHOICES: dict[tuple[int, bool, str], tuple[MatrixChoice, ...]] = {
-    (32, False, "bf16"): (MatrixChoice(32, 4, 2, 4),),
-    (64, False, "bf16"): (MatrixChoice(32, 4, 2, 4),),
-    (64, True, "bf16"): (MatrixChoice(32, 4, 2, 4),),
+    (32, False, "bf16"): (MatrixChoice(32, 8, 2, 4), MatrixChoice(16, 4, 2, 4)),
+    (32, True, "bf16"): (MatrixChoice(32, 4, 2, 4), MatrixChoice(32, 8, 2, 4)),
+    (64, False, "bf16"): (MatrixChoice(32, 4, 2, 4), MatrixChoice(16, 4, 2, 4), MatrixChoice(32, 8, 2, 4)),
+    (64, True, "bf16"): (MatrixChoice(16, 4, 2, 4), MatrixChoice(32, 8, 2, 4)),
+    (128, False, "bf16"): (MatrixChoice(16, 4, 2, 8), MatrixChoice(32, 8, 2, 8)),
+    (128, True, "bf16"): (MatrixChoice(16, 4, 2, 8), MatrixChoice(32, 4, 2, 8)),
+    (32, False, "ieee"): (MatrixChoice(16, 4, 1, 4),),
+    (32, True, "ieee"): (MatrixChoice(16, 4, 1, 4),),
     (64, False, "ieee"): (MatrixChoice(16, 8, 1, 8),),
-    (128, False, "bf16"): (MatrixChoice(16, 4, 2, 8),),
+    (64, True, "ieee"): (MatrixChoice(16, 8, 1, 8),),
 }
 # By head dimension and precision.
-MLP_CHOICES: dict[tuple[int, str], tuple[MlpChoice, ...]] = {}
+MLP_CHOICES: dict[tuple[int, str], tuple[MlpChoice, ...]] = {
+    (32, "bf16"): (MlpChoice(16, 8, 1),),
+    (64, "bf16"): (MlpChoice(16, 8, 1),),
+    (32, "ieee"): (MlpChoice(16, 8, 1),),
+    (64, "ieee"): (MlpChoice(32, 8, 1),),
+}
+# By kernel, head dimension, whether online, and precision: registers of a thread, where the compiler, left alone, aims
+# at fewer, for the sake of more programs at once, or at more, and spills in the end.
+_REGISTERS = {
+    ("matrix_finish_backward", 32, True, "bf16"): 255,
+    ("matrix_walk", 64, True, "ieee"): 255,
+    ("matrix_finish_backward", 64, True, "ieee"): 200,
+    ("mlp_read", 32, False, "bf16"): 255,
+    ("mlp_reads_backward", 32, False, "ieee"): 255,
+    ("mlp_read", 64, False, "ieee"): 255,
+    ("mlp_reads_backward", 64, False, "ieee"): 255,
+    ("mlp_finish_backward", 64, False, "ieee"): 255,
+}
 
 
 class Tiles(NamedTuple):
@@ -92,10 +114,12 @@ class Tiles(NamedTuple):
         if kernel == "gates_backward":
             return _GATES
         columns, warps, stages, finish_warps = self.choice
-        settings = {"D": self.head_dim, "C": CHUNK, "ONLINE": self.online, "PRECISION": self.precision}
+        settings: dict[str, Any] = {"D": self.head_dim, "C": CHUNK, "PRECISION": self.precision}
+        settings["ONLINE"] = self.online
         if kernel == "matrix_prepare":
             return {**settings, "num_warps": 4, "num_stages": 1}
         settings["D_V"] = self.value_dim
+        settings |= _registers(kernel, self.head_dim, self.online, self.precision)
         if kernel == "matrix_finish_backward":  # adds up block after block: narrow ones leave room for the sums
             return {**settings, "V": 16, "num_warps": finish_warps, "num_stages": stages}
         return {**settings, "V": columns, "num_warps": warps, "num_stages": stages}
@@ -124,10 +148,10 @@ class MlpTiles(NamedTuple):
         found = cls.candidates(dtype, head_dim, value_dim, hidden)
         return found[0] if found else cls(head_dim, value_dim, hidden, _precision(dtype), MlpChoice(32, 4, 1))
 
-    @property
-    def blocks(self) -> int:
+    def blocks(self, kernel: str) -> int:
         """Of hidden units."""
-        return self.hidden // self.choice.block
+        blocks: int = self.hidden // self.settings(kernel)["HB"]
+        return blocks
 
     @property
     def operand(self) -> torch.dtype:
@@ -142,8 +166,14 @@ class MlpTiles(NamedTuple):
         settings = {"D": self.head_dim, "C": CHUNK, "PRECISION": self.precision}
         if kernel == "matrix_prepare":
             return {**settings, "ONLINE": False, "num_warps": 4, "num_stages": 1}
-        sizes = {"D_V": self.value_dim, "H": self.hidden, "HB": block}
+        settings |= _registers(kernel, max(self.head_dim, self.value_dim), False, self.precision)
+        sizes = {"D_V": self.value_dim, "H": self.hidden, "HB": 16 if kernel == "mlp_finish_backward" else block}
         return {**settings, **sizes, "num_warps": warps, "num_stages": stages}
+
+
+def _registers(kernel: str, head_dim: int, online: bool, precision: str) -> dict[str, Any]:
+    registers = _REGISTERS.get((kernel, head_dim, online, precision))
+    return {} if registers is None else {"maxnreg": registers}
 
 
 _GATES = {"C": CHUNK, "num_warps": 4, "num_stages": 1}

@@ -1,25 +1,24 @@
-"""The matrix memory on a GPU: launches of the kernels in `kernels`, and the autograd function around them.
+"""The matrix memory on a GPU: the autograd function around the kernels in `kernels`.
 
 Importing this file imports Triton, so the op does it when the kernels are first wanted. Shape suffixes: T tokens, G =
 batch x heads, N tiles of a segment, C tokens of a tile, D and V a key's and a value's features.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from titans_seq.ops.memory.kernels import matrix_finish_backward, matrix_walk, matrix_walk_backward
+from titans_seq.ops.memory.matrix_launches import walk_backward, walk_forward
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.pieces import Piece, Plan, cut_pieces
-from titans_seq.ops.memory.scratch import Scratch, Tables
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.tiles import CHUNK, Tiles
 from titans_seq.ops.memory.tokens import Tokens
 from titans_seq.ops.memory.triton_mlp import mlp_memory
-
-State = tuple[Tensor, Tensor]  # W and S (G, D, V), float32
+from titans_seq.ops.memory.triton_parallel import ParallelMatrixMemory, cut_stretches
+from titans_seq.ops.memory.tuning import fastest
 
 
 def triton_memory(
@@ -42,12 +41,25 @@ def triton_memory(
         tokens = tokens._replace(v=tokens.v.float() - _read(anchor, tokens.k))
         weights, reference = weights - anchor, reference - anchor
 
-    plan = Plan(options, chunk_size, cut_pieces(length, chunk_size, position))
-    flat = (w.flatten(0, 1) for w in (weights, surprise, reference))
-    y, *ends = MatrixMemory.apply(plan, *tokens, *flat)  # type: ignore[no-untyped-call]
-    weights, surprise, *opened = (w.unflatten(0, (batch, heads)) for w in ends)
+    flat = [w.flatten(0, 1) for w in (weights, surprise, reference)]
+    outputs, opened = [], []
+    tiles = choose_tiles(tokens, online)
+    cuts = cut_stretches(tokens, options, tiles, chunk_size, position)
+    for cut in cuts:
+        part = Tokens(*(x[:, cut.first : cut.stop] for x in tokens)) if len(cuts) > 1 else tokens
+        size = cut.stop - cut.first
+        if cut.stretches > 1:
+            plan = Plan(options, chunk_size, [Piece(0, size // cut.stretches, begun=False)], tiles)
+            results = ParallelMatrixMemory.apply(plan, cut.stretches, *part, *flat[:2])  # type: ignore[no-untyped-call]
+        else:
+            plan = Plan(options, chunk_size, cut_pieces(size, chunk_size, position), tiles)
+            results = MatrixMemory.apply(plan, *part, *flat)  # type: ignore[no-untyped-call]
+        outputs.append(results[0])
+        flat, opened = [*results[1:3], flat[2]], results[3:]
+        position = 0 if online else (position + size) % chunk_size
+    y = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    weights, surprise, *opened = (w.unflatten(0, (batch, heads)) for w in (*flat[:2], *opened))
 
-    position = 0 if online else (position + length) % chunk_size
     if anchor is not None:
         y = y + _read(anchor, tokens.q)
         weights, reference, opened = weights + anchor, reference + anchor, [w + anchor for w in opened]
@@ -56,6 +68,29 @@ def triton_memory(
     elif opened:
         (reference,) = opened
     return y, MemoryState([weights], [surprise], [reference], position)
+
+
+def choose_tiles(tokens: Tokens, online: bool) -> Tiles:
+    """How the kernels cut their work, on the tokens' device."""
+    sizes = tokens.q.dtype, tokens.q.shape[-1], tokens.v.shape[-1], online
+    return fastest(tuple(Tiles.candidates(*sizes)) or (Tiles.of(*sizes),), tokens.q.device, attempt)
+
+
+def attempt(tiles: Tiles, device: torch.device) -> None:
+    """Forwards and backwards, as much as fills a GPU."""
+    heads, length = 128, 32 * CHUNK
+    dtype = torch.bfloat16 if tiles.precision == "bf16" else torch.float32
+
+    def zeros(*shape: int) -> Tensor:
+        return torch.zeros(1, length, heads, *shape, dtype=dtype, device=device)
+
+    keys, values = zeros(tiles.head_dim), zeros(tiles.value_dim)
+    tokens = Tokens(keys, keys, values, zeros(), zeros(), zeros())
+    options = Options(CHUNK, "online" if tiles.online else "chunk", "silu", "zero", False, "exact", None, False)
+    plan = Plan(options, CHUNK, [Piece(0, length, begun=False)], tiles)
+    weights = torch.zeros(heads, tiles.head_dim, tiles.value_dim, device=device)
+    y, state, starts = walk_forward(plan, tokens, (weights, weights), weights)
+    walk_backward(plan, tokens, starts, y, state, torch.zeros_like(weights))
 
 
 def _read(weights_HIO: Tensor, x_BTHI: Tensor) -> Tensor:
@@ -69,167 +104,19 @@ class MatrixMemory(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Segment after segment; the states between them are kept for the backward pass."""
         *inputs, weights, surprise, reference = (x.contiguous() for x in arguments)
-        state = (weights, surprise)
-        launch = _Launches(plan, Tokens(*inputs), reference)
-        y = torch.empty_like(launch.tokens.v)
-        starts = []
-        with torch.cuda.device_of(y):  # where Triton launches
-            for segment in launch.segments:
-                reference = reference if segment.begun else state[0]
-                starts.append((state, reference))
-                state = launch.walk(segment, state, reference, launch.tables.prepare(segment), y=y)
+        y, state, starts = walk_forward(plan, Tokens(*inputs), (weights, surprise), reference)
         ctx.plan, ctx.starts = plan, starts
         ctx.save_for_backward(*inputs)
-        return (y, *state, reference.clone()) if plan.opens_chunk() else (y, *state)
+        return (y, *state, starts[-1].reference.clone()) if plan.opens_chunk() else (y, *state)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor, d_weights: Tensor, d_surprise: Tensor, *d_opened: Tensor) -> tuple[Any, ...]:
-        """Segment before segment, each walked forwards again for the states inside it."""
-        inputs = ctx.saved_tensors
-        launch = _Launches(ctx.plan, Tokens(*inputs), d_weights)
-        d_tokens = Tokens(*(torch.empty_like(x) for x in inputs))
-        d_reference = torch.zeros_like(d_weights) if not d_opened else d_opened[0].clone()
-        d_reference = d_reference.contiguous()
-        d_y, d_state = d_y.contiguous(), (d_weights.contiguous(), d_surprise.contiguous())
-        with torch.cuda.device_of(d_y):
-            for segment, (start, reference) in zip(reversed(launch.segments), reversed(ctx.starts), strict=True):
-                scratch, trace = launch.tables.prepare(segment), launch.trace(segment)
-                launch.walk(segment, start, reference, scratch, trace=trace)
-                d_ends = torch.empty_like(trace.states)
-                d_state = launch.walk_backward(segment, scratch, d_y, d_state, d_tokens.v, d_ends, d_reference)
-                launch.finish_backward(segment, scratch, trace, reference, d_y, d_ends, d_tokens)
-                if not segment.begun:  # what its first chunk has coming from segments after it
-                    d_state = (d_state[0] + d_reference, d_state[1])
-                    d_reference.zero_()
+        """The opposite way."""
+        d_state = (d_weights.contiguous(), d_surprise.contiguous())
+        d_reference = torch.zeros_like(d_state[0])
+        if d_opened:
+            d_reference += d_opened[0]
+        tokens = Tokens(*ctx.saved_tensors)
+        d_tokens, d_state = walk_backward(ctx.plan, tokens, ctx.starts, d_y.contiguous(), d_state, d_reference)
         return None, *d_tokens, *d_state, d_reference
-
-
-class _Trace(NamedTuple):
-    """What `matrix_walk` leaves for the backward pass of a segment."""
-
-    states: Tensor  # W and S at every tile's start, (N, 2, G, D, V)
-    errors: Tensor  # (N, G, C, V)
-
-
-class _Launches:
-    """The kernels on one call's tokens, a segment at a time; `like` is a W (G, D, V)."""
-
-    def __init__(self, plan: Plan, tokens: Tokens, like: Tensor) -> None:
-        self.plan = plan
-        self.tokens = tokens
-        self.like = like
-        self.segments = plan.segments(like)
-        _, head_dim, value_dim = like.shape
-        online = plan.options.gradient == "online"
-        self.tiles = Tiles.of(tokens.q.dtype, head_dim, value_dim, online)
-        self.tables = Tables(plan, tokens, len(like), self.tiles)
-        self.first_order = plan.options.outer_gradient == "first_order"
-
-    def trace(self, segment: Piece) -> _Trace:
-        """Room for one."""
-        tiles, (heads, head_dim, value_dim) = self.plan.count(segment), self.like.shape
-        states = self.like.new_empty(tiles, 2, heads, head_dim, value_dim)
-        return _Trace(states, self.like.new_empty(tiles, heads, CHUNK, value_dim))
-
-    def walk(
-        self,
-        segment: Piece,
-        start: State,
-        reference: Tensor,
-        scratch: Scratch,
-        y: Tensor | None = None,
-        trace: _Trace | None = None,
-    ) -> State:
-        """The state after a segment; outputs go to `y`, and what the backward pass needs to `trace`, if wanted."""
-        q, k, v, *_ = self.tokens
-        end = (torch.empty_like(start[0]), torch.empty_like(start[1]))
-        matrix_walk[len(self.like), self.tiles.blocks](
-            q,
-            k,
-            v,
-            scratch.shares,
-            scratch.scores,
-            scratch.inverse,
-            *start,
-            reference,
-            v if y is None else y,
-            *(start if trace is None else trace),
-            *end,
-            *self.tables.place(segment),
-            self.plan.count(segment),
-            **self.tiles.settings("matrix_walk"),
-            AT=self.plan.at(segment),
-            READ=y is not None,
-            KEEP=trace is not None,
-        )
-        return end
-
-    def walk_backward(
-        self,
-        segment: Piece,
-        scratch: Scratch,
-        d_y: Tensor,
-        d_end: State,
-        d_v: Tensor,
-        d_ends: Tensor,
-        d_reference: Tensor,
-    ) -> State:
-        """The gradient of the state before a segment; `d_v`, `d_ends` and `d_reference` take what their names say."""
-        d_start = (torch.empty_like(d_end[0]), torch.empty_like(d_end[1]))
-        matrix_walk_backward[len(self.like), self.tiles.blocks](
-            self.tokens.q,
-            self.tokens.k,
-            scratch.shares,
-            scratch.scores,
-            scratch.inverse,
-            d_y,
-            *d_end,
-            d_v,
-            d_ends,
-            *d_start,
-            d_reference,
-            *self.tables.place(segment),
-            self.plan.count(segment),
-            **self.tiles.settings("matrix_walk_backward"),
-            AT=self.plan.at(segment),
-            FIRST_ORDER=self.first_order,
-        )
-        return d_start
-
-    def finish_backward(
-        self,
-        segment: Piece,
-        scratch: Scratch,
-        trace: _Trace,
-        reference: Tensor,
-        d_y: Tensor,
-        d_ends: Tensor,
-        d_tokens: Tokens,
-    ) -> None:
-        """The other gradients of a segment's tokens, to `d_tokens`, whose values' gradients are there already."""
-        q, k, *_ = self.tokens
-        d_q, d_k, d_v, *d_gates = d_tokens
-        settings = self.tiles.settings("matrix_finish_backward")
-        gradients = self.tables.gradients(segment)
-        matrix_finish_backward[self.plan.count(segment), len(self.like)](
-            q,
-            k,
-            scratch.shares,
-            scratch.writes,
-            scratch.past,
-            *trace,
-            reference,
-            d_y,
-            d_v,
-            d_ends,
-            d_q,
-            d_k,
-            *gradients,
-            *self.tables.place(segment),
-            settings["D_V"] // settings["V"],
-            **settings,
-            AT=self.plan.at(segment),
-            FIRST_ORDER=self.first_order,
-        )
-        self.tables.gates_backward(segment, scratch, gradients, d_gates)

@@ -36,15 +36,15 @@ def mlp_memory(
     if length == 0:
         return torch.zeros_like(tokens.v), state
     weights, surprise, reference = (_pack(group) for group in state[:3])
-    hidden = initial[0].shape[-1]
-    plan = Plan(options, options.chunk_size, cut_pieces(length, options.chunk_size, state.position))
+    tiles = MlpTiles.of(tokens.q.dtype, tokens.q.shape[-1], tokens.v.shape[-1], initial[0].shape[-1])
+    plan = Plan(options, options.chunk_size, cut_pieces(length, options.chunk_size, state.position), tiles)
     anchor = None
     if options.forget_to == "initial":
         # W - W_initial forgets to zero; the kernels add W_initial where they read.
         anchor = _pack([w.expand(batch, *w.shape) for w in initial])
         weights, reference = weights - anchor, reference - anchor
     y, end, *opened = MlpMemory.apply(  # type: ignore[no-untyped-call]
-        plan, hidden, *tokens, torch.cat([weights, surprise], dim=-1), reference, anchor
+        plan, anchor, *tokens, torch.cat([weights, surprise], dim=-1), reference
     )
     weights, surprise = end.chunk(2, dim=-1)
     if anchor is not None:
@@ -55,7 +55,7 @@ def mlp_memory(
     elif opened:
         (reference,) = opened
     shapes = [(batch, heads, *w.shape[1:]) for w in initial]
-    return y, MemoryState(*(_unpack(x, shapes) for x in (weights, surprise, reference)), position)
+    return y, MemoryState(_unpack(weights, shapes), _unpack(surprise, shapes), _unpack(reference, shapes), position)
 
 
 def _pack(layers: list[Tensor]) -> Tensor:
@@ -70,16 +70,16 @@ def _unpack(packed: Tensor, shapes: list[tuple[int, ...]]) -> list[Tensor]:
 
 
 class MlpMemory(torch.autograd.Function):
-    """Tokens, state (G, 2 M), reference and anchor (G, M) to outputs, the state, and the weights that open a chunk.
+    """Anchor (G, M), tokens, state (G, 2 M), reference (G, M) to outputs, the state, the weights that open a chunk.
 
     State and reference are without the anchor, if there is one; the last are with it.
     """
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, hidden: int, *arguments: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, plan: Plan, anchor: Tensor | None, *arguments: Tensor) -> tuple[Tensor, ...]:
         """Segment after segment; the states between them are kept for the backward pass."""
-        *inputs, state, reference, anchor = (x if x is None else x.contiguous() for x in arguments)
-        launch = _Launches(plan, hidden, Tokens(*inputs), reference, anchor)
+        *inputs, state, reference = (x.contiguous() for x in arguments)
+        launch = _Launches(plan, Tokens(*inputs), reference, anchor)
         y = torch.empty_like(launch.tokens.v)
         starts = []
         with torch.cuda.device_of(y):  # where Triton launches
@@ -90,7 +90,7 @@ class MlpMemory(torch.autograd.Function):
                 trace = launch.walk(segment, state, reference, scratch)
                 launch.read(segment, trace, reference, scratch, y)
                 state = trace.states[-1].clone()
-        ctx.plan, ctx.hidden, ctx.starts = plan, hidden, starts
+        ctx.plan, ctx.starts = plan, starts
         ctx.save_for_backward(*inputs, anchor)
         if not plan.opens_chunk():
             return y, state
@@ -101,7 +101,7 @@ class MlpMemory(torch.autograd.Function):
     def backward(ctx: Any, d_y: Tensor, d_state: Tensor, *d_opened: Tensor) -> tuple[Any, ...]:
         """Segment before segment, each walked forwards again for the states inside it."""
         *inputs, anchor = ctx.saved_tensors
-        launch = _Launches(ctx.plan, ctx.hidden, Tokens(*inputs), ctx.starts[0][1], anchor)
+        launch = _Launches(ctx.plan, Tokens(*inputs), ctx.starts[0][1], anchor)
         d_tokens = Tokens(*(torch.empty_like(x) for x in inputs))
         d_y = d_y.contiguous()
         d_reference = torch.zeros_like(launch.like)
@@ -127,7 +127,7 @@ class MlpMemory(torch.autograd.Function):
                     d_reference.zero_()
         if d_anchor is not None:  # which is in the weights of the chunk that came begun, too
             d_anchor += d_reference
-        return None, None, *d_tokens, d_state, d_reference, d_anchor
+        return None, d_anchor, *d_tokens, d_state, d_reference
 
 
 class _Trace(NamedTuple):
@@ -149,14 +149,15 @@ class _Partial(NamedTuple):
 class _Launches:
     """The kernels on one call's tokens, a segment at a time; `like` is a W (G, M)."""
 
-    def __init__(self, plan: Plan, hidden: int, tokens: Tokens, like: Tensor, anchor: Tensor | None) -> None:
+    def __init__(self, plan: Plan, tokens: Tokens, like: Tensor, anchor: Tensor | None) -> None:
         self.plan = plan
         self.tokens = tokens
         self.like = like
         self.anchor = anchor
         self.size = like.shape[-1]
         self.segments = plan.segments(like)
-        self.tiles = MlpTiles.of(tokens.q.dtype, tokens.q.shape[-1], tokens.v.shape[-1], hidden)
+        assert isinstance(plan.cut, MlpTiles)
+        self.tiles = plan.cut
         self.tables = Tables(plan, tokens, len(like), self.tiles)
 
     def walk(self, segment: Piece, start: Tensor, reference: Tensor, scratch: Scratch) -> _Trace:
@@ -193,7 +194,7 @@ class _Launches:
             trace.errors,
             y,
             *self.tables.place(segment),
-            self.tiles.blocks,
+            self.tiles.blocks("mlp_read"),
             **self._settings("mlp_read", segment),
         )
 
@@ -225,7 +226,7 @@ class _Launches:
             gradients.shares,
             gradients.writes,
             *self.tables.place(segment),
-            self.tiles.blocks,
+            self.tiles.blocks("mlp_reads_backward"),
             **self._settings("mlp_reads_backward", segment),
         )
         return _Partial(gradients, units, d_keys, d_errors)
@@ -289,14 +290,14 @@ class _Launches:
             d_tokens.k,
             partial.gradients.shares,
             *self.tables.place(segment),
-            self.tiles.blocks,
+            self.tiles.blocks("mlp_finish_backward"),
             **self._settings("mlp_finish_backward", segment),
         )
         self.tables.gates_backward(segment, scratch, partial.gradients, d_tokens[3:])
 
     def _place(self, segment: Piece) -> tuple[int, ...]:
         """The kernels' arguments heads, sequence, first, stop, size, parts, count, blocks."""
-        return *self.tables.place(segment), self.plan.count(segment), self.tiles.blocks
+        return *self.tables.place(segment), self.plan.count(segment), self.tiles.blocks("mlp_walk")
 
     def _settings(self, kernel: str, segment: Piece) -> dict[str, Any]:
         return {

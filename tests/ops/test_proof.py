@@ -1,0 +1,116 @@
+"""What "auto" does on a CUDA device, played in Triton's interpreter on a CPU."""
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.ops.kernel_cases import make_tokens, make_weights
+from titans_seq.ops import titans_memory
+from titans_seq.ops.memory import backends, proof
+from titans_seq.ops.memory.options import Options
+
+pytest.importorskip("triton", reason="Triton is made for Linux only")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors pass for those of a GPU, on which nothing has been proven."""
+    monkeypatch.setattr(backends, "on_cuda", lambda _: True)
+    proof.why_not_proven.cache_clear()
+
+
+def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
+    """Which path computes a call with "auto"."""
+    taken = []
+    choose = backends.choose_backend
+
+    def spy(*arguments: Any) -> str:
+        taken.append(choose(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr("titans_seq.ops.memory.op.choose_backend", spy)
+    tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [w.float() for w in make_weights((32, 32))]
+    titans_memory(*tokens, weights, **options)
+    (path,) = taken
+    return path
+
+
+def kind(dtype: torch.dtype = torch.float32, sizes: tuple[int, ...] = (32, 32), **changes: Any) -> proof.Kind:
+    options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)._replace(**changes)
+    return proof.Kind.of(dtype, sizes, options)
+
+
+def test_without_cuda_auto_is_chunked_and_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "why_not_proven", lambda *_: pytest.fail("there was a trial"))
+    assert chosen(monkeypatch) == "chunked"
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_auto_takes_triton_where_it_passes_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert chosen(monkeypatch) == "triton"
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_auto_is_chunked_where_triton_does_not_know_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "why_not_proven", lambda *_: pytest.fail("there was a trial"))
+    assert chosen(monkeypatch, residual=True) == "chunked"
+
+
+@pytest.mark.usefixtures("on_cuda")
+def test_kernels_that_err_are_not_trusted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(device: torch.device, kind: proof.Kind) -> float:
+        return 0.5
+
+    monkeypatch.setattr(proof, "worst_error", wrong)
+    with pytest.warns(UserWarning, match='"triton" was off by 5e-01 in a trial on cpu; "auto" takes "chunked"'):
+        assert chosen(monkeypatch) == "chunked"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert chosen(monkeypatch) == "chunked"
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("found", [RuntimeError("out of registers\nand so on"), KeyError()])
+def test_kernels_that_raise_are_not_trusted(found: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise found
+
+    monkeypatch.setattr("titans_seq.ops.memory.triton.triton_memory", broken)
+    with pytest.warns(UserWarning, match=f"failed in a trial: {type(found).__name__}"):
+        assert chosen(monkeypatch) == "chunked"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        kind(chunk_size=64, forget_to="initial"),
+        kind(gradient="online", outer_gradient="first_order"),
+        kind(sizes=(32, 64, 32), activation="gelu"),
+    ],
+)
+def test_right_kernels_pass_with_room(case: proof.Kind) -> None:
+    assert proof.worst_error(CPU, case) < 1e-5
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_wrong_result_shows(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the outputs, and in NaN alone."""
+    results = proof._results
+
+    def wrong(leaves: list[Tensor], *rest: Any) -> list[Tensor]:
+        found = results(leaves, *rest)
+        if leaves[0].dtype == torch.float32:
+            found[-1].view(-1)[0] += (1.0, torch.nan)[place]
+        return found
+
+    monkeypatch.setattr(proof, "_results", wrong)
+    assert not proof.worst_error(CPU, kind()) <= 1e-3
+
+
+def test_what_makes_no_difference_to_the_kernels_is_tried_once() -> None:
+    assert kind(chunk_size=5, checkpoint_every=3) == kind(chunk_size=16)
+    assert kind(chunk_size=32) == kind(chunk_size=100) != kind(chunk_size=16)
