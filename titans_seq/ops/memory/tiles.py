@@ -69,6 +69,7 @@ _REGISTERS = {
     ("matrix_finish_backward", 32, True, "bf16"): 255,
     ("matrix_walk", 64, True, "ieee"): 255,
     ("matrix_finish_backward", 64, True, "ieee"): 200,
+    ("mlp_read", 32, False, "bf16"): 255,
     ("mlp_read", 64, False, "ieee"): 255,
     ("mlp_reads_backward", 32, False, "ieee"): 255,
     ("mlp_finish_backward", 64, False, "ieee"): 255,
