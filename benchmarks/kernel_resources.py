@@ -27,7 +27,15 @@ import torch
 from record import RESULTS
 
 from titans_seq.environment import describe_environment
-from titans_seq.ops.memory.tiles import MATRIX_CHOICES, MATRIX_KERNELS, MLP_CHOICES, MLP_KERNELS, MlpTiles, Tiles
+from titans_seq.ops.memory.tiles import (
+    EXPANSIONS,
+    MATRIX_CHOICES,
+    MATRIX_KERNELS,
+    MLP_CHOICES,
+    MLP_KERNELS,
+    MlpTiles,
+    Tiles,
+)
 
 NAME = "kernel_resources"
 KEYS = ("kernel", "arch", "depth", "head_dim", "hidden", "online", "precision", "columns", "warps", "stages")
@@ -86,7 +94,7 @@ def configurations() -> Iterator[Configuration]:
                 for kernel in MATRIX_KERNELS:
                     yield Configuration(kernel, tiles, arch)
         for dim, precision in MLP_CHOICES:
-            for expansion in (1, 4):
+            for expansion in EXPANSIONS:
                 for deep_tiles in MlpTiles.candidates(dtypes[precision], dim, dim, expansion * dim):
                     for kernel in MLP_KERNELS:
                         yield Configuration(kernel, deep_tiles, arch)

@@ -32,5 +32,6 @@ def test_the_gpu_script_runs_dry() -> None:
     done = run("benchmarks/memory_gpu.py", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "'passed': False" not in done.stdout
-    assert done.stdout.count("'passed': True") == 4
+    assert done.stdout.count("'passed': True") == 6
     assert "1 20 triton-online {'forward':" in done.stdout
+    assert "1 20 triton-depth-2 {'forward':" in done.stdout

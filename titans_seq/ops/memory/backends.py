@@ -137,8 +137,8 @@ def usual_kinds() -> dict[str, Kind]:
 
 
 def on_cuda(tokens: Tokens) -> bool:
-    """Whether "auto" has anything to think about."""
-    return tokens.q.is_cuda
+    """Whether "auto" has anything to think about; a trial is not to be traced by torch.compile."""
+    return tokens.q.is_cuda and not torch.compiler.is_compiling()
 
 
 def _listed(items: Sequence[int]) -> str:

@@ -224,6 +224,7 @@ def mlp_read(
     reference_ptr,
     anchor_ptr,
     errors_ptr,
+    read_ptr,
     y_ptr,
     heads,
     sequence,
@@ -242,7 +243,10 @@ def mlp_read(
     AT: tl.constexpr,
     ANCHOR: tl.constexpr,
 ):
-    """The outputs, from the states at the tiles' starts and the errors. Grid (tiles, G)."""
+    """The outputs, from the states at the tiles' starts and the errors.
+
+    Grid (tiles, G). `read` (tiles, G, C, H), the queries' hidden units, is scratch.
+    """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     states = tl.num_programs(1).to(tl.int64)
     tile = n * states + state
@@ -260,7 +264,7 @@ def mlp_read(
     shares = shares_ptr + tile * SHARES * C
     a, b = tl.load(shares + A * C + rows)[:, None], tl.load(shares + B * C + rows)[:, None]
     at_errors = errors_ptr + (tile * C + rows)[:, None] * D_V + tl.arange(0, D_V)[None, :]
-    y = tl.zeros((C, D_V), tl.float32)
+    units = read_ptr + tile * C * H + rows[:, None] * H + tl.arange(0, HB)[None, :]
     similarity = tl.zeros((C, C), tl.float32)
     for block in range(blocks):
         of_first, of_second = _first(block * HB, D, H, HB), _second(block * HB, D, D_V, H, HB)
@@ -277,14 +281,18 @@ def mlp_read(
             read += _matmul(queries, tl.load(anchor + of_first), PRECISION)
         tl.debug_barrier()
         read = _act(read - _matmul(_table(scores_ptr + tile * C * C, C), deltas, PRECISION), ACT)
+        tl.store(units + block * HB, read)
         similarity += _matmul(read, tl.trans(_act(hidden, ACT)), PRECISION)
-        tl.debug_barrier()
+
+    tl.debug_barrier()
+    y = -_matmul(similarity * _table(writes_ptr + tile * C * C, C), tl.load(at_errors), PRECISION)
+    for block in range(blocks):
+        of_second = _second(block * HB, D, D_V, H, HB)
+        read = tl.load(units + block * HB)
         y += a * _matmul(read, tl.load(source + of_second), PRECISION)
         y += b * _matmul(read, tl.load(source + M + of_second), PRECISION)
         if ANCHOR:
             y += _matmul(read, tl.load(anchor + of_second), PRECISION)
-    tl.debug_barrier()
-    y -= _matmul(similarity * _table(writes_ptr + tile * C * C, C), tl.load(at_errors), PRECISION)
     at_y = ((token * heads + head) * D_V)[:, None] + tl.arange(0, D_V)[None, :]
     tl.store(y_ptr + at_y, y.to(y_ptr.dtype.element_ty), mask=live[:, None])
 

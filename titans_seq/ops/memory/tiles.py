@@ -38,7 +38,7 @@ class MatrixChoice(NamedTuple):
 class MlpChoice(NamedTuple):
     """How the walks of a memory of depth 2 are launched."""
 
-    block: int  # hidden units at a time
+    block: int  # hidden units at a time; for what is no walk, 16
     warps: int
     stages: int
 
@@ -70,9 +70,8 @@ _REGISTERS = {
     ("matrix_walk", 64, True, "ieee"): 255,
     ("matrix_finish_backward", 64, True, "ieee"): 200,
     ("mlp_read", 32, False, "bf16"): 255,
-    ("mlp_reads_backward", 32, False, "ieee"): 255,
     ("mlp_read", 64, False, "ieee"): 255,
-    ("mlp_reads_backward", 64, False, "ieee"): 255,
+    ("mlp_reads_backward", 32, False, "ieee"): 255,
     ("mlp_finish_backward", 64, False, "ieee"): 255,
 }
 
@@ -167,7 +166,7 @@ class MlpTiles(NamedTuple):
         if kernel == "matrix_prepare":
             return {**settings, "ONLINE": False, "num_warps": 4, "num_stages": 1}
         settings |= _registers(kernel, max(self.head_dim, self.value_dim), False, self.precision)
-        sizes = {"D_V": self.value_dim, "H": self.hidden, "HB": 16 if kernel == "mlp_finish_backward" else block}
+        sizes = {"D_V": self.value_dim, "H": self.hidden, "HB": block if "walk" in kernel else 16}
         return {**settings, **sizes, "num_warps": warps, "num_stages": stages}
 
 

@@ -192,6 +192,7 @@ class _Launches:
             reference,
             self.like if self.anchor is None else self.anchor,
             trace.errors,
+            self.like.new_empty(*scratch.writes.shape[:2], CHUNK, self.tiles.hidden),
             y,
             *self.tables.place(segment),
             self.tiles.blocks("mlp_read"),
