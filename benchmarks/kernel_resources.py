@@ -163,17 +163,21 @@ def fits(row: dict[str, Any]) -> bool:
 
 def source_digest() -> str:
     """Of what the rows depend on."""
-    from titans_seq.ops.memory import kernels, kernels_mlp
+    from titans_seq.ops.memory import kernels, kernels_mlp, tiles
 
-    sources = inspect.getsource(kernels) + inspect.getsource(kernels_mlp)
+    sources = "".join(inspect.getsource(module) for module in (kernels, kernels_mlp, tiles))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> None:
-    """One row a line."""
+def described_process() -> dict[str, Any]:
+    """The head of the results; asked once, since the results file, once written, is an uncommitted change."""
     import triton
 
-    head = {"environment": {**describe_environment(), "triton": triton.__version__}, "source": source_digest()}
+    return {"environment": {**describe_environment(), "triton": triton.__version__}, "source": source_digest()}
+
+
+def write(path: Path, head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """One row a line."""
     lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)
     path.write_text(json.dumps(head, indent=2)[:-2] + f',\n  "figures": [\n{lines}\n  ]\n}}\n')
 
@@ -186,7 +190,7 @@ def main() -> int:
     if os.environ.get("TRITON_INTERPRET") == "1":
         print("kernel_resources: unset TRITON_INTERPRET: the interpreter compiles nothing", file=sys.stderr)
         return 2
-    path, rows = RESULTS / f"{NAME}.json", []
+    path, rows, head = RESULTS / f"{NAME}.json", [], described_process()
     if options.missing and path.is_file():
         found = json.loads(path.read_text())
         rows = found["figures"] if found["source"] == source_digest() else []
@@ -202,7 +206,7 @@ def main() -> int:
         verdict = "" if fits(row) else "  DOES NOT FIT"
         print(*row.values(), f"{time.perf_counter() - start:.0f}s{verdict}", sep="\t", flush=True)
         if not options.quick:
-            write(path, rows)
+            write(path, head, rows)
     misfits = [row for row in rows if not fits(row)]
     print(f"{len(rows)} configurations, {len(misfits)} do not fit")
     return 1 if misfits else 0

@@ -1,0 +1,45 @@
+"""The choice between ways to launch the kernels, without a GPU to time them on."""
+
+import math
+
+import pytest
+import torch
+
+from titans_seq.ops.memory import tuning
+from titans_seq.ops.memory.tiles import MATRIX_CHOICES, Tiles
+
+CUDA = torch.device("cuda", 0)
+
+
+def attempt(tiles: Tiles, device: torch.device) -> None:
+    """Stands for a run of the kernels."""
+
+
+def test_the_fastest_that_runs_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    candidates = tuple(Tiles.candidates(torch.bfloat16, 64, 64, online=False))
+    assert len(candidates) == 3
+    seconds = dict(zip(candidates, (math.inf, 2.0, 1.0), strict=True))
+    asked = []
+
+    def timed(tiles: Tiles, *_: object) -> float:
+        asked.append(tiles)
+        return seconds[tiles]
+
+    monkeypatch.setattr(tuning, "_seconds", timed)
+    tuning._fastest.cache_clear()
+    for _ in range(2):
+        assert tuning.fastest(candidates, CUDA, attempt) == candidates[2]
+    assert asked == list(candidates)
+    tuning._fastest.cache_clear()
+
+
+def test_where_there_is_no_gpu_or_no_choice_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "_seconds", lambda *_: pytest.fail("it was timed"))
+    candidates = tuple(Tiles.candidates(torch.bfloat16, 64, 64, online=False))
+    assert tuning.fastest(candidates, torch.device("cpu"), attempt) == candidates[0]
+    assert tuning.fastest(candidates[1:2], CUDA, attempt) == candidates[1]
+
+
+def test_no_choice_is_listed_twice() -> None:
+    for choices in MATRIX_CHOICES.values():
+        assert len(set(choices)) == len(choices)
