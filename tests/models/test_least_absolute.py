@@ -87,6 +87,6 @@ def test_the_absolute_error_is_that_of_windows_one_by_one() -> None:
     for x in SERIES:
         for first in range(len(x) - LENGTH - HORIZON + 1):
             window = x[None, first : first + LENGTH + HORIZON]
-            errors.append((model(window[:, :LENGTH]) - window[:, LENGTH:]).abs().mean())
+            errors.append((model(window[:, :LENGTH]) - window[:, LENGTH:]).abs().mean().detach())
     assert absolute_error(model, SERIES) == pytest.approx(float(torch.stack(errors).mean()), rel=1e-5)
     assert absolute_error(share_map(solve_linear(MOMENTS, 1.0), CHANNELS), SERIES) > 0
