@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from titans_seq.batch import COMPLEMENT, NUM_TOKENS, PAD_TOKEN
-from titans_seq.nn.stem import BaseStem, Pool
+from titans_seq.nn.stem import BaseStem, Pool, without_padding
 
 Strand = Literal["one", "both_averaged", "invariant"]
 
@@ -58,6 +58,7 @@ class SequenceClassifier(nn.Module):
         """
         if mask is not None:
             tokens, mask = _to_the_left(tokens, mask)
+            mask = without_padding(mask)
         if self.strand == "one" or (self.strand == "both_averaged" and self.training):
             return self._scores(self.features(tokens, mask))
         # One call for both strands: their features are computed alike, so that swapping them changes nothing.

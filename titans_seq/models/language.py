@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from titans_seq.backbone.states import BlockState
 from titans_seq.batch import NUM_TOKENS
-from titans_seq.nn.stem import BaseStem, Pool
+from titans_seq.nn.stem import BaseStem, Pool, without_padding
 
 NUM_BASES = 4  # A, C, G and T: nobody is asked to guess N
 
@@ -53,9 +53,8 @@ class SequenceLanguageModel(nn.Module):
             length: L, bases that are read, a multiple of the stride.
         """
         stride = self.stem.stride
-        tokens, live = self.stem(bases, mask)
-        assert live is not None
+        tokens, live = self.stem(bases, without_padding(mask))
         read = slice(left // stride, (left + length) // stride)
-        y, state = self.backbone(tokens[:, read], state, mask=live[:, read])
+        y, state = self.backbone(tokens[:, read], state, mask=None if live is None else live[:, read])
         scores: Tensor = self.head(self.dropout(self.norm(y)))
         return scores.unflatten(2, (stride, NUM_BASES)).flatten(1, 2), state
