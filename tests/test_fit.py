@@ -218,10 +218,14 @@ def test_a_limited_fit_is_measured_on_all_windows(tmp_path: Path) -> None:
     assert config.trainer.limit_batches == 0
 
 
-def test_a_run_within_one_epoch_is_validated_at_its_last_step(tmp_path: Path) -> None:
-    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, "trainer.limit_batches=9", "trainer.max_steps=3")
-    assert math.isfinite(results["best_val/mse"])
-    assert torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt")["global_step"] == 3
+@pytest.mark.parametrize("batches", [9, 2])
+def test_a_run_that_ends_within_an_epoch_is_validated_at_its_last_step(tmp_path: Path, batches: int) -> None:
+    words = [f"trainer.limit_batches={batches}", "trainer.max_steps=3", "logging.every_n_steps=1"]
+    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *words)
+    rows = pl.read_csv(tmp_path / "run" / "metrics.csv")
+    validated = rows.filter(pl.col("val/mse").is_not_null())["step"].to_list()
+    assert validated == ([2] if batches == 9 else [1, 2])  # counted from 0
+    assert results["best_val/mse"] == rows["val/mse"].min()
 
 
 def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from titans_seq.callbacks.checkpoint_io import VerifiedCheckpointIO
 from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints
+from titans_seq.callbacks.last_step import ValidateLastStep
 from titans_seq.callbacks.nan_guard import NaNGuard
 from titans_seq.callbacks.signals import StopSignals
 from titans_seq.callbacks.step_log import MACHINE, MemoryLog, StepLog
@@ -14,5 +15,6 @@ __all__ = [
     "StepLog",
     "StopSignals",
     "TrainingCheckpoints",
+    "ValidateLastStep",
     "VerifiedCheckpointIO",
 ]

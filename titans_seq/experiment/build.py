@@ -22,14 +22,10 @@ def build_trainer(
     folder: Path | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
-    batches_per_epoch: int | None = None,
 ) -> Trainer:
     """Lightning's trainer for a configuration; without a folder it writes nothing."""
     options = config.trainer
     limit = options.limit_batches or None
-    # A run that ends within its first epoch is validated at its last step.
-    last_batch = options.max_steps * options.accumulate_batches
-    ends_early = 0 < last_batch < (batches_per_epoch or 0)
     return Trainer(
         default_root_dir=folder,
         logger=list(loggers),
@@ -50,7 +46,6 @@ def build_trainer(
         limit_val_batches=limit,
         limit_test_batches=limit,
         limit_predict_batches=limit,
-        val_check_interval=last_batch if ends_early else 1.0,
         num_sanity_val_steps=0,
         enable_checkpointing=folder is not None,
         enable_progress_bar=options.progress_bar,

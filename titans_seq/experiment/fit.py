@@ -1,7 +1,6 @@
 """Train, keep the best checkpoint by validation, test it, and leave a folder that says how it went."""
 
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from titans_seq.callbacks import StopSignals
 from titans_seq.checkpoint_files import BEST, drop_predecessors, read_checkpoint
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError, Interrupted
-from titans_seq.experiment.build import build_trainer, check_machine, is_first_process, on_one_device, train_batches
+from titans_seq.experiment.build import build_trainer, check_machine, is_first_process, on_one_device
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import format_table
@@ -52,7 +51,6 @@ def fit(config: Config) -> Run:
         return _finished(start.folder, recipe)
     if config.trainer.num_threads:
         torch.set_num_threads(config.trainer.num_threads)
-    batches = min(len(recipe.data.train_dataloader()), train_batches(config.trainer) or sys.maxsize)
     fingerprint = recipe.fingerprint()
     _check_same_data(start, fingerprint)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -62,7 +60,7 @@ def fit(config: Config) -> Run:
     with StopSignals() as signals:
         folder = _enter_folder(config, start)
         try:
-            return _carry_out(recipe, task, start, folder, signals, batches, fingerprint)
+            return _carry_out(recipe, task, start, folder, signals, fingerprint)
         except OSError as error:
             raise InputError(
                 f"{error.filename or folder.path}: cannot be written: {error.strerror or error}; make room, then go on "
@@ -76,7 +74,6 @@ def _carry_out(
     start: Start,
     folder: RunFolder,
     signals: StopSignals,
-    batches: int,
     fingerprint: dict[str, Any],
 ) -> Run:
     config, is_first = recipe.config, is_first_process()
@@ -89,7 +86,7 @@ def _carry_out(
     if is_first:
         metrics, loggers = build_loggers(config, folder, start.standing["rows"])
     watch = Watch.over(config, task, folder, signals, metrics, start, {"data": fingerprint, **_code(environment)})
-    trainer = build_trainer(config, folder.path, loggers, watch.callbacks, batches)
+    trainer = build_trainer(config, folder.path, loggers, watch.callbacks)
     try:
         of_training = _train(trainer, task, recipe, watch, folder, start)
         if not is_first:

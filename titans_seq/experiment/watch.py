@@ -12,7 +12,15 @@ from lightning.pytorch.callbacks import (
     TQDMProgressBar,
 )
 
-from titans_seq.callbacks import MemoryLog, NaNGuard, Schedule, StepLog, StopSignals, TrainingCheckpoints
+from titans_seq.callbacks import (
+    MemoryLog,
+    NaNGuard,
+    Schedule,
+    StepLog,
+    StopSignals,
+    TrainingCheckpoints,
+    ValidateLastStep,
+)
 from titans_seq.experiment.metrics_file import MetricsFile
 from titans_seq.experiment.resume import Start
 from titans_seq.experiment.run_folder import RunFolder
@@ -59,6 +67,7 @@ class Watch:
             NaNGuard(task.monitor, folder.checkpoints),
             EarlyStopping(task.monitor, mode=task.mode, patience=options.patience),
             LearningRateMonitor("step"),
+            ValidateLastStep(),
             StepLog(),
             *([MemoryLog()] if config.logging.memory else []),
             best,
