@@ -62,3 +62,32 @@ def test_the_linear_map_of_a_panel() -> None:
     error = np.column_stack([test[:, :LENGTH], np.ones(len(test))]) @ best - test[:, LENGTH:]
     assert scores["linear (least squares)"]["test/mse"] == pytest.approx(np.square(error).mean(), rel=1e-3)
     assert scores["last value"]["test/mse"] == pytest.approx(np.square(test[:, LENGTH:]).mean(), rel=1e-4)
+
+
+def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from titans_seq.experiment import forecast_baselines
+
+    def data(length: int, source: Panel) -> ForecastingDataModule:
+        made = ForecastingDataModule(source, context_length=length, horizon=HORIZON)
+        made.setup()
+        return made
+
+    class Other(Panel):
+        """With one value of a train split changed."""
+
+        def load(self) -> list[Series]:
+            panel = super().load()
+            panel[1].values[3, 0] += 1
+            return panel
+
+    monkeypatch.setattr(forecast_baselines, "_solved", {})
+    first = best_linear(data(LENGTH, Panel()), "shared")
+    assert best_linear(data(LENGTH, Panel()), "shared") is first
+    others = [
+        best_linear(data(LENGTH, Other()), "shared"),
+        best_linear(data(LENGTH + 1, Panel()), "shared"),
+        best_linear(data(LENGTH, Panel()), "channels"),
+        best_linear(data(LENGTH, Panel()), "shared", "mae"),
+    ]
+    assert all(other is not first for other in others)
+    assert len(forecast_baselines._solved) == 4  # the first was the oldest
