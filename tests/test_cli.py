@@ -1,5 +1,6 @@
 """Bad input at the command line: status 2, one line that says what and where, and nothing written."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -47,6 +48,15 @@ def test_a_real_terminal_shows_that_one_line_too() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("titans-seq: ")
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "titans_seq.cli", "show-config", "configs/forecasting/synthetic.yaml"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=REPOSITORY, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_keys_may_stand_on_both_sides_of_an_option() -> None:

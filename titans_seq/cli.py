@@ -1,6 +1,7 @@
 """The command line: `titans-seq VERB ...`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,10 @@ from titans_seq.errors import InputError, Interrupted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0, 2 for what the user can mend, 130, 143 or 138 when asked to stop."""
+    """Run one verb; returns the exit status.
+
+    0; 2 for what the user can mend; 130, 143 or 138 when asked to stop, 141 when nobody reads what it prints.
+    """
     parser = build_parser()
     options, rest = parser.parse_known_args(arguments)  # argparse takes no words after an option: they are the rest
     if unknown := [word for word in rest if word.startswith("-")]:
@@ -20,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.words += rest
     try:
         _VERB_FUNCTIONS[options.verb](options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141
     except InputError as error:
         if options.debug:
             raise

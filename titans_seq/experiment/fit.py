@@ -61,6 +61,8 @@ def fit(config: Config) -> Run:
         folder = _enter_folder(config, start)
         try:
             return _carry_out(recipe, task, start, folder, signals, fingerprint)
+        except BrokenPipeError:  # of the console: no file is at fault
+            raise
         except OSError as error:
             raise InputError(
                 f"{error.filename or folder.path}: cannot be written: {error.strerror or error}; make room, then go on "
