@@ -1,6 +1,7 @@
 """What tells data from other data."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ def digest_of(*arrays: NDArray[Any]) -> str:
 
 
 def digests_of_files(paths: Iterable[Path]) -> dict[str, str]:
-    """The sha256 of each file by its name, as the sums published beside data are."""
-    return {path.name: digest_of_file(path) for path in paths}
+    """The sha256 of each file, by its path below the folder that all are in."""
+    found = sorted({path.absolute() for path in paths})
+    if not found:
+        return {}
+    folder = Path(os.path.commonpath([path.parent for path in found]))
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in found}
 
 
 def digest_of_file(path: Path) -> str:

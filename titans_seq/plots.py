@@ -1,6 +1,6 @@
 """The pictures of a run, for files and for W&B alike."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,11 +138,17 @@ def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters:
 
 
 def plot_scores(
-    path: Path, *, panels: Mapping[str, Sequence[tuple[str, str, float, float]]], title: str, wide: int = 4
+    path: Path,
+    *,
+    panels: Mapping[str, Sequence[tuple[str, str, float, float]]],
+    errors: Collection[str] = (),
+    title: str,
+    wide: int = 4,
 ) -> None:
     """A panel of horizontal points for each score: (name, kind, value, spread), kind ours, baseline or published.
 
-    Sorted by value; what lies far beyond the others stands at the edge with its number, so that these stay apart.
+    Sorted by value. In the panels named in `errors`, whose values are the better the nearer they are to 0, what lies
+    far beyond the others stands at the edge with its number, so that these stay apart.
     """
     colours = {"ours": _FORECAST, "baseline": _HISTORY, "published": _TRUTH}
     columns = min(wide, max(1, len(panels)))
@@ -152,7 +158,7 @@ def plot_scores(
         axes = grid.ravel()
         for axis, (name, unsorted) in zip(axes, panels.items(), strict=False):
             points = sorted(unsorted, key=lambda point: point[2])
-            edge = 1.3 * float(np.median([value for _, _, value, _ in points]))
+            edge = 1.3 * float(np.median([value for _, _, value, _ in points])) if name in errors else np.inf
             for place, (_, kind, value, spread) in enumerate(points):
                 if value <= edge:
                     axis.errorbar(value, place, xerr=spread or None, fmt="o", markersize=4, color=colours[kind])

@@ -32,6 +32,18 @@ def test_tables_of_sequences(tmp_path: Path) -> None:
     assert files_of(SequenceTable(str(train), test=str(test))) == sums(train, test)
 
 
+def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
+    from datamodules.digest import digests_of_files
+
+    paths = [tmp_path / folder / "data.csv" for folder in ("train", "test")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(path.parent.name)
+    found = digests_of_files([*paths, *paths])
+    assert found == {f"{path.parent.name}/data.csv": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    assert digests_of_files([]) == {}
+
+
 def test_fasta_files_and_what_goes_with_them(tmp_path: Path) -> None:
     fasta, labels, bed = tmp_path / "reads.fa", tmp_path / "labels.csv", tmp_path / "peaks.bed"
     fasta.write_text("".join(f">r{i}\n{'ACGTTGCA' * 4}\n" for i in range(20)))

@@ -90,3 +90,26 @@ def test_the_absolute_error_is_that_of_windows_one_by_one() -> None:
             errors.append((model(window[:, :LENGTH]) - window[:, LENGTH:]).abs().mean().detach())
     assert absolute_error(model, SERIES) == pytest.approx(float(torch.stack(errors).mean()), rel=1e-5)
     assert absolute_error(share_map(solve_linear(MOMENTS, 1.0), CHANNELS), SERIES) > 0
+
+
+@pytest.mark.parametrize("every", [1, 2, 12, 24, 48])
+def test_windows_that_are_left_out_hide_no_part_of_the_day(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    day, hours, generator = 24, torch.arange(3000), torch.Generator().manual_seed(3)
+    noise = torch.randn(len(hours), generator=generator).exp() - 1
+    series = [(3 * torch.rand(day, generator=generator)[hours % day] + noise * (0.1 + (hours % day > 18))).unsqueeze(1)]
+    moments = window_moments(series[0], 30, 12)
+    monkeypatch.setattr("titans_seq.models.least_absolute._OPERATIONS", 4 * moments.windows * 30 * 12 / every)
+    start = solve_linear(moments, 1e-3)
+    path = islice(descend(start, moments, series, penalty=1e-3, pull=None, season=day), 12)
+    assert min(absolute_error(model, series) for model in path) < 0.97 * absolute_error(start, series)
+
+
+@pytest.mark.parametrize("length", [1, LENGTH])
+@pytest.mark.parametrize("pull", [None, 0.5])
+def test_a_series_that_stands_still_stays_where_it_is(length: int, pull: float | None) -> None:
+    series = torch.full((50, CHANNELS), 3.0)
+    moments = window_moments(series, length, HORIZON)
+    start = solve_linear(moments, 1e-2, pull)
+    last = list(islice(descend(start, moments, [series], penalty=1e-2, pull=pull), 3))[-1]
+    for model in (start, last):
+        assert absolute_error(model, [series]) == 0

@@ -96,6 +96,8 @@ def check_machine(config: Config) -> None:
         raise InputError(f"trainer.devices={options.devices}: this machine has {torch.cuda.device_count()}")
     if options.strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
         raise InputError(f"trainer.strategy={options.strategy}: its processes cannot give the run back; use ddp")
+    if options.strategy.startswith("single_"):
+        raise InputError(f"trainer.strategy={options.strategy}: one device needs no strategy; use auto")
     known = StrategyRegistry.available_strategies()
     if options.strategy != "auto" and options.strategy not in known:
         raise InputError(f"trainer.strategy={options.strategy}: no such strategy; here: auto, {', '.join(known)}")

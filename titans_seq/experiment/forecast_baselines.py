@@ -30,7 +30,7 @@ _STEPS = 12  # towards the least absolute error, at most
 _BATCH = 512
 _FITTED: tuple[Split, Split] = ("train", "validation")
 _REMEMBERED = 4
-_solved: dict[tuple[str, int, int, str, str], LinearForecaster] = {}
+_solved: dict[tuple[str, int, int, int, str, str], LinearForecaster] = {}
 
 
 def best_linear(
@@ -45,7 +45,7 @@ def best_linear(
     The last few are remembered: a suite asks for the same map in one cell after another.
     """
     rows = [part.numpy() for split in _FITTED for part in _rows(data, split)]
-    key = (digest_of(*rows), data.context_length, data.horizon, linear_maps, loss)
+    key = (digest_of(*rows), data.context_length, data.horizon, data.source.season, linear_maps, loss)
     if key not in _solved:
         _solved[key] = _solve(data, linear_maps, loss)
         while len(_solved) > _REMEMBERED:
@@ -69,7 +69,7 @@ def _solve(
         return best
     rows, held_out = (_rows(data, split) for split in _FITTED)
     start = best if pull is not None else shared[penalty]
-    path = islice(descend(start, train, rows, penalty=penalty, pull=pull), _STEPS)
+    path = islice(descend(start, train, rows, penalty=penalty, pull=pull, season=data.source.season), _STEPS)
     best = min(chain([start], path), key=lambda model: absolute_error(model, held_out))
     return share_map(best, len(train.xx)) if linear_maps == "channels" and pull is None else best
 

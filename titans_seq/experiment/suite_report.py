@@ -17,6 +17,7 @@ from titans_seq.plots import plot_scores
 from titans_seq.suite import MEAN, Cell, Published, Suite
 
 _ABSENT = "-"
+_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores that are the better the nearer they are to 0
 _STATISTICS = ("mean", "standard deviation", "seeds")
 
 Key = tuple[str, ...]  # labels of a row
@@ -228,17 +229,20 @@ def _csv(suite: Suite, rows: Iterable[Row]) -> str:
 def _draw(suite: Suite, rows: list[Row], path: Path) -> None:
     """A panel for each head and metric, in it a point for each row at the last column that it has."""
     panels: dict[str, list[tuple[str, str, float, float]]] = {}
+    errors = set()
     column = MEAN if suite.table.mean else None
     for row in rows:
         for name in [column] if column else list(row.seeds):
-            for index, heading in enumerate(suite.table.metrics.values()):
+            for index, (key, heading) in enumerate(suite.table.metrics.items()):
                 values = [scores[index] for scores in row.seeds.get(str(name), [])]
-                if values and not math.isnan(values[0]):
+                if values and not any(map(math.isnan, values)):
                     spread = statistics.stdev(values) if len(values) > 1 else 0.0
                     place = " ".join([*row.labels[:-1], *([] if column else [str(name)]), heading])
+                    if key.rpartition("/")[2] in _ERRORS:
+                        errors.add(place)
                     panels.setdefault(place, []).append((row.labels[-1], row.kind, statistics.fmean(values), spread))
     over = f", mean over {_short(suite.table.columns)}" if column else ""
-    plot_scores(path, panels=panels, title=f"{suite.name}{over}")
+    plot_scores(path, panels=panels, errors=errors, title=f"{suite.name}{over}")
 
 
 def _short(axis: str) -> str:

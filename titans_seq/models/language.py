@@ -53,8 +53,9 @@ class SequenceLanguageModel(nn.Module):
             length: L, bases that are read, a multiple of the stride.
         """
         stride = self.stem.stride
-        tokens, live = self.stem(bases, without_padding(mask))
+        tokens, live = self.stem(bases, mask)
+        assert live is not None
         read = slice(left // stride, (left + length) // stride)
-        y, state = self.backbone(tokens[:, read], state, mask=None if live is None else live[:, read])
+        y, state = self.backbone(tokens[:, read], state, mask=without_padding(live[:, read]))
         scores: Tensor = self.head(self.dropout(self.norm(y)))
         return scores.unflatten(2, (stride, NUM_BASES)).flatten(1, 2), state

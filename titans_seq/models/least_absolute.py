@@ -2,14 +2,16 @@
 
 Least absolute errors have no closed form. Huber's loss with a small corner is near them, and with the second
 derivatives of the squared error, which bound its own, every step of Newton's method lowers it (Huber, Robust
-Statistics, 1981, section 7.8: errors are clipped, and the change is solved for as in least squares). The matrices are
-those of the moments and are factorised once; a step costs two products with the windows.
+Statistics, 1981, section 7.8: errors are clipped, and the change is solved for as in least squares). With momentum, and
+where windows are left out, nearly every step. The matrices are those of the moments and are factorised once; a step
+costs two products with the windows.
 
 What regularises the least-squares map stays quadratic: the ridge, and the pull of a channel's map towards the average
 channel's least squares. Both are weakened as much as clipping weakens the errors at the start.
 """
 
 from collections.abc import Iterator, Sequence
+from math import gcd
 
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ from torch import Tensor
 from titans_seq.models.linear import LinearForecaster, WindowMoments, normal_equations, to_forecaster
 
 CORNER = 0.1  # of z-scores: errors beyond it count by their size, within it by their square
-_BATCH = 1024  # windows that are multiplied at once
+_BATCH = 1024  # windows that are multiplied at once, at most
+_BATCH_VALUES = 2**26  # values in them, at most
 _OPERATIONS = 1e11  # of a step, at most: windows are left out evenly
+_PHASES = 24  # of a season, which leaving out windows must not hide
 
 
 def descend(
@@ -28,6 +32,7 @@ def descend(
     *,
     penalty: float,
     pull: float | None,
+    season: int = 1,
 ) -> Iterator[LinearForecaster]:
     """The maps after each step, without end; Nesterov's momentum makes few of them enough.
 
@@ -36,10 +41,13 @@ def descend(
         moments: of the training windows.
         series: the training rows (T, C) of each series.
         penalty, pull: see `solve_linear`; the ridge is as strong against this loss as it is against squares.
+        season: steps of a cycle of the series; the windows that are kept begin at many places in it.
     """
     length, horizon = start.weight.shape[-2:]
     channels = series[0].shape[1]
     every = max(1, round(4 * moments.windows * channels * length * horizon / _OPERATIONS))
+    while season // gcd(every, season) < min(season, _PHASES):
+        every += 1
     windows = [x.T.float().contiguous().unfold(1, length + horizon, 1)[:, ::every] for x in series]  # (C, n, L + H)
     scale = moments.windows / sum(part.shape[1] for part in windows)
     factors, ridge = normal_equations(moments, penalty, pull)
@@ -65,7 +73,7 @@ def _gradient(maps: Tensor, windows: Sequence[Tensor]) -> tuple[Tensor, float]:
     gradient = maps.new_zeros(windows[0].shape[0], *maps.shape[1:])
     clipped_sum = square_sum = 0.0
     for part in windows:
-        for batch in part.split(_BATCH, dim=1):
+        for batch in part.split(_batch(part.shape[0] * part.shape[2]), dim=1):
             deviation = batch - batch[..., length - 1 : length]
             inputs, targets = deviation[..., :length], deviation[..., length:]
             errors = targets - inputs @ maps[:, :-1] - maps[:, -1:]
@@ -77,13 +85,19 @@ def _gradient(maps: Tensor, windows: Sequence[Tensor]) -> tuple[Tensor, float]:
     return gradient, clipped_sum / square_sum if square_sum else 1.0
 
 
+def _batch(values: int) -> int:
+    """Windows of so many values that are multiplied at once."""
+    return max(1, min(_BATCH, _BATCH_VALUES // values))
+
+
 @torch.inference_mode()
 def absolute_error(model: LinearForecaster, series: Sequence[Tensor]) -> float:
     """The map's mean absolute error over all windows of the rows (T, C) of each series."""
     length, horizon = model.weight.shape[-2:]
     total, count = 0.0, 0
     for x in series:
-        for batch in x.float().unfold(0, length + horizon, 1).split(_BATCH):  # (n, C, L + H)
+        for batch in x.float().unfold(0, length + horizon, 1).split(_batch(x.shape[1] * (length + horizon))):
+            # (n, C, L + H)
             errors = model(batch[..., :length].transpose(1, 2)).transpose(1, 2) - batch[..., length:]
             total += float(errors.abs().sum())
             count += errors.numel()

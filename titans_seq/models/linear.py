@@ -126,8 +126,9 @@ def normal_equations(moments: WindowMoments, penalty: float, pull: float | None)
     ridge = torch.full((xx.shape[1],), float(penalty), dtype=xx.dtype)
     ridge[-1] = 0
     ridge *= xx.mean(0).diagonal()[:-1].mean()
-    # The last step is zero by construction; the floor keeps its row solvable.
-    floor = 1e-9 * xx.mean(0).diagonal()[:-1].mean()
+    # The last step is zero by construction, and so is every step of a series that stands still: the floor keeps their
+    # rows solvable.
+    floor = (1e-9 * xx.mean(0).diagonal()[:-1].mean()).clamp_min(1e-9 * moments.windows)
     return torch.linalg.cholesky(xx + torch.diag(ridge.clamp_min(floor))), ridge
 
 
