@@ -157,7 +157,7 @@ class ForecastingDataModule(LightningDataModule):
             "name": self.series.name,
             "sha256": digest_of(*(a for part in parts for a in part)),
             "borders": borders,
-            "files": digests_of_files(sorted({series.file for series in every if series.file is not None})),
+            "files": digests_of_files(series.file for series in every if series.file is not None),
         }
 
     def _starts(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -48,7 +48,7 @@ def best_linear(
     key = (digest_of(*rows), data.context_length, data.horizon, data.source.season, linear_maps, loss)
     if key not in _solved:
         _solved[key] = _solve(data, linear_maps, loss)
-        while len(_solved) > _REMEMBERED:
+        if len(_solved) > _REMEMBERED:
             del _solved[next(iter(_solved))]
     return _solved[key]
 
