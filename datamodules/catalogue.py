@@ -14,7 +14,7 @@ from datamodules.labelled import SequenceSource
 from datamodules.messages import shown
 from datamodules.motif import PlantedMotif
 from datamodules.satellites import satellites
-from datamodules.sequences import Sequences
+from datamodules.sequences import Sequences, joined_sequences
 from datamodules.tables import SUFFIXES, SequenceTable, placer, read_table
 from titans_seq.errors import InputError
 
@@ -77,6 +77,22 @@ def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence
     path = Path(data).expanduser()
     if path.name.endswith(_FASTA) and path.suffix != ".gz":
         return GenomeCorpus(path, rna=rna)
+    names, sequences = _read_file(data, path, sequence=sequence, rna=rna)
+    return LoadedCorpus(path.name, sequences, names)
+
+
+def open_held_out(data: str, root: str | None = None, *, sequence: str = "sequence", rna: bool = False) -> Sequences:
+    """What no training may see: a published set's validation and test rows, or all of a table or FASTA file."""
+    if data in SETS or data in TASKS:
+        source = open_data(data, root)
+        source.prepare()
+        splits = source.load()
+        return joined_sequences([rows.sequences for rows in (splits.validation, splits.test) if rows is not None])
+    return _read_file(data, Path(data).expanduser(), sequence=sequence, rna=rna)[1]
+
+
+def _read_file(data: str, path: Path, *, sequence: str, rna: bool) -> tuple[list[str], Sequences]:
+    """Names and sequences of a user's file, at least one."""
     if not path.is_file() or not path.name.endswith((*SUFFIXES, *_FASTA)):
         raise InputError(
             f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}). Sets: "
@@ -85,7 +101,7 @@ def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence
     names, sequences = read_unlabelled(path, sequence=sequence, rna=rna)
     if not names:
         raise InputError(f"{path}: no sequences")
-    return LoadedCorpus(path.name, sequences, names)
+    return names, sequences
 
 
 def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:

@@ -11,7 +11,7 @@ from datamodules.digest import digest_of, digest_of_file
 from datamodules.dna import Tokens, encode
 from datamodules.genome import Genome
 from datamodules.overlap import sequence_numbers
-from datamodules.sequences import Sequences
+from datamodules.sequences import Sequences, joined_sequences
 from titans_seq.errors import InputError
 
 _SCAN = 1 << 24  # bases that are checked at a time
@@ -64,6 +64,16 @@ class LoadedCorpus:
         self.notes = (
             (f"{name}: {repeats:,} of {len(sequences):,} sequences repeat others; left out",) if repeats else ()
         )
+
+    def without(self, held_out: Sequences) -> "LoadedCorpus":
+        """The sequences that are not in `held_out`, on neither strand."""
+        numbers, *held = sequence_numbers([self.sequences, held_out, held_out.other_strand()])
+        kept = np.flatnonzero(~np.isin(numbers, np.concatenate(held)))
+        rest = LoadedCorpus(self.name, self.sequences.take(kept), [self.names[row] for row in kept.tolist()])
+        left_out = len(self.names) - len(kept)
+        note = f"{self.name}: {left_out:,} of {len(self.names):,} sequences are in data.exclude; left out"
+        rest.notes = (*self.notes, note) if left_out else self.notes
+        return rest
 
     def digest(self) -> str:
         """Of the bases."""
@@ -158,8 +168,7 @@ def joined(parts: Sequence[Corpus]) -> Corpus:
     notes = tuple(note for part in parts for note in part.notes)
     if all(isinstance(part, LoadedCorpus) for part in parts):
         loaded = [part.sequences for part in parts if isinstance(part, LoadedCorpus)]
-        tokens, lengths = (np.concatenate([getattr(each, field) for each in loaded]) for field in ("tokens", "lengths"))
-        whole = LoadedCorpus(name, Sequences(tokens, lengths), names)
+        whole = LoadedCorpus(name, joined_sequences(loaded), names)
         whole.notes = (*notes, *whole.notes)
         return whole
     counts = np.array([len(part.names) for part in parts])

@@ -95,3 +95,9 @@ class Sequences:
             tokens[other_strand] = complement(tokens[other_strand])
         tokens[~mask] = PAD_TOKEN
         return tokens, mask
+
+
+def joined_sequences(parts: Sequence[Sequences]) -> Sequences:
+    """All sequences of `parts`, one after another."""
+    tokens, lengths = (np.concatenate([getattr(part, field) for part in parts]) for field in ("tokens", "lengths"))
+    return Sequences(tokens, lengths, sum(part.ambiguous for part in parts))

@@ -10,10 +10,13 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor
 
+from datamodules.corpus import LoadedCorpus
+from datamodules.gue import GUE
 from tests.datamodules.dna_reference import random_dna, write_fasta
 from tests.helpers import CONFIGS, TWO_STEPS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
-from titans_seq.schema import ClassificationTaskOptions
+from titans_seq.experiment.pretraining import PretrainingRecipe
+from titans_seq.schema import ClassificationTaskOptions, PretrainingConfig
 from titans_seq.tasks import ClassificationTask
 from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_trained
 
@@ -111,11 +114,41 @@ def test_tables_are_joined_and_repeats_left_out(tmp_path: Path) -> None:
     assert "5 of 55 sequences repeat others; left out" in printed
 
 
+def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: Refuse) -> None:
+    texts = random_dna([30] * 50, seed=3)
+    other_strands = [text.translate(str.maketrans("ACGT", "TGCA"))[::-1] for text in texts[5:9]]
+    write_fasta(tmp_path / "all.fa", {f"r{i}": text for i, text in enumerate(texts)})
+    for name, part in (("all", texts), ("held", [*texts[:5], *other_strands, "A" * 30])):
+        (tmp_path / f"{name}.csv").write_text("\n".join(["sequence", *part]) + "\n")
+    exclude = f"data.exclude=[{tmp_path / 'held.csv'}]"
+    words = [f"data.name={tmp_path / 'all.csv'}", exclude]
+    results, printed = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
+    assert results["records"] == 41
+    assert "all.csv: 9 of 50 sequences are in data.exclude; left out" in printed
+    assert "not for a FASTA file on disk" in refuse("fit", PRETRAIN, f"data.name={tmp_path / 'all.fa'}", exclude)
+
+
 def test_gue_is_learned_from_its_training_rows_alone(tmp_path: Path, data_root: Path) -> None:
     words = ["data.name=mouse/2", "data.also=[]", f"data.root={data_root}", "model.dim=8", "data.batch_size=8"]
     results, _ = fit(GENOMICS / "gue_pretrain.yaml", tmp_path / "run", *words)
     assert results["data"] == "mouse/2 (train)"
     assert sum(results["bases"].values()) <= 2620 * 101
+
+
+def test_gue_is_learned_without_any_tasks_dev_and_test_rows(data_root: Path) -> None:
+    """core_all's training rows hold nine tenths of core_notata's dev rows."""
+    words = ["data.name=prom/prom_core_notata", "data.also=[]", f"data.root={data_root}"]
+    config = load_config([GENOMICS / "gue_pretrain.yaml"], words)
+    assert isinstance(config, PretrainingConfig)
+    corpus = PretrainingRecipe(config).data.corpus
+    assert isinstance(corpus, LoadedCorpus)
+    seen = set(corpus.sequences.texts())
+    assert len(seen) > 30_000
+    for task in ("prom/prom_core_all", "prom/prom_core_notata"):
+        splits = GUE(task, str(data_root)).load()
+        for rows in (splits.validation, splits.test):
+            assert rows is not None
+            assert seen.isdisjoint(rows.sequences.texts())
 
 
 def test_keys_that_do_not_go_together(refuse: Refuse) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import polars as pl
 from lightning.pytorch import Trainer
 
-from datamodules.catalogue import open_corpus
-from datamodules.corpus import Corpus, joined
+from datamodules.catalogue import open_corpus, open_held_out
+from datamodules.corpus import Corpus, LoadedCorpus, joined
 from datamodules.pretraining import SPLITS, PretrainingDataModule, Split, split_corpus
 from datamodules.satellites import BEST_BITS
+from datamodules.sequences import joined_sequences
 from datamodules.stretches import Stretches
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
@@ -64,8 +65,14 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
 
     def _corpus(self) -> Corpus:
         options = self.config.data
-        names = [options.name, *options.also]
-        return joined([open_corpus(name, options.root, sequence=options.sequence, rna=options.rna) for name in names])
+        columns: dict[str, Any] = {"sequence": options.sequence, "rna": options.rna}
+        corpus = joined([open_corpus(name, options.root, **columns) for name in (options.name, *options.also)])
+        if not options.exclude:
+            return corpus
+        if not isinstance(corpus, LoadedCorpus):
+            raise InputError(f"{corpus.name}: data.exclude is for sequences in memory, not for a FASTA file on disk")
+        held_out = [open_held_out(name, options.root, **columns) for name in options.exclude]
+        return corpus.without(joined_sequences(held_out))
 
     def _split(self, corpus: Corpus) -> dict[Split, Stretches]:
         options = self.config.data
