@@ -198,6 +198,38 @@ def test_other_floating_types(variant: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("as_module", [False, True])
+def test_half_precision_of_zeros_and_padding(variant: str, as_module: bool) -> None:
+    """Padding, empty slots of a segment and a token of zeros: nothing is divided by nothing, forward or backward."""
+    model, x = build(variant).float(), tokens().float().detach()
+    x[:, 2] = 0
+    if as_module:
+        model, x = model.half(), x.half()
+    mask = torch.tensor(MASKS["holes"])
+    with torch.autocast("cpu", dtype=torch.float16, enabled=not as_module):
+        y, _ = model(x, mask=mask)
+    y.float().square().mean().backward()
+    assert y.isfinite().all()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize(
+    "change", [{"segment_length": SEGMENT - 2}, {"num_heads": 1}], ids=["segment_length", "num_heads"]
+)
+def test_a_segments_state_belongs_to_its_options(change: dict[str, int]) -> None:
+    x = tokens()
+    num_heads = change.pop("num_heads", 2)
+    other = build_backbone(replace(options("mac", num_heads=num_heads), **change)).double()  # type: ignore[arg-type]
+    _, state = build("mac")(x[:, :3])
+    with pytest.raises(ValueError, match="the state must hold a segment's keys and values"):
+        other(x, state)
+    with pytest.raises(ValueError, match="position must lie in a segment of 7 tokens; got 9"):
+        build("mac")(x, [one._replace(position=9) for one in state])  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_states_and_masks_that_do_not_fit_are_refused(variant: str) -> None:
     model, x = build(variant), tokens()
     _, state = model(x)

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tests.nn.attention_reference import naive
 from titans_seq.nn.attention import AttentionState, SlidingWindowAttention
 
 DIM = 16
@@ -37,38 +38,6 @@ def tokens(*shape: int) -> Tensor:
 
 def close(found: Tensor, wanted: Tensor, atol: float = 1e-12) -> bool:
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0, atol=atol)
-
-
-def turned(x_HD: Tensor, position: int, rotated: int, base: float) -> Tensor:
-    """x rotated pair by pair, at an absolute position."""
-    half = rotated // 2
-    angle = position / base ** (torch.arange(half, dtype=x_HD.dtype) / max(half, 1))
-    a, b = x_HD[:, :half], x_HD[:, half:rotated]
-    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin(), x_HD[:, rotated:]], dim=-1)
-
-
-def naive(layer: SlidingWindowAttention, x_TC: Tensor, first_position: int = 1000) -> Tensor:
-    """One sequence, one query at a time: absolute positions, a softmax over the keys that it may see."""
-    if len(x_TC) == 0:
-        return x_TC
-    heads, window = layer.num_heads, layer.window or len(x_TC)
-    q_THD, k_THD, v_THD = (layer.qkv.weight @ x_TC.T).T.unflatten(-1, (3, heads, -1)).unbind(1)
-    q_THD, k_THD = (
-        torch.stack([turned(x, first_position + t, layer.rotated, layer.rotary_base) for t, x in enumerate(rows)])
-        for rows in (q_THD, k_THD)
-    )
-    always_k, always_v = k_THD[:0], v_THD[:0]
-    if layer.num_persistent:
-        still = torch.zeros(heads, layer.num_persistent, layer.rotated, dtype=x_TC.dtype)
-        always_k = torch.cat([still, layer.persistent_keys], dim=-1).transpose(0, 1)
-        always_v = layer.persistent_values.transpose(0, 1)
-    outputs = []
-    for t, q_HD in enumerate(q_THD):
-        seen = slice(max(0, t - window + 1), t + 1 if layer.causal else t + window)
-        keys, values = torch.cat([always_k, k_THD[seen]]), torch.cat([always_v, v_THD[seen]])
-        weights_KH = torch.exp((q_HD * keys).sum(-1) / sqrt(q_HD.shape[-1]))
-        outputs.append((weights_KH[..., None] * values / weights_KH.sum(0)[:, None]).sum(0).flatten())
-    return torch.stack(outputs) @ layer.out.weight.T
 
 
 class Watch(TorchFunctionMode):

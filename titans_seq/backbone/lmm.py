@@ -1,4 +1,4 @@
-"""LMM: the neural memory alone, without attention (Titans, arXiv 2501.00663, section 4.4)."""
+"""LMM: the neural memory alone, without attention (Titans, arXiv 2501.00663, section 4.3)."""
 
 from torch import Tensor, nn
 

@@ -51,8 +51,12 @@ class MACState(NamedTuple):
 
 
 class _Slots(NamedTuple):
-    """Tokens laid out on the slots of segments, where batch elements stand at different places in theirs."""
+    """Tokens laid out on the slots of segments, where batch elements stand at different places in theirs.
 
+    S slots: from the first that a token of the batch may take to the last.
+    """
+
+    first: int  # of the S slots, in the first segment
     source: Tensor  # (B, S): the token in each slot, any in dead ones
     live: Tensor  # (B, S) bool
     slot: Tensor  # (B, T): of each token, any for padding
@@ -96,8 +100,7 @@ class MACBlock(nn.Module):
         tokens = self.norm(x)
         if state is None:
             state = self._fresh_state(tokens)
-        if len(state.cache.keys) != len(x):
-            raise ValueError(f"the state must be of {len(x)} batch elements; it is of {len(state.cache.keys)}")
+        self._check(state, x)
         if mask is None and isinstance(state.position, int):
             y, state = self._run_aligned(tokens, state, state.position)
         else:
@@ -106,16 +109,23 @@ class MACBlock(nn.Module):
         x = x + self.dropout(y)
         return x + self.dropout(self.ffn(self.ffn_norm(x))), state
 
+    def _check(self, state: MACState, x: Tensor) -> None:
+        size, found = self.attention.segment_length, tuple(state.cache.keys.shape)
+        expected = (len(x), 2, size, self.attention.num_heads, x.shape[2] // self.attention.num_heads)
+        if found != expected or state.cache.values.shape != expected:
+            raise ValueError(f"the state must hold a segment's keys and values {expected}; got {found}")
+        places = [state.position] if isinstance(state.position, int) else state.position.tolist()
+        if len(places) not in (1, len(x)) or not all(0 <= place < size for place in places):
+            raise ValueError(f"the state's position must lie in a segment of {size} tokens; got {state.position}")
+
     def _fresh_state(self, x: Tensor) -> MACState:
         _, memory = self.memory(x[:, :0])
         return MACState(memory, memory.memory.weights, self.attention.empty_cache(x), 0)
 
     def _run_aligned(self, x: Tensor, state: MACState, position: int) -> tuple[Tensor, MACState]:
         """All batch elements stand at the same place in their segment: pieces up to the segments' ends."""
-        size, length = self.attention.segment_length, x.shape[1]
-        head = min((size - position) % size, length)
-        whole, rest = divmod(length - head, size)
-        pieces = [n for n in (head, *[size] * whole, rest) if n]
+        size = self.attention.segment_length
+        pieces = _up_to_segments_ends(position, x.shape[1], size)
         outputs = []
         for piece in x.split(pieces, dim=1) if pieces else ():
             y, state = self._run_piece(piece, state, position, None)
@@ -137,17 +147,26 @@ class MACBlock(nn.Module):
         size = self.attention.segment_length
         start = torch.as_tensor(state.position, device=x.device).expand(len(x))
         slots = _lay_out(mask, start, size)
-        if slots.live.shape[1] == 0:  # nothing but padding, and no segment open
+        if slots.live.shape[1] == 0:  # nothing but padding
             return torch.zeros_like(x), state
         laid = _take(x, slots.source).masked_fill(~slots.live.unsqueeze(-1), 0)
-        outputs = []
-        for index, (piece, live) in enumerate(zip(laid.split(size, dim=1), slots.live.split(size, dim=1), strict=True)):
-            y, state = self._run_piece(piece, state, 0, live)
+        outputs, first = [], slots.first
+        pieces = _up_to_segments_ends(first, laid.shape[1], size)
+        for index, (piece, live) in enumerate(zip(laid.split(pieces, 1), slots.live.split(pieces, 1), strict=True)):
+            y, state = self._run_piece(piece, state, first, live)
             outputs.append(y)
             state = _close_segments(state, slots.last > index)
+            first = 0
         y = _take(torch.cat(outputs, dim=1), slots.slot).masked_fill(~mask.unsqueeze(-1), 0)
         places = set(slots.position.tolist())
         return y, state._replace(position=slots.position.cpu() if len(places) > 1 else next(iter(places), 0))
+
+
+def _up_to_segments_ends(first: int, length: int, size: int) -> list[int]:
+    """Tokens of each segment, of `length` from slot `first` of a segment on."""
+    head = min(size - first, length)
+    whole, rest = divmod(length - head, size)
+    return [n for n in (head, *[size] * whole, rest) if n]
 
 
 def _close_segments(state: MACState, full: Tensor) -> MACState:
@@ -162,13 +181,13 @@ def _lay_out(mask: Tensor, start: Tensor, size: int) -> _Slots:
     """Live tokens of each batch element one after another, from slot `start` (B,) of the first segment on."""
     count, length = mask.sum(1), mask.shape[1]
     end = start + count
-    segments = -(-int(end.max()) // size) if len(end) and length else 0
-    rank = torch.arange(segments * size, device=mask.device) - start.unsqueeze(1)  # of the token in each slot
+    first, last = (int(start.min()), int(end.max())) if mask.numel() else (0, 0)
+    rank = torch.arange(first, last, device=mask.device) - start.unsqueeze(1)  # of the token in each slot
     order = torch.argsort(~mask, dim=1, stable=True)
-    source = order.gather(1, rank.clamp(0, max(0, length - 1))) if segments else rank
-    slot = (mask.cumsum(1) - 1).clamp_min(0) + start.unsqueeze(1)
+    source = order.gather(1, rank.clamp(0, max(0, length - 1)))
+    slot = (mask.cumsum(1) - 1).clamp_min(0) + (start - first).unsqueeze(1)
     live = (rank >= 0) & (rank < count.unsqueeze(1))
-    return _Slots(source, live, slot.clamp_max(max(0, segments * size - 1)), end // size, end % size)
+    return _Slots(first, source, live, slot.clamp_max(max(0, last - first - 1)), end // size, end % size)
 
 
 def _take(x: Tensor, index: Tensor) -> Tensor:

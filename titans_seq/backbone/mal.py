@@ -10,10 +10,10 @@ from titans_seq.schema import BackboneOptions
 class MALBlock(nn.Module):
     """Memory, then attention over a sliding window, then a feed-forward layer.
 
-    x~ = [p | x], y = M(x~), o = SW-Attn(y) (eqs 29 to 31). The paper draws no residual connections; here each of the
-    three layers adds to the stream, as in every deep stack that trains, so that attention sees the tokens and what the
-    memory made of them. Each of the two has persistent tokens of its own: the memory's are written first, the
-    attention's are always in sight.
+    x~ = [p | x], y = M(x~), o = SW-Attn(y) (eqs 29 to 31). The equations leave out the residual connections that
+    section 4.4 asks for in all blocks; here each of the three layers adds to the stream, so that attention sees the
+    tokens and what the memory made of them. Each of the two has persistent tokens of its own: the memory's are written
+    first, the attention's are always in sight.
     """
 
     State = HybridState

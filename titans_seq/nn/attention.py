@@ -150,6 +150,8 @@ class SlidingWindowAttention(nn.Module):
         expected = (x.shape[0], self.num_heads, self.window - 1, x.shape[2] // self.num_heads)
         if state.keys.shape != expected or state.values.shape != expected:
             raise ValueError(f"state must hold keys and values {expected}; got {tuple(state.keys.shape)}")
+        if isinstance(state.seen, Tensor) and state.seen.shape != x.shape[:1]:
+            raise ValueError(f"state.seen must be one number or {x.shape[0]}; got {tuple(state.seen.shape)}")
 
     def _attend_causally(self, q_BTHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor, state: AttentionState | None) -> Tensor:
         """Padding on the right needs no care: no live query sees it."""

@@ -27,7 +27,9 @@ class _UnitNorm(torch.autograd.Function):
 
 
 def unit_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x (..., D) divided by its norm over D."""
+    """x (..., D) divided by its norm over D, or by eps where that is larger; in float16 eps is at least 1e-3."""
+    if x.dtype == torch.float16:  # whose largest number is 65,504: 1 / 1e-6 times a row of zeros would be NaN
+        eps = max(eps, 1e-3)
     y: Tensor = _UnitNorm.apply(x, eps)  # type: ignore[no-untyped-call]
     return y
 
