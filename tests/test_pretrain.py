@@ -65,9 +65,8 @@ def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
     assert answer.out.split()[:2] == ["test/bits_per_base", f"{results['test/bits_per_base']:.4f}"], answer.err
 
 
-def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) -> None:
-    words = [*SMALL, "trainer.max_steps=7", "trainer.limit_batches=7", "trainer.checkpoint_steps=3"]
-    fit(PRETRAIN, tmp_path / "whole", *words)
+def cut_and_resumed(config: Path, folder: Path, *words: str) -> dict[str, Any]:
+    """The run `folder`, whose power fails at step 6 and which is resumed; the checkpoint that it went on from."""
     step, calls = torch.optim.AdamW.step, 0
 
     def fail(*arguments: Any, **options: Any) -> Any:
@@ -77,16 +76,33 @@ def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) 
             raise RuntimeError("the power is gone")
         return step(*arguments, **options)
 
-    again = ["fit", PRETRAIN, *TWO_STEPS, *words, f"run.dir={tmp_path / 'cut'}"]
+    again = ["fit", config, *TWO_STEPS, *words, f"run.dir={folder}"]
     with mock.patch.object(torch.optim.AdamW, "step", fail), pytest.raises(RuntimeError, match="power"):
-        run_cli(*again, cwd=tmp_path)
-    last = torch.load(tmp_path / "cut" / "checkpoints" / "last.ckpt", weights_only=True)
+        run_cli(*again, cwd=folder.parent)
+    last: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 3
-    assert "streams" in last, "stopped within a stretch"
-    assert run_cli(*again, "resume=auto", cwd=tmp_path).status == 0
+    assert run_cli(*again, "resume=auto", cwd=folder.parent).status == 0
+    return last
+
+
+SEVEN_STEPS = ["trainer.max_steps=7", "trainer.limit_batches=7", "trainer.checkpoint_steps=3"]
+
+
+def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) -> None:
+    words = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *words)
+    assert "streams" in cut_and_resumed(PRETRAIN, tmp_path / "cut", *words), "stopped within a stretch"
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("cut", "whole")]
     assert results[0]["test/bits_per_base"] == results[1]["test/bits_per_base"]
+
+
+@pytest.mark.parametrize("freezing", ["task.unfreeze=head", "task.frozen_blocks=1"])
+def test_what_is_frozen_stays_so_when_a_run_goes_on_within_an_epoch(tmp_path: Path, freezing: str) -> None:
+    words = [*SMALL, *SEVEN_STEPS, freezing, "model.dropout=0.5", "task.weight_decay=0.5"]
+    fit(MOTIF, tmp_path / "whole", *words)
+    cut_and_resumed(MOTIF, tmp_path / "cut", *words)
+    assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
 
 
 def test_pretraining_predicts_nothing(forward: Path, refuse: Refuse) -> None:
@@ -199,6 +215,8 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
         "model.num_layers=1": "in the checkpoint, absent in the configured model",
         "model.stride=1": "trained with model.stride=2; the classifier has 1",
         "model.variant=cnn": "trained with model.variant=lmm; the classifier has cnn",
+        "model.memory.chunk_size=8": "trained with model.memory.chunk_size=16; the classifier has 8",
+        "model.memory.residual=true": "trained with model.memory.residual=False; the classifier has True",
     }
     for word, part in cases.items():
         line = refuse("fit", *start, word)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from titans_seq.checkpoint_files import read_checkpoint
+from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.report import shown_shape
 from titans_seq.tasks import ClassificationTask
@@ -71,13 +72,34 @@ def _unused(weights: Mapping[str, Tensor], used: set[str]) -> list[str]:
 
 def _check_options(task: ClassificationTask, trained: Mapping[str, Any], where: str) -> None:
     """Options that change what the same weights compute, and that no shape tells."""
-    ours = task.config.model
-    for key in ("variant", "stride", "stem_pool"):
-        if trained.get(key) != getattr(ours, key):
+    ours = to_container(task.config)["model"]
+    for key in _telling_keys(ours["variant"]):
+        theirs, own = _look_up(trained, key), _look_up(ours, key)
+        if theirs != own:
             raise InputError(
-                f"{where}: trained with model.{key}={trained.get(key)}; the classifier has {getattr(ours, key)}; "
-                "set it to the same"
+                f"{where}: trained with model.{key}={theirs}; the classifier has {own}; set it to the same"
             )
+
+
+def _telling_keys(variant: str) -> list[str]:
+    keys = ["variant", "stride", "stem_pool"]
+    if variant in ("lmm", "mal", "mag", "mac", "delta"):
+        keys += ["memory.num_heads", "memory.chunk_size"]
+    if variant in ("lmm", "mal", "mag", "mac"):
+        keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual")]
+    if variant in ("mal", "mag", "mac", "transformer"):
+        keys += ["attention.num_heads", "attention.rotary_share"]
+    if variant in ("mal", "mag", "transformer"):
+        keys.append("attention.window")
+    return [*keys, "segment_length"] if variant == "mac" else keys
+
+
+def _look_up(options: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key; None where there is none."""
+    value: Any = options
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _report(path: str, kind: str, state: Mapping[str, Tensor], found: Mapping[str, str | None]) -> str:

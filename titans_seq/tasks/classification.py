@@ -125,6 +125,10 @@ class ClassificationTask(Task):
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw(self.model, options, steps, lambda name: learning_rate_scale(name, options, blocks))
 
+    def on_train_start(self) -> None:
+        """Freezes at once: a training that goes on within an epoch does not start one."""
+        self.on_train_epoch_start()
+
     def on_train_epoch_start(self) -> None:
         """Freezes what this epoch does not train; AdamW leaves parameters without a gradient as they are."""
         blocks = self.config.model.num_layers
