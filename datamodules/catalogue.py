@@ -82,12 +82,11 @@ def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence
 
 
 def open_held_out(data: str, root: str | None = None, *, sequence: str = "sequence", rna: bool = False) -> Sequences:
-    """What no training may see: a published set's validation and test rows, or all of a table or FASTA file."""
-    if data in SETS or data in TASKS:
-        source = open_data(data, root)
-        source.prepare()
-        splits = source.load()
-        return joined_sequences([rows.sequences for rows in (splits.validation, splits.test) if rows is not None])
+    """What no training may see: dev and test rows of a GUE task, test rows of a genomic benchmark, all of a file."""
+    if data in TASKS:
+        return joined_sequences(GUE(data, root).held_out())
+    if data in SETS:
+        return open_data(data, root, within="test").load().train.sequences
     return _read_file(data, Path(data).expanduser(), sequence=sequence, rna=rna)[1]
 
 

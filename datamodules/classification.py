@@ -11,7 +11,9 @@ from datamodules.digest import digest_of, digests_of_files
 from datamodules.epochs import share_of
 from datamodules.holdout import Holdout, cut_splits
 from datamodules.labelled import Rows, SequenceSource, Splits
+from datamodules.messages import shown
 from datamodules.sequences import Side
+from titans_seq.errors import InputError
 
 Split = Literal["train", "validation", "test"]
 
@@ -63,7 +65,21 @@ class SequenceDataModule(LightningDataModule):
         if self._is_set_up:
             return
         self.splits = cut_splits(self.source.load(), self.holdout)
+        self._check_classes()
         self._is_set_up = True
+
+    def _check_classes(self) -> None:
+        """MCC and the areas under curves are numbers without a meaning where a class has no rows."""
+        held_out: dict[Split, Rows | None] = {"validation": self.splits.validation, "test": self.splits.test}
+        for split, rows in held_out.items():
+            assert rows is not None
+            absent = sorted(set(range(len(self.class_names))) - set(np.unique(rows.labels).tolist()))
+            if absent:
+                names = shown(self.class_names[number] for number in absent)
+                raise InputError(
+                    f"{self.splits.name}: none of the {len(rows):,} {split} rows is of class {names}: MCC, AUROC and "
+                    "AUPRC have no meaning there. Hold out other rows, or more of them, or leave the class out."
+                )
 
     @property
     def class_names(self) -> tuple[str, ...]:

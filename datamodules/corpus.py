@@ -66,13 +66,13 @@ class LoadedCorpus:
         )
 
     def without(self, held_out: Sequences) -> "LoadedCorpus":
-        """The sequences that are not in `held_out`, on neither strand."""
+        """The sequences that are not in `held_out`, on neither strand; one that shares a stretch with it stays."""
         numbers, *held = sequence_numbers([self.sequences, held_out, held_out.other_strand()])
         kept = np.flatnonzero(~np.isin(numbers, np.concatenate(held)))
         rest = LoadedCorpus(self.name, self.sequences.take(kept), [self.names[row] for row in kept.tolist()])
         left_out = len(self.names) - len(kept)
-        note = f"{self.name}: {left_out:,} of {len(self.names):,} sequences are in data.exclude; left out"
-        rest.notes = (*self.notes, note) if left_out else self.notes
+        note = f"{self.name}: {left_out:,} of {len(self.names):,} sequences are in data.exclude, whole; left out"
+        rest.notes = (*self.notes, note)
         return rest
 
     def digest(self) -> str:

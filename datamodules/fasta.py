@@ -1,16 +1,17 @@
 """A user's own sequences: FASTA files with labels in a table or in the headers, or windows of a genome named in BED."""
 
-import gzip
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
 from datamodules.genome import Beyond, Genome
 from datamodules.labelled import Intervals, Records, Splits, read_splits
 from datamodules.messages import shown
 from datamodules.tables import placer, read_table
+from datamodules.text_files import read_text
 from titans_seq.errors import InputError
 
 HEADER_LABEL = r"\blabel=(\S+)"  # a label in a header, unless told otherwise
@@ -93,7 +94,8 @@ class BedWindows:
         bed: one file whose fourth column (name) is the label, or a file for every class.
         length: bases of every window, around the middle of its interval; None takes the intervals as they are.
         beyond: what to do with windows that reach over a chromosome's ends.
-        aliases: see `Genome`.
+        aliases: see `Genome`; regions are then called as the genome calls them.
+        rna: read U as T.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class BedWindows:
         length: int | None = None,
         beyond: Beyond = "refuse",
         aliases: bool = False,
+        rna: bool = False,
     ) -> None:
         if length is not None and length < 1:
             raise InputError(f"data.length must be at least 1; got {length}")
@@ -112,6 +115,7 @@ class BedWindows:
         self.length = length
         self.beyond: Beyond = beyond
         self.aliases = aliases
+        self.rna = rna
 
     def prepare(self) -> None:
         """Nothing to fetch."""
@@ -132,10 +136,12 @@ class BedWindows:
             intervals = intervals._replace(starts=starts, ends=starts + self.length)
         genome = Genome(Path(self.fasta).expanduser(), aliases=self.aliases)
         texts = genome.texts(intervals, places.__getitem__, beyond=self.beyond)
+        # One chromosome must not be held out under one name and trained on under another.
+        intervals = intervals._replace(regions=genome.own_names(intervals.regions))
         source = ", ".join(map(str, self.beds.values()))
         files = tuple(Path(file).expanduser() for file in (self.fasta, *self.beds.values()))
         records = Records(source, places.__getitem__, texts, labels, None, intervals, files)
-        return read_splits(Path(self.fasta).name, records)
+        return read_splits(Path(self.fasta).name, records, rna=self.rna)
 
 
 def read_fasta(path: Path) -> tuple[list[str], list[str]]:
@@ -143,11 +149,7 @@ def read_fasta(path: Path) -> tuple[list[str], list[str]]:
 
     Raises InputError for text before the first header, a header without a name and a record without a sequence.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-            text = handle.read().decode("latin-1").lstrip()
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: not a readable FASTA file: {error}") from None
+    text = read_text(path, "FASTA").lstrip()
     if not text.startswith(">"):
         raise InputError(f"{path}: begins with {text[:20]!r}; a FASTA file begins with '>' and a name")
     headers, texts = [], []
@@ -164,17 +166,13 @@ def read_fasta(path: Path) -> tuple[list[str], list[str]]:
 
 
 def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[str | None]]:
-    """Places in the file, intervals, and names (None where there is none) of a BED file's lines.
+    """Places in the file, intervals, and names (None where there is none) of the lines of a BED file, gzipped or not.
 
     Raises InputError for a line that is no interval, and for one without a name if they are to be `labelled`.
     """
-    try:
-        text = path.read_text(encoding="latin-1")
-    except OSError as error:
-        raise InputError(f"{path}: not a readable BED file: {error}") from None
     places, regions, edges, minus = [], [], [], []
     names: list[str | None] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_text(path, "BED").split("\n"), 1):
         if not line.strip() or line.startswith(("#", "track", "browser")):
             continue
         place = f"{path}: line {number}"
@@ -204,7 +202,7 @@ def _label_table(path: Path) -> dict[str, str | None]:
     if missing:
         raise InputError(f"{path}: no column {', '.join(sorted(missing))}; found {shown(table.columns)}")
     labels: dict[str, str | None] = {}
-    for row, (name, label) in enumerate(table.select("id", "label").iter_rows()):
+    for row, (name, label) in enumerate(table.select(pl.col("id", "label").str.strip_chars()).iter_rows()):
         if labels.get(name, label) != label:
             raise InputError(f"{place(row)}: id {name!r} again, as {label!r}; before it was {labels[name]!r}")
         labels[name] = label

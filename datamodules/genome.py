@@ -2,9 +2,10 @@
 
 import hashlib
 import importlib
+import mmap
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -63,6 +64,12 @@ class Genome:
         if region in self._index.index:
             return region
         return self._names.get(_plain(region)) if self.aliases else None
+
+    def own_names(self, regions: NDArray[np.str_]) -> NDArray[np.str_]:
+        """The file's names for `regions` (n,), which it has."""
+        found, which = np.unique(regions, return_inverse=True)
+        own: NDArray[np.str_] = np.array([self.name(str(region)) for region in found], dtype=np.str_)[which]
+        return own
 
     def length(self, name: str) -> int:
         """Bases of the record `name`."""
@@ -134,10 +141,33 @@ def _open(path: Path) -> Any:
         index = cache_folder() / "fasta" / f"{key}.fai"
         index.parent.mkdir(parents=True, exist_ok=True)
     try:
-        return pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
+        found = pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
+        if not _tells_of(path, found.index):  # of an earlier file of this name: pyfaidx compares times alone
+            index.unlink()
+            found = pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
+        return found
     # RuntimeError is its answer to some inconsistent line lengths.
     except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
         raise InputError(f"{path}: not a FASTA file that can be indexed: {' '.join(str(error).split())}") from None
+
+
+def _tells_of(path: Path, index: Mapping[str, Any]) -> bool:
+    """Whether every record of an index begins, breaks its first line and ends where the file's does."""
+    if not path.stat().st_size:
+        return not index
+    with path.open("rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        end = 0
+        for name, entry in index.items():
+            header = content[end : entry.offset].strip()
+            per_line, with_end = max(1, int(entry.lenc)), max(1, int(entry.lenb))
+            lines, rest = divmod(int(entry.rlen), per_line)
+            first = content[entry.offset : entry.offset + min(per_line, int(entry.rlen))]
+            if not header.startswith(b">") or header[1:].split()[:1] != [name.encode()] or b"\n" in first:
+                return False
+            if lines and content[entry.offset + per_line : entry.offset + with_end].strip():
+                return False
+            end = int(entry.offset) + lines * with_end + rest
+        return not content[end:].strip()
 
 
 def _plain(name: str) -> str:

@@ -11,6 +11,7 @@ from datamodules.checksums import GUE as CHECKSUMS
 from datamodules.download import PublishedFile, locate
 from datamodules.folders import data_root, first_file
 from datamodules.labelled import Records, Splits, read_splits
+from datamodules.sequences import Sequences
 from datamodules.tables import SUFFIXES, read_records
 from titans_seq.errors import InputError
 
@@ -54,6 +55,10 @@ class GUE:
     def load(self) -> Splits:
         """Read and check the three files."""
         return read_splits(self.task, *(self._records(split) for split in ("train", "dev", "test")))
+
+    def held_out(self) -> list[Sequences]:
+        """The sequences of dev and of test, for which no training file is needed."""
+        return [Sequences.read(each.texts, each.place) for each in map(self._records, ("dev", "test"))]
 
     def _records(self, split: str) -> Records:
         return read_records(self._locate(split))

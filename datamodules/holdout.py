@@ -35,7 +35,13 @@ def cut_splits(splits: Splits, holdout: Holdout) -> Splits:
     if splits.validation is None:
         missing.append("validation")
     if not missing:
+        if holdout.folds or holdout.unit == "chromosome":
+            key = "folds" if holdout.folds else "unit=chromosome"
+            raise InputError(f"{splits.name}: brings its validation and test rows; data.{key} has nothing to cut")
         return splits
+    if holdout.unit == "row" and splits.train.groups is not None:
+        note = f"{splits.name}: rows have groups, which the cut may part; data.unit=group keeps them whole"
+        splits = replace(splits, notes=(*splits.notes, note))
     cut = _by_chromosome if holdout.unit == "chromosome" else _by_share
     train, parts = cut(splits, holdout, missing)
     unseen = set(splits.classes.names) - {splits.classes.names[number] for number in np.unique(train.labels)}

@@ -34,7 +34,7 @@ def by_shares(
     parts = [np.flatnonzero(part == number) for number in range(len(weights))]
     if not all(map(len, parts)):
         units = f"{len(labels)} rows" if groups is None else f"{len(np.unique(groups))} groups of {len(labels)} rows"
-        raise InputError(f"{units} are too few, or too unequal, for parts of {', '.join(f'{w:.3g}' for w in weights)}")
+        raise InputError(f"{units} are too few, or too unequal, for parts of {shown(f'{w:.3g}' for w in weights)}")
     return parts
 
 

@@ -1,6 +1,5 @@
 """Variants of a genome from a VCF file, with the bases around them."""
 
-import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 
 from datamodules.genome import Genome
 from datamodules.labelled import Intervals
+from datamodules.text_files import read_text
 from titans_seq.errors import InputError
 
 _LETTERS = set("ACGTN")
@@ -35,17 +35,13 @@ def read_vcf(path: Path) -> Variants:
 
     Raises InputError for a line that is no variant, and when there is none.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as handle:
-            lines = handle.read().decode("latin-1").splitlines()
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path}: not a readable VCF file: {error}") from None
     found = Variants()
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path, "VCF").split("\n"), 1):
         if not line.strip() or line.startswith("#"):
             continue
         fields = line.split("\t") if "\t" in line else line.split()
-        if len(fields) < 5 or not fields[1].isdecimal() or int(fields[1]) < 1 or not set(fields[3].upper()) <= _LETTERS:
+        placed = len(fields) >= 5 and fields[1].isdecimal() and int(fields[1]) >= 1
+        if not (placed and fields[3] and set(fields[3].upper()) <= _LETTERS):
             wanted = "chromosome, position (from 1), id, REF in letters, ALT"
             raise InputError(f"{path}: line {number}: {line[:60]!r}; needed: {wanted}")
         for alternative in fields[4].upper().split(","):

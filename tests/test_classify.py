@@ -234,6 +234,51 @@ def test_files_that_cannot_be_predicted(small: Finished, refuse: Refuse, tmp_pat
         line = refuse("predict", small.checkpoint, "--input", tmp_path / name, "--out", "out.parquet")
         assert name in line
         assert part in line
+    source = write_table(tmp_path / "few.csv", ["ACGT", "AC", "A"])
+    line = refuse("predict", small.checkpoint, "--input", source, "--out", "o.csv", "trainer.limit_batches=1")
+    assert "all sequences of a file are predicted" in line
+
+
+def test_classes_are_names_and_no_formulas(tmp_path: Path) -> None:
+    texts = PlantedMotif().load().train.sequences.texts()[:60]
+    data = write_table(tmp_path / "mine.csv", texts, ["a$x_$b/c", "_$^"] * 30)
+    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}")
+    assert done.results["classes"] == ["_$^", "a$x_$b/c"]
+
+
+def test_a_class_that_is_missing_where_it_is_measured_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    texts = PlantedMotif().load().train.sequences.texts()[:40]
+    data = write_table(tmp_path / "mine.csv", texts, ["rare"] + ["often"] * 39)
+    line = refuse("fit", MOTIF, *SMALL, f"data.name={data}")
+    assert "rare" in line
+    for split, wanted in (("dev", "validation"), ("test", "test")):
+        folder = tmp_path / split
+        folder.mkdir()
+        for name in ("train", "dev", "test"):
+            write_table(folder / f"{name}.csv", texts, ["a", "a" if name == split else "b"] * 20)
+        line = refuse("fit", MOTIF, *SMALL, f"data.name={folder}")
+        assert f"none of the 40 {wanted} rows is of class b: MCC, AUROC and AUPRC have no meaning there" in line
+
+
+def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
+    cases = {
+        "data.test_chromosomes=[chr1]": "holds out nothing with data.unit=row",
+        "data.group=family": "data.unit=group keeps groups whole",
+    }
+    for word, part in cases.items():
+        assert part in refuse("fit", MOTIF, word)
+    texts = PlantedMotif().load().train.sequences.texts()[:40]
+    for name in ("train", "dev", "test"):
+        write_table(tmp_path / f"{name}.csv", texts, ["a", "b"] * 20)
+    for word in ("folds=5", "unit=chromosome"):
+        assert f"data.{word.partition('=5')[0]} has nothing to cut" in refuse(
+            "fit", MOTIF, f"data.name={tmp_path}", f"data.{word}"
+        )
+    data = tmp_path / "grouped.csv"
+    rows = [f"{text},{'ab'[row % 2]},{row // 4}" for row, text in enumerate(texts)]
+    data.write_text("\n".join(["sequence,label,group", *rows]) + "\n")
+    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}")
+    assert "rows have groups, which the cut may part; data.unit=group keeps them whole" in done.results["printed"]
 
 
 def test_forecasts_take_no_file(refuse: Refuse, tmp_path: Path) -> None:

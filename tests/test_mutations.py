@@ -126,6 +126,45 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
     assert "data.length is null" in refuse("variants", checkpoint, "--vcf", vcf, *words)
 
 
+def test_a_vcf_in_any_letters_and_line_ends(checkpoint: Path, tmp_path: Path) -> None:
+    first = write_genome(tmp_path)["chr1"]
+    rows = [f"chr1\t{place + 1}\tÅ{place}\t{first[place]}\tN\t.\tPASS\tGENE=Ångström\x85" for place in (5, 9)]
+    (tmp_path / "a.vcf").write_bytes("\r\n".join(["\ufeff##fileformat=VCFv4.2", *rows]).encode())
+    words = ["--vcf", tmp_path / "a.vcf", "--reference", tmp_path / "genome.fa", "--out", tmp_path / "a.csv"]
+    answer = run_cli("variants", checkpoint, *words, "data.length=20")
+    assert answer.status == 0, answer.err
+    assert pl.read_csv(tmp_path / "a.csv")["id"].to_list() == ["Å5", "Å9"]
+
+
+def test_windows_that_would_be_cut(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+    first = write_genome(tmp_path)["chr1"]
+    vcf = write_vcf(
+        tmp_path / "a.vcf", ("chr1", 40, ".", first[39], first[39] + "ACGT"), ("chr1", 6, ".", first[5], "N")
+    )
+    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
+    assert "set data.length=12 or less" in refuse("variants", checkpoint, *words, "data.max_length=12")
+    answer = run_cli("variants", checkpoint, *words, "data.max_length=20", "--out", tmp_path / "a.csv")
+    assert answer.status == 0, answer.err
+    assert "the windows of 1 of 2 variants are cut at data.max_length=20 bases" in answer.out
+
+
+def test_names_that_are_no_formulas_and_files_that_are_no_tables(
+    checkpoint: Path, refuse: Refuse, tmp_path: Path
+) -> None:
+    (tmp_path / "a.fa").write_text(">a$x_$ first\nACGTACGT\n>twice\nACGT\n>twice\nACGA\n")
+    words = ["mutagenesis", checkpoint, "--input", tmp_path / "a.fa"]
+    answer = run_cli(*words, "--record", "a$x_$", "--out", tmp_path / "a.csv")
+    assert answer.status == 0, answer.err
+    assert (tmp_path / "a.png").is_file()
+    assert "2 sequences are called 'twice'" in refuse(*words, "--record", "twice")
+    one = [*words, "--record", "a$x_$"]
+    for name in ("m.png", "m.csv.gz", "m.tsv"):
+        assert "ends in .csv or .parquet" in refuse(*one, "--out", tmp_path / name)
+    (tmp_path / "b.png").mkdir()
+    assert "is a folder" in refuse(*one, "--out", tmp_path / "b.csv")
+    assert not (tmp_path / "b.csv").exists()
+
+
 def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
     from tests.test_checkpoints import save_checkpoint
 

@@ -140,7 +140,7 @@ def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: R
     words = [f"data.name={tmp_path / 'all.csv'}", exclude]
     results, printed = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
     assert results["records"] == 41
-    assert "all.csv: 9 of 50 sequences are in data.exclude; left out" in printed
+    assert "all.csv: 9 of 50 sequences are in data.exclude, whole; left out" in printed
     assert "not for a FASTA file on disk" in refuse("fit", PRETRAIN, f"data.name={tmp_path / 'all.fa'}", exclude)
 
 
@@ -173,6 +173,7 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "task.objective=masked": "set it to the same number as data.segment",
         "data.stretch=100": "100 is below data.segment=256",
         "model.stride=3 model.stem_width=3": "256 is no multiple of model.stride=3",
+        "data.unit=end data.validation_records=[a]": "holds out nothing with data.unit=end",
         "data.name=nowhere.fa": "no such FASTA file",
         "data.name=nowhere.doc": "no published set and no file of sequences",
     }

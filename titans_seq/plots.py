@@ -24,7 +24,10 @@ def _drawn(
     path: Path, size: tuple[float, float], grid: tuple[int, int] = (1, 1), title: str = "", **axes: Any
 ) -> Iterator[NDArray[Any]]:
     """Empty axes, rows by columns, for the block to fill; the picture, `size` inches large, is then at `path`."""
-    with matplotlib.rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False}):
+    # Names are the user's: a $ in them begins no formula.
+    with matplotlib.rc_context(
+        {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    ):
         figure = Figure(figsize=size, layout="constrained")
         yield figure.subplots(*grid, squeeze=False, **axes)
         if title:
@@ -122,12 +125,14 @@ def plot_answers(
 
 
 def plot_mutations(path: Path, *, effects: NDArray[Any], sequence: str, letters: str, title: str) -> None:
-    """A heat map of effects (4, T): the row is what a base is changed to, the column is where."""
+    """A heat map of effects (4, T): the row is what a base is changed to, the column is where; NaN is no change."""
     length = len(sequence)
     with _drawn(path, (min(40.0, 3.0 + 0.12 * length), 2.4), title=title) as axes:
         axis = axes[0, 0]
-        limit = float(np.abs(effects).max()) or 1.0
-        image = axis.imshow(effects, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        limit = float(np.nanmax(np.abs(effects))) or 1.0
+        colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="#bbbbbb")
+        image = axis.imshow(effects, cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
+        axis.set(xlabel="position (grey: the base that is there)", ylabel="changed to")
         axis.set_yticks(range(len(letters)), letters)
         step = max(1, length // 12)
         axis.set_xticks(range(0, length, step), [str(place + 1) for place in range(0, length, step)])
@@ -269,8 +274,10 @@ def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str 
             axis.set_ylabel(panel.ylabel)
             if panel.logarithmic:
                 axis.set_yscale("log")
+                axis.yaxis.set_major_formatter("{x:g}")
             if log_x:
                 axis.set_xscale("log")
+                axis.xaxis.set_major_formatter("{x:g}")
             if len(panel.lines) > 1:
                 axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
         first = next(iter(panels[0].lines.values()))[0]

@@ -113,6 +113,9 @@ def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
         reject("data.stretch", "data.segment", rule)
     if task.objective == "masked" and not task.masked_share:
         reject("task.masked_share", "task.objective", "0 hides nothing")
+    if data.unit == "end" and (data.validation_records or data.test_records):
+        key = "data.validation_records" if data.validation_records else "data.test_records"
+        reject(key, "data.unit", "holds out nothing with data.unit=end, which takes the ends of all records")
     if not data.fraction:
         reject("data.fraction", "data.fraction", "0 leaves nothing to validate and test on")
 
@@ -131,6 +134,13 @@ def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
     if data.folds == 1 or (data.folds and data.fold >= data.folds):
         rule = f"must be 0 to data.folds - 1, of at least 2 folds; got {data.fold} of {data.folds}"
         reject("data.fold", "data.folds", rule)
+    for key in ("validation_chromosomes", "test_chromosomes"):
+        if getattr(data, key) and data.unit != "chromosome":
+            reject(
+                f"data.{key}", "data.unit", f"holds out nothing with data.unit={data.unit}; data.unit=chromosome does"
+            )
+    if data.group is not None and data.unit != "group":
+        reject("data.group", "data.unit", f"is parted with data.unit={data.unit}; data.unit=group keeps groups whole")
     named = isinstance(data.bed, dict) and all(isinstance(file, str) for file in data.bed.values())
     if not (data.bed is None or isinstance(data.bed, str) or named):
         reject("data.bed", "data.bed", "takes a BED file, or {class: file, ...}")

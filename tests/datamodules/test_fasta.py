@@ -53,6 +53,12 @@ def test_labels_from_a_table_or_by_a_pattern(tmp_path: Path) -> None:
     by_table = LabelledFasta(str(path), labels=str(table)).load()
     assert by_table.train.labels.tolist() == [1, 0]
 
+    blank = write_csv(tmp_path / "b.csv", "id,label", [("s2|neg ", " u"), ("s1|pos", "u ")])
+    assert "found only 'u'" in refused(LabelledFasta(str(path), labels=str(blank)).load)
+    path_of_letters = tmp_path / "u.fa"
+    path_of_letters.write_text(">a label=Åenh\nACGT\n>b label=bg\nACG\n", encoding="utf-8")
+    assert LabelledFasta(str(path_of_letters)).load().classes.names == ("bg", "Åenh")
+
     short = write_csv(tmp_path / "s.csv", "id,label", [("s2|neg", "u")])
     assert "record 's1|pos' has no row in" in refused(LabelledFasta(str(path), labels=str(short)).load)
     twice = write_csv(tmp_path / "t.csv", "id,label", [("s1|pos", "u"), ("s1|pos", "v")])
@@ -155,6 +161,26 @@ def test_a_changed_genome_is_indexed_anew(tmp_path: Path) -> None:
     assert Genome(path).texts(intervals(("a", 3, 7, "+")), place) == ["TACG"]
 
 
+def test_the_index_of_an_older_file_of_that_name_is_made_anew(tmp_path: Path) -> None:
+    """A genome that was copied with its time is older than the index of the one that it replaces."""
+    import os
+
+    records = {f"r{k}": text for k, text in enumerate(random_dna([70, 33, 64], seed=3))}
+    wanted = intervals(("r0", 5, 40, "+"), ("r1", 0, 33, "-"), ("r2", 60, 64, "+"))
+    for width in (11, 12, 7):
+        path = write_fasta(tmp_path / "g.fa", records, width=width)
+        os.utime(path, (1, 1))
+        texts = Genome(path).texts(wanted, place)
+        assert texts == [records["r0"][5:40], slow_reverse_complement(records["r1"]), records["r2"][60:]]
+    path = write_fasta(tmp_path / "g.fa", {"r0": records["r1"], "r9": records["r0"], "r2": records["r2"]}, width=7)
+    os.utime(path, (1, 1))
+    assert Genome(path).names == ["r0", "r9", "r2"]
+    index = path.with_name("g.fa.fai")
+    before = index.stat().st_mtime_ns
+    assert Genome(path).names == ["r0", "r9", "r2"]
+    assert index.stat().st_mtime_ns == before, "an index that fits is kept"
+
+
 def test_the_index_goes_to_the_cache_where_the_folder_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +218,23 @@ def test_bed_windows_are_centred_and_labelled_by_name_or_file(tmp_path: Path, ge
     assert by_file.classes.names == ("background", "peak")
     assert by_file.train.labels.tolist() == [1, 1, 1, 0]
     assert by_file.train.sequences.texts()[3] == CHR2[:4]
+
+
+def test_one_chromosome_under_two_names_is_held_out_whole(tmp_path: Path, genome: Path) -> None:
+    bed = tmp_path / "a.bed.gz"
+    rows = [f"{name}\t{start}\t{start + 9}\t{'ab'[start % 2]}" for name in ("chr1", "1", "2") for start in range(40)]
+    bed.write_bytes(gzip.compress("\r\n".join(rows).encode()))
+    splits = BedWindows(str(genome), str(bed), aliases=True).load()
+    assert splits.train.intervals is not None
+    assert splits.train.intervals.regions.tolist() == ["chr1"] * 80 + ["chr2"] * 40
+
+
+def test_windows_of_rna(tmp_path: Path) -> None:
+    path = write_fasta(tmp_path / "rna.fa", {"t1": "ACGUACGU"})
+    bed = tmp_path / "a.bed"
+    bed.write_text("t1\t0\t4\ta\nt1\t2\t8\tb\n")
+    assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load)
+    assert BedWindows(str(path), str(bed), rna=True).load().train.sequences.texts() == ["ACGT", "GTACGT"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from datamodules.forecasting import Member
 from datamodules.timestamps import stamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.accuracy import mase, smape, weighted_quantile_loss
-from titans_seq.experiment.evaluate import check_writable, write_table
+from titans_seq.experiment.evaluate import check_table, write_table
 from titans_seq.experiment.forecast_run import (
     ForecastRun,
     check_steps,
@@ -67,7 +67,7 @@ def backtest(
         horizon: steps of each; None is the trained horizon.
     """
     out = Path(out)
-    check_writable(out)
+    check_table(out)
     refuse_to_overwrite(out, data)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")

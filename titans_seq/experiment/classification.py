@@ -37,7 +37,12 @@ def build_source(options: ClassificationDataOptions) -> SequenceSource:
     """Where the labelled sequences come from."""
     if options.bed is not None:
         return BedWindows(
-            options.name, options.bed, length=options.length, beyond=options.beyond, aliases=options.aliases
+            options.name,
+            options.bed,
+            length=options.length,
+            beyond=options.beyond,
+            aliases=options.aliases,
+            rna=options.rna,
         )
     return open_data(
         options.name,

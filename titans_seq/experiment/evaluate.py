@@ -20,6 +20,7 @@ from titans_seq.files import replacing
 from titans_seq.schema import Config
 from titans_seq.tasks import Task
 
+_TABLES = (".csv", ".parquet", ".pq")
 _ONE_DEVICE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
@@ -80,12 +81,14 @@ def predict(
     `titans_seq.experiment.forecasting` and its neighbour).
     """
     out = Path(out)
-    check_writable(out)
+    check_table(out)
     recipe, task = load_task(checkpoint, overrides)
     trainer = build_trainer(recipe.config)
     if source is None:
         recipe.check_data(task, str(checkpoint))
         table = recipe.predict_test(task, trainer)
+    elif recipe.config.trainer.limit_batches:
+        raise InputError("trainer.limit_batches: all sequences of a file are predicted; leave it at 0")
     else:
         table = recipe.predict_file(task, trainer, Path(source))
     write_table(table, out)
@@ -98,6 +101,13 @@ def check_writable(out: Path, option: str = "--out") -> None:
         raise InputError(f"{option} {out}: no such folder {out.parent}")
     if out.is_dir() or not os.access(out.parent, os.W_OK):
         raise InputError(f"{option} {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
+
+
+def check_table(out: Path) -> None:
+    """Raise InputError unless `write_table` can write to `out`."""
+    check_writable(out)
+    if out.suffix not in _TABLES:
+        raise InputError(f"--out {out}: takes a name that ends in .csv or .parquet")
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:

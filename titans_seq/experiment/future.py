@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datamodules.future import read_future
 from datamodules.timestamps import stamp_text, times_after
 from titans_seq.errors import InputError
-from titans_seq.experiment.evaluate import check_writable, write_table
+from titans_seq.experiment.evaluate import check_table, check_writable, write_table
 from titans_seq.experiment.forecast_run import (
     ForecastRun,
     check_steps,
@@ -57,7 +57,7 @@ def forecast(
         plot: a .png file to draw.
     """
     out = Path(out)
-    check_writable(out)
+    check_table(out)
     if plot is not None:
         check_writable(plot, "--plot")
         if plot.suffix != ".png":

@@ -17,7 +17,7 @@ from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
 from titans_seq.experiment.classification import ClassificationRecipe, score_sequences, softmax
-from titans_seq.experiment.evaluate import check_writable, load_task, write_table
+from titans_seq.experiment.evaluate import check_table, check_writable, load_task, write_table
 from titans_seq.plots import plot_mutations
 from titans_seq.tasks import ClassificationTask
 
@@ -38,7 +38,8 @@ def mutagenesis(
     `effect_<class>`, the change of its log-odds. `record` names the sequence where `source` holds several.
     """
     out, source = Path(out), Path(source)
-    check_writable(out)
+    check_table(out)
+    check_writable(out.with_suffix(".png"))
     recipe, task = _load(checkpoint, overrides)
     name, tokens = _choose(recipe, source, record)
     rows, places, letters = _changes(tokens)
@@ -57,7 +58,7 @@ def mutagenesis(
     )
     write_table(table, out)
     shown_class = 1 if len(task.classes) == 2 else int(scores[0].argmax())
-    grid = np.zeros((_LETTERS, len(tokens)))
+    grid = np.full((_LETTERS, len(tokens)), np.nan)
     grid[letters, places] = effects[:, shown_class]
     title = f"{name}: change of the log-odds of {task.classes[shown_class]!r}, now {odds[0, shown_class]:+.2f}"
     plot_mutations(out.with_suffix(".png"), effects=grid, sequence=bases, letters=BASES[:_LETTERS], title=title)
@@ -73,16 +74,25 @@ def score_variants(
     `reference_<class>` and `alternative_<class>`, its probabilities, and `effect_<class>`, the change of its log-odds.
     """
     out = Path(out)
-    check_writable(out)
+    check_table(out)
     recipe, task = _load(checkpoint, overrides)
     options = recipe.config.data
     if options.length is None:
         raise InputError("data.length is null: set it to the bases of the window around a variant that is scored")
+    longest = options.max_length
+    if longest and longest < options.length:
+        raise InputError(
+            f"data.length={options.length} exceeds data.max_length={longest}, where sequences are cut: variants in the "
+            f"middle of their windows would be lost; set data.length={longest} or less"
+        )
     variants = read_vcf(Path(vcf).expanduser())
     if variants.left_out:
         print(f"{vcf}: {variants.left_out:,} alternatives that are no letters (such as <DEL>) are left out")
     genome = Genome(Path(reference).expanduser(), aliases=options.aliases)
     texts = both_alleles(variants, genome, options.length)
+    cut = sum(max(map(len, pair)) > longest for pair in zip(*texts, strict=True)) if longest else 0
+    if cut:
+        print(f"{vcf}: the windows of {cut:,} of {len(variants):,} variants are cut at data.max_length={longest} bases")
     place = variants.places.__getitem__
     trainer = build_trainer(recipe.config)
     scores = [score_sequences(recipe, task, trainer, Sequences.read(each, place)) for each in texts]
@@ -118,9 +128,11 @@ def _choose(recipe: ClassificationRecipe, source: Path, record: str | None) -> t
     names, sequences = read_unlabelled(source.expanduser(), sequence=options.sequence, rna=options.rna)
     if record is None and len(names) == 1:
         record = names[0]
-    if record not in names:
+    if record is None or record not in names:
         asked = f"no sequence {record!r}" if record else f"{len(names)} sequences"
         raise InputError(f"{source}: {asked}; name one with --record: {shown(names, 5)}")
+    if (count := names.count(record)) > 1:
+        raise InputError(f"{source}: {count} sequences are called {record!r}; give each a name of its own")
     tokens = sequences[names.index(record)]
     if options.max_length and len(tokens) > options.max_length:
         print(f"{source}: {record} is cut at data.max_length={options.max_length} of its {len(tokens):,} bases")

@@ -15,8 +15,8 @@ class PretrainingDataOptions(DataOptions):
     # table with a column of sequences; or a FASTA file of any size, which is mapped and not loaded
     name: str = "simulated"
     also: list[str] = field(default_factory=list)  # further ones, learned from together
-    # what must not be learned from: published sets, whose validation and test rows are left out wherever they stand, on
-    # either strand, and tables or FASTA files, of which all is left out
+    # what must not be learned from, left out where it is a whole sequence, on either strand: the dev and test rows of
+    # published sets, all rows of tables and FASTA files
     exclude: list[str] = field(default_factory=list)
     batch_size: int = at_least(32, 1)  # stretches read side by side
     segment: int = at_least(512, 1)  # bases between two steps of the optimiser
