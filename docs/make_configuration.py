@@ -78,7 +78,7 @@ def _words(kind: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is list:
         return f"list of {_words(get_args(kind)[0])}"
-    return {int: "integer", float: "number", str: "text", bool: "true, false"}.get(kind, "number or text")
+    return {int: "integer", float: "number", str: "text", bool: "true, false"}.get(kind, "several kinds")
 
 
 def table(kind: type, own: bool, prefix: str) -> list[str]:

@@ -136,6 +136,21 @@ def test_a_vcf_in_any_letters_and_line_ends(checkpoint: Path, tmp_path: Path) ->
     assert pl.read_csv(tmp_path / "a.csv")["id"].to_list() == ["Å5", "Å9"]
 
 
+def test_variants_are_the_mean_of_both_strands_unless_one_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+    first = write_genome(tmp_path)["chr1"]
+    vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 40, ".", first[39], "N"))
+    words = ["variants", checkpoint, "--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20", "--out"]
+    trained_on_one = torch.load(checkpoint, weights_only=True)
+    trained_on_one["hyper_parameters"]["config"]["model"]["strand"] = "one"
+    torch.save(trained_on_one, tmp_path / "one.ckpt")
+    scores = []
+    for ckpt, more in ((checkpoint, []), (tmp_path / "one.ckpt", []), (tmp_path / "one.ckpt", ["model.strand=one"])):
+        answer = run_cli("variants", ckpt, *words[2:], tmp_path / "a.csv", *more)
+        assert answer.status == 0, answer.err
+        scores.append(pl.read_csv(tmp_path / "a.csv")["reference_motif"].item())
+    assert scores[0] == scores[1] != scores[2]
+
+
 def test_windows_that_would_be_cut(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     vcf = write_vcf(

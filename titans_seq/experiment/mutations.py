@@ -70,12 +70,17 @@ def score_variants(
 ) -> pl.DataFrame:
     """Score the variants of a VCF file in windows of `data.length` bases of a genome; write the table to `out`.
 
+    Both strands are averaged, unless `overrides` say model.strand=one.
+
     A row per alternative: `region`, `position` (from 1), `id`, `reference`, `alternative`, and for every class
     `reference_<class>` and `alternative_<class>`, its probabilities, and `effect_<class>`, the change of its log-odds.
     """
     out = Path(out)
     check_table(out)
+    overrides = list(overrides)
     recipe, task = _load(checkpoint, overrides)
+    if recipe.config.model.strand == "one" and not any(word.startswith("model.strand=") for word in overrides):
+        recipe, task = _load(checkpoint, [*overrides, "model.strand=both_averaged"])
     options = recipe.config.data
     if options.length is None:
         raise InputError("data.length is null: set it to the bases of the window around a variant that is scored")
