@@ -1,5 +1,6 @@
 """Data sets as they are named on the command line: published ones by name, a user's by their files."""
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,8 +95,7 @@ def _read_file(data: str, path: Path, *, sequence: str, rna: bool) -> tuple[list
     """Names and sequences of a user's file, at least one."""
     if not path.is_file() or not path.name.endswith((*SUFFIXES, *_FASTA)):
         raise InputError(
-            f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}). Sets: "
-            f"{', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
+            f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}). {_published(data)}"
         )
     names, sequences = read_unlabelled(path, sequence=sequence, rna=rna)
     if not names:
@@ -103,15 +103,19 @@ def _read_file(data: str, path: Path, *, sequence: str, rna: bool) -> tuple[list
     return names, sequences
 
 
+def _published(data: str) -> str:
+    """What `data` may have been meant to be."""
+    close = difflib.get_close_matches(data, [*SETS, *TASKS], n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Sets: {', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
+
+
 def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
     """The train, validation and test file of a user's file or folder."""
     if path.is_file():
         return str(path), None, None
     if not path.is_dir():
-        raise InputError(
-            f"{data}: no such file or folder, and no published set. Sets: {', '.join(SETS)}; GUE tasks: "
-            f"{', '.join(TASKS)}"
-        )
+        raise InputError(f"{data}: no such file or folder, and no published set. {_published(data)}")
     train, *others = (
         first_file([path / f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)]) for names in _SPLITS
     )

@@ -72,10 +72,11 @@ def both_alleles(variants: Variants, genome: Genome, length: int) -> tuple[list[
     left = np.maximum(0, length - sizes) // 2
     right = np.maximum(0, length - sizes) - left
     edges = starts - left, starts + sizes + right
-    intervals = Intervals(np.array(variants.regions), *edges, np.zeros(len(variants), dtype=np.bool_))
-    windows = [text.upper() for text in genome.texts(intervals, variants.places.__getitem__, beyond="N")]
-    there = [text[n : n + size] for text, n, size in zip(windows, left.tolist(), sizes.tolist(), strict=True)]
-    _check(variants, there, genome)
+    ahead, place = np.zeros(len(variants), dtype=np.bool_), variants.places.__getitem__
+    changed = Intervals(np.array(variants.regions), starts, starts + sizes, ahead)
+    _check(variants, [text.upper() for text in genome.texts(changed, place)], genome)
+    around = changed._replace(starts=edges[0], ends=edges[1])
+    windows = [text.upper() for text in genome.texts(around, place, beyond="N")]
     rows = zip(windows, left.tolist(), sizes.tolist(), variants.alternatives, strict=True)
     return windows, [text[:n] + letters + text[n + size :] for text, n, size, letters in rows]
 

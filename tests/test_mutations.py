@@ -116,6 +116,8 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
         "other base": ([("chr1", 6, ".", good, "N"), ("chr1", 10, ".", wrong, "G")], "line 4: REF is"),
         "other names": ([("1", 6, ".", good, "N")], "data.aliases=true"),
         "beyond the end": ([("chr1", 500, ".", "A", "G")], "beyond"),
+        "one beyond the end": ([("chr1", 81, ".", "N", "G")], "beyond"),
+        "no reference": ([("chr1", 6, ".", "", "G")], "line 3"),
         "no variants": ([("chr1", 6, ".", good, "<DUP>")], "no variants; 1 without letters"),
         "no position": ([("chr1", "x", ".", good, "A")], "line 3"),
     }

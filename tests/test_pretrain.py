@@ -106,7 +106,9 @@ def test_what_is_frozen_stays_so_when_a_run_goes_on_within_an_epoch(tmp_path: Pa
 
 
 def test_pretraining_predicts_nothing(forward: Path, refuse: Refuse) -> None:
-    assert "model.pretrained" in refuse("predict", forward / "checkpoints" / "best.ckpt")
+    (forward / "a.fa").write_text(">a\nACGT\n")
+    for words in ([], ["--input", forward / "a.fa"]):
+        assert "model.pretrained" in refuse("predict", forward / "checkpoints" / "best.ckpt", *words)
 
 
 @pytest.mark.parametrize("words", [[], MASKED], ids=["next", "masked"])

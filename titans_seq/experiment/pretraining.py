@@ -23,6 +23,11 @@ from titans_seq.plots import plot_bits
 from titans_seq.schema import Config, PretrainingConfig
 from titans_seq.tasks import PretrainingTask
 
+_NO_PREDICTION = (
+    "predict: task.name=pretraining predicts nothing of use by itself; fit a classifier with model.pretrained, or "
+    "measure with `titans-seq test`"
+)
+
 
 class PretrainingRecipe(Recipe[PretrainingTask]):
     """Unlabelled DNA, a segment at a time."""
@@ -151,7 +156,8 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
 
     def predict_test(self, task: PretrainingTask, trainer: Trainer) -> pl.DataFrame:
         """There is nothing to predict."""
-        raise InputError(
-            "predict: task.name=pretraining predicts nothing of use by itself; fit a classifier with model.pretrained, "
-            "or measure with `titans-seq test`"
-        )
+        raise InputError(_NO_PREDICTION)
+
+    def predict_file(self, task: PretrainingTask, trainer: Trainer, path: Path) -> pl.DataFrame:
+        """There is nothing to predict."""
+        raise InputError(_NO_PREDICTION)
