@@ -160,11 +160,15 @@ class Joined(NamedTuple):
 
 
 def joined(parts: Sequence[Corpus]) -> Corpus:
-    """All records of `parts`, named `<part>:<record>`; of sequences in memory, repeats across parts are left out."""
+    """All records of `parts`, named `<part>:<record>`; of sequences in memory, repeats across parts are left out.
+
+    Three and more are called by the first: the name stands in titles and messages.
+    """
     if len(parts) == 1:
         return parts[0]
     names = [f"{part.name}:{name}" for part in parts for name in part.names]
-    name = " + ".join(part.name for part in parts)
+    others = parts[1].name if len(parts) == 2 else f"{len(parts) - 1} more"
+    name = f"{parts[0].name} + {others}"
     notes = tuple(note for part in parts for note in part.notes)
     if all(isinstance(part, LoadedCorpus) for part in parts):
         loaded = [part.sequences for part in parts if isinstance(part, LoadedCorpus)]

@@ -184,11 +184,15 @@ def plot_bits(
     """Bits per base by the bases of a stretch that had been read before, and `levels` that know none of them."""
     with _drawn(path, (6.4, 3.6), title=title) as axes:
         axis = axes[0, 0]
-        axis.plot(read, bits, color=_FORECAST, marker="o", markersize=4, linewidth=1.4, label="model")
+        if len(read) > 1:
+            axis.plot(read, bits, color=_FORECAST, marker="o", markersize=4, linewidth=1.4, label="model")
+            axis.set_xlabel("bases of the stretch read before the segment")
+        else:  # segments that nothing is carried to
+            axis.axhline(bits[0], color=_FORECAST, linewidth=1.4, label="model")
+            axis.set_xticks([])
         styles = ("-", "--", "-.", ":")
         for (name, level), style in zip(levels.items(), styles, strict=False):
             axis.axhline(level, color=_HISTORY, linestyle=style, linewidth=1, label=name)
-        axis.set_xlabel("bases of the stretch read before the segment")
         axis.set_ylabel("bits per base")
         axis.legend(frameon=False, fontsize=8)
 
