@@ -17,7 +17,8 @@ SUITES = [CONFIGS / "genomics" / f"{name}_suite.yaml" for name in ("gue", "genom
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_all_models_have_about_half_a_million_parameters(path: Path) -> None:
     cells = {cell.labels["model"]: cell for cell in read_suite(path).cells}
-    assert list(cells) == ["LMM", "MAL", "Transformer", "CNN"]
+    assert list(cells)[:4] == ["LMM", "MAL", "Transformer", "CNN"]
+    assert list(cells)[4:] in ([], ["LMM pre-trained"])
     for name, cell in cells.items():
         config = cell.load_config()
         assert isinstance(config, ClassificationConfig)

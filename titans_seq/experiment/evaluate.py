@@ -88,7 +88,7 @@ def predict(
         recipe.check_data(task, str(checkpoint))
         table = recipe.predict_test(task, trainer)
     elif recipe.config.trainer.limit_batches:
-        raise InputError("trainer.limit_batches: all sequences of a file are predicted; leave it at 0")
+        raise InputError("trainer.limit_batches: all sequences of a file are predicted; set it to 0")
     else:
         table = recipe.predict_file(task, trainer, Path(source))
     write_table(table, out)

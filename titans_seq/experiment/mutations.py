@@ -123,7 +123,7 @@ def _load(checkpoint: str | Path, overrides: Iterable[str]) -> tuple[Classificat
     if not isinstance(recipe, ClassificationRecipe):
         raise InputError(f"{checkpoint}: is of task.name={recipe.config.task.name}; needed: classification")
     if recipe.config.trainer.limit_batches:
-        raise InputError("trainer.limit_batches: all changes are scored; leave it at 0")
+        raise InputError("trainer.limit_batches: all changes are scored; set it to 0")
     return recipe, task
 
 
