@@ -1,6 +1,5 @@
 """Data sets as they are named on the command line: published ones by name, a user's by their files."""
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from datamodules.genomic_benchmarks import SETS, GenomicBenchmark, Within
 from datamodules.gue import GUE, TASKS
 from datamodules.holdout import Holdout, Unit, cut_splits
 from datamodules.labelled import SequenceSource
-from datamodules.messages import shown
+from datamodules.messages import did_you_mean, shown
 from datamodules.motif import PlantedMotif
 from datamodules.satellites import satellites
 from datamodules.sequences import Sequences, joined_sequences
@@ -95,19 +94,14 @@ def _read_file(data: str, path: Path, *, sequence: str, rna: bool) -> tuple[list
     """Names and sequences of a user's file, at least one."""
     if not path.is_file() or not path.name.endswith((*SUFFIXES, *_FASTA)):
         raise InputError(
-            f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}). {_published(data)}"
+            f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}); {_published(data)}"
         )
-    names, sequences = read_unlabelled(path, sequence=sequence, rna=rna)
-    if not names:
-        raise InputError(f"{path}: no sequences")
-    return names, sequences
+    return read_unlabelled(path, sequence=sequence, rna=rna)
 
 
 def _published(data: str) -> str:
     """What `data` may have been meant to be."""
-    close = difflib.get_close_matches(data, [*SETS, *TASKS], n=1)
-    hint = f"Did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Sets: {', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
+    return f"{did_you_mean(data, [*SETS, *TASKS])}Sets: {', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
 
 
 def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
@@ -115,7 +109,7 @@ def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
     if path.is_file():
         return str(path), None, None
     if not path.is_dir():
-        raise InputError(f"{data}: no such file or folder, and no published set. {_published(data)}")
+        raise InputError(f"{data}: no such file or folder, and no published set; {_published(data)}")
     train, *others = (
         first_file([path / f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)]) for names in _SPLITS
     )
@@ -137,6 +131,8 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
     table, place = read_table(path), placer(path)
     if sequence not in table.columns:
         raise InputError(f"{path}: no column {sequence!r}; found {shown(table.columns)}. Set data.sequence to one.")
+    if table.is_empty():
+        raise InputError(f"{path}: no sequences")
     names = table["id"].fill_null("").to_list() if "id" in table.columns else [str(row) for row in range(len(table))]
     return names, Sequences.read(table[sequence].fill_null("").to_list(), place, rna=rna)
 

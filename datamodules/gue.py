@@ -4,13 +4,13 @@ The official archive is on a file-sharing site. The ten tasks whose files are pu
 from there; for the others, unpack GUE.zip and set data.root.
 """
 
-import difflib
 from pathlib import Path
 
 from datamodules.checksums import GUE as CHECKSUMS
 from datamodules.download import PublishedFile, locate
 from datamodules.folders import data_root, first_file
 from datamodules.labelled import Records, Splits, read_splits
+from datamodules.messages import did_you_mean
 from datamodules.sequences import Sequences
 from datamodules.tables import SUFFIXES, read_records
 from titans_seq.errors import InputError
@@ -41,9 +41,7 @@ class GUE:
 
     def __init__(self, task: str, root: str | None = None) -> None:
         if task not in TASKS:
-            close = difflib.get_close_matches(task, TASKS, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise InputError(f"no GUE task {task!r}; {hint}there are: {', '.join(TASKS)}")
+            raise InputError(f"no GUE task {task!r}; {did_you_mean(task, TASKS)}there are: {', '.join(TASKS)}")
         self.task = task
         self.root = root
 

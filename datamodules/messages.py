@@ -1,6 +1,7 @@
 """Names from outside in a message of one line: printable, and no more of them than help."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 
 _LONGEST = 60
 
@@ -10,6 +11,12 @@ def shown(names: Iterable[str], most: int = 20) -> str:
     every = list(names)
     more = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(map(_printable, every[:most])) + more
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`did you mean 'x'? ` where one of the known names is close, else nothing."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def _printable(name: str) -> str:

@@ -44,8 +44,8 @@ def test_every_titans_seq_command_runs(tmp_path: Path, data_root: Path, monkeypa
         else:
             named = re.search(r"runs/(\w+)/RUN", " ".join(words))
             run = sorted((tmp_path / "runs" / named[1]).glob("*"))[0].name if named else ""
-            extra = ["trainer.progress_bar=false"] if run else []
-            extra += ["trainer.limit_batches=2"] if verb == "test" else ["trainer.limit_batches=0"] if run else []
+            limit = f"trainer.limit_batches={2 if verb == 'test' else 0}"
+            extra = [limit, "trainer.progress_bar=false"] if run else []
             done = run_cli(verb, *(w.replace("RUN", run) for w in words), *extra, f"data.root={data_root}")
         assert done.status == 0, (verb, words, done.err)
         seen.add(verb)

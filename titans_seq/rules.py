@@ -6,6 +6,8 @@ from pathlib import Path
 from titans_seq.errors import InputError
 from titans_seq.schema import (
     CALENDAR,
+    WITH_ATTENTION,
+    WITH_MEMORY,
     BackboneOptions,
     ClassificationConfig,
     Config,
@@ -33,9 +35,9 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         reject(
             "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
         )
-    if config.model.variant in ("lmm", "mal", "mag", "mac", "delta"):
+    if config.model.variant in WITH_MEMORY:
         _check_memory(config.model, reject)
-    if config.model.variant in ("mal", "mag", "mac", "transformer"):
+    if config.model.variant in WITH_ATTENTION:
         _check_attention(config.model, reject)
     if config.trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
@@ -113,9 +115,10 @@ def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
         reject("data.stretch", "data.segment", rule)
     if task.objective == "masked" and not task.masked_share:
         reject("task.masked_share", "task.objective", "0 hides nothing")
-    if data.unit == "end" and (data.validation_records or data.test_records):
-        key = "data.validation_records" if data.validation_records else "data.test_records"
-        reject(key, "data.unit", "holds out nothing with data.unit=end, which takes the ends of all records")
+    for key in ("validation_records", "test_records"):
+        if getattr(data, key) and data.unit == "end":
+            rule = "holds out nothing with data.unit=end, which takes the ends of all records"
+            reject(f"data.{key}", "data.unit", rule)
     if not data.fraction:
         reject("data.fraction", "data.fraction", "0 leaves nothing to validate and test on")
 
@@ -136,9 +139,8 @@ def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
         reject("data.fold", "data.folds", rule)
     for key in ("validation_chromosomes", "test_chromosomes"):
         if getattr(data, key) and data.unit != "chromosome":
-            reject(
-                f"data.{key}", "data.unit", f"holds out nothing with data.unit={data.unit}; data.unit=chromosome does"
-            )
+            rule = f"holds out nothing with data.unit={data.unit}; data.unit=chromosome does"
+            reject(f"data.{key}", "data.unit", rule)
     if data.group is not None and data.unit != "group":
         reject("data.group", "data.unit", f"is parted with data.unit={data.unit}; data.unit=group keeps groups whole")
     named = isinstance(data.bed, dict) and all(isinstance(file, str) for file in data.bed.values())

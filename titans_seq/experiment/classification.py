@@ -213,8 +213,6 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         """A row per sequence of a table or FASTA file, in its order: `id`, `predicted`, `probability_<class>`."""
         options = self.config.data
         names, sequences = read_unlabelled(path.expanduser(), sequence=options.sequence, rna=options.rna)
-        if not names:
-            raise InputError(f"{path}: no sequences")
         longest = options.max_length
         if longest and (cut := int((sequences.lengths > longest).sum())):
             print(f"{path}: {cut:,} of {len(sequences):,} sequences are cut at data.max_length={longest} bases")

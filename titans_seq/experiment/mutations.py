@@ -80,7 +80,7 @@ def score_variants(
     overrides = list(overrides)
     recipe, task = _load(checkpoint, overrides)
     if recipe.config.model.strand == "one" and not any(word.startswith("model.strand=") for word in overrides):
-        recipe, task = _load(checkpoint, [*overrides, "model.strand=both_averaged"])
+        task.model.strand = "both_averaged"
     options = recipe.config.data
     if options.length is None:
         raise InputError("data.length is null: set it to the bases of the window around a variant that is scored")

@@ -10,6 +10,7 @@ from titans_seq.checkpoint_files import read_checkpoint
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.report import shown_shape
+from titans_seq.schema import WITH_ATTENTION, WITH_MEMORY
 from titans_seq.tasks import ClassificationTask
 
 _KINDS = ("pretraining", "classification")
@@ -83,15 +84,14 @@ def _check_options(task: ClassificationTask, trained: Mapping[str, Any], where: 
 
 def _telling_keys(variant: str) -> list[str]:
     keys = ["variant", "stride", "stem_pool"]
-    if variant in ("lmm", "mal", "mag", "mac", "delta"):
+    if variant in WITH_MEMORY:
         keys += ["memory.num_heads", "memory.chunk_size"]
-    if variant in ("lmm", "mal", "mag", "mac"):
-        keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual")]
-    if variant in ("mal", "mag", "mac", "transformer"):
+        if variant != "delta":  # which has a rule of its own
+            keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual")]
+    if variant in WITH_ATTENTION:
         keys += ["attention.num_heads", "attention.rotary_share"]
-    if variant in ("mal", "mag", "transformer"):
-        keys.append("attention.window")
-    return [*keys, "segment_length"] if variant == "mac" else keys
+        keys.append("segment_length" if variant == "mac" else "attention.window")
+    return keys
 
 
 def _look_up(options: Mapping[str, Any], key: str) -> Any:

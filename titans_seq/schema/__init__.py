@@ -11,6 +11,8 @@ from titans_seq.schema.classification import (
     ClassificationTaskOptions,
 )
 from titans_seq.schema.common import (
+    WITH_ATTENTION,
+    WITH_MEMORY,
     AttentionOptions,
     BackboneOptions,
     Config,
@@ -42,6 +44,8 @@ __all__ = [
     "CALENDAR",
     "DEFAULT_TASK",
     "SCHEMAS",
+    "WITH_ATTENTION",
+    "WITH_MEMORY",
     "AttentionOptions",
     "BackboneOptions",
     "ClassificationConfig",

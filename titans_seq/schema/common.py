@@ -49,6 +49,10 @@ class AttentionOptions:
     rotary_share: float = between(0.5, 0, 1)  # of a head's features; persistent tokens live on the rest
 
 
+WITH_MEMORY = ("lmm", "mal", "mag", "mac", "delta")  # variants that read `model.memory`
+WITH_ATTENTION = ("mal", "mag", "mac", "transformer")  # and `model.attention`
+
+
 @dataclass
 class BackboneOptions:
     """A stack of blocks from (B, T, dim) to (B, T, dim)."""

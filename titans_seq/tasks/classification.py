@@ -97,6 +97,7 @@ class ClassificationTask(Task):
     """
 
     config: ClassificationConfig
+    model: SequenceClassifier
 
     def __init__(self, config: dict[str, Any], classes: Sequence[str], class_counts: Sequence[int]) -> None:
         super().__init__(config)
