@@ -14,6 +14,7 @@ from titans_seq.backbone.states import join, part
 from titans_seq.nn import NeuralMemoryState
 from titans_seq.nn.gate import NormalisedGate
 from titans_seq.nn.segment_attention import SegmentAttention, SegmentCache
+from titans_seq.ops.memory.tokens import take_tokens
 from titans_seq.schema import BackboneOptions
 
 
@@ -149,7 +150,7 @@ class MACBlock(nn.Module):
         slots = _lay_out(mask, start, size)
         if slots.live.shape[1] == 0:  # nothing but padding
             return torch.zeros_like(x), state
-        laid = _take(x, slots.source).masked_fill(~slots.live.unsqueeze(-1), 0)
+        laid = take_tokens(x, slots.source).masked_fill(~slots.live.unsqueeze(-1), 0)
         outputs, first = [], slots.first
         pieces = _up_to_segments_ends(first, laid.shape[1], size)
         for index, (piece, live) in enumerate(zip(laid.split(pieces, 1), slots.live.split(pieces, 1), strict=True)):
@@ -157,7 +158,7 @@ class MACBlock(nn.Module):
             outputs.append(y)
             state = _close_segments(state, slots.last > index)
             first = 0
-        y = _take(torch.cat(outputs, dim=1), slots.slot).masked_fill(~mask.unsqueeze(-1), 0)
+        y = take_tokens(torch.cat(outputs, dim=1), slots.slot).masked_fill(~mask.unsqueeze(-1), 0)
         places = set(slots.position.tolist())
         return y, state._replace(position=slots.position.cpu() if len(places) > 1 else next(iter(places), 0))
 
@@ -188,8 +189,3 @@ def _lay_out(mask: Tensor, start: Tensor, size: int) -> _Slots:
     slot = (mask.cumsum(1) - 1).clamp_min(0) + (start - first).unsqueeze(1)
     live = (rank >= 0) & (rank < count.unsqueeze(1))
     return _Slots(first, source, live, slot.clamp_max(max(0, last - first - 1)), end // size, end % size)
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """The tokens `index` (B, N) of x (B, T, dim): (B, N, dim)."""
-    return torch.take_along_dim(x, index.unsqueeze(-1), dim=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.rotary import rotary_angles, turn
+from titans_seq.ops.memory.tokens import take_tokens
 
 # Queries of a block: half a window, but neither so few that the copies of the keys they share cost more than the
 # attention, nor so many that a band hides much of a block (measured on a CPU at windows of 16 to 2,048).
@@ -250,17 +251,17 @@ def _latest(past_BHWD: Tensor, new_BTHD: Tensor, live: int | Tensor) -> Tensor:
         latest = _after(past_BHWD[:, :, recent_BTHD.shape[1] :], recent_BTHD)
     else:
         index_BW = live[:, None] + torch.arange(reach, device=live.device)
-        latest = torch.take_along_dim(_after(past_BHWD, new_BTHD), index_BW[:, :, None, None], dim=1)
+        latest = take_tokens(_after(past_BHWD, new_BTHD), index_BW)
     return latest.transpose(1, 2).contiguous()
 
 
 def _compact(x: Tensor, mask: Tensor) -> Tensor:
     """The live tokens of x (B, T, dim) first, in their order, then zeros."""
     order = torch.argsort(~mask, dim=1, stable=True)
-    return torch.take_along_dim(x.masked_fill(~mask[..., None], 0), order[..., None], dim=1)
+    return take_tokens(x.masked_fill(~mask[..., None], 0), order)
 
 
 def _spread(y: Tensor, mask: Tensor) -> Tensor:
     """The inverse of `_compact`, with zeros at padding."""
     rank = (mask.cumsum(1) - 1).clamp(min=0)
-    return torch.take_along_dim(y, rank[..., None], dim=1).masked_fill(~mask[..., None], 0)
+    return take_tokens(y, rank).masked_fill(~mask[..., None], 0)

@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from titans_seq.ops.memory.checks import check_flags
+from titans_seq.ops.memory.tokens import take_tokens
 
 _BLOCK = 128  # tokens
 
@@ -56,21 +57,16 @@ def _ragged_conv(
     begins = torch.zeros_like(live) if reset is None else reset & live
     # Live tokens close ranks behind the past; masked ones come last, where no live one looks.
     order = torch.argsort(~live, dim=1, stable=True)
-    inputs = torch.cat([past, _take(x, order)], dim=1)  # (B, width - 1 + T, dim)
+    inputs = torch.cat([past, take_tokens(x, order)], dim=1)  # (B, width - 1 + T, dim)
     sequence = F.pad(begins.gather(1, order).cumsum(1), (width - 1, 0))  # of each input; 0 goes on from the past
     y = torch.zeros_like(x)
     for lag in range(width):
         seen = slice(width - 1 - lag, width - 1 - lag + length)
         own = sequence[:, seen] == sequence[:, width - 1 :]
         y = y + _keep(inputs[:, seen], own) * weight[-1 - lag]
-    y = _keep(_take(y, (live.cumsum(1) - 1).clamp_min(0)), live)
+    y = _keep(take_tokens(y, (live.cumsum(1) - 1).clamp_min(0)), live)
     last = live.sum(1, keepdim=True) + torch.arange(width - 1, device=x.device)
-    return y, _keep(_take(inputs, last), sequence.gather(1, last) == sequence[:, -1:])
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """The tokens `index` (B, N) of x (B, T, dim): (B, N, dim)."""
-    return x.gather(1, index.unsqueeze(-1).expand(*index.shape, x.shape[2]))
+    return y, _keep(take_tokens(inputs, last), sequence.gather(1, last) == sequence[:, -1:])
 
 
 def _keep(x: Tensor, kept: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.ops.memory.checks import check_flags
+from titans_seq.ops.memory.tokens import take_tokens
 
 
 class DenseCausalConv(nn.Module):
@@ -37,10 +38,10 @@ class DenseCausalConv(nn.Module):
         # Live tokens close ranks behind the past; masked ones come last, where no live one looks.
         order = torch.argsort(~mask, dim=1, stable=True)
         live = x.masked_fill(~mask.unsqueeze(-1), 0)
-        inputs = torch.cat([past, _take(live, order)], dim=1)
-        y = _take(self._map(inputs), (mask.cumsum(1) - 1).clamp_min(0))
+        inputs = torch.cat([past, take_tokens(live, order)], dim=1)
+        y = take_tokens(self._map(inputs), (mask.cumsum(1) - 1).clamp_min(0))
         last = mask.sum(1, keepdim=True) + torch.arange(self.width - 1, device=x.device)
-        return y.masked_fill(~mask.unsqueeze(-1), 0), _take(inputs, last)
+        return y.masked_fill(~mask.unsqueeze(-1), 0), take_tokens(inputs, last)
 
     def _map(self, inputs: Tensor) -> Tensor:
         """inputs (B, width - 1 + T, dim) to (B, T, dim), tap by tap: no copy of `width` times their size is made."""
@@ -50,8 +51,3 @@ class DenseCausalConv(nn.Module):
         for tap in range(1, self.width):
             y = y + F.linear(inputs[:, tap : tap + length], taps[tap])
         return y
-
-
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """The tokens `index` (B, N) of x (B, T, dim): (B, N, dim)."""
-    return torch.take_along_dim(x, index.unsqueeze(-1), dim=1)

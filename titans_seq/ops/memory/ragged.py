@@ -15,7 +15,7 @@ from titans_seq.ops.memory.chunked import join_stats, run_chunks, stack_state
 from titans_seq.ops.memory.options import Options
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.stats import MemoryStats
-from titans_seq.ops.memory.tokens import Tokens
+from titans_seq.ops.memory.tokens import Tokens, take_tokens
 
 
 class _Row(NamedTuple):
@@ -148,8 +148,8 @@ def _gather(x: Tensor, source: Tensor, live: Tensor) -> Tensor:
     shape = (*source.shape, *[1] * (x.ndim - 2))
     if x.shape[1] == 0:  # nothing to take: there are slots without tokens, or only masked tokens
         return x.new_zeros(*source.shape, *x.shape[2:])
-    index = source.view(shape).expand(*source.shape, *x.shape[2:])
-    return x.gather(1, index).masked_fill(~live.view(shape), 0)  # masked tokens may hold anything, NaN too
+    # Masked tokens may hold anything, NaN too.
+    return take_tokens(x, source).masked_fill(~live.view(shape), 0)
 
 
 def _gather_back(x: Tensor, layout: _Layout) -> Tensor:
