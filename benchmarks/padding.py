@@ -1,7 +1,7 @@
 """What sequences of mixed length cost: forward and backward through a backbone that reads both directions, one thread.
 
-Three times the same batch: with every token live and no mask; with padding, as `Bidirectional` reads it; and with padding
-that the same stacks skip token by token, as a stream has to. The model is that of configs/genomics/gue.yaml.
+The same batch three ways: with every token live and no mask; with padding, as `Bidirectional` reads it; and with
+padding that the same stacks skip token by token, as a stream has to. The model is that of configs/genomics/gue.yaml.
 """
 
 import statistics

@@ -13,7 +13,7 @@ Pool = Literal["none", "max"]
 
 
 def without_padding(mask: Tensor) -> Tensor | None:
-    """None for a mask (B, T) that hides nothing: sequences of one length are then trained half as fast again."""
+    """None for a mask (B, T) that hides nothing: reading on from a state, skipping takes as long again as reading."""
     return None if bool(mask.all()) else mask
 
 
