@@ -329,6 +329,17 @@ def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:
     read_and_check(write_suite(tmp_path, axes=turned, leave_out=None, published=None))
 
 
+def test_suites_and_configurations_of_one_run_are_told_apart(tmp_path: Path) -> None:
+    genomics = CONFIGS / "genomics"
+    answer = refusal(run_cli("benchmark", str(genomics / "gue.yaml"), cwd=tmp_path))
+    assert (
+        f"gue.yaml: is the configuration of one run; a suite has axes (docs/benchmark.md); there is {genomics}"
+        in answer
+    )
+    answer = refusal(run_cli("fit", str(genomics / "gue_suite.yaml"), cwd=tmp_path))
+    assert "gue_suite.yaml: is a suite of runs, not the configuration of one: titans-seq benchmark" in answer
+
+
 def test_words_of_the_command_line_are_checked(tmp_path: Path) -> None:
     write_suite(tmp_path)
     for words, message in (

@@ -54,6 +54,8 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     if path.resolve() in seen:
         raise InputError(f"{path}: {EXTENDS} leads back to the file itself")
     content = read_yaml(path)
+    if "axes" in content:
+        raise InputError(f"{path}: is a suite of runs, not the configuration of one: titans-seq benchmark {path}")
     bases = content.pop(EXTENDS, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from titans_seq.config import read_yaml
+from titans_seq.config import EXTENDS, read_yaml
 from titans_seq.errors import InputError
 from titans_seq.suite.checks import as_list, as_mapping, as_texts, check_keys, check_labels, check_name
 from titans_seq.suite.grid import MEAN, SEED, Cell, Published, Suite, Table
@@ -19,6 +19,10 @@ def read_suite(path: str | Path) -> Suite:
     """
     path = Path(path)
     content = read_yaml(path)
+    if "axes" not in content and content.keys() & {EXTENDS, "data", "model", "task"}:
+        suite = path.with_stem(f"{path.stem}_suite")
+        hint = f"; there is {suite}" if suite.is_file() else ""
+        raise InputError(f"{path}: is the configuration of one run; a suite has axes (docs/benchmark.md){hint}")
     known = ("name", "base", "axes", "leave_out", "table", "published", "pages")
     check_keys(path, "", content, known, required=("name", "axes", "table"))
     name = content["name"]
