@@ -82,7 +82,8 @@ class MemoryLog(Callback):
     """Adds to the rows that hold the loss what every `NeuralMemory` did in that step, averaged over tokens and heads.
 
     The names are memory/<layer>/<quantity>, of `titans_seq.nn.memory.LayerStats`: surprise, update, memory (norms), lr,
-    momentum and forget (gates). Between these steps nothing is computed.
+    momentum and forget (gates). Between these steps nothing is computed. Where both directions are read, a sequence
+    shorter than the batch's longest counts with the repeats that fill its row.
     """
 
     def __init__(self) -> None:
