@@ -14,6 +14,7 @@ from titans_seq.backbone.states import join, part
 from titans_seq.nn import NeuralMemoryState
 from titans_seq.nn.gate import NormalisedGate
 from titans_seq.nn.segment_attention import SegmentAttention, SegmentCache
+from titans_seq.ops.memory.state import one_or_each
 from titans_seq.ops.memory.tokens import take_tokens
 from titans_seq.schema import BackboneOptions
 
@@ -159,8 +160,7 @@ class MACBlock(nn.Module):
             state = _close_segments(state, slots.last > index)
             first = 0
         y = take_tokens(torch.cat(outputs, dim=1), slots.slot).masked_fill(~mask.unsqueeze(-1), 0)
-        places = set(slots.position.tolist())
-        return y, state._replace(position=slots.position.cpu() if len(places) > 1 else next(iter(places), 0))
+        return y, state._replace(position=one_or_each(slots.position.cpu()))
 
 
 def _up_to_segments_ends(first: int, length: int, size: int) -> list[int]:

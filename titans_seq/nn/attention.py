@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.rotary import rotary_angles, turn
+from titans_seq.ops.memory.state import one_or_each
 from titans_seq.ops.memory.tokens import take_tokens
 
 # Queries of a block: half a window, but neither so few that the copies of the keys they share cost more than the
@@ -234,13 +235,8 @@ class SlidingWindowAttention(nn.Module):
             nothing = k_BTHD.new_zeros(k_BTHD.shape[0], self.num_heads, reach, k_BTHD.shape[3])
             state = AttentionState(nothing, nothing, 0)
         seen = state.seen + live
-        if isinstance(seen, Tensor):
-            seen = seen.clamp(max=reach)
-            # One number again as soon as windows are full: the next call then asks no key whether it is real.
-            alike = len(seen) > 0 and bool((seen == seen[0]).all())
-            seen = int(seen[0]) if alike else seen
-        else:
-            seen = min(seen, reach)
+        # One number again as soon as windows are full: the next call then asks no key whether it is real.
+        seen = one_or_each(seen.clamp(max=reach)) if isinstance(seen, Tensor) else min(seen, reach)
         return AttentionState(_latest(state.keys, k_BTHD, live), _latest(state.values, v_BTHD, live), seen)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from titans_seq.ops.memory.chunked import join_stats, run_chunks, stack_state
 from titans_seq.ops.memory.options import Options
-from titans_seq.ops.memory.state import MemoryState
+from titans_seq.ops.memory.state import MemoryState, one_or_each
 from titans_seq.ops.memory.stats import MemoryStats
 from titans_seq.ops.memory.tokens import Tokens, take_tokens
 
@@ -86,7 +86,7 @@ def ragged_memory(
     stats = None
     if collected is not None:
         stats = MemoryStats(*(_gather_back(x, layout) for x in join_stats(collected, packed.lr)))
-    return y, MemoryState(weights, surprise, chunk_start, _joint_position(positions)), stats
+    return y, MemoryState(weights, surprise, chunk_start, one_or_each(torch.tensor(positions))), stats
 
 
 def _lay_out(
@@ -132,10 +132,6 @@ def _lay_out_row(mask: Tensor, reset: Tensor, position: int, chunk_size: int) ->
 
 def _position(state: MemoryState, b: int) -> int:
     return state.position if isinstance(state.position, int) else int(state.position[b])
-
-
-def _joint_position(positions: list[int]) -> int | Tensor:
-    return torch.tensor(positions) if len(set(positions)) > 1 else next(iter(positions), 0)
 
 
 def _of_heads(flags: list[bool], heads: int, like_GIO: Tensor) -> Tensor:

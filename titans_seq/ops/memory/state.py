@@ -51,3 +51,9 @@ class MemoryState(NamedTuple):
     def _map(self, function: Callable[[Tensor], Tensor]) -> "MemoryState":
         weights, surprise, chunk_start = ([function(x) for x in group] for group in self[:3])
         return MemoryState(weights, surprise, chunk_start, self.position)
+
+
+def one_or_each(counts: Tensor) -> int | Tensor:
+    """Whole numbers (B,) of the batch elements, or the one that all share; 0 if there are none."""
+    found = set(counts.tolist())
+    return counts if len(found) > 1 else int(next(iter(found), 0))
