@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import shutil
 import statistics
 from collections.abc import Iterator
@@ -252,6 +253,37 @@ def test_a_cell_that_fails_costs_no_other(tmp_path: Path) -> None:
     assert "ETTh1.csv not found" in answer.err
     assert answer.err.splitlines()[-1] == "titans-seq: 1 of 2 cells failed or are not done: gone_12"
     assert results(tmp_path).keys() == {"simulated_12"}
+
+
+def test_folds_are_averaged_as_folds_and_each_has_its_own_baselines(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    rows = ["".join(draw.choices("ACGT", k=30)) + f",{row % 3 == 0:d}" for row in range(40)]
+    (tmp_path / "mine.csv").write_text("\n".join(["sequence,label", *rows, ""]))
+    motif = str(CONFIGS / "genomics" / "motif.yaml")
+    base = [motif, *TWO_STEPS, "model.dim=8", "model.num_layers=1", "data.folds=2", "data.batch_size=8"]
+    axes = {
+        "fold": {0: "data.fold=0", 1: "data.fold=1"},
+        "data": {"mine": f"data.name={tmp_path / 'mine.csv'}"},
+        "model": {"CNN": "model.variant=cnn", "LMM": "model.variant=lmm"},
+    }
+    table = {"rows": ["model"], "columns": "data", "metrics": {"test/accuracy": "accuracy"}, "baselines": True}
+    write_suite(tmp_path, base=base, axes=axes, table=table, leave_out=None, published=None, pages=None)
+    answer = run_cli("benchmark", "suite.yaml", cwd=tmp_path)
+    assert answer.status == 0, answer.err
+    kept = results(tmp_path)
+    assert kept.keys() == {f"fold{fold}_mine_{model}" for fold in (0, 1) for model in ("CNN", "LMM")}
+    by_fold = [kept[f"fold{fold}_mine_CNN"]["results"]["baselines"]["frequencies of bases"] for fold in (0, 1)]
+    scores = [baseline["test/accuracy"] for baseline in by_fold]
+    text = (tmp_path / "benchmarks/results/small/table.md").read_text()
+    assert f"| frequencies of bases | {statistics.fmean(scores):.3f} ± {statistics.stdev(scores):.3f} |" in text
+    assert "mean ± standard deviation over folds;" in text
+    assert run_cli("benchmark", "suite.yaml", "--only", "fold=1", "--list", cwd=tmp_path).out.count("done") == 2
+    (tmp_path / "benchmarks/results/small/fold1_mine_LMM.json").unlink()
+    run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path)
+    assert "(1 of 2 folds) |" in (tmp_path / "benchmarks/results/small/table.md").read_text()
+    with (tmp_path / "benchmarks/results/small/table.csv").open() as file:
+        counts = {row["model"]: row["folds"] for row in csv.DictReader(file)}
+    assert (counts["CNN"], counts["LMM"], counts["frequencies of bases"]) == ("2", "1", "2")
 
 
 def test_several_processes_share_the_cells(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A suite's results as one table, means and spreads over seeds beside published numbers: Markdown, CSV, PNG, pages."""
+"""A suite's results as one table, means and spreads beside published numbers: Markdown, CSV, PNG, pages."""
 
 import csv
 import io
@@ -18,7 +18,6 @@ from titans_seq.suite import MEAN, Cell, Published, Suite
 
 _ABSENT = "-"
 _ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores that are the better the nearer they are to 0
-_STATISTICS = ("mean", "standard deviation", "seeds")
 
 Key = tuple[str, ...]  # labels of a row
 Scores = tuple[float, ...]  # one number for each metric
@@ -31,15 +30,17 @@ class Row:
     labels: Key  # of the row's axes
     kind: str  # "ours", "baseline" or "published"
     facts: dict[str, str]
-    seeds: dict[str, list[Scores]]  # column to the scores of every seed; for published rows one entry, as printed
+    runs: dict[str, list[Scores]]  # column to the scores of every seed or fold; for published rows one entry
     printed: dict[str, tuple[float | str, ...]]  # of published rows
-    asked: dict[str, int]  # column to the number of seeds that the suite asks for
+    asked: dict[str, int]  # column to the number of runs that the suite asks for
 
 
 def build_rows(store: Store) -> list[Row]:
     """The rows of a suite's table: ours, their baselines and the published ones, in the suite's order."""
     suite = store.suite
     rows: dict[Key, Row] = {}
+    in_folds = suite.table.over == "fold"
+    measured: set[tuple[Key, str, str]] = set()
     for cell in suite.cells:
         results = _results(store, cell)
         key = tuple(cell.labels[axis] for axis in suite.table.rows)
@@ -53,8 +54,10 @@ def build_rows(store: Store) -> list[Row]:
             same = (*key[:-1], name)
             facts = results if row.kind == "ours" else {}
             baseline = rows.setdefault(same, Row(same, "baseline", {}, {}, {}, {}))
-            if baseline.kind == "baseline" and column not in baseline.seeds:  # the same for every seed and model
-                baseline.asked[column] = 1
+            once = (same, column, cell.labels["fold"] if in_folds else "")  # the same for every seed and model
+            if baseline.kind == "baseline" and once not in measured:
+                measured.add(once)
+                baseline.asked[column] = len(suite.axes["fold"]) if in_folds else 1
                 _add(baseline, suite, column, scores, facts)
     for published in suite.published:
         for key in _published_keys(published):
@@ -76,7 +79,7 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
     heads = [*(_short(axis) for axis in suite.table.rows), *suite.table.facts.values(), *columns]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in rows:
-        if row.kind == "published" and not any(column in row.seeds or column in row.printed for column in columns):
+        if row.kind == "published" and not any(column in row.runs or column in row.printed for column in columns):
             continue
         if names and row.labels[-1] not in names:
             continue
@@ -85,7 +88,8 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
         cells = [*row.labels[:-1], name, *facts, *(_text(suite, row, column) for column in columns)]
         lines.append(f"| {' | '.join(cells)} |")
     metrics = " / ".join(suite.table.metrics.values())
-    lines += ["", f"{metrics}; mean ± standard deviation over seeds; italics: as published. {_counts(store)}"]
+    spread = f"mean ± standard deviation over {suite.table.over}s"
+    lines += ["", f"{metrics}; {spread}; italics: as published. {_counts(store)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -146,7 +150,7 @@ def _results(store: Store, cell: Cell) -> dict[str, Any] | None:
 def _add(row: Row, suite: Suite, column: str, scores: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Put a run's scores into its row. A fact that differs between the runs of a row shows all its values."""
     numbers = tuple(float(scores.get(key, math.nan)) for key in suite.table.metrics)
-    row.seeds.setdefault(column, []).append(numbers)
+    row.runs.setdefault(column, []).append(numbers)
     for fact in suite.table.facts:
         if fact in facts:
             known = row.facts.get(fact, "").split(", ") if fact in row.facts else []
@@ -159,23 +163,23 @@ def _published_keys(published: Published) -> list[Key]:
 
 def _published_row(suite: Suite, published: Published, key: Key) -> Row:
     printed = {labels[-1]: numbers for labels, numbers in published.values.items() if labels[:-1] == key}
-    seeds = {
+    runs = {
         column: [tuple(float(n) for n in numbers)]
         for column, numbers in printed.items()
         if all(isinstance(n, int | float) for n in numbers)
     }
-    return Row((*key, published.name), "published", dict(published.facts), seeds, printed, {})
+    return Row((*key, published.name), "published", dict(published.facts), runs, printed, {})
 
 
 def _average(row: Row, columns: Iterable[str]) -> None:
-    """The mean over columns, seed by seed, where every column has every seed; a published mean stands as printed."""
+    """The mean over columns, run by run, where every column has every run; a published mean stands as printed."""
     columns = list(columns)
-    counts = {len(row.seeds.get(column, [])) for column in columns}
+    counts = {len(row.runs.get(column, [])) for column in columns}
     row.asked[MEAN] = max(row.asked.values(), default=1)
-    if MEAN in row.seeds or len(counts) != 1 or not (count := counts.pop()):
+    if MEAN in row.runs or len(counts) != 1 or not (count := counts.pop()):
         return
-    per_seed = [[row.seeds[column][i] for column in columns] for i in range(count)]
-    row.seeds[MEAN] = [tuple(statistics.fmean(values) for values in zip(*scores, strict=True)) for scores in per_seed]
+    per_run = [[row.runs[column][i] for column in columns] for i in range(count)]
+    row.runs[MEAN] = [tuple(statistics.fmean(values) for values in zip(*scores, strict=True)) for scores in per_run]
 
 
 def _axis_order(suite: Suite) -> dict[Key, None]:
@@ -183,11 +187,11 @@ def _axis_order(suite: Suite) -> dict[Key, None]:
 
 
 def _text(suite: Suite, row: Row, column: str) -> str:
-    """A table's cell; nothing where nothing is known, the number of seeds where some are missing."""
+    """A table's cell; nothing where nothing is known, the number of runs where some are missing."""
     decimals = suite.table.decimals
     if column in row.printed:
         return "/".join(n if isinstance(n, str) else f"{n:.{decimals}f}" for n in row.printed[column])
-    found = row.seeds.get(column, [])
+    found = row.runs.get(column, [])
     if not found:
         return "" if row.kind == "published" else _ABSENT
     parts = []
@@ -195,7 +199,7 @@ def _text(suite: Suite, row: Row, column: str) -> str:
         spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
         parts.append(_ABSENT if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
     asked = row.asked.get(column, len(found))
-    missing = f" ({len(found)} of {asked} seeds)" if len(found) < asked else ""
+    missing = f" ({len(found)} of {asked} {suite.table.over}s)" if len(found) < asked else ""
     return f"{' / '.join(parts)}{missing}"
 
 
@@ -213,12 +217,13 @@ def _csv(suite: Suite, rows: Iterable[Row]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     axes = [_short(axis) for axis in suite.table.rows]
-    writer.writerow([*axes, "kind", *suite.table.facts.values(), _short(suite.table.columns), "metric", *_STATISTICS])
+    statistic = ["mean", "standard deviation", f"{suite.table.over}s"]
+    writer.writerow([*axes, "kind", *suite.table.facts.values(), _short(suite.table.columns), "metric", *statistic])
     for row in rows:
         facts = [row.facts.get(fact, "") for fact in suite.table.facts]
-        for column in dict.fromkeys([*row.printed, *row.seeds]):
+        for column in dict.fromkeys([*row.printed, *row.runs]):
             for index, heading in enumerate(suite.table.metrics.values()):
-                values = [scores[index] for scores in row.seeds.get(column, [])]
+                values = [scores[index] for scores in row.runs.get(column, [])]
                 spread = statistics.stdev(values) if len(values) > 1 else ""
                 mean = row.printed[column][index] if column in row.printed else statistics.fmean(values)
                 count = "" if row.kind == "published" else len(values)
@@ -232,9 +237,9 @@ def _draw(suite: Suite, rows: list[Row], path: Path) -> None:
     errors = set()
     column = MEAN if suite.table.mean else None
     for row in rows:
-        for name in [column] if column else list(row.seeds):
+        for name in [column] if column else list(row.runs):
             for index, (key, heading) in enumerate(suite.table.metrics.items()):
-                values = [scores[index] for scores in row.seeds.get(str(name), [])]
+                values = [scores[index] for scores in row.runs.get(str(name), [])]
                 if values and not any(map(math.isnan, values)):
                     spread = statistics.stdev(values) if len(values) > 1 else 0.0
                     place = " ".join([*row.labels[:-1], *([] if column else [str(name)]), heading])

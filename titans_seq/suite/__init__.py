@@ -22,10 +22,10 @@
         values: {ETTh1: {mean: [.420]}}   # labels of the rows but the last, then columns, then metrics
     pages: [../docs/results.md]       # optional: the tables are written there too, between their markers
 
-Axes named `seed` are what means and spreads are taken over.
+An axis named `seed`, or `fold` in its place, is what means and spreads are taken over.
 """
 
-from titans_seq.suite.grid import MEAN, SEED, Cell, Published, Suite, Table
+from titans_seq.suite.grid import MEAN, Cell, Published, Suite, Table
 from titans_seq.suite.reading import read_suite
 
-__all__ = ["MEAN", "SEED", "Cell", "Published", "Suite", "Table", "read_suite"]
+__all__ = ["MEAN", "Cell", "Published", "Suite", "Table", "read_suite"]

@@ -10,7 +10,7 @@ from titans_seq.errors import InputError
 from titans_seq.schema import Config
 from titans_seq.suite.checks import check_labels
 
-SEED = "seed"
+REPEATS = ("seed", "fold")  # axes that means and spreads are taken over
 MEAN = "mean"  # label of the column with the mean
 
 
@@ -24,8 +24,8 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Names its files: labels joined by underscores, `seed` before a seed."""
-        parts = [f"{axis if axis == SEED else ''}{label}" for axis, label in self.labels.items()]
+        """Names its files: labels joined by underscores, `seed` before a seed, `fold` before a fold."""
+        parts = [f"{axis if axis in REPEATS else ''}{label}" for axis, label in self.labels.items()]
         return "_".join(re.sub(r"[^\w.+-]+", "-", part) for part in parts)
 
     def load_config(self, words: Iterable[str] = ()) -> Config:
@@ -39,6 +39,7 @@ class Table:
 
     rows: tuple[str, ...]
     columns: str
+    over: str  # the axis that means and spreads are taken over
     metrics: Mapping[str, str]
     facts: Mapping[str, str]
     mean: bool

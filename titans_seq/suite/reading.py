@@ -9,7 +9,7 @@ from typing import Any
 from titans_seq.config import EXTENDS, read_yaml
 from titans_seq.errors import InputError
 from titans_seq.suite.checks import as_list, as_mapping, as_texts, check_keys, check_labels, check_name
-from titans_seq.suite.grid import MEAN, SEED, Cell, Published, Suite, Table
+from titans_seq.suite.grid import MEAN, REPEATS, Cell, Published, Suite, Table
 
 
 def read_suite(path: str | Path) -> Suite:
@@ -107,14 +107,16 @@ def _table(path: Path, content: dict[Any, Any], axes: Mapping[str, tuple[str, ..
     columns = str(content["columns"])
     for axis in (*rows, columns):
         check_name(f"{path}: table", axis, axes)
-    if sorted([*rows, columns, SEED]) != sorted({*axes, SEED}) or not rows:
-        raise InputError(f"{path}: table: rows and columns must name every axis but {SEED} once: {', '.join(axes)}")
+    over = next((axis for axis in REPEATS if axis in {*axes} - {*rows, columns}), REPEATS[0])
+    if sorted([*rows, columns, over]) != sorted({*axes, over}) or not rows:
+        rule = f"rows and columns must name every axis but {' or '.join(REPEATS)} once"
+        raise InputError(f"{path}: table: {rule}: {', '.join(axes)}")
     mean, baselines, decimals = content.get("mean", False), content.get("baselines", False), content.get("decimals", 3)
     for key, value, kind in (("mean", mean, bool), ("baselines", baselines, bool), ("decimals", decimals, int)):
         if not isinstance(value, kind):
             raise InputError(f"{path}: table.{key}: {value!r} is not {'true or false' if kind is bool else 'a number'}")
     metrics, facts = (as_texts(path, f"table.{key}", content.get(key)) for key in ("metrics", "facts"))
-    return Table(rows, columns, metrics, facts, mean, decimals, baselines)
+    return Table(rows, columns, over, metrics, facts, mean, decimals, baselines)
 
 
 def _published(path: Path, where: str, entry: Any, table: Table, axes: Mapping[str, tuple[str, ...]]) -> Published:
