@@ -67,9 +67,9 @@ def by_length(train: Labels, labels: Labels, other: Labels, num_classes: int, ma
 class Composition:
     """Predictions from the frequencies of all stretches of k bases, by logistic regression on the training rows."""
 
-    def __init__(self, train: Sequences, labels: Labels, num_classes: int, *, k: int) -> None:
+    def __init__(self, train: Sequences, labels: Labels, num_classes: int, *, k: int, ridge: float = 1.0) -> None:
         self.k = k
-        self.model = Logistic(_frequencies(train, k), labels, num_classes)
+        self.model = Logistic(_frequencies(train, k), labels, num_classes, ridge=ridge)
 
     def __call__(self, other: Sequences) -> Labels:
         """The likeliest class of each sequence, (n,)."""

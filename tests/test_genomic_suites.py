@@ -1,5 +1,6 @@
 """The shipped suites on DNA: fair, and their pages show what was measured."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,9 @@ def test_all_models_have_about_half_a_million_parameters(path: Path) -> None:
         assert 440_000 < count < 480_000, name
 
 
-def test_the_page_shows_the_results_that_are_kept() -> None:
-    suite = read_suite(SUITES[0])
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_the_page_shows_the_results_that_are_kept(path: Path) -> None:
+    suite = read_suite(path)
     store = Store(suite, results=REPOSITORY / "benchmarks" / "results" / suite.name)
     assert any(store.status(cell) == "done" for cell in suite.cells)
     (page,) = suite.pages
@@ -38,3 +40,15 @@ def test_published_rows_name_every_task() -> None:
     suite = read_suite(SUITES[0])
     for published in suite.published:
         assert {labels[-1] for labels in published.values} == set(suite.axes["task"]), published.name
+
+
+def test_the_five_mers_row_is_what_was_measured() -> None:
+    (row,) = read_suite(SUITES[1]).published
+    recorded = json.loads((REPOSITORY / "benchmarks" / "results" / "five_mers.json").read_text())["figures"]
+    metrics = ("test/accuracy", "test/mcc")
+    measured = {(of["set"],): tuple(_with_spread(of[metric]) for metric in metrics) for of in recorded}
+    assert row.values == measured
+
+
+def _with_spread(statistic: dict[str, float]) -> str:
+    return f"{statistic['mean']:.3f} ± {statistic['standard_deviation']:.3f}"
