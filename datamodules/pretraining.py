@@ -11,10 +11,13 @@ from datamodules.digest import digest_of
 from datamodules.epochs import share_of
 from datamodules.partition import by_name, by_shares
 from datamodules.stretches import Stretches, StretchLoader
+from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 
 Split = Literal["train", "validation", "test"]
 Unit = Literal["record", "end"]
+_N = BASES.index("N")
+_PIECE = 1 << 20  # bases that are looked at together
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
@@ -37,7 +40,7 @@ def split_corpus(
         validation_records, test_records: names (chromosomes, say); both or none.
         seed: of the random choice.
 
-    Raises InputError when a split would be empty.
+    Raises InputError when a split would be empty, or hold no base but N.
     """
     records = np.arange(len(corpus.names))
     if unit == "end":
@@ -49,7 +52,7 @@ def split_corpus(
                 f"between two ends of data.fraction={fraction}"
             )
         edges = [np.zeros_like(held), corpus.lengths - 2 * held, corpus.lengths - held, corpus.lengths]
-        return {split: Stretches(records, *edges[i : i + 2]) for i, split in enumerate(SPLITS)}
+        return _with_bases(corpus, [Stretches(records, *edges[i : i + 2]) for i in range(3)])
     if validation_records or test_records:
         missing = [key for key, names in (("validation", validation_records), ("test", test_records)) if not names]
         if missing:
@@ -63,10 +66,20 @@ def split_corpus(
     else:
         shares = (1 - 2 * fraction, fraction, fraction)
         parts = by_shares(np.zeros(len(records), dtype=np.int64), shares, seed=seed)
-    return {
-        split: Stretches(part, np.zeros_like(part), corpus.lengths[part])
-        for split, part in zip(SPLITS, parts, strict=True)
-    }
+    return _with_bases(corpus, [Stretches(part, np.zeros_like(part), corpus.lengths[part]) for part in parts])
+
+
+def _with_bases(corpus: Corpus, parts: Sequence[Stretches]) -> dict[Split, Stretches]:
+    """The splits by name: unplaced scaffolds, and the ends of chromosomes, may be N from first to last."""
+    for split, part in zip(SPLITS, parts, strict=True):
+        pieces = zip(*(column.tolist() for column in part.cut(_PIECE)), strict=True)
+        if not any((corpus.read(*piece) != _N).any() for piece in pieces):
+            first = corpus.names[int(part.records[0])]
+            raise InputError(
+                f"{corpus.name}: {split}: every base is N, in {len(part.records)} stretches, the first of record "
+                f"{first!r}. Set data.unit, data.fraction or data.validation_records and data.test_records otherwise"
+            )
+    return dict(zip(SPLITS, parts, strict=True))
 
 
 class PretrainingDataModule(LightningDataModule):

@@ -84,6 +84,18 @@ def test_every_base_is_in_one_split(unit: str) -> None:
             assert (record, 0) in splits["train"]
 
 
+def test_a_split_of_n_alone_is_refused() -> None:
+    corpus = loaded("ACGTN", "N" * 9, "NNGN", "N" * 7)
+    line = refused(lambda: split_corpus(corpus, validation_records=["0"], test_records=["2"]))
+    assert "mine: train: every base is N, in 2 stretches, the first of record '1'" in line
+    line = refused(lambda: split_corpus(corpus, validation_records=["1", "3"], test_records=["2"]))
+    assert "validation: every base is N" in line
+    assert "data.validation_records" in line
+    ends = loaded("ACGTACGTNN", "TTTTACGTNN")
+    assert "test: every base is N" in refused(lambda: split_corpus(ends, unit="end", fraction=0.2))
+    assert split_corpus(ends, unit="end", fraction=0.3)["test"].lengths.tolist() == [3, 3]
+
+
 def test_records_are_held_out_by_name(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "genome.fa", {f"chr{i}": "ACGT" * i for i in range(1, 6)})
     corpus = GenomeCorpus(path)
