@@ -1,9 +1,11 @@
 """`titans-seq benchmark`: what it reads, runs, resumes and prints, on a grid of runs that take two steps each."""
 
 import csv
+import fcntl
 import json
 import random
 import shutil
+import signal
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
 
+from tests.faults import Command
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.errors import InputError
 from titans_seq.experiment.benchmark import Store
@@ -292,6 +296,24 @@ def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     answer = run_cli("benchmark", "suite.yaml", "--jobs", "2", *words, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
+
+
+def test_processes_stop_with_the_one_that_started_them(tmp_path: Path) -> None:
+    endless = [word for word in BASE if not word.startswith("trainer.max_steps")]
+    endless += ["trainer.max_steps=-1", "trainer.max_epochs=100000", "trainer.patience=100000"]
+    write_suite(tmp_path, base=endless, pages=None)
+    words = ["benchmark", "suite.yaml", "--jobs", "2", "--only", "model=LMM", "--only", "data.horizon=12"]
+    command = Command(words, tmp_path)
+    kept = [tmp_path / f"runs/small/seed{seed}_simulated_12_LMM/checkpoints/last.ckpt" for seed in (0, 1)]
+    command.wait_for(lambda: all(path.exists() for path in kept))
+    command.kill(signal.SIGTERM)
+    stopped = command.wait(60)
+    assert stopped.status == 143, stopped
+    for seed, path in enumerate(kept):
+        assert "state_dict" in torch.load(path, weights_only=True)
+        with (tmp_path / f"runs/small/seed{seed}_simulated_12_LMM.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody is at it any more
+    assert not results(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*suite.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))

@@ -1,15 +1,19 @@
-"""A training that is asked to stop says what it leaves, and leaves it whole."""
+"""A training that is asked to stop says what it leaves, and leaves it whole; all else stops at once."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
 
-from tests.helpers import CONFIGS, SMALL_MODEL
+from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, run_cli
+from titans_seq.tasks import ClassificationTask
 
 LONG = ["trainer.max_epochs=1000", "trainer.patience=1000", "trainer.progress_bar=false", "logging.wandb=off"]
 
@@ -37,3 +41,33 @@ def test_a_signal_keeps_the_last_checkpoint(tmp_path: Path, sent: signal.Signals
     assert "Traceback" not in err
     assert "state_dict" in torch.load(last, weights_only=True)
     assert not (folder / "results.json").exists()
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of a run of two steps, with a file to predict beside it."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    words = [CONFIGS / "genomics" / "motif.yaml", *TWO_STEPS, "model.dim=8", "run.dir=run"]
+    assert run_cli("fit", *words, cwd=folder).status == 0
+    (folder / "reads.fa").write_text(">read\nACGTTGCAGATTCGACCTGA\n")
+    return folder / "run" / "checkpoints" / "best.ckpt"
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("words", ["test", "predict --input reads.fa", "mutagenesis --input reads.fa"])
+def test_other_verbs_stop_at_once(classifier: Path, words: str, sent: signal.Signals, status: int) -> None:
+    verb, *options = words.split()
+    steps = []
+
+    def step(*_: Any) -> None:
+        steps.append(1)
+        os.kill(os.getpid(), sent)
+
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    folder, out = classifier.parents[2], [] if verb == "test" else ["--out", "answers.csv"]
+    with mock.patch.object(ClassificationTask, "test_step" if verb == "test" else "predict_step", step):
+        answer = run_cli(verb, classifier, *options, *out, cwd=folder)
+    assert (answer.status, answer.err.splitlines()[-1]) == (status, "titans-seq: interrupted")
+    assert len(steps) == 1
+    assert not list(folder.glob("answers*"))
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before

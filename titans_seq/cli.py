@@ -10,6 +10,7 @@ from typing import Literal
 from titans_seq.arguments import build_parser
 from titans_seq.console import quiet
 from titans_seq.errors import InputError, Interrupted
+from titans_seq.signals import StopSignals
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.words += rest
     try:
-        _VERB_FUNCTIONS[options.verb](options)
+        with StopSignals():
+            _VERB_FUNCTIONS[options.verb](options)
         sys.stdout.flush()
     except BrokenPipeError:  # who read the output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit

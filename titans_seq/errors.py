@@ -1,4 +1,4 @@
-"""The one exception for what the user can mend."""
+"""What the command line answers in one line: what the user can mend, and being asked to stop."""
 
 
 class InputError(ValueError):
@@ -8,8 +8,8 @@ class InputError(ValueError):
     """
 
 
-class Interrupted(Exception):  # noqa: N818 - nothing went wrong
-    """Training was asked to stop; the message says what is left of it.
+class Interrupted(BaseException):  # as KeyboardInterrupt: nothing went wrong, and no `except Exception` may keep it
+    """The process was asked to stop; the message says what is left of its work.
 
     The command line prints it and exits with `status`: 130 after Ctrl-C, 143 after SIGTERM, 138
     after SIGUSR1.

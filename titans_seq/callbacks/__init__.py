@@ -1,10 +1,9 @@
-"""What watches a training: exact checkpoints, the answer to signals, the guard against NaN, and what is logged."""
+"""What watches a training: exact checkpoints, the guard against NaN, and what is logged."""
 
 from titans_seq.callbacks.checkpoint_io import VerifiedCheckpointIO
 from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints
 from titans_seq.callbacks.last_step import ValidateLastStep
 from titans_seq.callbacks.nan_guard import NaNGuard
-from titans_seq.callbacks.signals import StopSignals
 from titans_seq.callbacks.step_log import MACHINE, MemoryLog, StepLog
 
 __all__ = [
@@ -13,7 +12,6 @@ __all__ = [
     "NaNGuard",
     "Schedule",
     "StepLog",
-    "StopSignals",
     "TrainingCheckpoints",
     "ValidateLastStep",
     "VerifiedCheckpointIO",

@@ -14,9 +14,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from titans_seq.callbacks.signals import StopSignals
 from titans_seq.checkpoint_files import BEST, LAST, make_room_for_last
 from titans_seq.errors import Interrupted
+from titans_seq.signals import StopSignals
 
 RESUME = "resume"  # the part of a checkpoint that says where a training stands; without it there are weights alone
 

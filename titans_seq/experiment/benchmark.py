@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 
 from titans_seq.config import from_container, load_config, to_container
-from titans_seq.errors import InputError, Interrupted
+from titans_seq.errors import InputError
 from titans_seq.experiment.fit import fit
 from titans_seq.experiment.resume import changes
 from titans_seq.files import write_atomically
@@ -123,8 +123,6 @@ def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
                 continue
             try:
                 results = _run(store, cell)
-            except Interrupted:
-                raise
             except Exception as error:  # noqa: BLE001 - one cell's failure does not cost the others
                 failed.append(cell.name)
                 log = store.runs / f"{cell.name}.error.txt"
@@ -147,8 +145,15 @@ def run_in_processes(store: Store, cells: Sequence[Cell], jobs: int) -> None:
     ]
     for process in processes:
         process.start()
-    for process in processes:
-        process.join()
+    try:
+        for process in processes:
+            process.join()
+    except BaseException:  # of the one that was asked to stop; the others then stop too, at their last checkpoints
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join()
+        raise
 
 
 def _job(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:

@@ -10,7 +10,6 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
-from titans_seq.callbacks import StopSignals
 from titans_seq.checkpoint_files import BEST, drop_predecessors, read_checkpoint
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError, Interrupted
@@ -23,6 +22,7 @@ from titans_seq.experiment.run_folder import RunFolder
 from titans_seq.experiment.trackers import build_loggers, finish_loggers, wandb_run
 from titans_seq.experiment.watch import Watch
 from titans_seq.schema import Config
+from titans_seq.signals import StopSignals
 from titans_seq.tasks import Task
 
 

@@ -17,7 +17,6 @@ from titans_seq.callbacks import (
     NaNGuard,
     Schedule,
     StepLog,
-    StopSignals,
     TrainingCheckpoints,
     ValidateLastStep,
 )
@@ -25,6 +24,7 @@ from titans_seq.experiment.metrics_file import MetricsFile
 from titans_seq.experiment.resume import Start
 from titans_seq.experiment.run_folder import RunFolder
 from titans_seq.schema import Config
+from titans_seq.signals import StopSignals
 from titans_seq.tasks import Task
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: a training ends after the step it is in, and leaves a checkpoint."""
+"""Ctrl-C, SIGTERM and SIGUSR1: a training ends after the step it is in, and leaves a checkpoint; all else at once."""
 
 import signal
 import sys
@@ -18,7 +18,8 @@ class StopSignals(AbstractContextManager["StopSignals"]):
 
     While `deferring`, the first signal is only noted, in `received`: whoever trains looks there between two steps.
     Otherwise, and at a second Ctrl-C, `Interrupted` is raised at once. Its exit status is 128 and the signal's number,
-    as shells have it: 130, 143, 138.
+    as shells have it: 130, 143, 138. (Left to itself, Lightning swallows SIGTERM wherever it does not train, and turns
+    Ctrl-C into status 1.)
     """
 
     def __init__(self) -> None:
