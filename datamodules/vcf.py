@@ -12,6 +12,8 @@ from datamodules.text_files import read_text
 from titans_seq.errors import InputError
 
 _LETTERS = set("ACGTN")
+# Which base a VCF file has where the reference has a code for several: the alphabetically first (VCF 4.3, REF).
+_FIRST_OF = dict(zip("RYSWKMBDHV", "ACCAGACAAA", strict=True))
 
 
 @dataclass
@@ -28,6 +30,25 @@ class Variants:
 
     def __len__(self) -> int:
         return len(self.places)
+
+    def within(self, length: int) -> "Variants":
+        """Those whose alleles both have at most `length` letters; raises InputError when there is none."""
+        sizes = [max(map(len, pair)) for pair in zip(self.references, self.alternatives, strict=True)]
+        kept = [row for row, size in enumerate(sizes) if size <= length]
+        if not kept:
+            raise InputError(
+                f"{self.places[0]}: REF or ALT has {sizes[0]} letters, more than the window of data.length={length}; "
+                f"so have all {len(self)} variants"
+            )
+        return Variants(
+            places=[self.places[row] for row in kept],
+            regions=[self.regions[row] for row in kept],
+            starts=[self.starts[row] for row in kept],
+            names=[self.names[row] for row in kept],
+            references=[self.references[row] for row in kept],
+            alternatives=[self.alternatives[row] for row in kept],
+            left_out=self.left_out,
+        )
 
 
 def read_vcf(path: Path) -> Variants:
@@ -63,26 +84,41 @@ def read_vcf(path: Path) -> Variants:
 def both_alleles(variants: Variants, genome: Genome, length: int) -> tuple[list[str], list[str]]:
     """The letters of a window of `length` bases around each variant, as the reference has it and as it is changed.
 
-    An insertion makes the changed window longer, a deletion shorter. Beyond a chromosome's ends there are N.
+    Both windows have this length, and the same bases before the variant; the longer allele is in the middle. (A model
+    that has an eye for lengths would score the length of an insertion or deletion otherwise.) Beyond a chromosome's
+    ends there are N. No allele may be longer than the window: see `Variants.within`.
 
     Raises InputError when the genome does not have a variant's REF at its position.
     """
-    starts = np.array(variants.starts, dtype=np.int64)
-    sizes = np.array([len(letters) for letters in variants.references], dtype=np.int64)
-    left = np.maximum(0, length - sizes) // 2
-    right = np.maximum(0, length - sizes) - left
-    edges = starts - left, starts + sizes + right
+    starts, sizes, others = (
+        np.array(column, dtype=np.int64)
+        for column in (variants.starts, *([len(x) for x in of] for of in (variants.references, variants.alternatives)))
+    )
+    left = (length - np.maximum(sizes, others)) // 2
     ahead, place = np.zeros(len(variants), dtype=np.bool_), variants.places.__getitem__
     changed = Intervals(np.array(variants.regions), starts, starts + sizes, ahead)
     _check(variants, [text.upper() for text in genome.texts(changed, place)], genome)
-    around = changed._replace(starts=edges[0], ends=edges[1])
-    windows = [text.upper() for text in genome.texts(around, place, beyond="N")]
-    rows = zip(windows, left.tolist(), sizes.tolist(), variants.alternatives, strict=True)
-    return windows, [text[:n] + letters + text[n + size :] for text, n, size, letters in rows]
+    # As far to the right as the window with the shorter allele reaches.
+    around = changed._replace(starts=starts - left, ends=starts + sizes + length - left - np.minimum(sizes, others))
+    texts = [text.upper() for text in genome.texts(around, place, beyond="N")]
+    flanks = [(text[:n], text[n + size :]) for text, n, size in zip(texts, left.tolist(), sizes.tolist(), strict=True)]
+    of_reference, of_alternative = (
+        [(before + allele + after)[:length] for (before, after), allele in zip(flanks, alleles, strict=True)]
+        for alleles in (variants.references, variants.alternatives)
+    )
+    return of_reference, of_alternative
+
+
+def _agrees(reference: str, there: str) -> bool:
+    """Whether REF is what the genome has, codes for several bases apart."""
+    return len(reference) == len(there) and all(
+        base in (letter, _FIRST_OF.get(letter), "N" if letter in _FIRST_OF else letter)
+        for base, letter in zip(reference, there, strict=True)
+    )
 
 
 def _check(variants: Variants, there: Sequence[str], genome: Genome) -> None:
-    wrong = [row for row, letters in enumerate(there) if letters != variants.references[row]]
+    wrong = [row for row, letters in enumerate(there) if not _agrees(variants.references[row], letters)]
     if wrong:
         row = wrong[0]
         place = f"{variants.regions[row]}:{variants.starts[row] + 1}"

@@ -94,13 +94,14 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     assert "1 alternatives that are no letters" in answer.out
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert table["id"].to_list() == ["snv", "deletion", "insertion", "edge"]
-    # The window by hand: 20 bases, of which REF is in the middle; N beyond the chromosome's start.
+    # The windows by hand: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
     pairs = [
         (first[31:51], first[31:40] + new[first[40]] + first[41:51]),
-        (second[2:22], second[2:11] + second[13:22]),
-        (second[21:41], second[21:31] + "GATTC" + second[31:41]),
+        (second[2:22], second[2:11] + second[13:24]),
+        (second[23:43], second[23:31] + "GATTC" + second[31:38]),
         ("N" * 8 + first[:12], "N" * 8 + first[0] + new[first[1]] + first[2:12]),
     ]
+    assert all(len(window) == 20 for pair in pairs for window in pair)
     for row, (reference, alternative) in zip(table.iter_rows(named=True), pairs, strict=True):
         (before, odds_before), (after, odds_after) = odds(checkpoint, reference), odds(checkpoint, alternative)
         assert row["reference_motif"] == pytest.approx(before, abs=1e-5), row["id"]
@@ -153,16 +154,66 @@ def test_variants_are_the_mean_of_both_strands_unless_one_is_asked_for(checkpoin
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_windows_that_would_be_cut(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_alleles_that_no_window_holds(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
-    vcf = write_vcf(
-        tmp_path / "a.vcf", ("chr1", 40, ".", first[39], first[39] + "ACGT"), ("chr1", 6, ".", first[5], "N")
-    )
-    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
-    assert "set data.length=12 or less" in refuse("variants", checkpoint, *words, "data.max_length=12")
-    answer = run_cli("variants", checkpoint, *words, "data.max_length=20", "--out", tmp_path / "a.csv")
+    whole, deletion = ("chr1", 31, "20", first[30:50], first[30]), ("chr1", 31, "21", first[30:51], first[30])
+    insertion = ("chr1", 40, "more", first[39], first[39] + "ACGT" * 5)
+    vcf = write_vcf(tmp_path / "a.vcf", whole, deletion, insertion, ("chr1", 6, "snv", first[5], "N"))
+    words = ["--reference", tmp_path / "genome.fa", "data.length=20"]
+    assert "set data.length=12 or less" in refuse("variants", checkpoint, "--vcf", vcf, *words, "data.max_length=12")
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
-    assert "the windows of 1 of 2 variants are cut at data.max_length=20 bases" in answer.out
+    assert "2 alternatives are left out: REF or ALT is longer than data.length=20" in answer.out
+    table = pl.read_csv(tmp_path / "a.csv")
+    assert table["id"].to_list() == ["20", "snv"]
+    assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, first[30:50])[0], abs=1e-5)
+    after = odds(checkpoint, first[30] + first[50:69])[0]
+    assert table["alternative_motif"][0] == pytest.approx(after, abs=1e-5)
+    vcf = write_vcf(tmp_path / "a.vcf", deletion, insertion)
+    line = refuse("variants", checkpoint, "--vcf", vcf, *words)
+    assert "line 3: REF or ALT has 21 letters, more than the window of data.length=20; so have all 2" in line
+
+
+def test_codes_for_several_bases_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "genome.fa").write_text(f">chr1\n{'ACGT' * 5}RYACGTACGT\n")
+    words = ["--reference", tmp_path / "genome.fa", "data.length=10"]
+    # REF as VCF wants it, the first of R's A and G; or N.
+    vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "A", "G"), ("chr1", 21, ".", "N", "G"))
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    assert answer.status == 0, answer.err
+    assert "genome.fa: 2 IUPAC letters around the variants were read as N" in answer.out
+    table = pl.read_csv(tmp_path / "a.csv")
+    assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, "ACGTANACGT")[0], abs=1e-5)
+    assert table["reference_motif"][1] == pytest.approx(odds(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
+    vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "G", "A"))
+    assert "REF is 'G', but" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+    (tmp_path / "one.fa").write_text(">one\nACGRTACGT\n")
+    answer = run_cli("mutagenesis", checkpoint, "--input", tmp_path / "one.fa", "--out", tmp_path / "one.csv")
+    assert "one.fa: 1 IUPAC letters other than A, C, G, T, N were read as N" in answer.out
+
+
+def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.fa").write_text(f">mine\n{SEQUENCE}\n")
+    tables = []
+    for bases in (1 << 24, 7 * len(SEQUENCE) + 3, 1):
+        monkeypatch.setattr("titans_seq.experiment.mutations._BLOCK", bases)
+        out = tmp_path / f"{bases}.parquet"
+        assert run_cli("mutagenesis", checkpoint, "--input", tmp_path / "mine.fa", "--out", out).status == 0
+        tables.append(pl.read_parquet(out))
+    for table in tables[1:]:
+        for name, column in table.to_dict().items():
+            expected = tables[0][name]
+            assert np.allclose(column, expected, atol=1e-5) if column.dtype.is_float() else column.equals(expected)
+
+
+def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.csv"
+    mine.write_text("sequence\nACGTACGT\n")
+    for verb in ("predict", "mutagenesis"):
+        answer = run_cli(verb, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
+        assert answer.status == 2
+        assert "is read by this very command" in answer.err
+    assert mine.read_text() == "sequence\nACGTACGT\n"
 
 
 def test_names_that_are_no_formulas_and_files_that_are_no_tables(

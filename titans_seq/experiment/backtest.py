@@ -14,13 +14,12 @@ from datamodules.forecasting import Member
 from datamodules.timestamps import stamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.accuracy import mase, smape, weighted_quantile_loss
-from titans_seq.experiment.evaluate import check_table, write_table
+from titans_seq.experiment.evaluate import check_table, refuse_to_overwrite, write_table
 from titans_seq.experiment.forecast_run import (
     ForecastRun,
     check_steps,
     cut_inputs,
     open_run,
-    refuse_to_overwrite,
     restore_units,
     roll,
     stack_inputs,

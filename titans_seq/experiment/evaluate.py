@@ -82,6 +82,7 @@ def predict(
     """
     out = Path(out)
     check_table(out)
+    refuse_to_overwrite(out, None if source is None else Path(source).expanduser())
     recipe, task = load_task(checkpoint, overrides)
     trainer = build_trainer(recipe.config)
     if source is None:
@@ -108,6 +109,12 @@ def check_table(out: Path) -> None:
     check_writable(out)
     if out.suffix not in _TABLES:
         raise InputError(f"--out {out}: takes a name that ends in .csv or .parquet")
+
+
+def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
+    """Raise InputError when a result would take the place of what it is made from."""
+    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
+        raise InputError(f"--out {out}: is read by this very command; name another file")
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:

@@ -159,12 +159,6 @@ def check_steps(run: ForecastRun, horizon: int | None) -> int:
     return steps
 
 
-def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
-    """Raise InputError when a result would take the place of what it is made from."""
-    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
-        raise InputError(f"--out {out}: is read by this very command; name another file")
-
-
 def restore_units(member: Member, values: NDArray[Any]) -> NDArray[np.float64]:
     """From z-scores (N, C, ...) to the series' units."""
     moved: NDArray[np.float64] = np.moveaxis(member.scaler.inverse(np.moveaxis(values, 1, -1)), -1, 1)

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from datamodules.future import read_future
 from datamodules.timestamps import stamp_text, times_after
 from titans_seq.errors import InputError
-from titans_seq.experiment.evaluate import check_table, check_writable, write_table
+from titans_seq.experiment.evaluate import check_table, check_writable, refuse_to_overwrite, write_table
 from titans_seq.experiment.forecast_run import (
     ForecastRun,
     check_steps,
     cut_inputs,
     open_run,
-    refuse_to_overwrite,
     restore_units,
     roll,
     stack_inputs,

@@ -17,11 +17,18 @@ from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
 from titans_seq.experiment.classification import ClassificationRecipe, score_sequences, softmax
-from titans_seq.experiment.evaluate import check_table, check_writable, load_task, write_table
+from titans_seq.experiment.evaluate import (
+    check_table,
+    check_writable,
+    load_task,
+    refuse_to_overwrite,
+    write_table,
+)
 from titans_seq.plots import plot_mutations
 from titans_seq.tasks import ClassificationTask
 
 _LETTERS = 4  # that a base is changed into: N is none
+_BLOCK = 1 << 24  # bases of changed sequences that are made at a time
 
 
 def mutagenesis(
@@ -40,10 +47,11 @@ def mutagenesis(
     out, source = Path(out), Path(source)
     check_table(out)
     check_writable(out.with_suffix(".png"))
+    refuse_to_overwrite(out, source.expanduser())
     recipe, task = _load(checkpoint, overrides)
     name, tokens = _choose(recipe, source, record)
-    rows, places, letters = _changes(tokens)
-    scores = score_sequences(recipe, task, build_trainer(recipe.config), Sequences(*rows))
+    places, letters = _changes(tokens)
+    scores = _score_changes(recipe, task, tokens, places, letters)
     probabilities, odds = softmax(scores), _log_odds(scores)
     effects = odds[1:] - odds[0]
     bases = decode(tokens)
@@ -70,7 +78,8 @@ def score_variants(
 ) -> pl.DataFrame:
     """Score the variants of a VCF file in windows of `data.length` bases of a genome; write the table to `out`.
 
-    Both strands are averaged, unless `overrides` say model.strand=one.
+    Both alleles begin at the same place of windows of the same length, in the middle. Both strands are averaged, unless
+    `overrides` say model.strand=one.
 
     A row per alternative: `region`, `position` (from 1), `id`, `reference`, `alternative`, and for every class
     `reference_<class>` and `alternative_<class>`, its probabilities, and `effect_<class>`, the change of its log-odds.
@@ -90,17 +99,22 @@ def score_variants(
             f"data.length={options.length} exceeds data.max_length={longest}, where sequences are cut: variants in the "
             f"middle of their windows would be lost; set data.length={longest} or less"
         )
-    variants = read_vcf(Path(vcf).expanduser())
-    if variants.left_out:
-        print(f"{vcf}: {variants.left_out:,} alternatives that are no letters (such as <DEL>) are left out")
+    everything = read_vcf(Path(vcf).expanduser())
+    if everything.left_out:
+        print(f"{vcf}: {everything.left_out:,} alternatives that are no letters (such as <DEL>) are left out")
+    variants = everything.within(options.length)
+    if len(variants) < len(everything):
+        print(
+            f"{vcf}: {len(everything) - len(variants):,} alternatives are left out: REF or ALT is longer than "
+            f"data.length={options.length}"
+        )
     genome = Genome(Path(reference).expanduser(), aliases=options.aliases)
     texts = both_alleles(variants, genome, options.length)
-    cut = sum(max(map(len, pair)) > longest for pair in zip(*texts, strict=True)) if longest else 0
-    if cut:
-        print(f"{vcf}: the windows of {cut:,} of {len(variants):,} variants are cut at data.max_length={longest} bases")
-    place = variants.places.__getitem__
+    alleles = [Sequences.read(each, variants.places.__getitem__) for each in texts]
+    if alleles[0].ambiguous:
+        print(f"{reference}: {alleles[0].ambiguous:,} IUPAC letters around the variants were read as N")
     trainer = build_trainer(recipe.config)
-    scores = [score_sequences(recipe, task, trainer, Sequences.read(each, place)) for each in texts]
+    scores = [score_sequences(recipe, task, trainer, each) for each in alleles]
     effects = _log_odds(scores[1]) - _log_odds(scores[0])
     columns = {"reference": softmax(scores[0]), "alternative": softmax(scores[1]), "effect": effects}
     count = len(scores[1])  # trainer.limit_batches
@@ -139,21 +153,38 @@ def _choose(recipe: ClassificationRecipe, source: Path, record: str | None) -> t
     if (count := names.count(record)) > 1:
         raise InputError(f"{source}: {count} sequences are called {record!r}; give each a name of its own")
     tokens = sequences[names.index(record)]
+    if sequences.ambiguous:
+        print(f"{source}: {sequences.ambiguous:,} IUPAC letters other than A, C, G, T, N were read as N")
     if options.max_length and len(tokens) > options.max_length:
         print(f"{source}: {record} is cut at data.max_length={options.max_length} of its {len(tokens):,} bases")
     return record, tokens[: options.max_length]
 
 
-def _changes(
-    tokens: NDArray[np.uint8],
-) -> tuple[tuple[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64], NDArray[np.int64]]:
-    """The sequence and all its single-base changes end to end, with their lengths; places and new letters of these."""
+def _changes(tokens: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places and new letters of all single-base changes."""
     places, letters = np.divmod(np.arange(_LETTERS * len(tokens)), _LETTERS)
     changed = letters != tokens[places]
-    places, letters = places[changed], letters[changed]
-    rows = np.tile(tokens, (len(places) + 1, 1))
-    rows[np.arange(len(places)) + 1, places] = letters
-    return (rows.ravel(), np.full(len(rows), len(tokens))), places, letters
+    return places[changed], letters[changed]
+
+
+def _score_changes(
+    recipe: ClassificationRecipe,
+    task: ClassificationTask,
+    tokens: NDArray[np.uint8],
+    places: NDArray[np.int64],
+    letters: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Class scores of the sequence, then of each change: a block at a time, for all together are L times 3 L bases."""
+    trainer, length = build_trainer(recipe.config), len(tokens)
+    scores = [score_sequences(recipe, task, trainer, Sequences(tokens, np.array([length])))]
+    size = max(1, _BLOCK // length)
+    for first in range(0, len(places), size):
+        block = slice(first, first + size)
+        rows = np.tile(tokens, (len(places[block]), 1))
+        rows[np.arange(len(rows)), places[block]] = letters[block]
+        changed = Sequences(rows.ravel(), np.full(len(rows), length))
+        scores.append(score_sequences(recipe, task, trainer, changed))
+    return np.concatenate(scores)
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
