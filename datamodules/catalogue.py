@@ -18,7 +18,7 @@ from datamodules.sequences import Sequences, joined_sequences
 from datamodules.tables import SUFFIXES, SequenceTable, placer, read_table
 from titans_seq.errors import InputError
 
-_FASTA = (".fa", ".fasta", ".fna", ".fa.gz", ".fasta.gz", ".fna.gz")
+_FASTA = tuple(f"{suffix}{packed}" for packed in ("", ".gz") for suffix in (".fa", ".fasta", ".fna", ".fas", ".ffn"))
 _SPLITS = (("train",), ("validation", "valid", "val", "dev"), ("test",))  # as they are called in folders
 
 
@@ -56,9 +56,12 @@ def open_data(
     if path.is_dir() and path.name in SETS:
         return GenomicBenchmark(path.name, str(path.parent), reference=reference, within=within)
     train, *others = _files(data, path)
-    if train.endswith(SUFFIXES):
+    kinds = {_kind(file): file for file in (train, *others) if file}
+    if len(kinds) > 1:
+        raise InputError(f"{data}: {' and '.join(kinds.values())}: all splits as tables, or all as FASTA files")
+    if SUFFIXES in kinds:
         return SequenceTable(train, *others, sequence=sequence, label=label, group=group or "auto", rna=rna)
-    if train.endswith(_FASTA):
+    if _FASTA in kinds:
         return LabelledFasta(train, *others, labels=labels, header_label=header_label, rna=rna)
     raise InputError(f"{data}: neither a table ({', '.join(SUFFIXES)}) nor a FASTA file ({', '.join(_FASTA)})")
 
@@ -75,7 +78,7 @@ def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence
         source.prepare()
         return LoadedCorpus(f"{data} (train)", source.load().train.sequences)
     path = Path(data).expanduser()
-    if path.name.endswith(_FASTA) and path.suffix != ".gz":
+    if _kind(path) == _FASTA and path.suffix.lower() != ".gz":
         return GenomeCorpus(path, rna=rna)
     names, sequences = _read_file(data, path, sequence=sequence, rna=rna)
     return LoadedCorpus(path.name, sequences, names)
@@ -92,11 +95,16 @@ def open_held_out(data: str, root: str | None = None, *, sequence: str = "sequen
 
 def _read_file(data: str, path: Path, *, sequence: str, rna: bool) -> tuple[list[str], Sequences]:
     """Names and sequences of a user's file, at least one."""
-    if not path.is_file() or not path.name.endswith((*SUFFIXES, *_FASTA)):
+    if not path.is_file() or not _kind(path):
         raise InputError(
             f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}); {_published(data)}"
         )
     return read_unlabelled(path, sequence=sequence, rna=rna)
+
+
+def _kind(file: str | Path) -> tuple[str, ...]:
+    """The suffixes of tables or those of FASTA files, by a file's own; none for other files."""
+    return next((kind for kind in (SUFFIXES, _FASTA) if str(file).lower().endswith(kind)), ())
 
 
 def _published(data: str) -> str:
@@ -124,7 +132,7 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
 
     A FASTA record is named by its header up to the first blank, a table's row by its column `id`, else by its number.
     """
-    if path.name.endswith(_FASTA):
+    if _kind(path) == _FASTA:
         headers, texts = read_fasta(path)
         names = [header.split(maxsplit=1)[0] for header in headers]
         return names, Sequences.read(texts, lambda row: f"{path}: record {names[row]!r}", rna=rna)

@@ -44,7 +44,7 @@ class Corpus(Protocol):
 
 
 class LoadedCorpus:
-    """Sequences in memory, each once: what is there again is left out and counted.
+    """Sequences in memory, each once: what is there again, on either strand, is left out and counted.
 
     Args:
         name: what it is called.
@@ -53,8 +53,8 @@ class LoadedCorpus:
     """
 
     def __init__(self, name: str, sequences: Sequences, names: Sequence[str] | None = None) -> None:
-        (numbers,) = sequence_numbers([sequences])
-        _, first = np.unique(numbers, return_index=True)
+        numbers = sequence_numbers([sequences, sequences.other_strand()])
+        _, first = np.unique(np.minimum(*numbers), return_index=True)
         kept = np.sort(first)
         self.name = name
         self.sequences = sequences.take(kept)
@@ -62,7 +62,9 @@ class LoadedCorpus:
         self.lengths = self.sequences.lengths
         repeats = len(sequences) - len(kept)
         self.notes = (
-            (f"{name}: {repeats:,} of {len(sequences):,} sequences repeat others; left out",) if repeats else ()
+            (f"{name}: {repeats:,} of {len(sequences):,} sequences repeat others, on either strand; left out",)
+            if repeats
+            else ()
         )
 
     def without(self, held_out: Sequences) -> "LoadedCorpus":

@@ -51,7 +51,7 @@ class Genome:
         self._names: dict[str, str] = {}
         if aliases:
             for name in self._index.index:
-                self._names.setdefault(_plain(name), name)
+                self._names.setdefault(plain_name(name), name)
         self.aliases = aliases
 
     @property
@@ -63,7 +63,7 @@ class Genome:
         """The file's name for `region`, None if it has none."""
         if region in self._index.index:
             return region
-        return self._names.get(_plain(region)) if self.aliases else None
+        return self._names.get(plain_name(region)) if self.aliases else None
 
     def own_names(self, regions: NDArray[np.str_]) -> NDArray[np.str_]:
         """The file's names for `regions` (n,), which it has."""
@@ -113,8 +113,8 @@ class Genome:
         missing = [str(region) for region, name in zip(regions, names, strict=True) if name is None]
         if missing:
             row = int(np.isin(intervals.regions, missing).argmax())
-            holds = {_plain(name) for name in self.names}
-            same = not self.aliases and any(_plain(region) in holds for region in missing)
+            holds = {plain_name(name) for name in self.names}
+            same = not self.aliases and any(plain_name(region) in holds for region in missing)
             hint = " Are they the same under other names? data.aliases=true reads '1' as 'chr1'." if same else ""
             raise InputError(
                 f"{place(row)}: no region {str(intervals.regions[row])!r} in {self.path}; missing: "
@@ -135,6 +135,12 @@ def _open(path: Path) -> Any:
         raise InputError(f"{path}: no such FASTA file")
     if path.suffix in (".gz", ".bgz", ".bz2", ".zip", ".xz", ".zst"):
         raise InputError(f"{path}: a compressed FASTA file has no index; decompress it: gunzip --keep {path}")
+    with path.open("rb") as handle:
+        beginning = handle.read(1 << 16)
+    if b"\r" in beginning and b"\n" not in beginning:
+        raise InputError(
+            f"{path}: its lines end with a carriage return alone, which no index knows; needed: line feeds"
+        )
     index = path.with_name(f"{path.name}.fai")
     if not index.exists() and not os.access(path.parent, os.W_OK):
         key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
@@ -148,7 +154,9 @@ def _open(path: Path) -> Any:
         return found
     # RuntimeError is its answer to some inconsistent line lengths.
     except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f"{path}: not a FASTA file that can be indexed: {' '.join(str(error).split())}") from None
+        reason = " ".join(str(error).split()).partition(" Please report")[0]
+        needed = "lines of one length within a record, no blank lines among them"
+        raise InputError(f"{path}: not a FASTA file that can be indexed: {reason}; needed: {needed}") from None
 
 
 def _tells_of(path: Path, index: Mapping[str, Any]) -> bool:
@@ -170,7 +178,7 @@ def _tells_of(path: Path, index: Mapping[str, Any]) -> bool:
         return not content[end:].strip()
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
     """What a region is called in all files."""
     bare = name.removeprefix("chr")
     if bare in _MITOCHONDRIA:

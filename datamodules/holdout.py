@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from datamodules.genome import plain_name
 from datamodules.labelled import Rows, Splits
 from datamodules.partition import by_fold, by_name, by_shares
 from titans_seq.errors import InputError
@@ -56,13 +58,26 @@ def _by_chromosome(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -
     """What is left of the training rows, and the splits that were cut."""
     listed = {"validation": holdout.validation_chromosomes, "test": holdout.test_chromosomes}
     if splits.train.intervals is None:
-        raise InputError(f"{splits.name}: cannot split by chromosome: the rows carry no intervals")
+        raise InputError(
+            f"{splits.name}: cannot split by chromosome: the rows carry no intervals. A table has them in columns "
+            "region, start and end (0-based); or name BED files in data.bed"
+        )
     empty = [f"data.{split}_chromosomes" for split in missing if not listed[split]]
     if empty:
         raise InputError(f"{splits.name}: to split by chromosome, set {' and '.join(empty)}")
+    _check_one_name_each(splits.name, splits.train.intervals.regions)
     left, *parts = by_name(splits.train.intervals.regions, [listed[split] for split in missing])
     taken = {split: splits.train.take(part) for split, part in zip(missing, parts, strict=True)}
     return splits.train.take(left), taken
+
+
+def _check_one_name_each(source: str, regions: NDArray[np.str_]) -> None:
+    """Raise InputError for a chromosome under two names: held out under one, it would be trained on under the other."""
+    names: dict[str, str] = {}
+    for region in np.unique(regions).tolist():
+        other = names.setdefault(plain_name(region), region)
+        if other != region:
+            raise InputError(f"{source}: {other!r} and {region!r} are one chromosome under two names; write it alike")
 
 
 def _by_share(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -> tuple[Rows, dict[Split, Rows]]:

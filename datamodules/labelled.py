@@ -47,7 +47,7 @@ class Records(NamedTuple):
     place: Callable[[int], str]  # says where record i stands: `train.csv: line 7`
     texts: Sequence[str]
     labels: Sequence[str | None]
-    groups: Sequence[str] | None = None  # records that must not be parted by a split share a name
+    groups: Sequence[str | None] | None = None  # records that no split may part share a name; None is in no group
     intervals: Intervals | None = None
     files: tuple[Path, ...] = ()  # all that were read
 
@@ -136,6 +136,9 @@ def read_splits(
     ambiguous = sum(part.sequences.ambiguous for part in parts.values())
     if ambiguous:
         notes = [*notes, f"{name}: {ambiguous} IUPAC letters other than A, C, G, T, N were read as N"]
+    alone = sum(not name for records in (train, validation, test) if records for name in records.groups or ())
+    if alone:
+        notes = [*notes, f"{name}: {alone} rows have no group: each is a group of its own"]
     files = tuple(path for records in (train, validation, test) if records is not None for path in records.files)
     return Splits(
         name, classes, parts["train"], parts.get("validation"), parts.get("test"), notes=tuple(notes), files=files
@@ -143,6 +146,14 @@ def read_splits(
 
 
 def _rows(records: Records, classes: Classes, rna: bool) -> Rows:
-    groups = None if records.groups is None else np.unique(np.array(records.groups), return_inverse=True)[1]
+    groups = None if records.groups is None else _group_numbers(records.groups)
     labels = classes.numbers(records.labels, records.place)
     return Rows(Sequences.read(records.texts, records.place, rna=rna), labels, groups, records.intervals)
+
+
+def _group_numbers(names: Sequence[str | None]) -> NDArray[np.int64]:
+    """A number for each group; a row without a name gets one of its own."""
+    numbers: NDArray[np.int64] = np.unique(np.array([name or "" for name in names]), return_inverse=True)[1]
+    alone = [row for row, name in enumerate(names) if not name]
+    numbers[alone] = len(names) + np.arange(len(alone))
+    return numbers

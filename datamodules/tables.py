@@ -78,7 +78,7 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
         place,
         table[sequence].to_list(),
         table[label].str.strip_chars().to_list(),
-        None if group is None else table[group].fill_null("").to_list(),
+        None if group is None else table[group].str.strip_chars().to_list(),
         read_intervals(table, place) if {"region", "start", "end"} <= set(table.columns) else None,
         (path,),
     )
@@ -87,19 +87,19 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
 def read_table(path: Path) -> pl.DataFrame:
     """All columns of a table, as text."""
     try:
-        if path.suffix == ".parquet":
+        if path.suffix.lower() == ".parquet":
             return pl.read_parquet(path).cast(pl.String)
-        separator = "\t" if ".tsv" in path.suffixes else ","
+        separator = "\t" if ".tsv" in path.name.lower() else ","
         return pl.read_csv(path, separator=separator, infer_schema=False, truncate_ragged_lines=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        kind = "Parquet" if path.suffix == ".parquet" else "CSV"
+        kind = "Parquet" if path.suffix.lower() == ".parquet" else "CSV"
         raise InputError(f"{path}: not a readable {kind} file: {reason}") from None
 
 
 def placer(path: Path) -> Callable[[int], str]:
     """Says where row `i` of a table stands: lines as an editor counts them, header included."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         return lambda row: f"{path}: row {row}"
     return lambda row: f"{path}: line {row + 2}"
 

@@ -108,6 +108,8 @@ def test_the_verbs_measure_the_checkpoint_as_fit_did(run: Finished) -> None:
     assert found == {f"test/{name}": run.results[f"test/{name}"] for name in SCORES}
     answer = run_cli("test", run.checkpoint, SAME_ROWS)
     assert answer.status == 0, answer.err
+    assert "note: the test split of " in answer.err
+    assert f"{run.results['rows']['test']:,} test sequences" in answer.err
     assert answer.out.split() == [word for name, value in found.items() for word in (name, f"{value:.4f}")]
     validated = run_cli("validate", run.checkpoint, SAME_ROWS)
     assert "val/mcc" in validated.out, validated.err

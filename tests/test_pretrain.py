@@ -129,7 +129,7 @@ def test_tables_are_joined_and_repeats_left_out(tmp_path: Path) -> None:
     words = [f"data.name={tmp_path / 'a.csv'}", f"data.also=[{tmp_path / 'b.csv'}]", "data.sequence=dna"]
     results, printed = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
     assert sum(results["bases"].values()) == 50 * 30
-    assert "5 of 55 sequences repeat others; left out" in printed
+    assert "5 of 55 sequences repeat others, on either strand; left out" in printed
 
 
 def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: Refuse) -> None:
@@ -220,6 +220,8 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
         "model.variant=cnn": "trained with model.variant=lmm; the classifier has cnn",
         "model.memory.chunk_size=8": "trained with model.memory.chunk_size=16; the classifier has 8",
         "model.memory.residual=true": "trained with model.memory.residual=False; the classifier has True",
+        "model.memory.momentum=false": "trained with model.memory.momentum=True; the classifier has False",
+        "model.memory.forgetting=false": "trained with model.memory.forgetting=True; the classifier has False",
     }
     for word, part in cases.items():
         line = refuse("fit", *start, word)

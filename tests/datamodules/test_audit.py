@@ -264,8 +264,13 @@ def test_data_is_found_by_name_file_and_folder(tmp_path: Path, no_data_folder: N
     assert splits.validation is not None
     assert splits.validation.sequences.texts() == ["ACG", "GGT"]
     assert splits.test is None
-    assert isinstance(open_data(str(table)), SequenceTable)
-    assert isinstance(open_data(str(fasta)), LabelledFasta)
+    for name in ("a.fa", "A.FA", "a.fas", "a.ffn"):
+        assert isinstance(open_data(str(fasta.rename(tmp_path / name))), LabelledFasta)
+        fasta = tmp_path / name
+        assert read_unlabelled(fasta)[0] == ["x", "y"]
+    capitals = table.rename(tmp_path / "T.CSV")
+    assert len(read_unlabelled(capitals)[1]) == 2
+    assert isinstance(open_data(str(capitals)), SequenceTable)
     assert isinstance(open_data("tf/0"), GUE)
     assert isinstance(open_data("human_enhancers_cohn"), GenomicBenchmark)
     (tmp_path / "human_enhancers_cohn").mkdir()
@@ -275,6 +280,11 @@ def test_data_is_found_by_name_file_and_folder(tmp_path: Path, no_data_folder: N
 def test_what_is_no_data_is_refused(tmp_path: Path, no_data_folder: None) -> None:
     assert "no such file or folder, and no published set" in refused(lambda: open_data(str(tmp_path / "none")))
     assert "no train file" in refused(lambda: open_data(str(tmp_path)))
+    write_csv(tmp_path / "both" / "train.csv", "sequence,label", [("ACGT", 0), ("GG", 1)])
+    write_fasta(tmp_path / "both" / "test.fa", {"x label=0": "ACGT", "y label=1": "GG"})
+    line = refused(lambda: open_data(str(tmp_path / "both")))
+    assert "train.csv and " in line
+    assert "test.fa: all splits as tables, or all as FASTA files" in line
     (tmp_path / "a.txt").write_text("ACGT")
     assert "neither a table" in refused(lambda: open_data(str(tmp_path / "a.txt")))
 

@@ -47,10 +47,12 @@ def test_repeats_are_left_out_and_counted() -> None:
     corpus = loaded("ACGT", "GATT", "ACGT", "ACG")
     assert [decode(corpus.sequences[row]) for row in range(3)] == ["ACGT", "GATT", "ACG"]
     assert corpus.names == ["0", "1", "3"]
-    assert corpus.notes == ("mine: 1 of 4 sequences repeat others; left out",)
+    assert corpus.notes == ("mine: 1 of 4 sequences repeat others, on either strand; left out",)
     again = joined([corpus, loaded("GATT", "CCCC")])
     assert list(again.names) == ["mine:0", "mine:1", "mine:3", "mine:1"]
-    assert again.notes[-1] == "mine + mine: 1 of 5 sequences repeat others; left out"
+    assert again.notes[-1] == "mine + mine: 1 of 5 sequences repeat others, on either strand; left out"
+    opposite = loaded("ACG", "GATT", "CGT", "AATC", "ACGT")
+    assert [decode(opposite.sequences[row]) for row in range(3)] == ["ACG", "GATT", "ACGT"]
 
 
 def test_joined_records_are_read_from_their_parts(tmp_path: Path) -> None:

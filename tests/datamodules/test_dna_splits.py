@@ -156,7 +156,8 @@ def test_groups_and_chromosomes_stay_whole() -> None:
 
 
 def test_holdouts_that_cannot_be_are_refused() -> None:
-    assert "intervals" in refused(lambda: cut_splits(some_splits(), Holdout(unit="chromosome")))
+    no_intervals = refused(lambda: cut_splits(some_splits(), Holdout(unit="chromosome")))
+    assert "carry no intervals. A table has them in columns region, start and end" in no_intervals
     lack = refused(lambda: cut_splits(some_splits(regions=True), Holdout(unit="chromosome", test_chromosomes=["chr1"])))
     assert "set data.validation_chromosomes" in lack
     assert "data.group" in refused(lambda: cut_splits(some_splits(), Holdout(unit="group")))
@@ -165,7 +166,11 @@ def test_holdouts_that_cannot_be_are_refused() -> None:
     only = np.where(rows.train.labels == 0, "chr1", "chr2")
     assert rows.train.intervals
     one = Rows(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=only))
+    names = np.where(np.arange(len(only)) % 2 == 0, only, "1")
+    two = Rows(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=names))
     chosen = Holdout(unit="chromosome", test_chromosomes=["chr1"])
+    line = refused(lambda: cut_splits(Splits("set", rows.classes, two, validation=one), chosen))
+    assert "set: '1' and 'chr1' are one chromosome under two names" in line
     splits = Splits("set", rows.classes, one, validation=one)
     assert "no training row of class a" in refused(lambda: cut_splits(splits, chosen))
 

@@ -35,6 +35,16 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path, form: str) -
     assert (splits.validation, splits.test) == (None, None)
 
 
+def test_rows_without_a_group_are_groups_of_their_own(tmp_path: Path) -> None:
+    rows = [("ACGT", "b", "g1"), ("acg", "a", ""), ("NNA", "b", "g1"), ("TTTTT", "a", " ")]
+    splits = SequenceTable(str(write_csv(tmp_path / "a.csv", "sequence,label,group", rows)), group="group").load()
+    assert splits.train.groups is not None
+    first, second, third, fourth = splits.train.groups.tolist()
+    assert first == third
+    assert len({first, second, fourth}) == 3
+    assert splits.notes == ("a.csv: 2 rows have no group: each is a group of its own",)
+
+
 def test_windows_line_ends_and_other_column_names(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,seq,kind\r\n1,ACGT,x\r\n2,GG,y\r\n")

@@ -144,7 +144,11 @@ def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch:
     for number, text in enumerate(["", "ACGT\n", ">a\nAC\n>a\nGG\n", ">a\nACG\nA\nACG\n", ">a\nACG\nA\nGG\n\n\n"]):
         path = tmp_path / f"bad{number}.fa"
         path.write_text(text)
-        assert "not a FASTA file that can be indexed" in refused(lambda path=path: Genome(path))  # type: ignore[misc]
+        line = refused(lambda path=path: Genome(path))  # type: ignore[misc]
+        assert "not a FASTA file that can be indexed" in line
+        assert "github" not in line
+    (tmp_path / "cr.fa").write_bytes(b">a\rACGT\rACGT\r")
+    assert "carriage return alone" in refused(lambda: Genome(tmp_path / "cr.fa"))
     monkeypatch.setitem(__import__("sys").modules, "pyfaidx", None)
     assert "pip install 'titans-seq[genomics]'" in refused(lambda: Genome(write_fasta(tmp_path / "g.fa", {"a": "AC"})))
 

@@ -1,6 +1,7 @@
 """What is done with a checkpoint after training."""
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
@@ -61,11 +62,13 @@ def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Re
 def measure(
     checkpoint: str | Path, split: Literal["validation", "test"], overrides: Iterable[str] = ()
 ) -> dict[str, float]:
-    """A checkpoint's scores on all of a split by name (`test/mse`, ...)."""
-    config, task, data = load_run(checkpoint, overrides)
-    trainer = build_trainer(config)
+    """A checkpoint's scores on all of a split by name (`test/mse`, ...); says on stderr what the splits are."""
+    recipe, task = load_task(checkpoint, overrides)
+    recipe.check_data(task, str(checkpoint))
+    print(f"note: the {split} split of {recipe.describe()}", file=sys.stderr)
+    trainer = build_trainer(recipe.config)
     evaluate = trainer.test if split == "test" else trainer.validate
-    return dict(evaluate(task, datamodule=data, verbose=False)[0])
+    return dict(evaluate(task, datamodule=recipe.data, verbose=False)[0])
 
 
 def predict(

@@ -85,9 +85,9 @@ def _check_options(task: ClassificationTask, trained: Mapping[str, Any], where: 
 def _telling_keys(variant: str) -> list[str]:
     keys = ["variant", "stride", "stem_pool"]
     if variant in WITH_MEMORY:
-        keys += ["memory.num_heads", "memory.chunk_size"]
+        keys += ["memory.num_heads", "memory.chunk_size", "memory.forgetting"]
         if variant != "delta":  # which has a rule of its own
-            keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual")]
+            keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual", "momentum")]
     if variant in WITH_ATTENTION:
         keys += ["attention.num_heads", "attention.rotary_share"]
         keys.append("segment_length" if variant == "mac" else "attention.window")
