@@ -90,16 +90,15 @@ def both_alleles(variants: Variants, genome: Genome, length: int) -> tuple[list[
 
     Raises InputError when the genome does not have a variant's REF at its position.
     """
-    starts, sizes, others = (
-        np.array(column, dtype=np.int64)
-        for column in (variants.starts, *([len(x) for x in of] for of in (variants.references, variants.alternatives)))
-    )
-    left = (length - np.maximum(sizes, others)) // 2
+    starts = np.array(variants.starts, dtype=np.int64)
+    sizes = np.array([len(letters) for letters in variants.references], dtype=np.int64)
+    new_sizes = np.array([len(letters) for letters in variants.alternatives], dtype=np.int64)
+    left = (length - np.maximum(sizes, new_sizes)) // 2
     ahead, place = np.zeros(len(variants), dtype=np.bool_), variants.places.__getitem__
     changed = Intervals(np.array(variants.regions), starts, starts + sizes, ahead)
     _check(variants, [text.upper() for text in genome.texts(changed, place)], genome)
-    # As far to the right as the window with the shorter allele reaches.
-    around = changed._replace(starts=starts - left, ends=starts + sizes + length - left - np.minimum(sizes, others))
+    right = length - left - np.minimum(sizes, new_sizes)  # as far as the window with the shorter allele reaches
+    around = changed._replace(starts=starts - left, ends=starts + sizes + right)
     texts = [text.upper() for text in genome.texts(around, place, beyond="N")]
     flanks = [(text[:n], text[n + size :]) for text, n, size in zip(texts, left.tolist(), sizes.tolist(), strict=True)]
     of_reference, of_alternative = (
