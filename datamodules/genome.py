@@ -133,10 +133,13 @@ def _open(path: Path) -> Any:
         raise InputError(f"{path}: intervals are read with pyfaidx: pip install 'titans-seq[genomics]'") from None
     if not path.is_file():
         raise InputError(f"{path}: no such FASTA file")
-    if path.suffix in (".gz", ".bgz", ".bz2", ".zip", ".xz", ".zst"):
+    if path.suffix.lower() in (".gz", ".bgz", ".bz2", ".zip", ".xz", ".zst"):
         raise InputError(f"{path}: a compressed FASTA file has no index; decompress it: gunzip --keep {path}")
-    with path.open("rb") as handle:
-        beginning = handle.read(1 << 16)
+    try:
+        with path.open("rb") as handle:
+            beginning = handle.read(1 << 16)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
     if b"\r" in beginning and b"\n" not in beginning:
         raise InputError(
             f"{path}: its lines end with a carriage return alone, which no index knows; needed: line feeds"

@@ -72,12 +72,12 @@ def _by_chromosome(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -
 
 
 def _check_one_name_each(source: str, regions: NDArray[np.str_]) -> None:
-    """Raise InputError for a chromosome under two names: held out under one, it would be trained on under the other."""
+    """Raise InputError for a region under two names: held out under one, it would be trained on under the other."""
     names: dict[str, str] = {}
     for region in np.unique(regions).tolist():
         other = names.setdefault(plain_name(region), region)
         if other != region:
-            raise InputError(f"{source}: {other!r} and {region!r} are one chromosome under two names; write it alike")
+            raise InputError(f"{source}: {other!r} and {region!r} name the same region; write it alike")
 
 
 def _by_share(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -> tuple[Rows, dict[Split, Rows]]:

@@ -309,6 +309,8 @@ def test_processes_stop_with_the_one_that_started_them(tmp_path: Path) -> None:
     command.kill(signal.SIGTERM)
     stopped = command.wait(60)
     assert stopped.status == 143, stopped
+    assert "Traceback" not in stopped.err
+    assert sum("interrupted in epoch" in line for line in stopped.err.splitlines()) == 2
     for seed, path in enumerate(kept):
         assert "state_dict" in torch.load(path, weights_only=True)
         with (tmp_path / f"runs/small/seed{seed}_simulated_12_LMM.lock").open("w") as lock:

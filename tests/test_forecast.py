@@ -254,7 +254,7 @@ def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_pat
         ("forecast", [*future, "--horizon", "0"], "--horizon 0: must be at least 1"),
         ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: takes a .png file"),
         ("forecast", [*future, "--out", "none/x.csv"], "--out none/x.csv: no such folder none"),
-        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "is read by this very command"),
+        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "holds data that this very run reads"),
         ("backtest", ["--windows", "0"], "--windows 0"),
         ("backtest", ["--windows", "40"], "before them need 308; --windows 24 would fit"),
     ]

@@ -181,10 +181,14 @@ def test_codes_for_several_bases_are_counted(checkpoint: Path, refuse: Refuse, t
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "A", "G"), ("chr1", 21, ".", "N", "G"))
     answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
-    assert "genome.fa: 2 IUPAC letters around the variants were read as N" in answer.out
+    assert "genome.fa: 2 IUPAC letters in the windows around the variants were read as N" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
     assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, "ACGTANACGT")[0], abs=1e-5)
     assert table["reference_motif"][1] == pytest.approx(odds(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
+    # One that only the window of the deletion reaches.
+    vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 13, ".", "ACGT", "A"))
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    assert "genome.fa: 2 IUPAC letters" in answer.out, answer.err
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "G", "A"))
     assert "REF is 'G', but" in refuse("variants", checkpoint, "--vcf", vcf, *words)
     (tmp_path / "one.fa").write_text(">one\nACGRTACGT\n")
@@ -212,7 +216,11 @@ def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_p
     for verb in ("predict", "mutagenesis"):
         answer = run_cli(verb, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
         assert answer.status == 2
-        assert "is read by this very command" in answer.err
+        assert "holds data that this very run reads" in answer.err
+    labelled = tmp_path / "labelled.csv"
+    labelled.write_text("sequence,label\n" + "ACGTACGT,motif\nACGTACGA,background\n" * 20)
+    answer = run_cli("predict", checkpoint, f"data.name={labelled}", "--out", labelled)
+    assert (answer.status, labelled.read_text()[:14]) == (2, "sequence,label")
     assert mine.read_text() == "sequence\nACGTACGT\n"
 
 

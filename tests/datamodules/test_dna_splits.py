@@ -170,7 +170,7 @@ def test_holdouts_that_cannot_be_are_refused() -> None:
     two = Rows(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=names))
     chosen = Holdout(unit="chromosome", test_chromosomes=["chr1"])
     line = refused(lambda: cut_splits(Splits("set", rows.classes, two, validation=one), chosen))
-    assert "set: '1' and 'chr1' are one chromosome under two names" in line
+    assert "set: '1' and 'chr1' name the same region" in line
     splits = Splits("set", rows.classes, one, validation=one)
     assert "no training row of class a" in refused(lambda: cut_splits(splits, chosen))
 

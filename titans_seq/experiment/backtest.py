@@ -67,10 +67,10 @@ def backtest(
     """
     out = Path(out)
     check_table(out)
-    refuse_to_overwrite(out, data)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
     run = open_run(Path(checkpoint), data, overrides)
+    refuse_to_overwrite(out, run.config, data)
     steps = check_steps(run, horizon)
     apart = steps if step is None else step
     origins = [_origins(run, member, windows, apart, steps) for member in run.members]

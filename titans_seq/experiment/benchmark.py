@@ -18,11 +18,13 @@ from typing import Any, Literal
 import torch
 
 from titans_seq.config import from_container, load_config, to_container
-from titans_seq.errors import InputError
+from titans_seq.console import quiet
+from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.fit import fit
 from titans_seq.experiment.resume import changes
 from titans_seq.files import write_atomically
 from titans_seq.schema import Config
+from titans_seq.signals import StopSignals
 from titans_seq.suite import Cell, Suite
 
 Status = Literal["done", "outdated", "missing"]
@@ -159,7 +161,13 @@ def run_in_processes(store: Store, cells: Sequence[Cell], jobs: int) -> None:
 def _job(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
-    run_suite(store, cells)
+    quiet()
+    try:
+        with StopSignals():
+            run_suite(store, cells)
+    except Interrupted as stop:
+        print(f"titans-seq: {stop}", file=sys.stderr)
+        sys.exit(stop.status)
 
 
 def _run(store: Store, cell: Cell) -> dict[str, Any]:

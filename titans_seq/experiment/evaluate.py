@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,8 +86,8 @@ def predict(
     """
     out = Path(out)
     check_table(out)
-    refuse_to_overwrite(out, None if source is None else Path(source).expanduser())
     recipe, task = load_task(checkpoint, overrides)
+    refuse_to_overwrite(out, recipe.config, source)
     trainer = build_trainer(recipe.config)
     if source is None:
         recipe.check_data(task, str(checkpoint))
@@ -114,10 +115,22 @@ def check_table(out: Path) -> None:
         raise InputError(f"--out {out}: takes a name that ends in .csv or .parquet")
 
 
-def refuse_to_overwrite(out: Path, *inputs: Path | None) -> None:
-    """Raise InputError when a result would take the place of what it is made from."""
-    if any(path is not None and path.resolve() == out.resolve() for path in inputs):
-        raise InputError(f"--out {out}: is read by this very command; name another file")
+def refuse_to_overwrite(out: Path, config: Config, *inputs: str | Path | None) -> None:
+    """Raise InputError when a result would take the place of `inputs`, or of a file that `config.data` names."""
+    named = [leaf for value in asdict(config.data).values() for leaf in _leaves(value) if isinstance(leaf, str | Path)]
+    if out.resolve() in {Path(path).expanduser().resolve() for path in (*named, *inputs) if path}:
+        raise InputError(f"--out {out}: holds data that this very run reads; name another file")
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """All that is not a list or a mapping inside a value."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner)
+    else:
+        yield value
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:

@@ -61,8 +61,8 @@ def forecast(
         check_writable(plot, "--plot")
         if plot.suffix != ".png":
             raise InputError(f"--plot {plot}: takes a .png file")
-    refuse_to_overwrite(out, data, future)
     run = open_run(Path(checkpoint), data, overrides)
+    refuse_to_overwrite(out, run.config, data, future)
     steps = check_steps(run, horizon)
     times = [times_after(m.series.timestamps, run.layout.interval, steps) for m in run.members]
     known = _known(run, future, times)

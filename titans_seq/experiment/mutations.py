@@ -47,8 +47,8 @@ def mutagenesis(
     out, source = Path(out), Path(source)
     check_table(out)
     check_writable(out.with_suffix(".png"))
-    refuse_to_overwrite(out, source.expanduser())
     recipe, task = _load(checkpoint, overrides)
+    refuse_to_overwrite(out, recipe.config, source)
     name, tokens = _choose(recipe, source, record)
     places, letters = _changes(tokens)
     scores = _score_changes(recipe, task, tokens, places, letters)
@@ -88,6 +88,7 @@ def score_variants(
     check_table(out)
     overrides = list(overrides)
     recipe, task = _load(checkpoint, overrides)
+    refuse_to_overwrite(out, recipe.config, vcf, reference)
     if recipe.config.model.strand == "one" and not any(word.startswith("model.strand=") for word in overrides):
         task.model.strand = "both_averaged"
     options = recipe.config.data
@@ -111,8 +112,9 @@ def score_variants(
     genome = Genome(Path(reference).expanduser(), aliases=options.aliases)
     texts = both_alleles(variants, genome, options.length)
     alleles = [Sequences.read(each, variants.places.__getitem__) for each in texts]
-    if alleles[0].ambiguous:
-        print(f"{reference}: {alleles[0].ambiguous:,} IUPAC letters around the variants were read as N")
+    ambiguous = max(each.ambiguous for each in alleles)
+    if ambiguous:
+        print(f"{reference}: {ambiguous:,} IUPAC letters in the windows around the variants were read as N")
     trainer = build_trainer(recipe.config)
     scores = [score_sequences(recipe, task, trainer, each) for each in alleles]
     effects = _log_odds(scores[1]) - _log_odds(scores[0])
