@@ -1,6 +1,7 @@
 """Unlabelled DNA to learn from: many short sequences in memory, or a genome that stays on disk."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -55,23 +56,26 @@ class LoadedCorpus:
     def __init__(self, name: str, sequences: Sequences, names: Sequence[str] | None = None) -> None:
         numbers = sequence_numbers([sequences, sequences.other_strand()])
         _, first = np.unique(np.minimum(*numbers), return_index=True)
-        kept = np.sort(first)
         self.name = name
-        self.sequences = sequences.take(kept)
-        self.names = [str(row) if names is None else names[row] for row in kept.tolist()]
-        self.lengths = self.sequences.lengths
-        repeats = len(sequences) - len(kept)
+        self._hold(sequences, [str(row) for row in range(len(sequences))] if names is None else names, np.sort(first))
+        repeats = len(sequences) - len(first)
         self.notes = (
             (f"{name}: {repeats:,} of {len(sequences):,} sequences repeat others, on either strand; left out",)
             if repeats
             else ()
         )
 
+    def _hold(self, sequences: Sequences, names: Sequence[str], rows: NDArray[np.int64]) -> None:
+        self.sequences = sequences.take(rows)
+        self.names = [names[row] for row in rows.tolist()]
+        self.lengths = self.sequences.lengths
+
     def without(self, held_out: Sequences) -> "LoadedCorpus":
         """The sequences that are not in `held_out`, on neither strand; one that shares a stretch with it stays."""
         numbers, *held = sequence_numbers([self.sequences, held_out, held_out.other_strand()])
         kept = np.flatnonzero(~np.isin(numbers, np.concatenate(held)))
-        rest = LoadedCorpus(self.name, self.sequences.take(kept), [self.names[row] for row in kept.tolist()])
+        rest = copy(self)  # nothing repeats itself any more
+        rest._hold(self.sequences, self.names, kept)
         left_out = len(self.names) - len(kept)
         note = f"{self.name}: {left_out:,} of {len(self.names):,} sequences are in data.exclude, whole; left out"
         rest.notes = (*self.notes, note)

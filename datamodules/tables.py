@@ -87,19 +87,23 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
 def read_table(path: Path) -> pl.DataFrame:
     """All columns of a table, as text."""
     try:
-        if path.suffix.lower() == ".parquet":
+        if _is_parquet(path):
             return pl.read_parquet(path).cast(pl.String)
         separator = "\t" if ".tsv" in path.name.lower() else ","
         return pl.read_csv(path, separator=separator, infer_schema=False, truncate_ragged_lines=False)
     except (pl.exceptions.PolarsError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        kind = "Parquet" if path.suffix.lower() == ".parquet" else "CSV"
+        kind = "Parquet" if _is_parquet(path) else "CSV"
         raise InputError(f"{path}: not a readable {kind} file: {reason}") from None
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() == ".parquet"
 
 
 def placer(path: Path) -> Callable[[int], str]:
     """Says where row `i` of a table stands: lines as an editor counts them, header included."""
-    if path.suffix.lower() == ".parquet":
+    if _is_parquet(path):
         return lambda row: f"{path}: row {row}"
     return lambda row: f"{path}: line {row + 2}"
 

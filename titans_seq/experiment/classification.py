@@ -216,11 +216,16 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         longest = options.max_length
         if longest and (cut := int((sequences.lengths > longest).sum())):
             print(f"{path}: {cut:,} of {len(sequences):,} sequences are cut at data.max_length={longest} bases")
-        if sequences.ambiguous:
-            print(f"{path}: {sequences.ambiguous:,} IUPAC letters other than A, C, G, T, N were read as N")
+        say_ambiguous(path, sequences)
         probabilities = softmax(score_sequences(self, task, trainer, sequences))
         ids = pl.Series("id", names[: len(probabilities)])
         return pl.DataFrame([ids, *_answers(task.classes, probabilities)])
+
+
+def say_ambiguous(path: Path, sequences: Sequences) -> None:
+    """Tell the user how many letters of a file became N."""
+    if sequences.ambiguous:
+        print(f"{path}: {sequences.ambiguous:,} IUPAC letters other than A, C, G, T, N were read as N")
 
 
 def score_sequences(

@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,20 +116,12 @@ def check_table(out: Path) -> None:
 
 def refuse_to_overwrite(out: Path, config: Config, *inputs: str | Path | None) -> None:
     """Raise InputError when a result would take the place of `inputs`, or of a file that `config.data` names."""
-    named = [leaf for value in asdict(config.data).values() for leaf in _leaves(value) if isinstance(leaf, str | Path)]
-    if out.resolve() in {Path(path).expanduser().resolve() for path in (*named, *inputs) if path}:
+    read = list(inputs)
+    for value in vars(config.data).values():  # one file, a list of them, or one for each class
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        read += [each for each in several if isinstance(each, str)]
+    if out.resolve() in {Path(path).expanduser().resolve() for path in read if path}:
         raise InputError(f"--out {out}: holds data that this very run reads; name another file")
-
-
-def _leaves(value: Any) -> Iterator[Any]:
-    """All that is not a list or a mapping inside a value."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for inner in value:
-            yield from _leaves(inner)
-    else:
-        yield value
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:

@@ -16,14 +16,8 @@ from datamodules.vcf import both_alleles, read_vcf
 from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
-from titans_seq.experiment.classification import ClassificationRecipe, score_sequences, softmax
-from titans_seq.experiment.evaluate import (
-    check_table,
-    check_writable,
-    load_task,
-    refuse_to_overwrite,
-    write_table,
-)
+from titans_seq.experiment.classification import ClassificationRecipe, say_ambiguous, score_sequences, softmax
+from titans_seq.experiment.evaluate import check_table, check_writable, load_task, refuse_to_overwrite, write_table
 from titans_seq.plots import plot_mutations
 from titans_seq.tasks import ClassificationTask
 
@@ -155,8 +149,7 @@ def _choose(recipe: ClassificationRecipe, source: Path, record: str | None) -> t
     if (count := names.count(record)) > 1:
         raise InputError(f"{source}: {count} sequences are called {record!r}; give each a name of its own")
     tokens = sequences[names.index(record)]
-    if sequences.ambiguous:
-        print(f"{source}: {sequences.ambiguous:,} IUPAC letters other than A, C, G, T, N were read as N")
+    say_ambiguous(source, sequences)
     if options.max_length and len(tokens) > options.max_length:
         print(f"{source}: {record} is cut at data.max_length={options.max_length} of its {len(tokens):,} bases")
     return record, tokens[: options.max_length]
