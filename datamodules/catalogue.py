@@ -118,9 +118,9 @@ def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
         return str(path), None, None
     if not path.is_dir():
         raise InputError(f"{data}: no such file or folder, and no published set; {_published(data)}")
-    train, *others = (
-        first_file([path / f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)]) for names in _SPLITS
-    )
+    written = {file.name.lower(): file.name for file in path.iterdir()}  # TRAIN.FA is a train file too
+    wanted = ([f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)] for names in _SPLITS)
+    train, *others = (first_file([path / written.get(name, name) for name in names]) for names in wanted)
     if train is None:
         raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
     validation, test = (None if file is None else str(file) for file in others)

@@ -169,6 +169,20 @@ def test_gue_is_learned_without_any_tasks_dev_and_test_rows(data_root: Path) -> 
             assert seen.isdisjoint(rows.sequences.texts())
 
 
+def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
+    lone = write_fasta(tmp_path / "lone.fa", {"a": "ACGTACGT", "b": "A", "c": "C"})
+    short = write_fasta(tmp_path / "short.fa", dict.fromkeys("abc", "ACGTACGT"))
+    held = ["data.validation_records=[b]", "data.test_records=[c]"]
+    cases = {
+        "no base has one before it": [f"data.name={lone}"],
+        "task.masked_share=1e-06 of so few bases hid none": [f"data.name={short}", "task.masked_share=1e-6", *MASKED],
+    }
+    for part, words in cases.items():
+        answer = run_cli("fit", PRETRAIN, *TWO_STEPS, *SMALL, *held, *words, cwd=tmp_path)
+        assert answer.status == 2
+        assert f"validation bases: {part}" in answer.err
+
+
 def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
     cases = {
         "model.direction=both": "task.objective=next takes model.direction=forward",

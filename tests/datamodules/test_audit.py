@@ -273,6 +273,9 @@ def test_data_is_found_by_name_file_and_folder(tmp_path: Path, no_data_folder: N
     assert isinstance(open_data(str(capitals)), SequenceTable)
     assert isinstance(open_data("tf/0"), GUE)
     assert isinstance(open_data("human_enhancers_cohn"), GenomicBenchmark)
+    (tmp_path / "capitals").mkdir()
+    fasta.rename(tmp_path / "capitals" / "Train.FA")
+    assert isinstance(open_data(str(tmp_path / "capitals")), LabelledFasta)
     (tmp_path / "human_enhancers_cohn").mkdir()
     assert isinstance(open_data(str(tmp_path / "human_enhancers_cohn")), GenomicBenchmark)
 

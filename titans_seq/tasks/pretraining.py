@@ -11,12 +11,14 @@ from torchmetrics import MeanMetric
 from titans_seq.backbone import Stack, state_named_tensors
 from titans_seq.backbone.states import BlockState
 from titans_seq.batch import MASK_TOKEN, StretchBatch
+from titans_seq.errors import InputError
 from titans_seq.models.language import NUM_BASES, SequenceLanguageModel
 from titans_seq.schema import PretrainingConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.sequences import build_sequence_backbone
 
 _NOTHING = -100  # a target that nobody is asked for
+_SPLITS = {"val": "validation", "test": "test"}
 _HIDDEN, _REPLACED = 0.8, 0.9  # of the chosen bases, the first share is hidden, what is between the two replaced
 
 
@@ -153,6 +155,10 @@ class PretrainingTask(Task):
             self.bits_by_segment[batch.number] = (total + float(bits) * count, bases + count)
 
     def _log_metrics(self, split: str) -> None:
+        if not self.bits.update_called and self.trainer.world_size == 1:  # of several, others may have had some
+            share = self.config.task.masked_share
+            why = "no base has one before it" if self.next else f"task.masked_share={share} of so few bases hid none"
+            raise InputError(f"{_SPLITS[split]} bases: {why}; raise data.fraction or name longer records")
         bits = self.bits.compute()
         scores = {"bits_per_base": bits, "perplexity": 2**bits, "accuracy": self.hits.compute()}
         self.bits.reset()
