@@ -62,7 +62,8 @@ def open_data(
     if SUFFIXES in kinds:
         return SequenceTable(train, *others, sequence=sequence, label=label, group=group or "auto", rna=rna)
     if _FASTA in kinds:
-        return LabelledFasta(train, *others, labels=labels, header_label=header_label, rna=rna)
+        names = {"label": label, "group": group or "auto"}
+        return LabelledFasta(train, *others, labels=labels, header_label=header_label, **names, rna=rna)
     raise InputError(f"{data}: neither a table ({', '.join(SUFFIXES)}) nor a FASTA file ({', '.join(_FASTA)})")
 
 

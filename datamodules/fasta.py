@@ -5,12 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from datamodules.genome import Beyond, Genome
 from datamodules.labelled import Intervals, Records, Splits, read_splits
-from datamodules.messages import shown
-from datamodules.tables import placer, read_table
+from datamodules.tables import read_records
 from datamodules.text_files import read_text
 from titans_seq.errors import InputError
 
@@ -23,9 +21,11 @@ class LabelledFasta:
     Args:
         train: the file that is trained on, and split if there is no other.
         validation, test: further files, if there are any.
-        labels: a table with columns `id` (the header up to its first blank) and `label`, of all files; None takes the
-            labels from the headers.
+        labels: a table of all files' records: columns `id` (the header up to its first blank) and `label`, and, where
+            they are to be split by, a group or region, start and end, see `read_records`. None takes the labels from
+            the headers.
         header_label: regular expression whose first group is the label of a header.
+        label, group: names of these columns; see `SequenceTable`.
         rna: read U as T.
     """
 
@@ -37,12 +37,15 @@ class LabelledFasta:
         *,
         labels: str | None = None,
         header_label: str = HEADER_LABEL,
+        label: str = "label",
+        group: str | None = None,
         rna: bool = False,
     ) -> None:
         self.train = train
         self.validation = validation
         self.test = test
         self.labels = labels
+        self.columns = (label, group)
         try:
             self.pattern = re.compile(header_label)
         except re.error as error:
@@ -56,34 +59,61 @@ class LabelledFasta:
 
     def load(self) -> Splits:
         """Read and check the files."""
-        table = None if self.labels is None else _label_table(Path(self.labels).expanduser())
+        table = None if self.labels is None else _LabelTable(Path(self.labels).expanduser(), *self.columns)
         train = self._records(self.train, table)
         others = [None if path is None else self._records(path, table) for path in (self.validation, self.test)]
         return read_splits(Path(self.train).name, train, *others, rna=self.rna)
 
-    def _records(self, file: str, table: dict[str, str | None] | None) -> Records:
+    def _records(self, file: str, table: "_LabelTable | None") -> Records:
         path = Path(file).expanduser()
         headers, texts = read_fasta(path)
         names = [header.split(maxsplit=1)[0] for header in headers]
-        labels: list[str | None] = []
-        if table is not None:
-            missing = [name for name in names if name not in table]
-            if missing:
-                raise InputError(
-                    f"{path}: record {missing[0]!r} has no row in {self.labels}; {len(missing)} of {len(names)} records"
-                )
-            labels = [table[name] for name in names]
-        else:
-            found = [self.pattern.search(header) for header in headers]
-            wrong = [header for header, match in zip(headers, found, strict=True) if not (match and match[1])]
-            if wrong:
-                raise InputError(
-                    f"{path}: header {wrong[0]!r} has no label by data.header_label={self.pattern.pattern!r}; "
-                    f"{len(wrong)} of {len(headers)} headers. Or name a table of labels in data.labels."
-                )
-            labels = [match[1] for match in found if match]
-        files = (path,) if self.labels is None else (path, Path(self.labels).expanduser())
-        return Records(str(path), lambda row: f"{path}: record {names[row]!r}", texts, labels, files=files)
+        records = Records(str(path), lambda row: f"{path}: record {names[row]!r}", texts, [], files=(path,))
+        return records._replace(labels=self._of_headers(path, headers)) if table is None else table.join(records, names)
+
+    def _of_headers(self, path: Path, headers: list[str]) -> list[str]:
+        """The label in each header."""
+        found = [self.pattern.search(header) for header in headers]
+        wrong = [header for header, match in zip(headers, found, strict=True) if not (match and match[1])]
+        if wrong:
+            raise InputError(
+                f"{path}: header {wrong[0]!r} has no label by data.header_label={self.pattern.pattern!r}; "
+                f"{len(wrong)} of {len(headers)} headers. Or name a table of labels in data.labels."
+            )
+        return [match[1] for match in found if match]
+
+
+class _LabelTable:
+    """What a table says about the records of FASTA files, by their names."""
+
+    def __init__(self, path: Path, label: str, group: str | None) -> None:
+        self.table = read_records(path, sequence="id", label=label, group=group)
+        self.rows: dict[str, int] = {}
+        places = [":".join(map(str, place)) for place in zip(*self.table.intervals or (), strict=True)]
+        for row, name in enumerate(self.table.texts):
+            before = self.rows.setdefault(name, row)
+            for what in (self.table.labels, self.table.groups or (), places):
+                if what and what[row] != what[before]:
+                    raise InputError(
+                        f"{self.table.place(row)}: id {name!r} again, as {what[row]!r}; before it was {what[before]!r}"
+                    )
+
+    def join(self, records: Records, names: list[str]) -> Records:
+        """The records of these names, with their labels and what else the table has of them."""
+        missing = [name for name in names if name not in self.rows]
+        if missing:
+            raise InputError(
+                f"{records.source}: record {missing[0]!r} has no row in {self.table.source}; {len(missing)} of "
+                f"{len(names)} records"
+            )
+        rows = [self.rows[name] for name in names]
+        groups, intervals = self.table.groups, self.table.intervals
+        return records._replace(
+            labels=[self.table.labels[row] for row in rows],
+            groups=None if groups is None else [groups[row] for row in rows],
+            intervals=None if intervals is None else intervals.take(np.array(rows)),
+            files=(*records.files, *self.table.files),
+        )
 
 
 class BedWindows:
@@ -193,17 +223,3 @@ def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[
         raise InputError(f"{path}: no intervals")
     starts, ends = np.array(edges, dtype=np.int64).T
     return places, Intervals(np.array(regions), starts, ends, np.array(minus)), names
-
-
-def _label_table(path: Path) -> dict[str, str | None]:
-    """Label of every id."""
-    table, place = read_table(path), placer(path)
-    missing = {"id", "label"} - set(table.columns)
-    if missing:
-        raise InputError(f"{path}: no column {', '.join(sorted(missing))}; found {shown(table.columns)}")
-    labels: dict[str, str | None] = {}
-    for row, (name, label) in enumerate(table.select(pl.col("id", "label").str.strip_chars()).iter_rows()):
-        if labels.get(name, label) != label:
-            raise InputError(f"{place(row)}: id {name!r} again, as {label!r}; before it was {labels[name]!r}")
-        labels[name] = label
-    return labels

@@ -94,9 +94,12 @@ class Genome:
         wrong = (starts < 0) | (ends > lengths) if beyond == "refuse" else (starts >= lengths) | (ends <= 0)
         if wrong.any():
             row = int(wrong.argmax())
+            touches = starts[row] < lengths[row] and ends[row] > 0
+            remedy = " data.beyond=N fills up with N." if touches else ""
             raise InputError(
                 f"{place(row)}: {intervals.regions[row]}:{starts[row]}-{ends[row]} reaches beyond {names[row]!r} of "
-                f"{self.path}, which has {lengths[row]} bases; {wrong.sum()} such intervals. Is it another assembly?"
+                f"{self.path}, which has {lengths[row]} bases; {wrong.sum()} such intervals. Is it another "
+                f"assembly?{remedy}"
             )
         texts = []
         rows = zip(names, starts.tolist(), ends.tolist(), lengths.tolist(), intervals.minus.tolist(), strict=True)

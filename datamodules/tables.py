@@ -56,7 +56,7 @@ class SequenceTable:
 
 
 def read_records(path: Path, *, sequence: str = "sequence", label: str = "label", group: str | None = None) -> Records:
-    """The records of a table, whatever other columns it has.
+    """The records of a table, whatever other columns it has; `sequence="id"` takes their names for their texts.
 
     Columns `region`, `start` and `end` are read as intervals where all three are there. `group="auto"` takes a column
     `group` if there is one.
@@ -65,18 +65,20 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
     place = placer(path)
     if group == "auto":
         group = "group" if "group" in table.columns else None
-    for column, key in ((sequence, "sequence"), (label, "label"), (group, "group")):
+    text = "id" if sequence == "id" else "sequence"
+    for column, key in ((sequence, text), (label, "label"), (group, "group")):
         if column is not None and column not in table.columns:
-            raise InputError(f"{path}: no column {column!r}; found {shown(table.columns)}. Set data.{key} to one.")
+            hint = "" if key == "id" else f". Set data.{key} to one."
+            raise InputError(f"{path}: no column {column!r}; found {shown(table.columns)}{hint}")
     if not len(table):
         raise InputError(f"{path}: no rows below the header")
     missing = table[sequence].is_null()
     if missing.any():
-        raise InputError(f"{place(int(missing.arg_max() or 0))}: no sequence; {missing.sum()} rows have none")
+        raise InputError(f"{place(int(missing.arg_max() or 0))}: no {text}; {missing.sum()} rows have none")
     return Records(
         str(path),
         place,
-        table[sequence].to_list(),
+        table[sequence].str.strip_chars().to_list(),
         table[label].str.strip_chars().to_list(),
         None if group is None else table[group].str.strip_chars().to_list(),
         read_intervals(table, place) if {"region", "start", "end"} <= set(table.columns) else None,

@@ -15,6 +15,7 @@ from matplotlib.image import imread
 from datamodules.genomic_benchmarks import SETS
 from datamodules.motif import BEST_ACCURACY, PlantedMotif
 from datamodules.motif import MOTIF as PLANTED
+from tests.datamodules.dna_reference import random_dna
 from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.experiment import measure
@@ -75,6 +76,9 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         words.append(f"data.root={request.getfixturevalue('data_root')}")
     if config.stem == "genomic_benchmarks":
         words.append(f"data.root={write_official(folder / 'data', load_config([config]).data.name)}")
+    if config.stem == "sequences":
+        table = write_table(folder / "regions.csv", random_dna([40] * 300, seed=7), ["a", "b"] * 150)
+        words.append(f"data.name={table}")
     return fit(config, folder / "run", *words)
 
 

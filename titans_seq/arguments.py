@@ -29,36 +29,49 @@ _OUT = {
     "variants": "variants.csv",
 }
 
-_EXAMPLES = """\
-verbs:
-{verbs}
+_CHECKPOINT = "runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt"
+_EXAMPLES = (
+    "fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3",
+    f"test {_CHECKPOINT}",
+    f"validate {_CHECKPOINT}",
+    f"predict {_CHECKPOINT} --out forecasts.parquet",
+    "fit configs/forecasting/table.yaml data.path=sales.csv data.id=store data.target=[sales]",
+    "forecast best.ckpt --data sales.csv --out forecast.csv --plot forecast.png",
+    "backtest best.ckpt --data sales.csv --windows 8 --step 7 --out backtest.csv",
+    "audit human_nontata_promoters",
+    "audit regions.fa data.labels=labels.csv",
+    "fit configs/genomics/sequences.yaml data.name=regions.fa data.labels=labels.csv",
+    "predict best.ckpt --input new.fa --out probabilities.csv",
+    "mutagenesis best.ckpt --input new.fa --record n1 --out effects.csv",
+    "variants best.ckpt --vcf changes.vcf --reference genome.fa --out variants.csv",
+    "fit resume=runs/etth1/2026-01-31_12-00-00",
+    "fit configs/forecasting/etth1.yaml seeds=[0,1,2]",
+    "compare runs/etth1 --baseline model.variant=transformer",
+    "sweep configs/sweeps/grid.yaml",
+    "benchmark configs/forecasting/suite.yaml --only data=ETTh1",
+    "export best.ckpt --out model",
+    "show-config configs/forecasting/etth1.yaml data.name=ETTm2",
+    "doctor",
+)
 
-examples:
-  titans-seq fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3
-  titans-seq test runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt
-  titans-seq fit configs/forecasting/table.yaml data.path=sales.csv data.id=store data.target=[sales]
-  titans-seq forecast best.ckpt --data sales.csv --out forecast.csv --plot forecast.png
-  titans-seq fit configs/genomics/gue.yaml data.name=tf/1
-  titans-seq predict best.ckpt --input sequences.fa --out predictions.csv
-  titans-seq fit resume=runs/etth1/2026-01-31_12-00-00
-  titans-seq fit configs/forecasting/etth1.yaml seeds=[0,1,2]
-  titans-seq compare runs/etth1 --baseline model.variant=transformer
-  titans-seq sweep configs/sweeps/grid.yaml
-  titans-seq audit human_nontata_promoters
-  titans-seq benchmark configs/forecasting/suite.yaml --only data=ETTh1
-"""
+
+def _examples(verb: str | None) -> str:
+    """Command lines of one verb, or of all."""
+    chosen = [line for line in _EXAMPLES if verb in (None, line.split()[0])]
+    return "\n".join([f"example{'s' if len(chosen) > 1 else ''}:", *(f"  titans-seq {line}" for line in chosen)])
 
 
 def build_parser() -> argparse.ArgumentParser:
     """One subparser a verb; every verb has `words`, what it takes besides its options."""
-    epilog = _EXAMPLES.format(verbs="\n".join(f"  {verb:<12} {text}" for verb, text in VERBS.items()))
+    listed = "\n".join(f"  {verb:<12} {text}" for verb, text in VERBS.items())
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="titans-seq", description="Titans for time series and DNA.", epilog=epilog, formatter_class=layout
+        prog="titans-seq", description="Titans for time series and DNA.", epilog=_examples(None), formatter_class=layout
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, text in VERBS.items():
         description = f"{text[0].upper()}{text[1:]}."
+        epilog = f"{_examples(verb)}\n\nverbs:\n{listed}"
         sub = verbs.add_parser(verb, help=text, description=description, epilog=epilog, formatter_class=layout)
         if verb in ("fit", "show-config"):
             sub.add_argument(

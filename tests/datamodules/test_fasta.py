@@ -66,7 +66,30 @@ def test_labels_from_a_table_or_by_a_pattern(tmp_path: Path) -> None:
         LabelledFasta(str(path), labels=str(twice)).load
     )
     wrong = write_csv(tmp_path / "w.csv", "name,label", [("s1", "u")])
-    assert "no column id; found name, label" in refused(LabelledFasta(str(path), labels=str(wrong)).load)
+    assert refused(LabelledFasta(str(path), labels=str(wrong)).load).endswith("no column 'id'; found name, label")
+    assert "Set data.label to one" in refused(LabelledFasta(str(path), labels=str(short), label="kind").load)
+
+
+def test_a_table_of_labels_says_what_stays_together(tmp_path: Path) -> None:
+    path = write_fasta(tmp_path / "a.fa", {"r1": "ACGT", "r2": "GG", "r3": "TT"})
+    columns = "id,kind,gene,region,start,end"
+    lines = [("r3", "x", "g2", "chr2", 5, 7), ("r1", "y", "g1", "chr1", 0, 4), ("r2", "x", "g2", "chr1", 9, 11)]
+    table = write_csv(tmp_path / "l.csv", columns, [*lines, lines[0]])
+    train = LabelledFasta(str(path), labels=str(table), label="kind", group="gene").load().train
+    assert train.labels.tolist() == [1, 0, 0]
+    assert train.groups is not None
+    assert train.groups.tolist() == [0, 1, 1]
+    assert train.intervals is not None
+    assert train.intervals.regions.tolist() == ["chr1", "chr1", "chr2"]
+    assert train.intervals.starts.tolist() == [0, 9, 5]
+
+    for column, other in ((2, "g3"), (4, 6)):
+        again = [*lines[0][:column], other, *lines[0][column + 1 :]]
+        twice = write_csv(tmp_path / "t.csv", columns, [*lines, again])
+        message = refused(LabelledFasta(str(path), labels=str(twice), label="kind", group="gene").load)
+        assert "line 5: id 'r3' again, as " in message
+    plain = LabelledFasta(str(path), labels=str(table), label="kind").load()
+    assert plain.train.groups is None
 
 
 @pytest.mark.parametrize(
@@ -118,7 +141,7 @@ def test_what_lies_beyond_the_ends_is_refused_or_n(genome: Path) -> None:
     assert texts[3] == CHR2
     message = refused(lambda: Genome(genome).texts(over, place))
     assert "row 0: chr2:80-95 reaches beyond 'chr2'" in message
-    assert "has 90 bases; 3 such intervals" in message
+    assert "has 90 bases; 3 such intervals. Is it another assembly? data.beyond=N fills up with N." in message
     outside = intervals(("chr2", 90, 95, "+"))
     assert "chr2:90-95" in refused(lambda: Genome(genome).texts(outside, place, beyond="N"))
 

@@ -29,7 +29,7 @@ class ClassificationDataOptions(DataOptions):
     label: str = "label"
     group: str | None = None  # column of groups that no split may part; null: the column group, if there is one
     # FASTA files
-    labels: str | None = None  # table with columns id and label; null: labels are in the headers
+    labels: str | None = None  # table with columns id, label and, to split by, group; null: labels are in the headers
     header_label: str = r"\blabel=(\S+)"  # regular expression whose first group is a header's label
     bed: Any = None  # cut windows of the FASTA file: a BED file whose fourth column is the label, or {class: file}
     length: int | None = at_least(None, 1)  # bases of every window, around its interval's middle; null: as it is
