@@ -89,8 +89,8 @@ def _by_share(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -> tup
         groups = train.groups if holdout.unit == "group" else None
         if holdout.unit == "group" and groups is None:
             raise InputError(
-                f"{splits.name}: cannot split by group: the rows have none. Set data.group to their column in the table "
-                "(of a FASTA file: in data.labels)"
+                f"{splits.name}: cannot split by group: the rows have none. Set data.group to their column "
+                "in the table (of a FASTA file: in data.labels)"
             )
         if number == 0 and holdout.folds:
             left, part = by_fold(train.labels, holdout.folds, holdout.fold, seed=seed, groups=groups)
