@@ -150,7 +150,7 @@ class _Judge:
         predicted[by_kmers] = by_recognition(matches, train.labels, num_classes)
         clues += [score(split, name, rows.labels, answer, num_classes) for name, answer in predicted.items()]
 
-        numbers = sequence_numbers([train.sequences, rows.sequences, rows.sequences.other_strand()])
+        numbers = sequence_numbers([train.sequences, rows.sequences, rows.sequences.reversed_other_strand()])
         opposite = int(np.isin(numbers[2], numbers[0]).sum())
         holders = _holders(numbers[0], train.labels, numbers[1], num_classes)
         shared = [_shared(split, f"{self.kmers.k}-mers", rows.labels, holders, matches, opposite)]

@@ -54,8 +54,8 @@ class LoadedCorpus:
     """
 
     def __init__(self, name: str, sequences: Sequences, names: Sequence[str] | None = None) -> None:
-        numbers = sequence_numbers([sequences, sequences.other_strand()])
-        _, first = np.unique(np.minimum(*numbers), return_index=True)
+        numbers, others = sequence_numbers([sequences, sequences.reversed_other_strand()])
+        _, first = np.unique(np.minimum(numbers, others[::-1]), return_index=True)
         self.name = name
         self._hold(sequences, [str(row) for row in range(len(sequences))] if names is None else names, np.sort(first))
         repeats = len(sequences) - len(first)
@@ -72,7 +72,7 @@ class LoadedCorpus:
 
     def without(self, held_out: Sequences) -> "LoadedCorpus":
         """The sequences that are not in `held_out`, on neither strand; one that shares a stretch with it stays."""
-        numbers, *held = sequence_numbers([self.sequences, held_out, held_out.other_strand()])
+        numbers, *held = sequence_numbers([self.sequences, held_out, held_out.reversed_other_strand()])
         kept = np.flatnonzero(~np.isin(numbers, np.concatenate(held)))
         rest = copy(self)  # nothing repeats itself any more
         rest._hold(self.sequences, self.names, kept)

@@ -19,7 +19,7 @@ from titans_seq.errors import InputError
 
 Beyond = Literal["refuse", "N"]
 
-_COMPLEMENTS = str.maketrans("ACGTacgt", "TGCAtgca")  # other letters become N, either way round
+_COMPLEMENTS = str.maketrans("ACGTUacgtu", "TGCAAtgcaa")  # other letters become N, either way round
 _MITOCHONDRIA = {"MT", "M", "MtDNA", "mitochondrion_genome"}
 
 

@@ -1,17 +1,14 @@
 """All stretches of k bases of many sequences, each as one number: two bits a base."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.sequences import Sequences
+from datamodules.sequences import Sequences, runs
 
 MAX_K = 32  # what 64 bits hold
-_BLOCK = 1 << 22  # bases at a time: some hundred megabytes of codes while they are made
 
 
-def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """Codes of every stretch of k bases without an N, and the sequence it is from, both (m,), in order.
 
     With `both_strands` a stretch and its reverse complement have one code, the smaller of the two.
@@ -19,11 +16,12 @@ def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[
     if not 1 <= k <= MAX_K:
         raise ValueError(f"k must lie in 1..{MAX_K}; got {k}")
     codes, rows = [], []
-    for first, block in _blocks(sequences):
-        tokens = block.tokens
+    for part in runs(sequences.lengths):  # some hundred megabytes of codes while they are made
+        lengths, start = sequences.lengths[part], sequences.starts[part.start]
+        tokens = sequences.tokens[start : start + lengths.sum()]
         if len(tokens) < k:
             continue
-        row = block.rows()
+        row = np.repeat(np.arange(part.start, part.stop, dtype=np.int32), lengths)
         ambiguous = np.concatenate([[0], np.cumsum(tokens > 3)])
         valid = (row[k - 1 :] == row[: len(row) - k + 1]) & (ambiguous[k:] == ambiguous[:-k])
         code = _codes(tokens.astype(np.uint64) & np.uint64(3), k, last_base_lowest=True)[valid]
@@ -31,9 +29,9 @@ def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[
             opposite = np.uint64(3) - (tokens.astype(np.uint64) & np.uint64(3))
             code = np.minimum(code, _codes(opposite, k, last_base_lowest=False)[valid])
         codes.append(code)
-        rows.append(row[: len(valid)][valid] + first)
+        rows.append(row[: len(valid)][valid])
     if not codes:
-        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64)
+        return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
     return np.concatenate(codes), np.concatenate(rows)
 
 
@@ -41,18 +39,8 @@ def counts(sequences: Sequences, k: int) -> NDArray[np.float64]:
     """How often each of the 4^k stretches of k bases occurs in each sequence, (n, 4^k)."""
     codes, rows = kmers(sequences, k)
     size = 4**k
-    flat = np.bincount(rows * size + codes.astype(np.int64), minlength=len(sequences) * size)
+    flat = np.bincount(rows.astype(np.int64) * size + codes.astype(np.int64), minlength=len(sequences) * size)
     return flat.reshape(len(sequences), size).astype(np.float64)
-
-
-def _blocks(sequences: Sequences) -> Iterator[tuple[int, Sequences]]:
-    """Runs of whole sequences of about `_BLOCK` bases together, each with the row it begins at."""
-    number = sequences.starts // _BLOCK
-    firsts = np.flatnonzero(np.diff(number, prepend=-1)).tolist()
-    for first, end in zip(firsts, [*firsts[1:], len(sequences)], strict=True):
-        lengths = sequences.lengths[first:end]
-        start = int(sequences.starts[first])
-        yield first, Sequences(sequences.tokens[start : start + int(lengths.sum())], lengths)
 
 
 def _codes(bases: NDArray[np.uint64], k: int, *, last_base_lowest: bool) -> NDArray[np.uint64]:

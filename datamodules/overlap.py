@@ -57,7 +57,8 @@ class KmerIndex:
         self.train_share = _share(again, rows, len(train))
         holders = labels[rows]
         # How many entries before each are of each class, (K, entries + 1).
-        self._before = np.zeros((num_classes, len(rows) + 1), dtype=np.int64)
+        counter = np.int32 if len(rows) < 2**31 else np.int64
+        self._before = np.zeros((num_classes, len(rows) + 1), dtype=counter)
         for number in range(num_classes):
             np.cumsum(holders == number, out=self._before[number, 1:])
 
@@ -86,7 +87,7 @@ def interval_numbers(parts: list[Intervals]) -> list[NDArray[np.int64]]:
     return np.split(numbers, np.cumsum([len(part.starts) for part in parts])[:-1])
 
 
-def _distinct(sequences: Sequences, k: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _distinct(sequences: Sequences, k: int) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """The k-mers of all sequences, sorted, with the sequence each is from; each once a sequence."""
     codes, rows = kmers(sequences, k, both_strands=True)
     order = np.argsort(codes, kind="stable")  # stable: of equal codes, those of one sequence lie together
@@ -96,7 +97,7 @@ def _distinct(sequences: Sequences, k: int) -> tuple[NDArray[np.uint64], NDArray
     return codes[new], rows[new]
 
 
-def _share(which: NDArray[np.bool_], rows: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+def _share(which: NDArray[np.bool_], rows: NDArray[np.int32], count: int) -> NDArray[np.float64]:
     """The share of each row's entries that are `which`, (count,); 0 for a row without entries."""
     total = np.bincount(rows, minlength=count)
     return np.bincount(rows, weights=which, minlength=count) / np.maximum(total, 1)

@@ -1,6 +1,7 @@
 """Many sequences of unequal lengths in one array, padded only when a batch is cut."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,8 @@ from datamodules.dna import Tokens, complement, decode, encode
 from titans_seq.batch import PAD_TOKEN
 
 Side = Literal["left", "right"]
+
+_RUN = 1 << 22  # bases that are worked on at a time
 
 
 class Sequences:
@@ -53,16 +56,17 @@ class Sequences:
     def take(self, index: NDArray[np.int64]) -> "Sequences":
         """The sequences `index` (m,), in that order."""
         lengths = self.lengths[index]
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return Sequences(self.tokens[np.repeat(self.starts[index], lengths) + within], lengths)
+        taken = Sequences(np.empty(lengths.sum(), dtype=np.uint8), lengths)
+        for rows in runs(lengths):  # the places of bases take far more room than the bases
+            sizes, first = lengths[rows], taken.starts[rows.start]
+            shifts = self.starts[index[rows]] - (taken.starts[rows] - first)
+            where = np.arange(sizes.sum()) + np.repeat(shifts, sizes)
+            taken.tokens[first : first + len(where)] = self.tokens[where]
+        return taken
 
-    def other_strand(self, which: NDArray[np.bool_] | None = None) -> "Sequences":
-        """With the sequences `which` (n,), all if None, replaced by their reverse complements."""
-        rows = self.rows()
-        last = 2 * self.starts + self.lengths - 1
-        mirrored = complement(self.tokens[last[rows] - np.arange(len(rows))])
-        tokens = mirrored if which is None else np.where(which[rows], mirrored, self.tokens)
-        return Sequences(tokens, self.lengths, self.ambiguous)
+    def reversed_other_strand(self) -> "Sequences":
+        """The reverse complements of all sequences, the last sequence's first."""
+        return Sequences(complement(self.tokens[::-1]), self.lengths[::-1], self.ambiguous)
 
     def padded(
         self,
@@ -95,6 +99,12 @@ class Sequences:
             tokens[other_strand] = complement(tokens[other_strand])
         tokens[~mask] = PAD_TOKEN
         return tokens, mask
+
+
+def runs(lengths: NDArray[np.int64]) -> list[slice]:
+    """Slices of sequences of `lengths` (n,) in their order, whole ones, of some `_RUN` bases each."""
+    firsts = np.flatnonzero(np.diff((np.cumsum(lengths) - lengths) // _RUN, prepend=-1)).tolist()
+    return [slice(first, end) for first, end in pairwise([*firsts, len(lengths)])]
 
 
 def joined_sequences(parts: Sequence[Sequences]) -> Sequences:

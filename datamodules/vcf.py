@@ -1,8 +1,9 @@
 """Variants of a genome from a VCF file, with the bases around them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,15 +41,28 @@ class Variants:
                 f"{self.places[0]}: REF or ALT has {sizes[0]} letters, more than the window of data.length={length}; "
                 f"so have all {len(self)} variants"
             )
-        return Variants(
-            places=[self.places[row] for row in kept],
-            regions=[self.regions[row] for row in kept],
-            starts=[self.starts[row] for row in kept],
-            names=[self.names[row] for row in kept],
-            references=[self.references[row] for row in kept],
-            alternatives=[self.alternatives[row] for row in kept],
-            left_out=self.left_out,
-        )
+        return self.take(kept)
+
+    def take(self, rows: Sequence[int]) -> "Variants":
+        """The variants `rows`, in that order."""
+        names = ("places", "regions", "starts", "names", "references", "alternatives")
+        columns: dict[str, Any] = {name: [getattr(self, name)[row] for row in rows] for name in names}
+        return replace(self, **columns)
+
+    def check_references(self, genome: Genome) -> None:
+        """Raise InputError when the genome does not have a variant's REF at its position."""
+        starts = np.array(self.starts, dtype=np.int64)
+        sizes = np.array([len(letters) for letters in self.references], dtype=np.int64)
+        ahead = np.zeros(len(self), dtype=np.bool_)
+        there = genome.texts(Intervals(np.array(self.regions), starts, starts + sizes, ahead), self.places.__getitem__)
+        wrong = [row for row, letters in enumerate(there) if not _agrees(self.references[row], letters.upper())]
+        if wrong:
+            row = wrong[0]
+            raise InputError(
+                f"{self.places[row]}: REF is {self.references[row]!r}, but {genome.path} has {there[row].upper()!r} at "
+                f"{self.regions[row]}:{self.starts[row] + 1}; {len(wrong)} of {len(self)} variants. Is it another "
+                "assembly?"
+            )
 
 
 def read_vcf(path: Path) -> Variants:
@@ -86,19 +100,16 @@ def both_alleles(variants: Variants, genome: Genome, length: int) -> tuple[list[
 
     Both windows have this length, and the same bases before the variant; the longer allele is in the middle. (A model
     that has an eye for lengths would score the length of an insertion or deletion otherwise.) Beyond a chromosome's
-    ends there are N. No allele may be longer than the window: see `Variants.within`.
-
-    Raises InputError when the genome does not have a variant's REF at its position.
+    ends there are N. No allele may be longer than the window, and REF must be what the genome has: see
+    `Variants.within` and `check_references`.
     """
     starts = np.array(variants.starts, dtype=np.int64)
     sizes = np.array([len(letters) for letters in variants.references], dtype=np.int64)
     new_sizes = np.array([len(letters) for letters in variants.alternatives], dtype=np.int64)
     left = (length - np.maximum(sizes, new_sizes)) // 2
     ahead, place = np.zeros(len(variants), dtype=np.bool_), variants.places.__getitem__
-    changed = Intervals(np.array(variants.regions), starts, starts + sizes, ahead)
-    _check(variants, [text.upper() for text in genome.texts(changed, place)], genome)
     right = length - left - np.minimum(sizes, new_sizes)  # as far as the window with the shorter allele reaches
-    around = changed._replace(starts=starts - left, ends=starts + sizes + right)
+    around = Intervals(np.array(variants.regions), starts - left, starts + sizes + right, ahead)
     texts = [text.upper() for text in genome.texts(around, place, beyond="N")]
     flanks = [(text[:n], text[n + size :]) for text, n, size in zip(texts, left.tolist(), sizes.tolist(), strict=True)]
     of_reference, of_alternative = (
@@ -114,14 +125,3 @@ def _agrees(reference: str, there: str) -> bool:
         base in (letter, _FIRST_OF.get(letter), "N" if letter in _FIRST_OF else letter)
         for base, letter in zip(reference, there, strict=True)
     )
-
-
-def _check(variants: Variants, there: Sequence[str], genome: Genome) -> None:
-    wrong = [row for row, letters in enumerate(there) if not _agrees(variants.references[row], letters)]
-    if wrong:
-        row = wrong[0]
-        place = f"{variants.regions[row]}:{variants.starts[row] + 1}"
-        raise InputError(
-            f"{variants.places[row]}: REF is {variants.references[row]!r}, but {genome.path} has {there[row]!r} at "
-            f"{place}; {len(wrong)} of {len(variants)} variants. Is it another assembly?"
-        )

@@ -150,6 +150,7 @@ def test_variants_are_the_mean_of_both_strands_unless_one_is_asked_for(checkpoin
     for ckpt, more in ((checkpoint, []), (tmp_path / "one.ckpt", []), (tmp_path / "one.ckpt", ["model.strand=one"])):
         answer = run_cli("variants", ckpt, *words[2:], tmp_path / "a.csv", *more)
         assert answer.status == 0, answer.err
+        assert ("reads one strand; variants are scored by the mean of both" in answer.out) == (len(scores) == 1)
         scores.append(pl.read_csv(tmp_path / "a.csv")["reference_motif"].item())
     assert scores[0] == scores[1] != scores[2]
 
@@ -208,6 +209,24 @@ def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, mo
         for name, column in table.to_dict().items():
             expected = tables[0][name]
             assert np.allclose(column, expected, atol=1e-5) if column.dtype.is_float() else column.equals(expected)
+
+
+def test_variants_are_scored_a_block_at_a_time(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = write_genome(tmp_path)["chr1"]
+    vcf = write_vcf(tmp_path / "a.vcf", *(("chr1", i + 1, f"v{i}", first[i], "N") for i in range(10, 21)))
+    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
+    tables = []
+    for bases in (1 << 24, 45, 1):
+        monkeypatch.setattr("titans_seq.experiment.mutations._BLOCK", bases)
+        out = tmp_path / f"{bases}.parquet"
+        assert run_cli("variants", checkpoint, *words, "--out", out).status == 0
+        tables.append(pl.read_parquet(out))
+    assert tables[0]["id"].to_list() == [f"v{i}" for i in range(10, 21)]
+    for table in tables[1:]:
+        assert table["id"].equals(tables[0]["id"])
+        assert np.allclose(table["effect_motif"], tables[0]["effect_motif"], atol=1e-5)
 
 
 def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def shared_of(result: Audit, split: str, by: str) -> Shared:
 @pytest.mark.parametrize("both_strands", [False, True])
 def test_kmers_are_those_of_plain_slicing(k: int, both_strands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna([40, 1, k, 90, k - 1 or 1, 35], letters="ACGTACGTACGTACGTN")
-    monkeypatch.setattr("datamodules.kmers._BLOCK", 50)  # so that blocks begin within the list
+    monkeypatch.setattr("datamodules.sequences._RUN", 50)  # so that runs begin within the list
     codes, rows = kmers(Sequences.read(texts, place), k, both_strands=both_strands)
     expected = []
     for row, text in enumerate(texts):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.dna import complement, decode, encode, reverse_complement
+from datamodules.kmers import kmers
 from datamodules.sequences import Sequences, Side
 from tests.datamodules.dna_reference import (
     OPPOSITE,
@@ -110,13 +111,20 @@ def test_sequences_keep_what_they_were_made_of() -> None:
     assert read([]).take(np.array([], dtype=np.int64)).texts() == []
 
 
-def test_the_other_strand_of_all_or_some_sequences() -> None:
+def test_the_other_strand_of_all_sequences() -> None:
     texts = random_dna(LENGTHS, letters="ACGTN")
-    both = [slow_reverse_complement(text) for text in texts]
-    assert read(texts).other_strand().texts() == both
-    which = np.arange(len(texts)) % 3 == 0
-    mixed = [other if flip else text for text, other, flip in zip(texts, both, which, strict=True)]
-    assert read(texts).other_strand(which).texts() == mixed
+    assert read(texts).reversed_other_strand().texts()[::-1] == [slow_reverse_complement(text) for text in texts]
+
+
+def test_what_is_done_in_runs_does_not_depend_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = random_dna(LENGTHS, letters="ACGTN")
+    index = np.random.default_rng(0).permutation(len(texts))
+    for size in (1, 30, 1 << 22):
+        monkeypatch.setattr("datamodules.sequences._RUN", size)
+        assert read(texts).take(index).texts() == [texts[row] for row in index]
+        codes, rows = kmers(read(texts), 3)
+        assert len(codes) == sum("N" not in text[i : i + 3] for text in texts for i in range(len(text) - 2))
+        assert (np.diff(rows) >= 0).all()
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

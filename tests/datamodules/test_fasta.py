@@ -259,9 +259,9 @@ def test_one_chromosome_under_two_names_is_held_out_whole(tmp_path: Path, genome
 def test_windows_of_rna(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "rna.fa", {"t1": "ACGUACGU"})
     bed = tmp_path / "a.bed"
-    bed.write_text("t1\t0\t4\ta\nt1\t2\t8\tb\n")
+    bed.write_text("t1\t0\t4\ta\t0\t+\nt1\t2\t8\tb\t0\t-\n")
     assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load)
-    assert BedWindows(str(path), str(bed), rna=True).load().train.sequences.texts() == ["ACGT", "GTACGT"]
+    assert BedWindows(str(path), str(bed), rna=True).load().train.sequences.texts() == ["ACGT", "ACGTAC"]
 
 
 @pytest.mark.parametrize(

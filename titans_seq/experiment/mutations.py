@@ -12,7 +12,7 @@ from datamodules.dna import decode
 from datamodules.genome import Genome
 from datamodules.messages import shown
 from datamodules.sequences import Sequences
-from datamodules.vcf import both_alleles, read_vcf
+from datamodules.vcf import Variants, both_alleles, read_vcf
 from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
@@ -22,7 +22,7 @@ from titans_seq.plots import plot_mutations
 from titans_seq.tasks import ClassificationTask
 
 _LETTERS = 4  # that a base is changed into: N is none
-_BLOCK = 1 << 24  # bases of changed sequences that are made at a time
+_BLOCK = 1 << 24  # bases of changed sequences, or of variants' windows, that are made at a time
 
 
 def mutagenesis(
@@ -84,6 +84,7 @@ def score_variants(
     recipe, task = _load(checkpoint, overrides)
     refuse_to_overwrite(out, recipe.config, vcf, reference)
     if recipe.config.model.strand == "one" and not any(word.startswith("model.strand=") for word in overrides):
+        print(f"{checkpoint}: reads one strand; variants are scored by the mean of both, unless model.strand=one")
         task.model.strand = "both_averaged"
     options = recipe.config.data
     if options.length is None:
@@ -104,28 +105,41 @@ def score_variants(
             f"data.length={options.length}"
         )
     genome = Genome(Path(reference).expanduser(), aliases=options.aliases)
-    texts = both_alleles(variants, genome, options.length)
-    alleles = [Sequences.read(each, variants.places.__getitem__) for each in texts]
-    ambiguous = max(each.ambiguous for each in alleles)
+    variants.check_references(genome)
+    scores, ambiguous = _score_alleles(recipe, task, variants, genome)
     if ambiguous:
         print(f"{reference}: {ambiguous:,} IUPAC letters in the windows around the variants were read as N")
-    trainer = build_trainer(recipe.config)
-    scores = [score_sequences(recipe, task, trainer, each) for each in alleles]
     effects = _log_odds(scores[1]) - _log_odds(scores[0])
     columns = {"reference": softmax(scores[0]), "alternative": softmax(scores[1]), "effect": effects}
-    count = len(scores[1])  # trainer.limit_batches
     table = pl.DataFrame(
         {
-            "region": variants.regions[:count],
-            "position": [start + 1 for start in variants.starts[:count]],
-            "id": variants.names[:count],
-            "reference": variants.references[:count],
-            "alternative": variants.alternatives[:count],
+            "region": variants.regions,
+            "position": [start + 1 for start in variants.starts],
+            "id": variants.names,
+            "reference": variants.references,
+            "alternative": variants.alternatives,
             **{f"{kind}_{each}": v[:, k] for k, each in enumerate(task.classes) for kind, v in columns.items()},
         }
     )
     write_table(table, out)
     return table
+
+
+def _score_alleles(
+    recipe: ClassificationRecipe, task: ClassificationTask, variants: Variants, genome: Genome
+) -> tuple[list[NDArray[np.float64]], int]:
+    """Class scores (n, K) of reference and alternative, and how many letters around them became N; in blocks."""
+    trainer, length = build_trainer(recipe.config), recipe.config.data.length
+    assert length
+    scores: tuple[list[NDArray[np.float64]], ...] = ([], [])
+    ambiguous, size = 0, max(1, _BLOCK // length)
+    for first in range(0, len(variants), size):
+        block = variants.take(range(first, min(first + size, len(variants))))
+        alleles = [Sequences.read(texts, block.places.__getitem__) for texts in both_alleles(block, genome, length)]
+        ambiguous += max(each.ambiguous for each in alleles)
+        for found, each in zip(scores, alleles, strict=True):
+            found.append(score_sequences(recipe, task, trainer, each))
+    return [np.concatenate(found) for found in scores], ambiguous
 
 
 def _load(checkpoint: str | Path, overrides: Iterable[str]) -> tuple[ClassificationRecipe, ClassificationTask]:
