@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from datamodules.windows import WindowLoader, Windows
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, Refuse, run_cli
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
+MOTIF, PRETRAIN = (CONFIGS / "genomics" / f"{name}.yaml" for name in ("motif", "pretrain"))
 WORDS = [
     *SMALL_MODEL,
     "model.dropout=0",
@@ -30,15 +33,20 @@ WORDS = [
     "logging.every_n_steps=1",
 ]
 
+SHORT = ["model.dim=8", "model.memory.num_heads=2", "data.batch_size=16", *WORDS[-5:]]
+
 
 def losses(folder: Path) -> list[float]:
     with (folder / "metrics.csv").open(newline="") as file:
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
-def launched_by(launcher: str, words: list[str]) -> list[tuple[list[str], dict[str, str]]]:
+def launched_by(
+    launcher: str, words: list[str], config: Path = SYNTHETIC, strategy: str = "ddp"
+) -> list[tuple[list[str], dict[str, str]]]:
     """The commands of two processes that share a training, and what their launcher puts into the environment."""
-    program = ["-m", "titans_seq.cli", "fit", str(SYNTHETIC), *words, "trainer.devices=2", "trainer.strategy=ddp"]
+    shared = ["trainer.devices=2", f"trainer.strategy={strategy}"]
+    program = ["-m", "titans_seq.cli", "fit", str(config), *words, *shared]
     if launcher == "lightning":  # the first process starts the other
         return [([sys.executable, *program], {})]
     if launcher == "torchrun":
@@ -48,6 +56,24 @@ def launched_by(launcher: str, words: list[str]) -> list[tuple[list[str], dict[s
     tasks = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
     ranks = ({"SLURM_PROCID": rank, "SLURM_LOCALID": rank} for rank in "01")
     return [([sys.executable, *program], {**job, **tasks, **rank}) for rank in ranks]
+
+
+def run_together(commands: list[tuple[list[str], dict[str, str]]]) -> str:
+    """What all the processes printed, which must end well."""
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command, environment in commands
+    ]
+    answers = [process.communicate(timeout=900) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), answers
+    return "".join(out for out, _ in answers)
 
 
 @pytest.fixture(scope="module")
@@ -65,26 +91,58 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_equal_one(launcher: str, tmp_path: Path, alone: Path) -> None:
     together = tmp_path / "together"
     words = [*WORDS, f"run.dir={together}", *(["resume=auto"] if launcher == "slurm" else [])]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command, environment in launched_by(launcher, words)
-    ]
-    answers = [process.communicate(timeout=900) for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), answers
-    assert "".join(out for out, _ in answers).count("Run folder:") == 2, "one speaks, at the beginning and at the end"
+    printed = run_together(launched_by(launcher, words))
+    assert printed.count("Run folder:") == 2, "one speaks, at the beginning and at the end"
     assert len(losses(alone)) == 20
     np.testing.assert_allclose(losses(together), losses(alone), rtol=0, atol=1e-6)
     results = [json.loads((folder / "results.json").read_text()) for folder in (alone, together)]
     for key in ("best_val/mse", "test/mse", "test/mae"):
         assert results[1][key] == pytest.approx(results[0][key], abs=1e-6)
     assert results[1]["test_windows"] == results[0]["test_windows"]
+
+
+UNUSED = "ddp_find_unused_parameters_true"
+FREEZING = {
+    "fixed": (["task.frozen_blocks=1"], "ddp"),
+    "gradual": (["task.unfreeze=gradual"], UNUSED),
+}
+
+
+@pytest.mark.parametrize("freezing", FREEZING)
+def test_two_processes_freeze_as_one(freezing: str, tmp_path: Path) -> None:
+    words, strategy = FREEZING[freezing]
+    words = [*SHORT, "trainer.max_epochs=4", "trainer.limit_batches=2", *words]
+    answer = run_cli("fit", MOTIF, *words, f"run.dir={tmp_path / 'alone'}")
+    assert answer.status == 0, answer.err
+    run_together(launched_by("lightning", [*words, f"run.dir={tmp_path / 'together'}"], MOTIF, strategy))
+    assert len(losses(tmp_path / "alone")) == 8
+    np.testing.assert_allclose(losses(tmp_path / "together"), losses(tmp_path / "alone"), rtol=0, atol=1e-6)
+
+
+def test_two_processes_go_on_within_a_stretch(tmp_path: Path) -> None:
+    words = [*SHORT, "trainer.max_steps=40", "trainer.limit_batches=40", "trainer.checkpoint_steps=7"]
+    last = [tmp_path / run / "checkpoints" / "last.ckpt" for run in ("whole", "cut")]
+    run_together(launched_by("lightning", [*words, f"run.dir={tmp_path / 'whole'}"], PRETRAIN, UNUSED))
+
+    ((command, _),) = commands = launched_by(
+        "lightning", [*words, f"run.dir={tmp_path / 'cut'}", "resume=auto"], PRETRAIN, UNUSED
+    )
+    killed = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL)
+    while not last[1].exists():
+        assert killed.poll() is None, "ended before its first checkpoint"
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    stopped = torch.load(last[1], weights_only=True)
+    assert stopped["global_step"] < 40
+    streams = [process["task"] for process in stopped["resume"]["processes"]]
+    assert len(streams) == 2
+    assert any(not torch.equal(x, streams[1][name]) for name, x in streams[0].items()), "each has stretches of its own"
+
+    run_together(commands)
+    whole, cut = (torch.load(path, weights_only=True) for path in last)
+    assert whole["global_step"] == cut["global_step"] == 40
+    assert all(torch.equal(cut["state_dict"][name], weight) for name, weight in whole["state_dict"].items())
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])

@@ -91,7 +91,8 @@ SEVEN_STEPS = ["trainer.max_steps=7", "trainer.limit_batches=7", "trainer.checkp
 def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) -> None:
     words = [*SMALL, *SEVEN_STEPS]
     fit(PRETRAIN, tmp_path / "whole", *words)
-    assert "streams" in cut_and_resumed(PRETRAIN, tmp_path / "cut", *words), "stopped within a stretch"
+    (process,) = cut_and_resumed(PRETRAIN, tmp_path / "cut", *words)["resume"]["processes"]
+    assert process["task"], "stopped within a stretch"
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("cut", "whole")]
     assert results[0]["test/bits_per_base"] == results[1]["test/bits_per_base"]
@@ -189,6 +190,7 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "task.objective=masked": "set it to the same number as data.segment",
         "data.stretch=100": "100 is below data.segment=256",
         "model.stride=3 model.stem_width=3": "256 is no multiple of model.stride=3",
+        "trainer.devices=2": "on several devices this takes trainer.strategy=ddp_find_unused_parameters_true",
         "data.unit=end data.validation_records=[a]": "holds out nothing with data.unit=end",
         "data.name=nowhere.fa": "no such FASTA file",
         "data.name=nowhere.doc": "no published set and no file of sequences",
@@ -310,6 +312,7 @@ def test_lower_layers_learn_more_slowly() -> None:
 def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
     cases = {
         "task.frozen_blocks=3": "3 of model.num_layers=2 blocks",
+        "task.unfreeze=gradual trainer.devices=2": "takes trainer.strategy=ddp_find_unused_parameters_true",
         "task.unfreeze=head task.frozen_blocks=1": "leave one of them out",
         "task.layer_decay=0": "task.unfreeze=head says so",
     }

@@ -271,7 +271,9 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_taken(tmp_path: Path, 
 
 def test_a_flipped_bit_is_found(tmp_path: Path, stopped: Path) -> None:
     content = bytearray((stopped / "checkpoints" / "last.ckpt").read_bytes())
-    place = content.find(torch.load(stopped / "checkpoints" / "last.ckpt")["resume"]["random"][0]["torch"].numpy())
+    place = content.find(
+        torch.load(stopped / "checkpoints" / "last.ckpt")["resume"]["processes"][0]["random"]["torch"].numpy()
+    )
     content[place + 100] ^= 1
     path = tmp_path / "flipped.ckpt"
     path.write_bytes(content)

@@ -18,6 +18,7 @@ from titans_seq.schema import (
 )
 
 _Reject = Callable[[str, str, str], None]
+_UNUSED = "ddp_find_unused_parameters_true"  # parameters, at some steps
 _TABLE_KEYS = (
     *("path", "time", "time_format", "id", "target", "past", "known", "static"),
     *("fill", "train_end", "validation_end", "season"),
@@ -121,6 +122,16 @@ def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
             reject(f"data.{key}", "data.unit", rule)
     if not data.fraction:
         reject("data.fraction", "data.fraction", "0 leaves nothing to validate and test on")
+    if task.objective == "next" and data.stretch != data.segment:
+        rule = "memory is carried on: at most steps the one that a stretch begins with has no gradient"
+        _check_strategy(config, reject, "data.stretch", rule)
+
+
+def _check_strategy(config: Config, reject: _Reject, key: str, why: str) -> None:
+    """Several devices wait for the gradient of every parameter unless they are told that some have none."""
+    several = config.trainer.devices * config.trainer.num_nodes > 1
+    if several and config.trainer.strategy != _UNUSED:
+        reject(key, "trainer.strategy", f"{why}; on several devices this takes trainer.strategy={_UNUSED}")
 
 
 def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
@@ -130,6 +141,8 @@ def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
         reject("task.frozen_blocks", "model.num_layers", rule)
     if task.unfreeze == "head" and task.frozen_blocks:
         reject("task.frozen_blocks", "task.unfreeze", "says nothing beside task.unfreeze=head; leave one of them out")
+    if task.unfreeze == "gradual":
+        _check_strategy(config, reject, "task.unfreeze", "gradual: not every parameter has a gradient at every step")
     if not task.layer_decay:
         reject("task.layer_decay", "task.layer_decay", "0 trains the head alone; task.unfreeze=head says so")
     if config.task.label_smoothing == 1:

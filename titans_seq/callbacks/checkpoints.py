@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan, nan
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from titans_seq.checkpoint_files import BEST, LAST, make_room_for_last
 from titans_seq.errors import Interrupted
 from titans_seq.signals import StopSignals
+from titans_seq.tasks import Task
 
 RESUME = "resume"  # the part of a checkpoint that says where a training stands; without it there are weights alone
 
@@ -66,7 +67,7 @@ class TrainingCheckpoints(Callback):
         self._seconds = seconds
         self._began: float | None = None
         self._standing: tuple[int, int] | None = None  # epoch and batches of it, while last.ckpt is being written
-        self._random: list[dict[str, Tensor]] = []
+        self._processes: list[dict[str, dict[str, Tensor]]] = []  # what each of them alone holds, by rank
         self._resumed: dict[str, Any] | None = None
         self._saved_step = 0
         self._saved_at = time.monotonic()
@@ -94,7 +95,9 @@ class TrainingCheckpoints(Callback):
         else:
             trainer.fit_loop.restarting = False  # an epoch begins, as any other does
         trainer.should_stop = standing["should_stop"]
-        _set_random_states(standing["random"][trainer.global_rank])
+        here = standing["processes"][trainer.global_rank]
+        cast(Task, pl_module).set_process_state(here["task"])
+        _set_random_states(here["random"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The end of the epoch before is a good place."""
@@ -139,7 +142,7 @@ class TrainingCheckpoints(Callback):
             "rows": self.rows(),
             "seconds": self.seconds,
             "should_stop": bool(trainer.should_stop),
-            "random": self._random,
+            "processes": self._processes,
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -165,7 +168,8 @@ class TrainingCheckpoints(Callback):
             make_room_for_last(self.folder, self.schedule.keep)
         self._standing = epoch, batches
         # Gathered here: every process takes part in a checkpoint, but the hook runs on some strategies' first alone.
-        self._random = _random_states(trainer)
+        here = {"random": _random_state(), "task": cast(Task, trainer.lightning_module).process_state()}
+        self._processes = _of_all_processes(trainer, here)
         try:
             trainer.save_checkpoint(self.folder / LAST)
         finally:
@@ -193,13 +197,13 @@ def _on_any(trainer: Trainer, here: bool) -> bool:
     return trainer.strategy.reduce_boolean_decision(here, all=False) if trainer.world_size > 1 else here
 
 
-def _random_states(trainer: Trainer) -> list[dict[str, Tensor]]:
-    """The states of all processes, in the order of their ranks."""
-    state = _random_state()
+def _of_all_processes(trainer: Trainer, here: Any) -> list[Any]:
+    """What each process gives, in the order of their ranks; all must ask."""
     if trainer.world_size == 1:
-        return [state]
-    gathered = {name: trainer.strategy.all_gather(x.to(trainer.strategy.root_device)) for name, x in state.items()}
-    return [{name: x[rank].cpu() for name, x in gathered.items()} for rank in range(trainer.world_size)]
+        return [here]
+    everywhere = [None] * trainer.world_size
+    torch.distributed.all_gather_object(everywhere, here)
+    return everywhere
 
 
 def _random_state() -> dict[str, Tensor]:

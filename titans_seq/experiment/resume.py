@@ -124,6 +124,8 @@ def _start_in(folder: RunFolder, config: Config) -> Start:
 
 def _resumable(path: Path) -> dict[str, Any] | None:
     content = read_checkpoint(path)
+    if RESUME in content and "processes" not in content[RESUME]:
+        raise InputError(f"{path}: an earlier version wrote it, whose training cannot go on; it can still be measured")
     return content if RESUME in content else None
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import nn
+from torch import Tensor, nn
 
 from titans_seq.config import from_container
 from titans_seq.schema import Config
@@ -31,3 +31,10 @@ class Task(LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW over all parameters."""
         return adamw(self.model, self.config.task, int(self.trainer.estimated_stepping_batches))
+
+    def process_state(self) -> dict[str, Tensor]:
+        """What this process alone holds between two steps and needs to go on exactly, but for weights; on the CPU."""
+        return {}
+
+    def set_process_state(self, state: dict[str, Tensor]) -> None:
+        """Takes up what `process_state` gave to a checkpoint, when a training begins that goes on from there."""

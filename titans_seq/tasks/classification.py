@@ -126,6 +126,11 @@ class ClassificationTask(Task):
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw(self.model, options, steps, lambda name: learning_rate_scale(name, options, blocks))
 
+    def setup(self, stage: str) -> None:
+        """Freezes what is never trained before strategies of several devices look at what is."""
+        if stage == "fit" and self.config.task.unfreeze != "gradual":
+            self.on_train_epoch_start()
+
     def on_train_start(self) -> None:
         """Freezes at once: a training that goes on within an epoch does not start one."""
         self.on_train_epoch_start()

@@ -59,7 +59,6 @@ class PretrainingTask(Task):
         self.bits, self.hits = MeanMetric(), MeanMetric()  # of the split that is being measured
         self.bits_by_segment: dict[int, tuple[float, float]] = {}  # of the last test: sum of bits, and bases
         self._streams: dict[str, list[BlockState]] = {}  # of the stretches that are being read, by split
-        self._kept: dict[str, Tensor] | None = None  # the training's, from a checkpoint
 
     def forward(self, batch: StretchBatch, state: list[BlockState] | None = None) -> tuple[Tensor, list[BlockState]]:
         """Scores (B, L, 4) of the bases that `targets` asks for, and the state that continues the stretches."""
@@ -102,22 +101,18 @@ class PretrainingTask(Task):
         """Logs the test metrics."""
         self._log_metrics("test")
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the state of training stretches that are half read."""
-        if "train" in self._streams:
-            checkpoint["streams"] = state_named_tensors(self._streams["train"])
+    def process_state(self) -> dict[str, Tensor]:
+        """The state of training stretches that are half read."""
+        streams = self._streams.get("train")
+        return {} if streams is None else {name: x.cpu() for name, x in state_named_tensors(streams).items()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the training stretches where they were, once the model is on its device."""
-        self._kept = checkpoint.get("streams")
-
-    def on_train_start(self) -> None:
-        """Takes up what a checkpoint kept."""
-        if self._kept is not None:
+    def set_process_state(self, state: dict[str, Tensor]) -> None:
+        """Goes on with the training stretches where they were."""
+        if state:
             backbone = self.model.backbone
             assert isinstance(backbone, Stack), "only a forward stack carries a state"
-            named = {name: x.to(self.device) for name, x in self._kept.items()}
-            self._streams["train"], self._kept = backbone.state_from_named_tensors(named), None
+            named = {name: x.to(self.device) for name, x in state.items()}
+            self._streams["train"] = backbone.state_from_named_tensors(named)
 
     def _read(self, split: str, batch: StretchBatch, seed: int | None) -> tuple[Tensor, Tensor]:
         """Scores (B, L, 4) and targets (B, L); what is hidden is drawn from `seed`, None from torch's own generator."""
