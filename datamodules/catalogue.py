@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
+
 from datamodules.audit import Audit, audit, audit_intervals
 from datamodules.corpus import Corpus, GenomeCorpus, LoadedCorpus
 from datamodules.fasta import HEADER_LABEL, LabelledFasta, read_fasta
@@ -142,8 +144,11 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
         raise InputError(f"{path}: no column {sequence!r}; found {shown(table.columns)}. Set data.sequence to one.")
     if table.is_empty():
         raise InputError(f"{path}: no sequences")
-    names = table["id"].fill_null("").to_list() if "id" in table.columns else [str(row) for row in range(len(table))]
-    return names, Sequences.read(table[sequence].fill_null("").to_list(), place, rna=rna)
+    if table[sequence].dtype != pl.String:
+        raise InputError(f"{path}: column {sequence!r} holds {table[sequence].dtype}; needed: text")
+    named = "id" in table.columns and table["id"].dtype == pl.String
+    names = table["id"].fill_null("").to_list() if named else [str(row) for row in range(len(table))]
+    return names, Sequences.read(table[sequence].fill_null("").str.strip_chars().to_list(), place, rna=rna)
 
 
 def audit_data(data: str, root: str | None = None, *, k: int = 32, max_length: int | None = None) -> Audit:

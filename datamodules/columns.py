@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from datamodules.messages import shown
+from datamodules.table_files import read_frame
 from datamodules.timestamps import stamp_text
 from titans_seq.errors import InputError
 
@@ -37,11 +38,8 @@ class Roles(NamedTuple):
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """A CSV file, every cell as text, or a Parquet file; raises InputError when it is neither, or empty."""
-    try:
-        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise InputError(f"{path}: not a readable table: {shown([str(error).partition(chr(10))[0]])}") from None
+    """See `read_frame`; raises InputError for a table without rows too."""
+    table = read_frame(path)
     if table.is_empty():
         raise InputError(f"{path}: no rows")
     return table

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -9,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.digest import digest_of, digest_of_file
-from datamodules.dna import Tokens, encode
-from datamodules.genome import Genome
+from datamodules.dna import Tokens, encode, reverse_complement
+from datamodules.genome import Genome, Lines
 from datamodules.overlap import sequence_numbers
 from datamodules.sequences import Sequences, joined_sequences
 from titans_seq.errors import InputError
@@ -40,6 +41,12 @@ class Corpus(Protocol):
     def digest(self) -> str:
         """What tells its contents from others'."""
 
+    def without(self, held_out: Sequences) -> "Corpus":
+        """The records that are not in `held_out`, on neither strand; one that shares a stretch with it stays.
+
+        Raises InputError when none is left.
+        """
+
     def read(self, record: int, start: int, end: int) -> Tokens:
         """Tokens of bases `start` to `end` (excluded) of a record, (end - start,)."""
 
@@ -58,12 +65,7 @@ class LoadedCorpus:
         _, first = np.unique(np.minimum(numbers, others[::-1]), return_index=True)
         self.name = name
         self._hold(sequences, [str(row) for row in range(len(sequences))] if names is None else names, np.sort(first))
-        repeats = len(sequences) - len(first)
-        self.notes = (
-            (f"{name}: {repeats:,} of {len(sequences):,} sequences repeat others, on either strand; left out",)
-            if repeats
-            else ()
-        )
+        self.notes = (*_ambiguous_note(name, sequences.ambiguous), *_repeats_note(name, len(first), len(sequences)))
 
     def _hold(self, sequences: Sequences, names: Sequence[str], rows: NDArray[np.int64]) -> None:
         self.sequences = sequences.take(rows)
@@ -71,14 +73,12 @@ class LoadedCorpus:
         self.lengths = self.sequences.lengths
 
     def without(self, held_out: Sequences) -> "LoadedCorpus":
-        """The sequences that are not in `held_out`, on neither strand; one that shares a stretch with it stays."""
+        """See `Corpus`."""
         numbers, *held = sequence_numbers([self.sequences, held_out, held_out.reversed_other_strand()])
         kept = np.flatnonzero(~np.isin(numbers, np.concatenate(held)))
         rest = copy(self)  # nothing repeats itself any more
+        rest.notes = (*self.notes, *_excluded_note(self.name, len(kept), len(self.names)))
         rest._hold(self.sequences, self.names, kept)
-        left_out = len(self.names) - len(kept)
-        note = f"{self.name}: {left_out:,} of {len(self.names):,} sequences are in data.exclude, whole; left out"
-        rest.notes = (*self.notes, note)
         return rest
 
     def digest(self) -> str:
@@ -105,15 +105,50 @@ class GenomeCorpus:
         self.name = path.name
         self.path = path
         self.rna = rna
-        self.names = genome.names
-        self._lines = [genome.line(name) for name in self.names]
-        self.lengths = np.array([genome.length(name) for name in self.names], dtype=np.int64)
-        if not len(self.lengths) or not self.lengths.all():
-            empty = [name for name, length in zip(self.names, self.lengths, strict=True) if not length]
+        lengths = np.array([genome.length(name) for name in genome.names], dtype=np.int64)
+        if not len(lengths) or not lengths.all():
+            empty = [name for name, length in zip(genome.names, lengths, strict=True) if not length]
             raise InputError(f"{path}: {f'record {empty[0]!r} has no sequence' if empty else 'no records'}")
         self._bytes: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
+        self._hold(genome.names, [genome.line(name) for name in genome.names], lengths)
         ambiguous = self._scan()
-        self.notes = (f"{self.name}: {ambiguous:,} IUPAC letters are read as N",) if ambiguous else ()
+        kept = self._first_of_each()
+        self.notes = (*_ambiguous_note(self.name, ambiguous), *_repeats_note(self.name, len(kept), len(lengths)))
+        self._keep(kept)
+
+    def _hold(self, names: Sequence[str], lines: Sequence[Lines], lengths: NDArray[np.int64]) -> None:
+        self.names, self._lines, self.lengths = names, lines, lengths
+
+    def _keep(self, records: Sequence[int]) -> None:
+        names, lines = [self.names[record] for record in records], [self._lines[record] for record in records]
+        self._hold(names, lines, self.lengths[list(records)])
+
+    def _first_of_each(self) -> list[int]:
+        """Records that repeat no earlier one, on neither strand."""
+        _, which, count = np.unique(self.lengths, return_inverse=True, return_counts=True)
+        seen: set[bytes] = set()
+        kept = []
+        for record, alone in enumerate((count[which] == 1).tolist()):  # of its length: a chromosome is not looked at
+            known = len(seen)
+            if not alone:
+                seen.add(self._either_strand(record))
+            if alone or len(seen) > known:
+                kept.append(record)
+        return kept
+
+    def _either_strand(self, record: int) -> bytes:
+        return _digest_of_both_strands(self.read(record, 0, int(self.lengths[record])))
+
+    def without(self, held_out: Sequences) -> "GenomeCorpus":
+        """See `Corpus`."""
+        held = {_digest_of_both_strands(held_out[row]) for row in range(len(held_out))}
+        sizes = set(held_out.lengths.tolist())
+        lengths = self.lengths.tolist()
+        kept = [row for row, size in enumerate(lengths) if size not in sizes or self._either_strand(row) not in held]
+        rest = copy(self)
+        rest.notes = (*self.notes, *_excluded_note(self.name, len(kept), len(lengths)))
+        rest._keep(kept)
+        return rest
 
     def digest(self) -> str:
         """Of the file."""
@@ -159,6 +194,10 @@ class Joined(NamedTuple):
         """Of the parts."""
         return " ".join(part.digest() for part in self.parts)
 
+    def without(self, held_out: Sequences) -> Corpus:
+        """See `Corpus`; none may lose all that it has."""
+        return joined([part.without(held_out) for part in self.parts])
+
     def read(self, record: int, start: int, end: int) -> Tokens:
         """See `Corpus`."""
         part = int(np.searchsorted(self.firsts, record, side="right")) - 1
@@ -184,3 +223,24 @@ def joined(parts: Sequence[Corpus]) -> Corpus:
     counts = np.array([len(part.names) for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
     return Joined(tuple(parts), name, names, lengths, notes, np.cumsum(counts) - counts)
+
+
+def _digest_of_both_strands(tokens: Tokens) -> bytes:
+    """A digest of a sequence, the same for its reverse complement."""
+    return min(blake2b(each.tobytes(), digest_size=16).digest() for each in (tokens, reverse_complement(tokens)))
+
+
+def _ambiguous_note(name: str, letters: int) -> tuple[str, ...]:
+    return (f"{name}: {letters:,} IUPAC letters other than A, C, G, T, N were read as N",) if letters else ()
+
+
+def _repeats_note(name: str, kept: int, count: int) -> tuple[str, ...]:
+    if kept == count:
+        return ()
+    return (f"{name}: {count - kept:,} of {count:,} sequences repeat others, on either strand; left out",)
+
+
+def _excluded_note(name: str, kept: int, count: int) -> tuple[str, ...]:
+    if not kept:
+        raise InputError(f"{name}: all {count:,} sequences are in data.exclude; nothing is left to learn from")
+    return (f"{name}: {count - kept:,} of {count:,} sequences are in data.exclude, whole; left out",)

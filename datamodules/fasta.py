@@ -218,7 +218,10 @@ def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[
         regions.append(fields[0])
         edges.append((start, end))
         names.append(fields[3].strip() if len(fields) > 3 else None)
-        minus.append(len(fields) > 5 and fields[5].strip() == "-")
+        strand = fields[5].strip() if len(fields) > 5 else ""
+        if strand not in ("+", "-", ".", ""):
+            raise InputError(f"{place}: strand {strand!r} in the sixth column; needed: +, - or .")
+        minus.append(strand == "-")
     if not places:
         raise InputError(f"{path}: no intervals")
     starts, ends = np.array(edges, dtype=np.int64).T

@@ -8,6 +8,7 @@ import polars as pl
 
 from datamodules.labelled import Intervals, Records, Splits, read_splits
 from datamodules.messages import shown
+from datamodules.table_files import is_parquet, read_frame
 from titans_seq.errors import InputError
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -70,6 +71,8 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
         if column is not None and column not in table.columns:
             hint = "" if key == "id" else f". Set data.{key} to one."
             raise InputError(f"{path}: no column {column!r}; found {shown(table.columns)}{hint}")
+        if column is not None and table[column].dtype != pl.String:
+            raise InputError(f"{path}: column {column!r} holds {table[column].dtype}; needed: text or numbers")
     if not len(table):
         raise InputError(f"{path}: no rows below the header")
     missing = table[sequence].is_null()
@@ -87,25 +90,21 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """All columns of a table, as text."""
+    """All columns of a table, as text; those of Parquet that are none, such as lists, as they are."""
+    table = read_frame(path)
+    return table.with_columns(_as_text(column) for column in table)
+
+
+def _as_text(column: pl.Series) -> pl.Series:
     try:
-        if _is_parquet(path):
-            return pl.read_parquet(path).cast(pl.String)
-        separator = "\t" if ".tsv" in path.name.lower() else ","
-        return pl.read_csv(path, separator=separator, infer_schema=False, truncate_ragged_lines=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        kind = "Parquet" if _is_parquet(path) else "CSV"
-        raise InputError(f"{path}: not a readable {kind} file: {reason}") from None
-
-
-def _is_parquet(path: Path) -> bool:
-    return path.suffix.lower() == ".parquet"
+        return (column.fill_nan(None) if column.dtype.is_float() else column).cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return column
 
 
 def placer(path: Path) -> Callable[[int], str]:
     """Says where row `i` of a table stands: lines as an editor counts them, header included."""
-    if _is_parquet(path):
+    if is_parquet(path):
         return lambda row: f"{path}: row {row}"
     return lambda row: f"{path}: line {row + 2}"
 

@@ -79,10 +79,13 @@ def read_vcf(path: Path) -> Variants:
         if not (placed and fields[3] and set(fields[3].upper()) <= _LETTERS):
             wanted = "chromosome, position (from 1), id, REF in letters, ALT"
             raise InputError(f"{path}: line {number}: {line[:60]!r}; needed: {wanted}")
-        for alternative in fields[4].upper().split(","):
-            if not alternative or not set(alternative) <= _LETTERS:
+        for alternative in fields[4].strip().upper().split(","):
+            if _is_symbolic(alternative):
                 found.left_out += 1
                 continue
+            if not alternative or not set(alternative) <= _LETTERS:
+                wanted = "letters, <...>, *, . or a breakend, separated by commas"
+                raise InputError(f"{path}: line {number}: ALT is {fields[4][:60]!r}; needed: {wanted}")
             found.places.append(f"{path}: line {number}")
             found.regions.append(fields[0])
             found.starts.append(int(fields[1]) - 1)
@@ -93,6 +96,12 @@ def read_vcf(path: Path) -> Variants:
         more = f"; {found.left_out} without letters were left out" if found.left_out else ""
         raise InputError(f"{path}: no variants{more}")
     return found
+
+
+def _is_symbolic(alternative: str) -> bool:
+    """Whether an ALT is none of letters by the format: <DEL>, an overlapping deletion, nothing, a breakend."""
+    breakend = "[" in alternative or "]" in alternative or alternative.startswith(".") or alternative.endswith(".")
+    return breakend or alternative == "*" or (alternative.startswith("<") and alternative.endswith(">"))
 
 
 def both_alleles(variants: Variants, genome: Genome, length: int) -> tuple[list[str], list[str]]:

@@ -82,7 +82,7 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     first, second = genome["chr1"], genome["chr2"]
     new = {"A": "C", "C": "G", "G": "T", "T": "A"}
     rows = [
-        ("chr1", 41, "snv", first[40], f"{new[first[40]]},<DEL>"),
+        ("chr1", 41, "snv", first[40], f"{new[first[40]]},<DEL>,*,G]chr1:7],."),
         ("chr2", 11, "deletion", second[10:13], second[10]),
         ("chr2", 31, "insertion", second[30].lower(), f"{second[30]}GATTC"),
         ("chr1", 2, "edge", first[1], new[first[1]]),
@@ -91,7 +91,7 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "--out", tmp_path / "out.parquet", "data.length=20"]
     answer = run_cli("variants", checkpoint, *words)
     assert answer.status == 0, answer.err
-    assert "1 alternatives that are no letters" in answer.out
+    assert "4 alternatives that are no letters" in answer.out
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert table["id"].to_list() == ["snv", "deletion", "insertion", "edge"]
     # The windows by hand: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
@@ -120,6 +120,9 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
         "one beyond the end": ([("chr1", 81, ".", "N", "G")], "beyond"),
         "no reference": ([("chr1", 6, ".", "", "G")], "line 3"),
         "no variants": ([("chr1", 6, ".", good, "<DUP>")], "no variants; 1 without letters"),
+        "two alleles": ([("chr1", 6, ".", good, "A/C")], "line 3: ALT is 'A/C'; needed: letters, <...>, *, ."),
+        "a dash": ([("chr1", 6, ".", good, "-")], "line 3: ALT is '-'"),
+        "nothing between commas": ([("chr1", 6, ".", good, "N,,A")], "line 3: ALT is 'N,,A'"),
         "no position": ([("chr1", "x", ".", good, "A")], "line 3"),
     }
     for rows, part in cases.values():

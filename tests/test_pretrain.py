@@ -144,7 +144,12 @@ def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: R
     results, printed = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
     assert results["records"] == 41
     assert "all.csv: 9 of 50 sequences are in data.exclude, whole; left out" in printed
-    assert "not for a FASTA file on disk" in refuse("fit", PRETRAIN, f"data.name={tmp_path / 'all.fa'}", exclude)
+    words[0] = f"data.name={tmp_path / 'all.fa'}"
+    results, printed = fit(PRETRAIN, tmp_path / "mapped", *SMALL, *MASKED, *words)
+    assert results["records"] == 41
+    assert "all.fa: 9 of 50 sequences are in data.exclude, whole; left out" in printed
+    nothing = f"data.exclude=[{tmp_path / 'all.csv'}]"
+    assert "nothing is left to learn from" in refuse("fit", PRETRAIN, words[0], nothing)
 
 
 def test_gue_is_learned_from_its_training_rows_alone(tmp_path: Path, data_root: Path) -> None:
@@ -172,7 +177,7 @@ def test_gue_is_learned_without_any_tasks_dev_and_test_rows(data_root: Path) -> 
 
 def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
     lone = write_fasta(tmp_path / "lone.fa", {"a": "ACGTACGT", "b": "A", "c": "C"})
-    short = write_fasta(tmp_path / "short.fa", dict.fromkeys("abc", "ACGTACGT"))
+    short = write_fasta(tmp_path / "short.fa", {name: "ACGTACGT"[i:] for i, name in enumerate("abc")})
     held = ["data.validation_records=[b]", "data.test_records=[c]"]
     cases = {
         "no base has one before it": [f"data.name={lone}"],

@@ -34,7 +34,8 @@ def test_a_mapped_genome_gives_the_letters_of_the_file(tmp_path: Path, width: in
 
 def test_a_genome_is_checked_before_it_is_read(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "genome.fa", {"chr1": "ACGTACGT", "chr2": "ACGTRYAC"})
-    assert GenomeCorpus(path).notes == ("genome.fa: 2 IUPAC letters are read as N",)
+    assert GenomeCorpus(path).notes == ("genome.fa: 2 IUPAC letters other than A, C, G, T, N were read as N",)
+    assert loaded("ACGTRYAC", "AC").notes == ("mine: 2 IUPAC letters other than A, C, G, T, N were read as N",)
     path = write_fasta(tmp_path / "rna.fa", {"chr1": "ACGTACGT", "chr2": "ACGUA"})
     line = refused(lambda: GenomeCorpus(path))
     assert "rna.fa: record 'chr2'" in line
@@ -53,6 +54,31 @@ def test_repeats_are_left_out_and_counted() -> None:
     assert again.notes[-1] == "mine + mine: 1 of 5 sequences repeat others, on either strand; left out"
     opposite = loaded("ACG", "GATT", "CGT", "AATC", "ACGT")
     assert [decode(opposite.sequences[row]) for row in range(3)] == ["ACG", "GATT", "ACGT"]
+
+
+def test_repeats_of_a_file_on_disk_are_left_out_too(tmp_path: Path) -> None:
+    texts = ["ACG", "GATTACA", "cgt", "TGTAATC", "ACGT", "GATTAC", "GATTACA"]
+    path = write_fasta(tmp_path / "a.fa", {f"r{i}": text for i, text in enumerate(texts)}, width=2)
+    corpus = GenomeCorpus(path)
+    assert corpus.names == ["r0", "r1", "r4", "r5"]
+    assert corpus.lengths.tolist() == [3, 7, 4, 6]
+    assert [decode(corpus.read(record, 0, 3)) for record in range(4)] == ["ACG", "GAT", "ACG", "GAT"]
+    assert corpus.notes == ("a.fa: 3 of 7 sequences repeat others, on either strand; left out",)
+
+
+def test_what_is_excluded_is_left_out_of_every_part(tmp_path: Path) -> None:
+    genome = GenomeCorpus(write_fasta(tmp_path / "a.fa", {"r0": "ACGTT", "r1": "GATTACA", "r2": "GATTACC"}))
+    held_out = Sequences.read(["TGTAATC", "CCC", "ACGT"], place)
+    rest = genome.without(held_out)
+    assert rest.names == ["r0", "r2"]
+    assert rest.notes == ("a.fa: 1 of 3 sequences are in data.exclude, whole; left out",)
+    assert genome.names == ["r0", "r1", "r2"]
+    both = joined([genome, loaded("GGG", "ACGG")]).without(held_out)
+    assert list(both.names) == ["a.fa:r0", "a.fa:r2", "mine:1"]
+    assert decode(both.read(1, 0, 7)) == "GATTACC"
+    alone = Sequences.read(["ACGTT", "GATTACA", "GATTACC"], place)
+    assert "a.fa: all 3 sequences are in data.exclude" in refused(lambda: genome.without(alone))
+    assert "all 1 sequences" in refused(lambda: loaded("ACGTT").without(alone))
 
 
 def test_joined_records_are_read_from_their_parts(tmp_path: Path) -> None:

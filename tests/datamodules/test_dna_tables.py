@@ -6,6 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from datamodules.catalogue import read_unlabelled
 from datamodules.labels import Classes
 from datamodules.tables import SequenceTable, read_records
 from tests.datamodules.dna_reference import place, refused, write_csv
@@ -80,7 +81,10 @@ def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> N
         ("sequence,label\n", "no rows below the header"),
         ("seq,label\nAC,0\n", "no column 'sequence'; found seq, label. Set data.sequence"),
         ("sequence,y\nAC,0\n", "no column 'label'; found sequence, y. Set data.label"),
-        ("sequence,label\nAC,0,7\n", "not a readable CSV file"),
+        ("sequence,label\nAC,0\nAC,0,7\n", "not a readable CSV file: line 3 has 3 fields, the header 2"),
+        ("sequence;label\nAC;0\n", "its columns look separated by ';'; needed: commas in .csv, tabs in .tsv"),
+        ("sequence\tlabel\nAC\t0\n", "its columns look separated by '\\t'"),
+        ("sequence,label\rAC,0\rGG,1\r", "its lines end with a carriage return alone"),
         ("", "not a readable CSV file"),
         ('"a\nb",c\nAC,0\n', "no column 'sequence'; found 'a\\nb', c."),
         ('sequence,label\nAC,0\nGG,"x\ny"\nT,\n', "no label"),
@@ -98,6 +102,34 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, wan
     assert wanted in message
 
 
+def test_the_file_that_is_named_is_read_and_no_other(tmp_path: Path) -> None:
+    for name, sequence in (("s[12].csv", "ACGT"), ("s1.csv", "GG"), ("s*.csv", "TTT")):
+        write_csv(tmp_path / name, "sequence,label", [(sequence, 0)])
+        assert read_records(tmp_path / name).texts == [sequence]
+        pl.read_csv(tmp_path / name, glob=False).write_parquet(tmp_path / f"{name}.parquet")
+    assert read_records(tmp_path / "s[12].csv.parquet").texts == ["ACGT"]
+    assert "is a folder; needed: a table" in refused(lambda: read_records(tmp_path))
+
+
+def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("sequence,label\nACGT ,0\nGG,1\n\n,\n\n")
+    assert read_records(path).texts == ["ACGT", "GG"]
+    assert read_unlabelled(path)[1].texts() == ["ACGT", "GG"]
+    path.write_text("sequence,label\nACGT,0\n,\nGG,1\n")
+    assert "line 3: no sequence" in refused(lambda: read_records(path))
+
+
+def test_columns_of_parquet_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    columns = {"sequence": ["AC", "GG"], "label": [0.0, float("nan")], "more": [[1], [2, 3]], "raw": [b"\xff", b""]}
+    pl.DataFrame(columns).write_parquet(path)
+    records = read_records(path)
+    assert (records.texts, records.labels) == (["AC", "GG"], ["0.0", None])
+    assert "column 'more' holds List(Int64)" in refused(lambda: read_records(path, label="more"))
+    assert "column 'more' holds List(Int64)" in refused(lambda: read_unlabelled(path, sequence="more"))
+
+
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     torn = tmp_path / "torn.csv.gz"
     torn.write_bytes(gzip.compress(as_csv(tmp_path).read_bytes() * 1000)[:-20])
@@ -105,6 +137,8 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"no")
     assert "not a readable Parquet file" in refused(lambda: read_records(tmp_path / "a.parquet"))
     assert "No such file" in refused(lambda: read_records(tmp_path / "none.csv"))
+    (tmp_path / "wide.csv").write_text("sequence,label\nAC,0\n", encoding="utf-16")
+    assert "is text in UTF-16" in refused(lambda: read_records(tmp_path / "wide.csv"))
 
 
 def test_intervals_are_read_with_empty_strands_as_plus(tmp_path: Path) -> None:

@@ -269,6 +269,7 @@ def test_windows_of_rna(tmp_path: Path) -> None:
     [
         ("chr1\t5\t9\ta\nchr1\t9\t5\tb\n", "line 2: 'chr1\\\\t9\\\\t5\\\\tb'; needed"),
         ("chr1\t-5\t9\ta\n", "line 1"),
+        ("chr1\t5\t9\ta\t0\t-\nchr1\t5\t9\tb\t0\t-1\n", "line 2: strand '-1' in the sixth column"),
         ("chr1\t5\n", "line 1"),
         ("chr1\n", "line 1"),
         ("chr1\t1.5\t9\ta\n", "line 1"),

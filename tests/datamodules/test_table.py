@@ -220,5 +220,5 @@ def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file; set data\.path"):
         Table(tmp_path / "nothing.csv").prepare()
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
-    assert "not a readable table" in fault(Table(tmp_path / "bad.parquet"))
+    assert "not a readable Parquet file" in fault(Table(tmp_path / "bad.parquet"))
     assert "2 distinct times" in fault(Table(wide(tmp_path / "short.csv", 2)))

@@ -9,7 +9,7 @@ import polars as pl
 from lightning.pytorch import Trainer
 
 from datamodules.catalogue import open_corpus, open_held_out
-from datamodules.corpus import Corpus, LoadedCorpus, joined
+from datamodules.corpus import Corpus, joined
 from datamodules.pretraining import SPLITS, PretrainingDataModule, Split, split_corpus
 from datamodules.satellites import BEST_BITS
 from datamodules.sequences import joined_sequences
@@ -74,8 +74,6 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
         corpus = joined([open_corpus(name, options.root, **columns) for name in (options.name, *options.also)])
         if not options.exclude:
             return corpus
-        if not isinstance(corpus, LoadedCorpus):
-            raise InputError(f"{corpus.name}: data.exclude is for sequences in memory, not for a FASTA file on disk")
         held_out = [open_held_out(name, options.root, **columns) for name in options.exclude]
         return corpus.without(joined_sequences(held_out))
 
@@ -131,7 +129,11 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
         }
 
     def baselines(self) -> dict[str, Scores]:
-        """What the few bases beside a base say about it."""
+        """What the few bases beside a base say about it, measured on the whole test split."""
+        return self._contexts
+
+    @cached_property  # for the table and the picture
+    def _contexts(self) -> dict[str, Scores]:
         masked = self.config.task.objective == "masked"
         splits = self.data.splits
         return measure_contexts(self.data.corpus, splits["train"], splits["test"], both_sides=masked)

@@ -1,0 +1,70 @@
+"""Tables as others wrote them, CSV, TSV or Parquet, and what is wrong with one that cannot be read."""
+
+import csv
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from datamodules.text_files import read_text
+from titans_seq.errors import InputError
+
+_SEPARATORS = ";\t,|"
+
+
+def read_frame(path: Path) -> pl.DataFrame:
+    """The table in a file: of CSV and TSV, either may be compressed, every cell as text; Parquet as it is.
+
+    Empty lines at the end of a CSV file are dropped. Raises InputError when it is no such file.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; needed: a table")
+    try:
+        if is_parquet(path):
+            return pl.read_parquet(path, glob=False, hive_partitioning=False)
+        _check_text(path)
+        table = pl.read_csv(path, separator=_separator(path), infer_schema=False, glob=False)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        kind = "Parquet" if is_parquet(path) else "CSV"
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        where = "" if is_parquet(path) or isinstance(error, OSError) else _too_many_fields(path)
+        raise InputError(f"{path}: not a readable {kind} file: {where or reason}") from None
+    (header, *more) = table.columns
+    found = [each for each in _SEPARATORS if each in header] if not more else []
+    if found:
+        raise InputError(f"{path}: its columns look separated by {found[0]!r}; needed: commas in .csv, tabs in .tsv")
+    filled = table.select(pl.any_horizontal(pl.all().is_not_null())).to_series().to_numpy()
+    return table.head(int(np.flatnonzero(filled).max(initial=-1)) + 1)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a file is Parquet by its name."""
+    return path.suffix.lower() == ".parquet"
+
+
+def _separator(path: Path) -> str:
+    return "\t" if ".tsv" in path.name.lower() else ","
+
+
+def _check_text(path: Path) -> None:
+    """Raise InputError for text that polars would take for one row, or for letters of no alphabet."""
+    with path.open("rb") as file:
+        beginning = file.read(1 << 16)
+    if beginning.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: is text in UTF-16; needed: UTF-8")
+    if beginning.isascii() and b"\r" in beginning and b"\n" not in beginning:  # what is compressed is not ASCII
+        raise InputError(f"{path}: its lines end with a carriage return alone; needed: line feeds")
+
+
+def _too_many_fields(path: Path) -> str:
+    """Says which line has more fields than the header; empty where that is not what is wrong."""
+    try:
+        rows = csv.reader(StringIO(read_text(path, "CSV")), delimiter=_separator(path))
+        wanted = len(next(rows, []))
+        for fields in rows:
+            if len(fields) > wanted:
+                return f"line {rows.line_num} has {len(fields)} fields, the header {wanted}"
+    except (csv.Error, InputError):  # a cell too long for this module, or a torn archive
+        pass
+    return ""
