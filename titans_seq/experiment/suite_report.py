@@ -175,8 +175,8 @@ def _average(row: Row, columns: Iterable[str]) -> None:
     """The mean over columns, run by run, where every column has every run; a published mean stands as printed."""
     columns = list(columns)
     counts = {len(row.runs.get(column, [])) for column in columns}
-    row.asked[MEAN] = max(row.asked.values(), default=1)
-    if MEAN in row.runs or len(counts) != 1 or not (count := counts.pop()):
+    count = row.asked[MEAN] = max(row.asked.values(), default=1)
+    if MEAN in row.runs or counts != {count}:  # runs that are there need not be of the same seeds
         return
     per_run = [[row.runs[column][i] for column in columns] for i in range(count)]
     row.runs[MEAN] = [tuple(statistics.fmean(values) for values in zip(*scores, strict=True)) for scores in per_run]
