@@ -8,10 +8,9 @@ import polars as pl
 from datamodules.audit import Audit, audit, audit_intervals
 from datamodules.corpus import Corpus, GenomeCorpus, LoadedCorpus
 from datamodules.fasta import HEADER_LABEL, LabelledFasta, read_fasta
-from datamodules.folders import first_file
 from datamodules.genomic_benchmarks import SETS, GenomicBenchmark, Within
 from datamodules.gue import GUE, TASKS
-from datamodules.holdout import Holdout, Unit, cut_splits
+from datamodules.holdout import Holdout, cut_splits
 from datamodules.labelled import SequenceSource
 from datamodules.messages import did_you_mean, shown
 from datamodules.motif import PlantedMotif
@@ -123,11 +122,18 @@ def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
         raise InputError(f"{data}: no such file or folder, and no published set; {_published(data)}")
     written = {file.name.lower(): file.name for file in path.iterdir()}  # TRAIN.FA is a train file too
     wanted = ([f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)] for names in _SPLITS)
-    train, *others = (first_file([path / written.get(name, name) for name in names]) for names in wanted)
+    train, *others = (_only(path, [written[name] for name in names if name in written]) for names in wanted)
     if train is None:
         raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
     validation, test = (None if file is None else str(file) for file in others)
     return str(train), validation, test
+
+
+def _only(folder: Path, names: list[str]) -> Path | None:
+    """The file for a split, if there is one; raises InputError when there are several."""
+    if len(names) > 1:
+        raise InputError(f"{folder}: {' and '.join(names)} are there for one split; leave one of them")
+    return folder / names[0] if names else None
 
 
 def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False) -> tuple[list[str], Sequences]:
@@ -151,25 +157,18 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
     return names, Sequences.read(table[sequence].fill_null("").str.strip_chars().to_list(), place, rna=rna)
 
 
-def audit_data(data: str, root: str | None = None, *, k: int = 32, max_length: int | None = None) -> Audit:
-    """Audit a published set by name, or a user's files, see `open_data` and `audit_source`."""
-    return audit_source(open_data(data, root), k=k, max_length=max_length)
+def audit_source(source: SequenceSource, holdout: Holdout, *, k: int = 32, max_length: int | None = None) -> Audit:
+    """Audit what a source holds, see `audit`.
 
-
-def audit_source(source: SequenceSource, *, k: int = 32, max_length: int | None = None) -> Audit:
-    """Audit what a source holds.
-
-    A genomic benchmark whose sequences are not at hand is audited by its interval lists. What has no test rows is
-    judged on a fifth of it, groups whole.
+    A genomic benchmark whose sequences are not at hand is audited by its interval lists. From what has no test rows the
+    splits are cut by `holdout`, as for a training.
     """
     source.prepare()
     if isinstance(source, GenomicBenchmark) and source.within == "official" and not source.has_sequences():
         return audit_intervals(source.load_intervals(), max_length=max_length)
     splits = source.load()
-    if splits.test is None and splits.validation is None:
-        unit: Unit = "row" if splits.train.groups is None else "group"
-        # Only one part is wanted: the training rows stand in for the other while it is cut.
-        cut = cut_splits(replace(splits, validation=splits.train), Holdout(unit=unit, fraction=0.2))
-        note = f"{splits.name}: no test rows: a fifth of the rows, chosen by {unit}, is judged by the others"
-        splits = replace(cut, validation=None, notes=(*splits.notes, note))
+    if splits.test is None:
+        cut = cut_splits(splits, holdout)
+        note = f"{splits.name}: no test rows: splits are cut as `fit` cuts them, by {holdout.unit}"
+        splits = replace(cut, notes=(*cut.notes, note))
     return audit(splits, k=k, max_length=max_length)

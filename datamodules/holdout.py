@@ -37,8 +37,8 @@ def cut_splits(splits: Splits, holdout: Holdout) -> Splits:
     if splits.validation is None:
         missing.append("validation")
     if not missing:
-        if holdout.folds or holdout.unit == "chromosome":
-            key = "folds" if holdout.folds else "unit=chromosome"
+        if holdout.folds or holdout.unit != "row":
+            key = "folds" if holdout.folds else f"unit={holdout.unit}"
             raise InputError(f"{splits.name}: brings its validation and test rows; data.{key} has nothing to cut")
         return splits
     if holdout.unit == "row" and splits.train.groups is not None:
@@ -62,6 +62,9 @@ def _by_chromosome(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -
             f"{splits.name}: cannot split by chromosome: the rows carry no intervals. A table has them in columns "
             "region, start and end (0-based); or name BED files in data.bed"
         )
+    idle = [split for split, names in listed.items() if names and split not in missing]
+    if idle:
+        raise InputError(f"{splits.name}: brings its {idle[0]} rows; data.{idle[0]}_chromosomes has nothing to cut")
     empty = [f"data.{split}_chromosomes" for split in missing if not listed[split]]
     if empty:
         raise InputError(f"{splits.name}: to split by chromosome, set {' and '.join(empty)}")

@@ -1,6 +1,6 @@
 """Labelled sequences: as they are read, as they are kept, and what every source of them offers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -129,10 +129,11 @@ def read_splits(
 ) -> Splits:
     """Check and encode the records of a data set; `classes` are those of the training labels unless given."""
     classes = classes or Classes.of(train.labels, train.source)
-    parts = {"train": _rows(train, classes, rna)}
-    for split, records in (("validation", validation), ("test", test)):
-        if records is not None:
-            parts[split] = _rows(records, classes, rna)
+    given = {"train": train, "validation": validation, "test": test}
+    there = {split: records for split, records in given.items() if records is not None}
+    groups = dict(zip(there, _group_numbers([records.groups for records in there.values()]), strict=True))
+    parts = {split: _rows(records, classes, groups[split], rna) for split, records in there.items()}
+    notes = [*notes, *_crossing_notes(name, groups)]
     ambiguous = sum(part.sequences.ambiguous for part in parts.values())
     if ambiguous:
         notes = [*notes, f"{name}: {ambiguous} IUPAC letters other than A, C, G, T, N were read as N"]
@@ -145,15 +146,25 @@ def read_splits(
     )
 
 
-def _rows(records: Records, classes: Classes, rna: bool) -> Rows:
-    groups = None if records.groups is None else _group_numbers(records.groups)
+def _rows(records: Records, classes: Classes, groups: NDArray[np.int64] | None, rna: bool) -> Rows:
     labels = classes.numbers(records.labels, records.place)
     return Rows(Sequences.read(records.texts, records.place, rna=rna), labels, groups, records.intervals)
 
 
-def _group_numbers(names: Sequence[str | None]) -> NDArray[np.int64]:
-    """A number for each group; a row without a name gets one of its own."""
-    numbers: NDArray[np.int64] = np.unique(np.array([name or "" for name in names]), return_inverse=True)[1]
+def _group_numbers(parts: Sequence[Sequence[str | None] | None]) -> list[NDArray[np.int64] | None]:
+    """A number for each group, the same in all parts; a row without a name gets one of its own."""
+    names = [name or "" for part in parts for name in part or ()]
+    numbers = np.unique(np.array(names, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
     alone = [row for row, name in enumerate(names) if not name]
     numbers[alone] = len(names) + np.arange(len(alone))
-    return numbers
+    ends = np.cumsum([len(part or ()) for part in parts])[:-1]
+    return [None if part is None else own for part, own in zip(parts, np.split(numbers, ends), strict=True)]
+
+
+def _crossing_notes(name: str, groups: Mapping[str, NDArray[np.int64] | None]) -> Iterator[str]:
+    """Says which splits that the source brings have rows of groups that train has too."""
+    train = groups["train"]
+    for split in ("validation", "test"):
+        other = groups.get(split)
+        if train is not None and other is not None and (count := int(np.isin(other, train).sum())):
+            yield f"{name}: {count} of {len(other)} {split} rows are of groups that train has too"

@@ -41,8 +41,14 @@ def test_published_sets_by_name(data_root: Path) -> None:
     assert row(audit("tf/4", f"data.root={data_root}"), "train", "19,000", "3,789") == ["0"]
     text = audit("human_nontata_promoters", f"data.root={data_root}")
     assert row(text, "test", "half", "covered", "by", "a", "training", "row")[0] == "99.6%"
-    text = audit("human_nontata_promoters", f"data.root={data_root}", "data.within=test", "data.max_length=100")
-    assert "a fifth of the rows, chosen by group, is judged by the others" in text
+    text = audit(
+        "human_nontata_promoters",
+        f"data.root={data_root}",
+        "data.within=test",
+        "data.max_length=100",
+        "data.unit=group",
+    )
+    assert "splits are cut as `fit` cuts them, by group" in text
     assert row(text, "test", "length,", "cut", "at", "100")
 
 

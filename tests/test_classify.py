@@ -12,6 +12,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
+from datamodules.catalogue import open_data
 from datamodules.genomic_benchmarks import SETS
 from datamodules.motif import BEST_ACCURACY, PlantedMotif
 from datamodules.motif import MOTIF as PLANTED
@@ -276,15 +277,50 @@ def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path
     texts = PlantedMotif().load().train.sequences.texts()[:40]
     for name in ("train", "dev", "test"):
         write_table(tmp_path / f"{name}.csv", texts, ["a", "b"] * 20)
-    for word in ("folds=5", "unit=chromosome"):
+    for word in ("folds=5", "unit=chromosome", "unit=group"):
         assert f"data.{word.partition('=5')[0]} has nothing to cut" in refuse(
             "fit", MOTIF, f"data.name={tmp_path}", f"data.{word}"
         )
+    (tmp_path / "dev.csv").unlink()
+    places = [f"{text},{'ab'[row % 2]},chr{row % 4},{row},{row + 9}" for row, text in enumerate(texts)]
+    (tmp_path / "train.csv").write_text("\n".join(["sequence,label,region,start,end", *places]) + "\n")
+    words = ["data.unit=chromosome", "data.validation_chromosomes=[chr1]", "data.test_chromosomes=[chr2]"]
+    line = refuse("fit", MOTIF, f"data.name={tmp_path}", *words)
+    assert "brings its test rows; data.test_chromosomes has nothing to cut" in line
     data = tmp_path / "grouped.csv"
     rows = [f"{text},{'ab'[row % 2]},{row // 4}" for row, text in enumerate(texts)]
     data.write_text("\n".join(["sequence,label,group", *rows]) + "\n")
     done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}")
     assert "rows have groups, which the cut may part; data.unit=group keeps them whole" in done.results["printed"]
+
+
+def test_data_keys_that_would_say_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "a.fa").write_text(">r1 label=a\nACGT\n>r2 label=b\nGGTT\n")
+    (tmp_path / "labels.csv").write_text("id,label\nr1,a\nr2,b\n")
+    write_table(tmp_path / "a.csv", ["ACGT", "GG"], ["a", "b"])
+    fasta, labelled = f"data.name={tmp_path / 'a.fa'}", f"data.labels={tmp_path / 'labels.csv'}"
+    for words in (
+        ["data.within=test"],
+        ["data.name=tf/0", "data.sequence=dna"],
+        ["data.name=human_enhancers_cohn", "data.rna=true"],
+        [f"data.name={tmp_path / 'a.csv'}", labelled],
+        [fasta, "data.label=kind"],
+        [fasta, "data.beyond=N"],
+        [fasta, labelled, "data.header_label='=(.)'"],
+        [fasta, "data.bed=a.bed", "data.label=kind"],
+    ):
+        assert f"{words[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *words))
+        assert "says nothing about data.name=" in line
+
+
+def test_groups_of_given_splits_that_cross_are_noted(tmp_path: Path) -> None:
+    for name, groups in (("train", "gggh"), ("dev", "iij"), ("test", "hhk")):
+        rows = [f"ACG{'ACGT'[i]},{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["sequence,label,group", *rows]) + "\n")
+    splits = open_data(str(tmp_path)).load()
+    assert splits.notes == ("train.csv: 2 of 3 test rows are of groups that train has too",)
+    assert splits.train.groups is not None
+    assert splits.train.groups.tolist() == [0, 0, 0, 1]
 
 
 def test_forecasts_take_no_file(refuse: Refuse, tmp_path: Path) -> None:

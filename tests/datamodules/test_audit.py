@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from datamodules.audit import Audit, Shared, audit, audit_intervals
-from datamodules.catalogue import audit_data, open_data, read_unlabelled
+from datamodules.catalogue import audit_source, open_data, read_unlabelled
 from datamodules.clues import Clue, by_length, score
 from datamodules.download import DATA_VARIABLE
 from datamodules.fasta import LabelledFasta
 from datamodules.genomic_benchmarks import GenomicBenchmark
 from datamodules.gue import GUE
+from datamodules.holdout import Holdout
 from datamodules.kmers import counts, kmers
 from datamodules.labelled import IntervalRows, Intervals, IntervalSplits, Rows, Splits
 from datamodules.labels import Classes
@@ -288,18 +289,22 @@ def test_what_is_no_data_is_refused(tmp_path: Path, no_data_folder: None) -> Non
     line = refused(lambda: open_data(str(tmp_path / "both")))
     assert "train.csv and " in line
     assert "test.fa: all splits as tables, or all as FASTA files" in line
+    write_csv(tmp_path / "both" / "train.tsv", "sequence,label", [("ACGT", 0), ("GG", 1)])
+    assert "train.csv and train.tsv are there for one split" in refused(lambda: open_data(str(tmp_path / "both")))
     (tmp_path / "a.txt").write_text("ACGT")
     assert "neither a table" in refused(lambda: open_data(str(tmp_path / "a.txt")))
 
 
-def test_one_table_is_audited_on_a_fifth_of_it(tmp_path: Path, no_data_folder: None) -> None:
+def test_one_table_is_audited_as_it_would_be_cut(tmp_path: Path, no_data_folder: None) -> None:
     texts = random_dna([30, 40] * 50)
-    rows = [(text, row % 2, row // 10) for row, text in enumerate(texts)]
-    path = write_csv(tmp_path / "a.csv", "sequence,label,group", rows)
-    result = audit_data(str(path))
-    assert result.counts == {"train": (40, 40), "test": (10, 10)}
-    assert result.notes == ("a.csv: no test rows: a fifth of the rows, chosen by group, is judged by the others",)
+    rows = [(text, row % 2, row // 10, f"chr{row % 5}", row, row + 30) for row, text in enumerate(texts)]
+    path = write_csv(tmp_path / "a.csv", "sequence,label,group,region,start,end", rows)
+    result = audit_source(open_data(str(path)), Holdout(unit="group", fraction=0.2))
+    assert result.counts == {"train": (30, 30), "validation": (10, 10), "test": (10, 10)}
+    assert result.notes == ("a.csv: no test rows: splits are cut as `fit` cuts them, by group",)
     assert clues_of(result)["length"].accuracy == 1.0
+    held_out = Holdout(unit="chromosome", validation_chromosomes=["chr1"], test_chromosomes=["chr3"])
+    assert audit_source(open_data(str(path)), held_out).counts["test"] == (10, 10)
 
 
 def test_sequences_without_labels_are_read_for_prediction(tmp_path: Path) -> None:

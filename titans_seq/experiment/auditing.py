@@ -6,7 +6,7 @@ from datamodules.audit import Audit, Shared
 from datamodules.catalogue import audit_source
 from datamodules.kmers import MAX_K
 from titans_seq.errors import InputError
-from titans_seq.experiment.classification import build_source
+from titans_seq.experiment.classification import build_holdout, build_source
 from titans_seq.schema import ClassificationConfig, Config
 
 
@@ -16,7 +16,8 @@ def audit_text(config: Config, *, k: int = 32) -> str:
         raise InputError(f"audit is for labelled sequences; the configuration is of task.name={config.task.name}")
     if not 1 <= k <= MAX_K:
         raise InputError(f"-k {k}: must be between 1 and {MAX_K}")
-    return format_audit(audit_source(build_source(config.data), k=k, max_length=config.data.max_length))
+    source, holdout = build_source(config.data), build_holdout(config.data)
+    return format_audit(audit_source(source, holdout, k=k, max_length=config.data.max_length))
 
 
 def format_audit(found: Audit) -> str:

@@ -1,6 +1,6 @@
 """The recipe of a DNA classification run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,15 @@ from torchmetrics.functional.classification import binary_roc, multiclass_confus
 from datamodules.buckets import SequenceLoader
 from datamodules.catalogue import open_data, read_unlabelled
 from datamodules.classification import SequenceDataModule
-from datamodules.fasta import BedWindows
+from datamodules.fasta import BedWindows, LabelledFasta
+from datamodules.genomic_benchmarks import GenomicBenchmark
+from datamodules.gue import GUE
 from datamodules.holdout import Holdout
 from datamodules.labelled import Rows, SequenceSource
 from datamodules.messages import shown
-from datamodules.motif import BEST_ACCURACY
+from datamodules.motif import BEST_ACCURACY, PlantedMotif
 from datamodules.sequences import Sequences
+from datamodules.tables import SequenceTable
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.pretrained import load_pretrained
@@ -35,6 +38,16 @@ _SHOWN = 200  # rows of a table for a tracker
 
 def build_source(options: ClassificationDataOptions) -> SequenceSource:
     """Where the labelled sequences come from."""
+    source = _source(options)
+    used = _USED[type(source)](options) if type(source) in _USED else _OF_SOURCES  # of a source of one's own: all
+    plain = ClassificationDataOptions()
+    for key in _OF_SOURCES:
+        if key not in used and getattr(options, key) != getattr(plain, key):
+            raise InputError(f"data.{key}={getattr(options, key)}: says nothing about data.name={options.name}")
+    return source
+
+
+def _source(options: ClassificationDataOptions) -> SequenceSource:
     if options.bed is not None:
         return BedWindows(
             options.name,
@@ -55,6 +68,35 @@ def build_source(options: ClassificationDataOptions) -> SequenceSource:
         labels=options.labels,
         header_label=options.header_label,
         rna=options.rna,
+    )
+
+
+def _of_fasta(options: ClassificationDataOptions) -> set[str]:
+    return {"rna", "header_label"} if options.labels is None else {"rna", "labels", "label", "group"}
+
+
+# The keys that mean something to one source and nothing to another. `length` and `aliases` are of `variants` too.
+_OF_SOURCES = ("sequence", "label", "group", "labels", "header_label", "bed", "beyond", "rna", "reference", "within")
+_USED: dict[type[SequenceSource], Callable[[ClassificationDataOptions], set[str]]] = {
+    PlantedMotif: lambda _: set(),
+    GUE: lambda _: set(),
+    GenomicBenchmark: lambda _: {"reference", "within"},
+    SequenceTable: lambda _: {"sequence", "label", "group", "rna"},
+    LabelledFasta: _of_fasta,
+    BedWindows: lambda _: {"bed", "beyond", "rna"},
+}
+
+
+def build_holdout(options: ClassificationDataOptions) -> Holdout:
+    """How the splits that the source does not bring are cut."""
+    return Holdout(
+        unit=options.unit,
+        fraction=options.fraction,
+        folds=options.folds,
+        fold=options.fold,
+        validation_chromosomes=options.validation_chromosomes,
+        test_chromosomes=options.test_chromosomes,
+        seed=options.holdout_seed,
     )
 
 
@@ -81,21 +123,12 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
     def data(self) -> SequenceDataModule:
         """The sequences, read, checked and split."""
         options = self.config.data
-        holdout = Holdout(
-            unit=options.unit,
-            fraction=options.fraction,
-            folds=options.folds,
-            fold=options.fold,
-            validation_chromosomes=options.validation_chromosomes,
-            test_chromosomes=options.test_chromosomes,
-            seed=options.holdout_seed,
-        )
         data = SequenceDataModule(
             build_source(options),
             batch_size=options.batch_size,
             max_length=options.max_length,
             both_strands=options.both_strands,
-            holdout=holdout,
+            holdout=build_holdout(options),
             seed=self.config.seed,
         )
         data.prepare_data()
