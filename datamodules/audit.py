@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from datamodules.clues import Clue, Composition, by_length, by_recognition, score
+from datamodules.clues import COMPOSITIONS, Clue, Composition, by_length, by_recognition, score
 from datamodules.labelled import IntervalRows, IntervalSplits, Rows, Splits
 from datamodules.overlap import (
     KmerIndex,
@@ -134,8 +134,7 @@ class _Judge:
         self.num_classes = num_classes
         self.max_length = max_length
         self.compositions = {
-            name: Composition(train.sequences, train.labels, num_classes, k=size)
-            for size, name in ((1, "frequencies of bases"), (2, "frequencies of pairs of bases"))
+            name: Composition(train.sequences, train.labels, num_classes, k=size) for name, size in COMPOSITIONS.items()
         }
         self.kmers = KmerIndex(train.sequences, train.labels, num_classes, k=k)
 

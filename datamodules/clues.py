@@ -64,6 +64,9 @@ def by_length(train: Labels, labels: Labels, other: Labels, num_classes: int, ma
     return answer[np.where(other - lengths[below] <= lengths[above] - other, below, above)]
 
 
+COMPOSITIONS = {"frequencies of bases": 1, "frequencies of pairs of bases": 2}  # k of each
+
+
 class Composition:
     """Predictions from the frequencies of all stretches of k bases, by logistic regression on the training rows."""
 

@@ -12,7 +12,14 @@ from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.export import export, export_program, inputs_of
 from titans_seq.schema import Config
-from titans_seq.tasks import ClassificationTask, ForecastingTask, Task, from_pretrained, save_pretrained
+from titans_seq.tasks import (
+    ClassificationTask,
+    ForecastingTask,
+    PretrainingTask,
+    Task,
+    from_pretrained,
+    save_pretrained,
+)
 
 SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model.attention.num_heads=2"]
 
@@ -41,6 +48,17 @@ def test_a_folder_holds_the_model_and_what_its_answers_mean(tmp_path: Path, kind
         assert torch.equal(loaded.model(*inputs), task.model(*inputs))
     if kind == "classification":
         assert loaded.classes == ("no", "yes")
+
+
+def test_pre_trained_weights_become_a_folder_and_no_program(tmp_path: Path) -> None:
+    config = load_config([CONFIGS / "genomics" / "pretrain.yaml"], SMALL)
+    task = PretrainingTask(to_container(config))
+    loaded = from_pretrained(save_pretrained(task, tmp_path / "model"))
+    assert isinstance(loaded, PretrainingTask)
+    for name, x in task.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], x)
+    with pytest.raises(InputError, match="programs are of forecasters and classifiers"):
+        export_program(task, config)
 
 
 def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:

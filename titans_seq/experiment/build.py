@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -15,6 +16,8 @@ from titans_seq.errors import InputError
 from titans_seq.ops.memory.backends import why_not_options, why_not_triton_here
 from titans_seq.ops.memory.options import Options
 from titans_seq.schema import Config, TrainerOptions
+
+ONE_DEVICE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 def build_trainer(
@@ -67,14 +70,10 @@ def on_one_device(config: Config, trainer: Trainer, loggers: Sequence[Logger]) -
     """The trainer that tests: on one device, where every sample counts once."""
     if trainer.world_size == 1:
         return trainer
-    tester = build_trainer(replace(config, trainer=_alone(config.trainer)), loggers=loggers)
+    tester = build_trainer(replace(config, trainer=replace(config.trainer, **ONE_DEVICE)), loggers=loggers)
     # Rows of the test stand at the step at which training ended.
     tester.fit_loop.epoch_loop._batches_that_stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
     return tester
-
-
-def _alone(options: TrainerOptions) -> TrainerOptions:
-    return replace(options, devices=1, num_nodes=1, strategy="auto")
 
 
 def _plugins(options: TrainerOptions) -> list[VerifiedCheckpointIO]:

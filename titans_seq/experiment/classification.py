@@ -251,8 +251,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
             print(f"{path}: {cut:,} of {len(sequences):,} sequences are cut at data.max_length={longest} bases")
         say_ambiguous(path, sequences)
         probabilities = softmax(score_sequences(self, task, trainer, sequences))
-        ids = pl.Series("id", names[: len(probabilities)])
-        return pl.DataFrame([ids, *_answers(task.classes, probabilities)])
+        return pl.DataFrame([pl.Series("id", names), *_answers(task.classes, probabilities)])
 
 
 def say_ambiguous(path: Path, sequences: Sequences) -> None:
@@ -264,7 +263,7 @@ def say_ambiguous(path: Path, sequences: Sequences) -> None:
 def score_sequences(
     recipe: ClassificationRecipe, task: ClassificationTask, trainer: Trainer, sequences: Sequences
 ) -> NDArray[np.float64]:
-    """Class scores (n, K) of sequences in their order; only the first if trainer.limit_batches says so."""
+    """Class scores (n, K) of sequences in their order, without trainer.limit_batches."""
     options = recipe.config.data
     labels = np.zeros(len(sequences), dtype=np.int64)  # nobody looks at them
     loader = SequenceLoader(Rows(sequences, labels), options.batch_size, max_length=options.max_length)

@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from titans_seq.checkpoint_files import read_checkpoint
 from titans_seq.config import from_container
 from titans_seq.errors import InputError
-from titans_seq.experiment.build import build_trainer, check_machine
+from titans_seq.experiment.build import ONE_DEVICE, build_trainer, check_machine
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import shown_shape
@@ -22,7 +22,6 @@ from titans_seq.schema import Config
 from titans_seq.tasks import Task
 
 _TABLES = (".csv", ".parquet", ".pq")
-_ONE_DEVICE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Config, Task, LightningDataModule]:
@@ -47,7 +46,7 @@ def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Re
     except (KeyError, TypeError, AttributeError):
         raise foreign from None
     # What limited the training, and its devices, are not to limit what is measured, unless it is asked for again.
-    container = {**container, "trainer": {**trainer, "limit_batches": 0, **_ONE_DEVICE}}
+    container = {**container, "trainer": {**trainer, "limit_batches": 0, **ONE_DEVICE}}
     config = from_container(container, source=str(checkpoint), overrides=overrides)
     check_machine(config)
     recipe = build_recipe(config)

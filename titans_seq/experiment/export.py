@@ -11,7 +11,7 @@ from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.evaluate import check_writable, load_task
 from titans_seq.files import replacing
-from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
+from titans_seq.schema import ClassificationConfig, Config, ForecastConfig, PretrainingConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.pretrained import save_pretrained
 
@@ -43,6 +43,8 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
     if config.model.variant not in _VARIANTS:
         raise InputError(f"export: model.variant={config.model.variant}; programs are for {', '.join(_VARIANTS)}")
     model = task.model.cpu().eval()
+    if isinstance(config, PretrainingConfig):
+        raise InputError("export: programs are of forecasters and classifiers; of pre-trained weights, a folder")
     if isinstance(config, ClassificationConfig) and config.data.max_length is None:
         raise InputError("export: a program has one length of sequences; set data.max_length to it")
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs_of(task, config, 2))

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.clues import Composition, by_length, by_recognition
+from datamodules.clues import COMPOSITIONS, Composition, by_length, by_recognition
 from datamodules.labelled import Rows
 from datamodules.overlap import match_numbers, sequence_numbers
 from titans_seq.experiment.recipe import Scores
@@ -24,7 +24,7 @@ def measure_clues(train: Rows, test: Rows, num_classes: int, max_length: int | N
         "length alone": by_length(lengths[0], train.labels, lengths[1], num_classes, max_length),
         "copies of training rows": by_recognition(copies, train.labels, num_classes),
     }
-    for size, name in ((1, "frequencies of bases"), (2, "frequencies of pairs of bases")):
+    for name, size in COMPOSITIONS.items():
         answers[name] = Composition(train.sequences, train.labels, num_classes, k=size)(test.sequences)
     return {name: _scores(answer, test.labels, num_classes) for name, answer in answers.items()}
 

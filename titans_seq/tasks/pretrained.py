@@ -11,14 +11,19 @@ from safetensors.torch import load_file, save_file
 import titans_seq
 from titans_seq.config import from_container
 from titans_seq.errors import InputError
-from titans_seq.schema import ClassificationConfig, Config, ForecastConfig
+from titans_seq.schema import ClassificationConfig, Config, ForecastConfig, PretrainingConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.classification import ClassificationTask
 from titans_seq.tasks.forecasting import ForecastingTask
+from titans_seq.tasks.pretraining import PretrainingTask
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
-_TASKS: dict[type[Config], type[Task]] = {ForecastConfig: ForecastingTask, ClassificationConfig: ClassificationTask}
+_TASKS: dict[type[Config], type[Task]] = {
+    ForecastConfig: ForecastingTask,
+    ClassificationConfig: ClassificationTask,
+    PretrainingConfig: PretrainingTask,
+}
 
 
 def save_pretrained(task: Task, folder: str | Path) -> Path:
