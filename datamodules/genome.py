@@ -5,6 +5,7 @@ import importlib
 import mmap
 import os
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -147,6 +148,8 @@ def _open(path: Path) -> Any:
         raise InputError(
             f"{path}: its lines end with a carriage return alone, which no index knows; needed: line feeds"
         )
+    if beginning.startswith(BOM_UTF8):
+        raise InputError(f"{path}: begins with a byte order mark, which no index knows; save it as plain UTF-8")
     index = path.with_name(f"{path.name}.fai")
     if not index.exists() and not os.access(path.parent, os.W_OK):
         key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]
@@ -161,7 +164,7 @@ def _open(path: Path) -> Any:
     # RuntimeError is its answer to some inconsistent line lengths.
     except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split()).partition(" Please report")[0]
-        needed = "lines of one length within a record, no blank lines among them"
+        needed = "lines of one length within a record, no blank lines among them, no name twice"
         raise InputError(f"{path}: not a FASTA file that can be indexed: {reason}; needed: {needed}") from None
 
 

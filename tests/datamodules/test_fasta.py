@@ -170,6 +170,8 @@ def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch:
         line = refused(lambda path=path: Genome(path))  # type: ignore[misc]
         assert "not a FASTA file that can be indexed" in line
         assert "github" not in line
+    (tmp_path / "bom.fa").write_bytes(b"\xef\xbb\xbf>a\nACGT\n")
+    assert "byte order mark" in refused(lambda: Genome(tmp_path / "bom.fa"))
     (tmp_path / "cr.fa").write_bytes(b">a\rACGT\rACGT\r")
     assert "carriage return alone" in refused(lambda: Genome(tmp_path / "cr.fa"))
     monkeypatch.setitem(__import__("sys").modules, "pyfaidx", None)
