@@ -170,6 +170,9 @@ def _check_memory(model: BackboneOptions, reject: _Reject) -> None:
         reject("model.memory.gradient", "model.memory.depth", rule)
     if model.memory.gradient == "online" and model.memory.residual:
         reject("model.memory.gradient", "model.memory.residual", "online does not go with model.memory.residual=true")
+    if model.memory.bound_lr and (model.memory.depth > 1 or model.memory.residual):
+        rule = "is for a plain matrix memory: model.memory.depth=1 and model.memory.residual=false"
+        reject("model.memory.bound_lr", "model.memory.depth", rule)
     if model.memory.initial == "zero" and (model.memory.depth > 1 or model.memory.residual):
         rule = "zero is for a plain matrix memory: model.memory.depth=1 and model.memory.residual=false"
         reject("model.memory.initial", "model.memory.depth", rule)

@@ -102,6 +102,35 @@ def test_an_lr_that_ignores_the_chunk_size_does_not_stay_bounded() -> None:
     assert memory_growth(layer, torch.randn(4, 1, 128).expand(4, 512, 128)) > 1e3
 
 
+@pytest.mark.parametrize("options", MATRICES.values(), ids=MATRICES)
+@pytest.mark.parametrize("momentum", [-3.0, 0.0, 2.0, 4.0])
+def test_a_bounded_lr_stays_bounded_on_alike_tokens_whatever_the_gates_say(
+    options: dict[str, Any], momentum: float
+) -> None:
+    x = torch.randn(4, 1, 32, generator=torch.Generator().manual_seed(1)).expand(4, 512, 32).double()
+    growth = []
+    for bound_lr in (False, True):
+        layer = fresh_layer(32, 2, bound_lr=bound_lr, **options).double()
+        with torch.no_grad():
+            layer.gates.weight.zero_()
+            layer.gates.bias.fill_(-20)  # nothing is forgotten
+            layer.gates.bias[:4] = torch.tensor([20, 20, momentum, momentum])
+        growth.append(memory_growth(layer, x))
+    assert growth[1] < 2
+    assert (growth[0] > 1e3) == ("gradient" not in options), "online gradients do not add up"
+
+
+def test_a_bounded_lr_begins_as_an_unbounded_one() -> None:
+    x = torch.randn(2, 40, 32)
+    for options in ({}, {"momentum": False}, {"gradient": "online"}, {"chunk_size": 3}):
+        free, bounded = (fresh_layer(32, 2, bound_lr=bound_lr, **options) for bound_lr in (False, True))  # type: ignore[arg-type]
+        with torch.no_grad():
+            bounded.load_state_dict({**free.state_dict(), "gates.bias": bounded.gates.bias})
+            free.gates.weight.zero_()
+            bounded.gates.weight.zero_()
+            torch.testing.assert_close(bounded(x)[0], free(x)[0], rtol=1e-4, atol=1e-5)
+
+
 class Recaller(nn.Module):
     """The smallest model with a memory: embedding, one residual memory layer, head."""
 

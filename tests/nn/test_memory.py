@@ -235,6 +235,8 @@ def test_zero_is_no_parameter_and_learns_within_the_sequence() -> None:
 
 @pytest.mark.parametrize("options", [{"depth": 2}, {"residual": True}])
 def test_zero_is_for_a_plain_matrix(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"bound_lr is for a plain matrix memory"):
+        NeuralMemory(DIM, 2, bound_lr=True, **options)
     with pytest.raises(ValueError, match=r'initial="zero" is for a plain matrix memory: .* got depth=., residual='):
         NeuralMemory(DIM, 2, initial="zero", **options)
     with pytest.raises(ValueError, match=r"initial='none' is not one of learned, zero"):

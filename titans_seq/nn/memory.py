@@ -94,6 +94,8 @@ class NeuralMemory(nn.Module):
         conv_width: tokens that the convolution sees; 1 is none.
         momentum, forgetting: False holds the gate at 0; without momentum, online gradients are the gated delta rule.
         channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
+        bound_lr: the learning rate is the gate's share of (1 - momentum) / chunk_size (with online gradients of 1 -
+            momentum) instead of 1: what tokens that are all alike can bear. For a plain matrix memory only.
         num_persistent: learned tokens that every sequence begins with (eq 19): written before its first token.
         initial: the memory at a sequence's start, learned, or zero and not trained (for a plain matrix memory only).
 
@@ -118,6 +120,7 @@ class NeuralMemory(nn.Module):
         momentum: bool = True,
         forgetting: bool = True,
         channel_forget: bool = False,
+        bound_lr: bool = False,
         num_persistent: int = 0,
         initial: Initial = "learned",
         outer_gradient: OuterGradient = "exact",
@@ -141,6 +144,8 @@ class NeuralMemory(nn.Module):
                 'initial="zero" is for a plain matrix memory: a deeper one gets no gradient at zero, a residual one '
                 f"far too large a one; got {depth=}, {residual=}"
             )
+        if bound_lr and (depth > 1 or residual):
+            raise ValueError(f"bound_lr is for a plain matrix memory, whose bound is known; got {depth=}, {residual=}")
         self.num_heads = num_heads
         self.chunk_size = chunk_size
         self.gradient: Gradient = gradient
@@ -150,6 +155,8 @@ class NeuralMemory(nn.Module):
         self.outer_gradient: OuterGradient = outer_gradient
         self.checkpoint_every = checkpoint_every
         self.backend: Backend = backend
+        # Tokens whose writes add up before the next gradient is taken: what the largest lr is divided by.
+        self.bounded_by = (chunk_size if gradient == "chunk" else 1) if bound_lr else None
 
         head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -172,6 +179,8 @@ class NeuralMemory(nn.Module):
         nn.init.normal_(self.gates.weight, std=_FRESH_SPREAD / sqrt(self.gates.in_features))
         chunk_lr = _FRESH_CHUNK_LR / 2 ** (len(self.start_weights()) - 1 + self.residual)
         lr = _FRESH_LR if self.gradient == "online" else min(_FRESH_LR, chunk_lr / self.chunk_size)
+        if self.bounded_by is not None:
+            lr *= self.bounded_by / (1 - _FRESH_MOMENTUM * bool(self.gate_sizes[1]))
         fresh = torch.tensor([log(p / (1 - p)) for p in (lr, _FRESH_MOMENTUM, _FRESH_FORGET)])
         with torch.no_grad():
             self.gates.bias.copy_(fresh.repeat_interleave(torch.tensor(self.gate_sizes) * self.num_heads))
@@ -184,7 +193,7 @@ class NeuralMemory(nn.Module):
             for gate, size in zip(torch.sigmoid(self.gates(x)).split(shares, dim=-1), self.gate_sizes, strict=True)
         ]
         lr, momentum, forget = (gate.squeeze(-1) if gate.shape[-1] == 1 else gate for gate in gates)
-        return lr, momentum, forget
+        return lr if self.bounded_by is None else lr * (1 - momentum) / self.bounded_by, momentum, forget
 
     def forward(
         self,

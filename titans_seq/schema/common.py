@@ -31,6 +31,7 @@ class MemoryOptions:
     momentum: bool = True  # False: no past surprise
     forgetting: bool = True  # False: nothing is ever dropped
     channel_forget: bool = False  # one forget gate per input channel of the memory's layers, instead of one per head
+    bound_lr: bool = False  # lr at most (1 - momentum) / chunk_size: no run of alike tokens drives a matrix apart
     initial: Literal["learned", "zero"] = "learned"  # the memory at a sequence's start; zero for a plain matrix
     outer_gradient: Literal["exact", "first_order"] = "exact"  # through the inner updates, or as if they were constant
     # Chunks between the states kept for the backward pass; null chooses.
