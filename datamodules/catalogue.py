@@ -120,9 +120,9 @@ def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
         return str(path), None, None
     if not path.is_dir():
         raise InputError(f"{data}: no such file or folder, and no published set; {_published(data)}")
-    written = {file.name.lower(): file.name for file in path.iterdir()}  # TRAIN.FA is a train file too
+    there = sorted(file.name for file in path.iterdir())
     wanted = ([f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)] for names in _SPLITS)
-    train, *others = (_only(path, [written[name] for name in names if name in written]) for names in wanted)
+    train, *others = (_only(path, [file for file in there if file.lower() in names]) for names in wanted)
     if train is None:
         raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
     validation, test = (None if file is None else str(file) for file in others)

@@ -242,5 +242,5 @@ def _repeats_note(name: str, kept: int, count: int) -> tuple[str, ...]:
 
 def _excluded_note(name: str, kept: int, count: int) -> tuple[str, ...]:
     if not kept:
-        raise InputError(f"{name}: all {count:,} sequences are in data.exclude; nothing is left to learn from")
+        raise InputError(f"{name}: all {count:,} sequences are in data.exclude; nothing of it is left to learn from")
     return (f"{name}: {count - kept:,} of {count:,} sequences are in data.exclude, whole; left out",)

@@ -12,6 +12,7 @@ from datamodules.tables import read_records
 from datamodules.text_files import read_text
 from titans_seq.errors import InputError
 
+_STRANDS = {"+", "-", "1", "-1"}  # the latter as Ensembl writes them
 HEADER_LABEL = r"\blabel=(\S+)"  # a label in a header, unless told otherwise
 
 
@@ -87,7 +88,7 @@ class _LabelTable:
     """What a table says about the records of FASTA files, by their names."""
 
     def __init__(self, path: Path, label: str, group: str | None) -> None:
-        self.table = read_records(path, sequence="id", label=label, group=group)
+        self.table = read_records(path, sequence="id", label=label, group=group, names=True)
         self.rows: dict[str, int] = {}
         places = [":".join(map(str, place)) for place in zip(*self.table.intervals or (), strict=True)]
         for row, name in enumerate(self.table.texts):
@@ -165,7 +166,7 @@ class BedWindows:
             starts = (intervals.starts + intervals.ends) // 2 - self.length // 2
             intervals = intervals._replace(starts=starts, ends=starts + self.length)
         genome = Genome(Path(self.fasta).expanduser(), aliases=self.aliases)
-        texts = genome.texts(intervals, places.__getitem__, beyond=self.beyond)
+        texts = genome.texts(intervals, places.__getitem__, beyond=self.beyond, rna=self.rna)
         # One chromosome must not be held out under one name and trained on under another.
         intervals = intervals._replace(regions=genome.own_names(intervals.regions))
         source = ", ".join(map(str, self.beds.values()))
@@ -200,7 +201,7 @@ def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[
 
     Raises InputError for a line that is no interval, and for one without a name if they are to be `labelled`.
     """
-    places, regions, edges, minus = [], [], [], []
+    places, regions, edges, strands = [], [], [], []
     names: list[str | None] = []
     for number, line in enumerate(read_text(path, "BED").split("\n"), 1):
         if not line.strip() or line.startswith(("#", "track", "browser")):
@@ -218,11 +219,12 @@ def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[
         regions.append(fields[0])
         edges.append((start, end))
         names.append(fields[3].strip() if len(fields) > 3 else None)
-        strand = fields[5].strip() if len(fields) > 5 else ""
-        if strand not in ("+", "-", ".", ""):
-            raise InputError(f"{place}: strand {strand!r} in the sixth column; needed: +, - or .")
-        minus.append(strand == "-")
+        strands.append(fields[5].strip() if len(fields) > 5 else "")
     if not places:
         raise InputError(f"{path}: no intervals")
+    if _STRANDS & set(strands):  # else the sixth column is something else
+        wrong = [row for row, strand in enumerate(strands) if strand not in ("+", "-", ".", "")]
+        if wrong:
+            raise InputError(f"{places[wrong[0]]}: strand {strands[wrong[0]]!r} in the sixth column; needed: +, - or .")
     starts, ends = np.array(edges, dtype=np.int64).T
-    return places, Intervals(np.array(regions), starts, ends, np.array(minus)), names
+    return places, Intervals(np.array(regions), starts, ends, np.array(strands) == "-"), names

@@ -20,7 +20,8 @@ from titans_seq.errors import InputError
 
 Beyond = Literal["refuse", "N"]
 
-_COMPLEMENTS = str.maketrans("ACGTUacgtu", "TGCAAtgcaa")  # other letters become N, either way round
+_COMPLEMENTS = str.maketrans("ACGTacgt", "TGCAtgca")  # other letters become N, either way round
+_COMPLEMENTS_OF_RNA = {**_COMPLEMENTS, **str.maketrans("Uu", "Aa")}
 _MITOCHONDRIA = {"MT", "M", "MtDNA", "mitochondrion_genome"}
 
 
@@ -81,8 +82,10 @@ class Genome:
         entry = self._index.index[name]
         return Lines(int(entry.offset), max(1, int(entry.lenc)), max(1, int(entry.lenb)))
 
-    def texts(self, intervals: Intervals, place: Callable[[int], str], *, beyond: Beyond = "refuse") -> list[str]:
-        """The letters of every interval, in its own strand's direction.
+    def texts(
+        self, intervals: Intervals, place: Callable[[int], str], *, beyond: Beyond = "refuse", rna: bool = False
+    ) -> list[str]:
+        """The letters of every interval, in its own strand's direction; with `rna` U is what T is.
 
         An interval that reaches over its chromosome's ends is refused, or filled up with N; one that lies outside
         altogether is refused either way, since it was made for another genome. (The official composer of the genomic
@@ -102,12 +105,12 @@ class Genome:
                 f"{self.path}, which has {lengths[row]} bases; {wrong.sum()} such intervals. Is it another "
                 f"assembly?{remedy}"
             )
-        texts = []
+        texts, complements = [], _COMPLEMENTS_OF_RNA if rna else _COMPLEMENTS
         rows = zip(names, starts.tolist(), ends.tolist(), lengths.tolist(), intervals.minus.tolist(), strict=True)
         for name, start, end, length, minus in rows:
             inside = self._index.fetch(name, max(0, start) + 1, min(end, length))
             text = "N" * max(0, -start) + inside + "N" * max(0, end - length)
-            texts.append(text[::-1].translate(_COMPLEMENTS) if minus else text)
+            texts.append(text[::-1].translate(complements) if minus else text)
         return texts
 
     def _find(self, intervals: Intervals, place: Callable[[int], str]) -> tuple[list[str], NDArray[np.int64]]:

@@ -25,15 +25,12 @@ def read_frame(path: Path) -> pl.DataFrame:
             return pl.read_parquet(path, glob=False, hive_partitioning=False)
         _check_text(path)
         table = pl.read_csv(path, separator=_separator(path), infer_schema=False, glob=False)
+        _check_separator(path, table.columns)
     except (pl.exceptions.PolarsError, OSError) as error:
         kind = "Parquet" if is_parquet(path) else "CSV"
         reason = str(error).partition("\n")[0] or type(error).__name__
-        where = "" if is_parquet(path) or isinstance(error, OSError) else _too_many_fields(path)
+        where = "" if is_parquet(path) or isinstance(error, OSError) else _what_is_wrong(path)
         raise InputError(f"{path}: not a readable {kind} file: {where or reason}") from None
-    (header, *more) = table.columns
-    found = [each for each in _SEPARATORS if each in header] if not more else []
-    if found:
-        raise InputError(f"{path}: its columns look separated by {found[0]!r}; needed: commas in .csv, tabs in .tsv")
     filled = table.select(pl.any_horizontal(pl.all().is_not_null())).to_series().to_numpy()
     return table.head(int(np.flatnonzero(filled).max(initial=-1)) + 1)
 
@@ -57,14 +54,21 @@ def _check_text(path: Path) -> None:
         raise InputError(f"{path}: its lines end with a carriage return alone; needed: line feeds")
 
 
-def _too_many_fields(path: Path) -> str:
-    """Says which line has more fields than the header; empty where that is not what is wrong."""
+def _check_separator(path: Path, header: list[str]) -> None:
+    found = [each for each in _SEPARATORS if each in header[0]] if len(header) == 1 else []
+    if found:
+        raise InputError(f"{path}: its columns look separated by {found[0]!r}; needed: commas in .csv, tabs in .tsv")
+
+
+def _what_is_wrong(path: Path) -> str:
+    """Says which line has more fields than the header; empty where something else is wrong."""
     try:
         rows = csv.reader(StringIO(read_text(path, "CSV")), delimiter=_separator(path))
-        wanted = len(next(rows, []))
+        header = next(filter(None, rows), [""])
+        _check_separator(path, header)
         for fields in rows:
-            if len(fields) > wanted:
-                return f"line {rows.line_num} has {len(fields)} fields, the header {wanted}"
-    except (csv.Error, InputError):  # a cell too long for this module, or a torn archive
+            if len(fields) > len(header):
+                return f"line {rows.line_num} has {len(fields)} fields, the header {len(header)}"
+    except csv.Error:  # a cell too long for this module
         pass
     return ""

@@ -11,6 +11,7 @@ from datamodules.messages import shown
 from datamodules.table_files import is_parquet, read_frame
 from titans_seq.errors import InputError
 
+_PLACES = {"region", "start", "end"}  # columns that are read as intervals where all are there
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
 
@@ -56,8 +57,15 @@ class SequenceTable:
         return read_records(Path(path).expanduser(), sequence=sequence, label=label, group=group)
 
 
-def read_records(path: Path, *, sequence: str = "sequence", label: str = "label", group: str | None = None) -> Records:
-    """The records of a table, whatever other columns it has; `sequence="id"` takes their names for their texts.
+def read_records(
+    path: Path,
+    *,
+    sequence: str = "sequence",
+    label: str = "label",
+    group: str | None = None,
+    names: bool = False,
+) -> Records:
+    """The records of a table, whatever other columns it has; with `names` the column `sequence` holds names, not bases.
 
     Columns `region`, `start` and `end` are read as intervals where all three are there. `group="auto"` takes a column
     `group` if there is one.
@@ -66,10 +74,12 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
     place = placer(path)
     if group == "auto":
         group = "group" if "group" in table.columns else None
-    text = "id" if sequence == "id" else "sequence"
-    for column, key in ((sequence, text), (label, "label"), (group, "group")):
+    text = sequence if names else "sequence"
+    placed = sorted(_PLACES) if _PLACES.issubset(table.columns) else []
+    keys = {sequence: text, label: "label", group: "group"}
+    for column, key in [*keys.items(), *((column, "") for column in placed)]:
         if column is not None and column not in table.columns:
-            hint = "" if key == "id" else f". Set data.{key} to one."
+            hint = "" if names and key == text else f". Set data.{key} to one."
             raise InputError(f"{path}: no column {column!r}; found {shown(table.columns)}{hint}")
         if column is not None and table[column].dtype != pl.String:
             raise InputError(f"{path}: column {column!r} holds {table[column].dtype}; needed: text or numbers")
@@ -84,7 +94,7 @@ def read_records(path: Path, *, sequence: str = "sequence", label: str = "label"
         table[sequence].str.strip_chars().to_list(),
         table[label].str.strip_chars().to_list(),
         None if group is None else table[group].str.strip_chars().to_list(),
-        read_intervals(table, place) if {"region", "start", "end"} <= set(table.columns) else None,
+        read_intervals(table, place) if placed else None,
         (path,),
     )
 

@@ -84,7 +84,7 @@ def read_vcf(path: Path) -> Variants:
                 found.left_out += 1
                 continue
             if not alternative or not set(alternative) <= _LETTERS:
-                wanted = "letters, <...>, *, . or a breakend, separated by commas"
+                wanted = "A, C, G, T and N, <...>, *, . or a breakend, separated by commas"
                 raise InputError(f"{path}: line {number}: ALT is {fields[4][:60]!r}; needed: {wanted}")
             found.places.append(f"{path}: line {number}")
             found.regions.append(fields[0])

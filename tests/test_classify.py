@@ -271,9 +271,10 @@ def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path
     cases = {
         "data.test_chromosomes=[chr1]": "holds out nothing with data.unit=row",
         "data.group=family": "data.unit=group keeps groups whole",
+        "data.unit=chromosome data.folds=5": "it has no folds",
     }
     for word, part in cases.items():
-        assert part in refuse("fit", MOTIF, word)
+        assert part in refuse("fit", MOTIF, *word.split())
     texts = PlantedMotif().load().train.sequences.texts()[:40]
     for name in ("train", "dev", "test"):
         write_table(tmp_path / f"{name}.csv", texts, ["a", "b"] * 20)

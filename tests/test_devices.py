@@ -128,7 +128,8 @@ def test_two_processes_go_on_within_a_stretch(tmp_path: Path) -> None:
         "lightning", [*words, f"run.dir={tmp_path / 'cut'}", "resume=auto"], PRETRAIN, UNUSED
     )
     killed = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL)
-    while not last[1].exists():
+    end = time.monotonic() + 600
+    while not last[1].exists() and time.monotonic() < end:
         assert killed.poll() is None, "ended before its first checkpoint"
         time.sleep(0.01)
     os.killpg(killed.pid, signal.SIGKILL)

@@ -120,7 +120,7 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
         "one beyond the end": ([("chr1", 81, ".", "N", "G")], "beyond"),
         "no reference": ([("chr1", 6, ".", "", "G")], "line 3"),
         "no variants": ([("chr1", 6, ".", good, "<DUP>")], "no variants; 1 without letters"),
-        "two alleles": ([("chr1", 6, ".", good, "A/C")], "line 3: ALT is 'A/C'; needed: letters, <...>, *, ."),
+        "two alleles": ([("chr1", 6, ".", good, "A/C")], "line 3: ALT is 'A/C'; needed: A, C, G, T and N, <...>, *, ."),
         "a dash": ([("chr1", 6, ".", good, "-")], "line 3: ALT is '-'"),
         "nothing between commas": ([("chr1", 6, ".", good, "N,,A")], "line 3: ALT is 'N,,A'"),
         "no position": ([("chr1", "x", ".", good, "A")], "line 3"),

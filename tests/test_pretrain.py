@@ -149,7 +149,7 @@ def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: R
     assert results["records"] == 41
     assert "all.fa: 9 of 50 sequences are in data.exclude, whole; left out" in printed
     nothing = f"data.exclude=[{tmp_path / 'all.csv'}]"
-    assert "nothing is left to learn from" in refuse("fit", PRETRAIN, words[0], nothing)
+    assert "nothing of it is left to learn from" in refuse("fit", PRETRAIN, words[0], nothing)
 
 
 def test_gue_is_learned_from_its_training_rows_alone(tmp_path: Path, data_root: Path) -> None:
@@ -195,13 +195,19 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "task.objective=masked": "set it to the same number as data.segment",
         "data.stretch=100": "100 is below data.segment=256",
         "model.stride=3 model.stem_width=3": "256 is no multiple of model.stride=3",
-        "trainer.devices=2": "on several devices this takes trainer.strategy=ddp_find_unused_parameters_true",
+        "trainer.devices=2 trainer.strategy=ddp": "takes trainer.strategy=ddp_find_unused_parameters_true",
         "data.unit=end data.validation_records=[a]": "holds out nothing with data.unit=end",
         "data.name=nowhere.fa": "no such FASTA file",
         "data.name=nowhere.doc": "no published set and no file of sequences",
     }
     for words, part in cases.items():
         assert part in refuse("fit", PRETRAIN, *words.split())
+
+
+def test_what_has_no_learned_start_trains_on_several_devices() -> None:
+    for word in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
+        answer = run_cli("show-config", PRETRAIN, word, "trainer.devices=2", "trainer.strategy=ddp")
+        assert answer.status == 0, answer.err
 
 
 def test_a_classifier_starts_from_what_was_learned(forward: Path, tmp_path: Path) -> None:

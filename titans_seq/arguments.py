@@ -43,7 +43,7 @@ _EXAMPLES = (
     "fit configs/genomics/sequences.yaml data.name=regions.fa data.labels=labels.csv",
     "predict best.ckpt --input new.fa --out probabilities.csv",
     "mutagenesis best.ckpt --input new.fa --record n1 --out effects.csv",
-    "variants best.ckpt --vcf changes.vcf --reference genome.fa --out variants.csv",
+    "variants best.ckpt --vcf changes.vcf --reference genome.fa --out variants.csv data.length=200",
     "fit resume=runs/etth1/2026-01-31_12-00-00",
     "fit configs/forecasting/etth1.yaml seeds=[0,1,2]",
     "compare runs/etth1 --baseline model.variant=transformer",

@@ -122,9 +122,14 @@ def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
             reject(f"data.{key}", "data.unit", rule)
     if not data.fraction:
         reject("data.fraction", "data.fraction", "0 leaves nothing to validate and test on")
-    if task.objective == "next" and data.stretch != data.segment:
+    begins = model.variant in WITH_MEMORY and (model.memory.initial == "learned" or bool(model.num_persistent))
+    if task.objective == "next" and data.stretch != data.segment and begins and _is_ddp(config):
         rule = "memory is carried on: at most steps the one that a stretch begins with has no gradient"
         _check_strategy(config, reject, "data.stretch", rule)
+
+
+def _is_ddp(config: Config) -> bool:
+    return config.trainer.strategy == "auto" or config.trainer.strategy.startswith("ddp")
 
 
 def _check_strategy(config: Config, reject: _Reject, key: str, why: str) -> None:
@@ -156,6 +161,8 @@ def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
             reject(f"data.{key}", "data.unit", rule)
     if data.group is not None and data.unit != "group":
         reject("data.group", "data.unit", f"is parted with data.unit={data.unit}; data.unit=group keeps groups whole")
+    if data.folds and data.unit == "chromosome":
+        reject("data.folds", "data.unit", "data.unit=chromosome holds out those that are named; it has no folds")
     named = isinstance(data.bed, dict) and all(isinstance(file, str) for file in data.bed.values())
     if not (data.bed is None or isinstance(data.bed, str) or named):
         reject("data.bed", "data.bed", "takes a BED file, or {class: file, ...}")

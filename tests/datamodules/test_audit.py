@@ -291,6 +291,8 @@ def test_what_is_no_data_is_refused(tmp_path: Path, no_data_folder: None) -> Non
     assert "test.fa: all splits as tables, or all as FASTA files" in line
     write_csv(tmp_path / "both" / "train.tsv", "sequence,label", [("ACGT", 0), ("GG", 1)])
     assert "train.csv and train.tsv are there for one split" in refused(lambda: open_data(str(tmp_path / "both")))
+    (tmp_path / "both" / "train.tsv").rename(tmp_path / "both" / "Train.csv")
+    assert "Train.csv and train.csv are there" in refused(lambda: open_data(str(tmp_path / "both")))
     (tmp_path / "a.txt").write_text("ACGT")
     assert "neither a table" in refused(lambda: open_data(str(tmp_path / "a.txt")))
 

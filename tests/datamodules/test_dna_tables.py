@@ -84,6 +84,7 @@ def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> N
         ("sequence,label\nAC,0\nAC,0,7\n", "not a readable CSV file: line 3 has 3 fields, the header 2"),
         ("sequence;label\nAC;0\n", "its columns look separated by ';'; needed: commas in .csv, tabs in .tsv"),
         ("sequence\tlabel\nAC\t0\n", "its columns look separated by '\\t'"),
+        ("sequence;label\nAC;0,5\n", "its columns look separated by ';'"),
         ("sequence,label\rAC,0\rGG,1\r", "its lines end with a carriage return alone"),
         ("", "not a readable CSV file"),
         ('"a\nb",c\nAC,0\n', "no column 'sequence'; found 'a\\nb', c."),
@@ -122,6 +123,9 @@ def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
 
 def test_columns_of_parquet_that_are_no_text(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
+    places = {"region": [[1], [2]], "start": [1, 2], "end": [3, 4]}
+    pl.DataFrame({"sequence": ["AC", "GG"], "label": ["a", "b"], **places}).write_parquet(path)
+    assert "column 'region' holds List(Int64)" in refused(lambda: read_records(path))
     columns = {"sequence": ["AC", "GG"], "label": [0.0, float("nan")], "more": [[1], [2, 3]], "raw": [b"\xff", b""]}
     pl.DataFrame(columns).write_parquet(path)
     records = read_records(path)

@@ -258,12 +258,21 @@ def test_one_chromosome_under_two_names_is_held_out_whole(tmp_path: Path, genome
     assert splits.train.intervals.regions.tolist() == ["chr1"] * 80 + ["chr2"] * 40
 
 
+def test_a_sixth_column_that_is_no_strand(genome: Path, tmp_path: Path) -> None:
+    bed = tmp_path / "a.bed"
+    bed.write_text("chr1\t5\t9\ta\tEH38\tpELS,CTCF\nchr1\t6\t9\tb\tEH39\tdELS\n")
+    train = BedWindows(str(genome), str(bed)).load().train
+    assert train.sequences.texts() == [CHR1[5:9].upper(), CHR1[6:9].upper()]
+
+
 def test_windows_of_rna(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "rna.fa", {"t1": "ACGUACGU"})
     bed = tmp_path / "a.bed"
     bed.write_text("t1\t0\t4\ta\t0\t+\nt1\t2\t8\tb\t0\t-\n")
     assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load)
     assert BedWindows(str(path), str(bed), rna=True).load().train.sequences.texts() == ["ACGT", "ACGTAC"]
+    bed.write_text("t1\t0\t4\ta\t0\t-\nt1\t2\t8\tb\t0\t-\n")
+    assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load), "on the other strand alone, too"
 
 
 @pytest.mark.parametrize(

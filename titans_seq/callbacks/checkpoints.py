@@ -95,9 +95,10 @@ class TrainingCheckpoints(Callback):
         else:
             trainer.fit_loop.restarting = False  # an epoch begins, as any other does
         trainer.should_stop = standing["should_stop"]
-        here = standing["processes"][trainer.global_rank]
-        cast(Task, pl_module).set_process_state(here["task"])
-        _set_random_states(here["random"])
+        if len(standing["processes"]) == trainer.world_size:  # else it goes on, though not exactly
+            here = standing["processes"][trainer.global_rank]
+            cast(Task, pl_module).set_process_state(here["task"])
+            _set_random_states(here["random"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The end of the epoch before is a good place."""
