@@ -50,8 +50,8 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         answer = run_cli(verb, *(word.replace("RUN", run) for word in words), *quick)
         assert (program, answer.status) == ("titans-seq", 0), answer.err
         verbs.append(verb)
-    pattern = re.findall(r"data.header_label='(.*?)'`", PAGE)[0].replace(r"\|", "|")  # as the page is shown
-    assert re.findall(pattern, "r1|enhancer") == ["enhancer"]
+    ((header, pattern),) = re.findall(r"for `>(\w+)`: `data.header_label='(.*?)'`", PAGE)
+    assert re.findall(pattern, header) == ["enhancer"]
     assert verbs == ["audit", "fit", "predict", "mutagenesis", "variants"]
     probabilities = pl.read_csv("probabilities.csv")
     assert probabilities.columns == ["id", "predicted", "probability_background", "probability_enhancer"]
