@@ -23,7 +23,7 @@ from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_tr
 GENOMICS = CONFIGS / "genomics"
 MOTIF, PRETRAIN = GENOMICS / "motif.yaml", GENOMICS / "pretrain.yaml"
 SMALL = ["model.dim=8", "model.num_layers=2", "model.memory.num_heads=2", "model.stem_width=5", "model.stride=2"]
-SMALL += ["model.stem_pool=max"]
+SMALL += ["model.stem_pool=max", "model.memory.bound_lr=true"]
 MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stretch=64"]
 
 
@@ -246,12 +246,13 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
         "model.stride=1": "trained with model.stride=2; the classifier has 1",
         "model.variant=cnn": "trained with model.variant=lmm; the classifier has cnn",
         "model.memory.chunk_size=8": "trained with model.memory.chunk_size=16; the classifier has 8",
-        "model.memory.residual=true": "trained with model.memory.residual=False; the classifier has True",
+        "model.memory.bound_lr=false": "trained with model.memory.bound_lr=True; the classifier has False",
+        "model.memory.residual=true model.memory.bound_lr=false": "model.memory.residual=False; the classifier has True",
         "model.memory.momentum=false": "trained with model.memory.momentum=True; the classifier has False",
         "model.memory.forgetting=false": "trained with model.memory.forgetting=True; the classifier has False",
     }
     for word, part in cases.items():
-        line = refuse("fit", *start, word)
+        line = refuse("fit", *start, *word.split())
         assert part in line
         assert f"model.pretrained={path}" in line
     assert "no such checkpoint file" in refuse("fit", *start, "model.pretrained=nowhere.ckpt")

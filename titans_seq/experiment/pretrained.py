@@ -10,7 +10,7 @@ from titans_seq.checkpoint_files import read_checkpoint
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.report import shown_shape
-from titans_seq.schema import WITH_ATTENTION, WITH_MEMORY
+from titans_seq.schema import WITH_ATTENTION, WITH_MEMORY, ClassificationConfig
 from titans_seq.tasks import ClassificationTask
 
 _KINDS = ("pretraining", "classification")
@@ -73,9 +73,10 @@ def _unused(weights: Mapping[str, Tensor], used: set[str]) -> list[str]:
 
 def _check_options(task: ClassificationTask, trained: Mapping[str, Any], where: str) -> None:
     """Options that change what the same weights compute, and that no shape tells."""
-    ours = to_container(task.config)["model"]
+    ours, plain = to_container(task.config)["model"], to_container(ClassificationConfig())["model"]
     for key in _telling_keys(ours["variant"]):
-        theirs, own = _look_up(trained, key), _look_up(ours, key)
+        # What a version did not know yet it did as the default does.
+        theirs, own = _look_up(trained, key, _look_up(plain, key)), _look_up(ours, key)
         if theirs != own:
             raise InputError(
                 f"{where}: trained with model.{key}={theirs}; the classifier has {own}; set it to the same"
@@ -88,17 +89,20 @@ def _telling_keys(variant: str) -> list[str]:
         keys += ["memory.num_heads", "memory.chunk_size", "memory.forgetting"]
         if variant != "delta":  # which has a rule of its own
             keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual", "momentum")]
+        keys.append("memory.bound_lr")
     if variant in WITH_ATTENTION:
         keys += ["attention.num_heads", "attention.rotary_share"]
         keys.append("segment_length" if variant == "mac" else "attention.window")
     return keys
 
 
-def _look_up(options: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None where there is none."""
+def _look_up(options: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """The value of a dotted key, `default` where there is none."""
     value: Any = options
     for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping) or part not in value:
+            return default
+        value = value[part]
     return value
 
 
