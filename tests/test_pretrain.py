@@ -247,7 +247,7 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
         "model.variant=cnn": "trained with model.variant=lmm; the classifier has cnn",
         "model.memory.chunk_size=8": "trained with model.memory.chunk_size=16; the classifier has 8",
         "model.memory.bound_lr=false": "trained with model.memory.bound_lr=True; the classifier has False",
-        "model.memory.residual=true model.memory.bound_lr=false": "model.memory.residual=False; the classifier has True",
+        "model.memory.residual=true model.memory.bound_lr=false": "residual=False; the classifier has True",
         "model.memory.momentum=false": "trained with model.memory.momentum=True; the classifier has False",
         "model.memory.forgetting=false": "trained with model.memory.forgetting=True; the classifier has False",
     }
