@@ -16,7 +16,7 @@ from datamodules.messages import did_you_mean, shown
 from datamodules.motif import PlantedMotif
 from datamodules.satellites import satellites
 from datamodules.sequences import Sequences, joined_sequences
-from datamodules.tables import SUFFIXES, SequenceTable, placer, read_table
+from datamodules.tables import SUFFIXES, SequenceTable, check_text, placer, read_table
 from titans_seq.errors import InputError
 
 _FASTA = tuple(f"{suffix}{packed}" for packed in ("", ".gz") for suffix in (".fa", ".fasta", ".fna", ".fas", ".ffn"))
@@ -150,8 +150,7 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
         raise InputError(f"{path}: no column {sequence!r}; found {shown(table.columns)}. Set data.sequence to one.")
     if table.is_empty():
         raise InputError(f"{path}: no sequences")
-    if table[sequence].dtype != pl.String:
-        raise InputError(f"{path}: column {sequence!r} holds {table[sequence].dtype}; needed: text")
+    check_text(table, path, sequence)
     named = "id" in table.columns and table["id"].dtype == pl.String
     names = table["id"].fill_null("").to_list() if named else [str(row) for row in range(len(table))]
     return names, Sequences.read(table[sequence].fill_null("").str.strip_chars().to_list(), place, rna=rna)

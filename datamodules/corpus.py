@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from datamodules.digest import digest_of, digest_of_file
 from datamodules.dna import Tokens, encode, reverse_complement
-from datamodules.genome import Genome, Lines
+from datamodules.genome import Genome
+from datamodules.messages import ambiguous_note
 from datamodules.overlap import sequence_numbers
 from datamodules.sequences import Sequences, joined_sequences
 from titans_seq.errors import InputError
@@ -65,7 +66,7 @@ class LoadedCorpus:
         _, first = np.unique(np.minimum(numbers, others[::-1]), return_index=True)
         self.name = name
         self._hold(sequences, [str(row) for row in range(len(sequences))] if names is None else names, np.sort(first))
-        self.notes = (*_ambiguous_note(name, sequences.ambiguous), *_repeats_note(name, len(first), len(sequences)))
+        self.notes = (*ambiguous_note(name, sequences.ambiguous), *_repeats_note(name, len(first), len(sequences)))
 
     def _hold(self, sequences: Sequences, names: Sequence[str], rows: NDArray[np.int64]) -> None:
         self.sequences = sequences.take(rows)
@@ -110,31 +111,24 @@ class GenomeCorpus:
             empty = [name for name, length in zip(genome.names, lengths, strict=True) if not length]
             raise InputError(f"{path}: {f'record {empty[0]!r} has no sequence' if empty else 'no records'}")
         self._bytes: NDArray[np.uint8] = np.memmap(path, dtype=np.uint8, mode="r")
-        self._hold(genome.names, [genome.line(name) for name in genome.names], lengths)
+        self.names, self._lines, self.lengths = genome.names, [genome.line(name) for name in genome.names], lengths
         ambiguous = self._scan()
         kept = self._first_of_each()
-        self.notes = (*_ambiguous_note(self.name, ambiguous), *_repeats_note(self.name, len(kept), len(lengths)))
+        self.notes = (*ambiguous_note(self.name, ambiguous), *_repeats_note(self.name, len(kept), len(lengths)))
         self._keep(kept)
 
-    def _hold(self, names: Sequence[str], lines: Sequence[Lines], lengths: NDArray[np.int64]) -> None:
-        self.names, self._lines, self.lengths = names, lines, lengths
-
-    def _keep(self, records: Sequence[int]) -> None:
-        names, lines = [self.names[record] for record in records], [self._lines[record] for record in records]
-        self._hold(names, lines, self.lengths[list(records)])
+    def _keep(self, records: list[int]) -> None:
+        self.names = [self.names[record] for record in records]
+        self._lines = [self._lines[record] for record in records]
+        self.lengths = self.lengths[records]
 
     def _first_of_each(self) -> list[int]:
         """Records that repeat no earlier one, on neither strand."""
         _, which, count = np.unique(self.lengths, return_inverse=True, return_counts=True)
-        seen: set[bytes] = set()
-        kept = []
+        first: dict[int | bytes, int] = {}
         for record, alone in enumerate((count[which] == 1).tolist()):  # of its length: a chromosome is not looked at
-            known = len(seen)
-            if not alone:
-                seen.add(self._either_strand(record))
-            if alone or len(seen) > known:
-                kept.append(record)
-        return kept
+            first.setdefault(record if alone else self._either_strand(record), record)
+        return list(first.values())
 
     def _either_strand(self, record: int) -> bytes:
         return _digest_of_both_strands(self.read(record, 0, int(self.lengths[record])))
@@ -228,10 +222,6 @@ def joined(parts: Sequence[Corpus]) -> Corpus:
 def _digest_of_both_strands(tokens: Tokens) -> bytes:
     """A digest of a sequence, the same for its reverse complement."""
     return min(blake2b(each.tobytes(), digest_size=16).digest() for each in (tokens, reverse_complement(tokens)))
-
-
-def _ambiguous_note(name: str, letters: int) -> tuple[str, ...]:
-    return (f"{name}: {letters:,} IUPAC letters other than A, C, G, T, N were read as N",) if letters else ()
 
 
 def _repeats_note(name: str, kept: int, count: int) -> tuple[str, ...]:

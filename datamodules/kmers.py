@@ -21,7 +21,7 @@ def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[
         tokens = sequences.tokens[start : start + lengths.sum()]
         if len(tokens) < k:
             continue
-        row = np.repeat(np.arange(part.start, part.stop, dtype=np.int32), lengths)
+        row = Sequences(tokens, lengths).rows()
         ambiguous = np.concatenate([[0], np.cumsum(tokens > 3)])
         valid = (row[k - 1 :] == row[: len(row) - k + 1]) & (ambiguous[k:] == ambiguous[:-k])
         code = _codes(tokens.astype(np.uint64) & np.uint64(3), k, last_base_lowest=True)[valid]
@@ -29,7 +29,7 @@ def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[
             opposite = np.uint64(3) - (tokens.astype(np.uint64) & np.uint64(3))
             code = np.minimum(code, _codes(opposite, k, last_base_lowest=False)[valid])
         codes.append(code)
-        rows.append(row[: len(valid)][valid])
+        rows.append((row[: len(valid)][valid] + part.start).astype(np.int32))
     if not codes:
         return np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int32)
     return np.concatenate(codes), np.concatenate(rows)

@@ -19,6 +19,11 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
+def ambiguous_note(name: object, letters: int) -> tuple[str, ...]:
+    """How many letters of `name` became N when they were read; nothing where none did."""
+    return (f"{name}: {letters:,} IUPAC letters other than A, C, G, T, N were read as N",) if letters else ()
+
+
 def _printable(name: str) -> str:
     text = name if name.isprintable() else repr(name)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

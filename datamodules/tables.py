@@ -75,14 +75,12 @@ def read_records(
     if group == "auto":
         group = "group" if "group" in table.columns else None
     text = sequence if names else "sequence"
-    placed = sorted(_PLACES) if _PLACES.issubset(table.columns) else []
-    keys = {sequence: text, label: "label", group: "group"}
-    for column, key in [*keys.items(), *((column, "") for column in placed)]:
+    for column, key in ((sequence, text), (label, "label"), (group, "group")):
         if column is not None and column not in table.columns:
             hint = "" if names and key == text else f". Set data.{key} to one."
             raise InputError(f"{path}: no column {column!r}; found {shown(table.columns)}{hint}")
-        if column is not None and table[column].dtype != pl.String:
-            raise InputError(f"{path}: column {column!r} holds {table[column].dtype}; needed: text or numbers")
+    placed = sorted(_PLACES) if _PLACES.issubset(table.columns) else []
+    check_text(table, path, sequence, label, *([] if group is None else [group]), *placed)
     if not len(table):
         raise InputError(f"{path}: no rows below the header")
     missing = table[sequence].is_null()
@@ -103,6 +101,13 @@ def read_table(path: Path) -> pl.DataFrame:
     """All columns of a table, as text; those of Parquet that are none, such as lists, as they are."""
     table = read_frame(path)
     return table.with_columns(_as_text(column) for column in table)
+
+
+def check_text(table: pl.DataFrame, path: Path, *columns: str) -> None:
+    """Raise InputError for one of the columns of a table that could not be read as text."""
+    for column in columns:
+        if table[column].dtype != pl.String:
+            raise InputError(f"{path}: column {column!r} holds {table[column].dtype}; needed: text or numbers")
 
 
 def _as_text(column: pl.Series) -> pl.Series:

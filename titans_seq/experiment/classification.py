@@ -20,7 +20,7 @@ from datamodules.genomic_benchmarks import GenomicBenchmark
 from datamodules.gue import GUE
 from datamodules.holdout import Holdout
 from datamodules.labelled import Rows, SequenceSource
-from datamodules.messages import shown
+from datamodules.messages import ambiguous_note, shown
 from datamodules.motif import BEST_ACCURACY, PlantedMotif
 from datamodules.sequences import Sequences
 from datamodules.tables import SequenceTable
@@ -256,8 +256,8 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
 
 def say_ambiguous(path: Path, sequences: Sequences) -> None:
     """Tell the user how many letters of a file became N."""
-    if sequences.ambiguous:
-        print(f"{path}: {sequences.ambiguous:,} IUPAC letters other than A, C, G, T, N were read as N")
+    for note in ambiguous_note(path, sequences.ambiguous):
+        print(note)
 
 
 def score_sequences(
