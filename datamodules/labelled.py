@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.labels import Classes
+from datamodules.messages import ambiguous_note
 from datamodules.sequences import Sequences
 
 
@@ -133,10 +134,8 @@ def read_splits(
     there = {split: records for split, records in given.items() if records is not None}
     groups = dict(zip(there, _group_numbers([records.groups for records in there.values()]), strict=True))
     parts = {split: _rows(records, classes, groups[split], rna) for split, records in there.items()}
-    notes = [*notes, *_crossing_notes(name, groups)]
     ambiguous = sum(part.sequences.ambiguous for part in parts.values())
-    if ambiguous:
-        notes = [*notes, f"{name}: {ambiguous} IUPAC letters other than A, C, G, T, N were read as N"]
+    notes = [*notes, *_crossing_notes(name, groups), *ambiguous_note(name, ambiguous)]
     alone = sum(not name for records in (train, validation, test) if records for name in records.groups or ())
     if alone:
         notes = [*notes, f"{name}: {alone} rows have no group: each is a group of its own"]
