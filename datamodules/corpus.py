@@ -13,7 +13,7 @@ from datamodules.digest import digest_of, digest_of_file
 from datamodules.dna import Tokens, encode, reverse_complement
 from datamodules.genome import Genome
 from datamodules.messages import ambiguous_note
-from datamodules.overlap import sequence_numbers
+from datamodules.overlap import strandless_numbers
 from datamodules.sequences import Sequences, joined_sequences
 from titans_seq.errors import InputError
 
@@ -62,8 +62,8 @@ class LoadedCorpus:
     """
 
     def __init__(self, name: str, sequences: Sequences, names: Sequence[str] | None = None) -> None:
-        numbers, others = sequence_numbers([sequences, sequences.reversed_other_strand()])
-        _, first = np.unique(np.minimum(numbers, others[::-1]), return_index=True)
+        (numbers,) = strandless_numbers([sequences])
+        _, first = np.unique(numbers, return_index=True)
         self.name = name
         self._hold(sequences, [str(row) for row in range(len(sequences))] if names is None else names, np.sort(first))
         self.notes = (*ambiguous_note(name, sequences.ambiguous), *_repeats_note(name, len(first), len(sequences)))
@@ -75,8 +75,7 @@ class LoadedCorpus:
 
     def without(self, held_out: Sequences) -> "LoadedCorpus":
         """See `Corpus`."""
-        numbers, *held = sequence_numbers([self.sequences, held_out, held_out.reversed_other_strand()])
-        kept = np.flatnonzero(~np.isin(numbers, np.concatenate(held)))
+        kept = np.flatnonzero(~np.isin(*strandless_numbers([self.sequences, held_out])))
         rest = copy(self)  # nothing repeats itself any more
         rest.notes = (*self.notes, *_excluded_note(self.name, len(kept), len(self.names)))
         rest._hold(self.sequences, self.names, kept)

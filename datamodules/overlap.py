@@ -29,6 +29,13 @@ def sequence_numbers(parts: list[Sequences]) -> list[NDArray[np.int64]]:
     return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
 
 
+def strandless_numbers(parts: list[Sequences]) -> list[NDArray[np.int64]]:
+    """A number for each sequence of each part, the same for the same bases on either strand."""
+    numbers = sequence_numbers([*parts, *(part.reversed_other_strand() for part in parts)])
+    pairs = zip(numbers[: len(parts)], numbers[len(parts) :], strict=True)
+    return [np.minimum(own, others[::-1]) for own, others in pairs]
+
+
 def match_numbers(train: NDArray[np.int64], labels: NDArray[np.int64], other: NDArray[np.int64]) -> Matches:
     """Rows that are the same as a training row: `train` and `other` number what is to be the same."""
     known, first, count = np.unique(train, return_index=True, return_counts=True)

@@ -53,9 +53,11 @@ class Sequences:
         """The sequence that each token belongs to, (total,)."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
-    def take(self, index: NDArray[np.int64]) -> "Sequences":
-        """The sequences `index` (m,), in that order."""
+    def take(self, index: NDArray[np.int64], *, max_length: int | None = None) -> "Sequences":
+        """The sequences `index` (m,), in that order; of longer ones than `max_length` their first bases."""
         lengths = self.lengths[index]
+        if max_length is not None:
+            lengths = np.minimum(lengths, max_length)
         taken = Sequences(np.empty(lengths.sum(), dtype=np.uint8), lengths)
         for rows in runs(lengths):  # the places of bases take far more room than the bases
             sizes, first = lengths[rows], taken.starts[rows.start]
@@ -78,11 +80,12 @@ class Sequences:
     ) -> tuple[Tokens, NDArray[np.bool_]]:
         """Tokens and mask, both (B, T), of sequences `index` (B,), T the longest of them.
 
-        Longer ones than `max_length` lose their end, after the rows `other_strand` (B,) have been replaced by their
-        reverse complements: the order of the published recipes. `side` is where the padding goes.
+        Longer ones than `max_length` lose their end; then the rows `other_strand` (B,) are replaced by their reverse
+        complements: either strand shows the same bases. `side` is where the padding goes.
         """
-        full = self.lengths[index]
-        lengths = full if max_length is None else np.minimum(full, max_length)
+        lengths = self.lengths[index]
+        if max_length is not None:
+            lengths = np.minimum(lengths, max_length)
         width = int(lengths.max(initial=0))
         column = np.arange(width)
         if side == "left":
@@ -92,7 +95,7 @@ class Sequences:
             position = np.broadcast_to(column, (len(index), width))
             mask = position < lengths[:, None]
         if other_strand is not None:
-            position = np.where(other_strand[:, None], full[:, None] - 1 - position, position)
+            position = np.where(other_strand[:, None], lengths[:, None] - 1 - position, position)
         # Padding reads its row's first base, which is always there, and is overwritten.
         tokens = self.tokens[self.starts[index][:, None] + np.where(mask, position, 0)]
         if other_strand is not None:

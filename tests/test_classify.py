@@ -16,7 +16,7 @@ from datamodules.catalogue import open_data
 from datamodules.genomic_benchmarks import SETS
 from datamodules.motif import BEST_ACCURACY, PlantedMotif
 from datamodules.motif import MOTIF as PLANTED
-from tests.datamodules.dna_reference import random_dna
+from tests.datamodules.dna_reference import random_dna, slow_reverse_complement
 from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.experiment import measure
@@ -382,11 +382,28 @@ def test_copies_of_training_rows_are_said_once(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     write_table(folder / "train.csv", texts, ["a", "b"] * 30)
-    write_table(folder / "test.csv", [*texts[:7], *(text[::-1] for text in texts[7:20])], ["a", "b"] * 10)
-    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={folder}", "data.fraction=0.05", "trainer.limit_batches=0")
+    turned = [slow_reverse_complement(text) for text in texts[4:7]]
+    write_table(folder / "test.csv", [*texts[:4], *turned, *(text[::-1] for text in texts[7:20])], ["a", "b"] * 10)
+    words = [f"data.name={folder}", "data.fraction=0.05", "trainer.limit_batches=0"]
+    done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
     copied = done.results["test_rows_in_train"]
     assert 5 <= copied <= 7  # validation rows are cut from the training rows
-    assert done.results["printed"].count(f"{copied} of 20 test rows are training rows too") == 1
+    assert done.results["printed"].count(f"{copied} of 20 test rows are training rows too, on either strand") == 1
+
+
+def test_copies_are_judged_as_the_model_sees_them(tmp_path: Path) -> None:
+    """As many bases of a row as the model reads, and the other strand where it reads both."""
+    texts = random_dna([20] * 40, seed=6)
+    longer, turned = (text + "ACGT" for text in texts[:8]), (slow_reverse_complement(text) for text in texts[8:14])
+    rows = {"train": texts[:20], "validation": texts[20:], "test": [*longer, *turned, *random_dna([20] * 6, seed=7)]}
+    for split, own in rows.items():
+        write_table(tmp_path / f"{split}.csv", own, ["a", "b"] * (len(own) // 2))
+    for longest, strands, copied in ((None, "both_averaged", 6), (20, "both_averaged", 14), (20, "one", 8)):
+        words = [f"data.name={tmp_path}", f"data.max_length={longest or 'null'}", f"model.strand={strands}"]
+        recipe = build_recipe(load_config([MOTIF], [*words, "data.both_strands=false"]))
+        assert recipe.facts()["test_rows_in_train"] == copied
+        known = recipe.baselines()["copies of training rows"]["test/accuracy"]
+        assert known >= (copied + 3) / 20  # three of the six others have the commonest class
 
 
 def test_a_seed_repeats_a_run_exactly_and_another_does_not(small: Finished, tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def test_what_is_done_in_runs_does_not_depend_on_them(monkeypatch: pytest.Monkey
     for size in (1, 30, 1 << 22):
         monkeypatch.setattr("datamodules.sequences._RUN", size)
         assert read(texts).take(index).texts() == [texts[row] for row in index]
+        assert read(texts).take(index, max_length=7).texts() == [texts[row][:7] for row in index]
         codes, rows = kmers(read(texts), 3)
         assert len(codes) == sum("N" not in text[i : i + 3] for text in texts for i in range(len(text) - 2))
         assert (np.diff(rows) >= 0).all()
@@ -135,8 +136,8 @@ def test_padded_batches_equal_the_slow_reference(side: Side, max_length: int | N
     flip = np.array([True, False, True, False, False])
     tokens, mask = read(texts).padded(index, max_length=max_length, side=side, other_strand=flip)
 
-    shown = [slow_reverse_complement(texts[i]) if f else texts[i] for i, f in zip(index, flip, strict=True)]
-    shown = [text[:max_length] for text in shown]
+    shown = [texts[i][:max_length] for i in index]
+    shown = [slow_reverse_complement(text) if f else text for text, f in zip(shown, flip, strict=True)]
     width = max(map(len, shown))
     for row, text in enumerate(shown):
         padding = [PADDING] * (width - len(text))

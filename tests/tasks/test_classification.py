@@ -81,8 +81,16 @@ def test_the_loss_is_weighted_and_smoothed_as_asked(smoothing: float, balanced: 
     target[torch.arange(6), data.labels] += 1 - smoothing
     # Of 40 rows, 30 and 10: a row of the first class weighs 40 / (2 * 30), of the second 40 / (2 * 10).
     weights = torch.tensor([2 / 3, 2.0]) if balanced else torch.ones(2)
-    expected = -(weights * target * logs).sum() / weights[data.labels].sum()
+    expected = -(weights * target * logs).sum() / 6
     torch.testing.assert_close(task.training_step(data, 0), expected)
+
+
+def test_balanced_classes_count_alike_however_batches_are_mixed() -> None:
+    """Ninety rows of one class and ten of the other, in batches of one class each, as lengths may part them."""
+    balanced, plain = (make(f"task.class_weights={key}", counts=(90, 10)).eval() for key in ("balanced", "none"))
+    parts = [batch()._replace(labels=torch.full((6,), label)) for label in (0, 1)]
+    weights = [(balanced.training_step(part, 0) / plain.training_step(part, 0)).item() for part in parts]
+    assert 90 * weights[0] == pytest.approx(10 * weights[1])
 
 
 def test_selection_is_by_the_metric_that_is_asked_for() -> None:

@@ -1,6 +1,7 @@
 """The recipe of a DNA classification run."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -166,13 +167,30 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
     def notes(self) -> tuple[str, ...]:
         """What the data module noticed, test rows that training has seen, and weights that were loaded."""
         copies, rows = self._copies, len(self.data.rows("test"))
-        leak = f"{self.data.splits.name}: {copies} of {rows} test rows are training rows too; see `titans-seq audit`"
+        strand = ", on either strand" if self._either_strand else ""
+        leak = (
+            f"{self.data.splits.name}: {copies} of {rows} test rows are training rows too{strand}; see `titans-seq "
+            "audit`"
+        )
         learned = [self._pretrained] if self._pretrained else []
         return (*self.data.splits.notes, *([leak] if copies else []), *learned)
 
     @cached_property
     def _copies(self) -> int:
-        return count_copies(self.data.rows("train"), self.data.rows("test"))
+        rows = (self._shown(self.data.rows(split)) for split in ("train", "test"))
+        return count_copies(*rows, either_strand=self._either_strand)
+
+    @property
+    def _either_strand(self) -> bool:
+        """Whether the model learns from both strands, or answers by both."""
+        return self.config.data.both_strands or self.config.model.strand != "one"
+
+    def _shown(self, rows: Rows) -> Rows:
+        """The rows with no more bases than the model sees."""
+        longest = self.config.data.max_length
+        if longest is None:
+            return rows
+        return replace(rows, sequences=rows.sequences.take(np.arange(len(rows)), max_length=longest), intervals=None)
 
     def _split_rows(self) -> dict[str, int]:
         return {split: len(self.data.rows(split)) for split in ("train", "validation", "test")}
@@ -202,8 +220,9 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
 
     def baselines(self) -> dict[str, Scores]:
         """What length, composition and copies of training rows give away."""
-        test, classes = self.data.rows("test").take(self._measured()), len(self.data.class_names)
-        return measure_clues(self.data.rows("train"), test, classes, self.config.data.max_length)
+        train, test = self.data.rows("train"), self.data.rows("test").take(self._measured())
+        rows = self._shown(train), self._shown(test)
+        return measure_clues(*rows, len(self.data.class_names), either_strand=self._either_strand)
 
     def title(self) -> str:
         """Says on what, and on how much of it."""

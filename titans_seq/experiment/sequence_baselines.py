@@ -6,22 +6,23 @@ from numpy.typing import NDArray
 
 from datamodules.clues import COMPOSITIONS, Composition, by_length, by_recognition
 from datamodules.labelled import Rows
-from datamodules.overlap import match_numbers, sequence_numbers
+from datamodules.overlap import match_numbers, sequence_numbers, strandless_numbers
 from titans_seq.experiment.recipe import Scores
 from titans_seq.tasks.classification import answer_metrics
 
 
-def measure_clues(train: Rows, test: Rows, num_classes: int, max_length: int | None = None) -> dict[str, Scores]:
-    """Accuracy, F1 and MCC of classifiers that know one thing, on the rows `test`.
+def measure_clues(train: Rows, test: Rows, num_classes: int, *, either_strand: bool) -> dict[str, Scores]:
+    """Accuracy, F1 and MCC of classifiers that know one thing, on the rows `test`, all as the model sees them.
 
-    Length counts as the model sees it, cut at `max_length`. A row that is a training row too gets that row's class,
-    every other one the class that is commonest among training rows.
+    A row that is a training row too (with `either_strand`, or its reverse complement) gets that row's class, every
+    other one the class that is commonest among training rows.
     """
     lengths = train.sequences.lengths, test.sequences.lengths
-    copies = match_numbers(*_numbers(train, test))
+    known, asked = _numbers(train, test, either_strand)
+    copies = match_numbers(known, train.labels, asked)
     answers = {
         "majority class": np.full(len(test), np.bincount(train.labels).argmax()),
-        "length alone": by_length(lengths[0], train.labels, lengths[1], num_classes, max_length),
+        "length alone": by_length(lengths[0], train.labels, lengths[1], num_classes),
         "copies of training rows": by_recognition(copies, train.labels, num_classes),
     }
     for name, size in COMPOSITIONS.items():
@@ -29,16 +30,16 @@ def measure_clues(train: Rows, test: Rows, num_classes: int, max_length: int | N
     return {name: _scores(answer, test.labels, num_classes) for name, answer in answers.items()}
 
 
-def count_copies(train: Rows, test: Rows) -> int:
-    """Rows of `test` whose sequence is a training row's, letter by letter."""
-    known, _, asked = _numbers(train, test)
+def count_copies(train: Rows, test: Rows, *, either_strand: bool) -> int:
+    """Rows of `test` whose sequence is a training row's, or, with `either_strand`, its reverse complement."""
+    known, asked = _numbers(train, test, either_strand)
     return int(np.isin(asked, known).sum())
 
 
-def _numbers(train: Rows, test: Rows) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """A number for each training sequence, its class, and a number for each test sequence."""
-    known, asked = sequence_numbers([train.sequences, test.sequences])
-    return known, train.labels, asked
+def _numbers(train: Rows, test: Rows, either_strand: bool) -> list[NDArray[np.int64]]:
+    """A number for each training sequence and each test sequence."""
+    number = strandless_numbers if either_strand else sequence_numbers
+    return number([train.sequences, test.sequences])
 
 
 def _scores(answer: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> Scores:

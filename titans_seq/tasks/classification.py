@@ -144,7 +144,11 @@ class ClassificationTask(Task):
         """The loss of a batch."""
         weights = cast(Tensor | None, self.class_weights)
         smoothing = self.config.task.label_smoothing
-        loss = F.cross_entropy(self(batch.tokens, batch.mask), batch.labels, weights, label_smoothing=smoothing)
+        scores = self(batch.tokens, batch.mask)
+        # Not the mean by weights, whose divisor is the batch's own: of a batch of one class, as batches of like lengths
+        # often are, nothing would be left of them. Over the training rows the weights' mean is 1.
+        total = F.cross_entropy(scores, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
+        loss = total / len(batch.labels)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.labels))
         return loss
 
