@@ -45,18 +45,21 @@ class NaNGuard(Callback):
         """Looks at losses and gradient, in one question to the device."""
         losses = torch.stack([loss.float().reshape(()) for _, loss in self._losses])
         looked_at = [losses]
+        gradients = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
         if trainer.precision != "16-mixed":
-            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            looked_at.append(torch.stack(torch._foreach_norm(gradients)).float())
+            looked_at.append(torch.stack(torch._foreach_norm(list(gradients.values()))).float())
         if bool(torch.cat(looked_at).isfinite().all()):
             self._losses.clear()
             return
         for batch_idx, loss in self._losses:
             if not loss.isfinite():
                 raise self._fault(trainer, cast(Task, pl_module), batch_idx, f"the loss is {float(loss)}")
-        named = ((name, p.grad) for name, p in pl_module.named_parameters() if p.grad is not None)
-        where = next(name for name, gradient in named if not gradient.isfinite().all())
-        raise self._fault(trainer, cast(Task, pl_module), self._losses[-1][0], f"the gradient of {where} is not finite")
+        norms = torch._foreach_norm(list(gradients.values()))
+        worst = [name for name, norm in zip(gradients, norms, strict=True) if not norm.isfinite()]
+        # Of finite numbers the norm is infinite from 1.8e19 on; to clip by it would be to train on nothing.
+        infinite = [name for name in worst if not gradients[name].isfinite().all()]
+        what = f"the gradient of {infinite[0]}" if infinite else f"the norm of the gradient of {worst[0]}"
+        raise self._fault(trainer, cast(Task, pl_module), self._losses[-1][0], f"{what} is not finite")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the score."""
