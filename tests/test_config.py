@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.helpers import CONFIGS
-from titans_seq.config import from_container, load_config, to_container, to_yaml
+from titans_seq.config import from_container, load_config, load_words, to_container, to_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig, ForecastConfig
 
@@ -292,3 +292,42 @@ def test_loading_leaves_the_container_it_was_given_alone() -> None:
     container["logging"]["wandb"] = False
     assert from_container(container, source="test").logging.wandb == "off"
     assert container["logging"]["wandb"] is False
+
+
+TABLE = ["data.name=table", "data.path=x.csv"]
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("data.target=[NO,CO, 1e5]", ["NO", "CO", "1e5"]),
+        ("data.id=no", "no"),
+        ("data.id='no'", "no"),
+        ("data.id=null", None),
+        ("data.time_format=%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M"),
+        ("run.dir=007", "007"),
+        ("run.dir=/tmp/my run #1", "/tmp/my run #1"),
+        ("run.dir=a: b", "a: b"),
+        ("resume=true", "true"),
+    ],
+)
+def test_text_stays_as_it_is_written(word: str, value: object) -> None:
+    found: object = load_config([], [*TABLE, "data.target=[y]", word])
+    for name in word.partition("=")[0].split("."):
+        found = getattr(found, name)
+    assert found == value
+
+
+def test_text_in_a_file_stays_as_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("experiment: 001\ndata:\n  name: table\n  path: x.csv\n  id: no\n  target: [NO, 'CO', 010]\n")
+    config = load_config([path])
+    assert isinstance(config, ForecastConfig)
+    assert (config.experiment, config.data.id, config.data.target) == ("001", "no", ["NO", "CO", "010"])
+
+
+def test_files_and_words_go_on_top_of_each_other_in_their_order(tmp_path: Path) -> None:
+    path = tmp_path / "big.yaml"
+    path.write_text("model: {dim: 128, num_layers: 4}\n")
+    config = load_words(["model.dim=64", "seed=1", str(path), "model.num_layers=1"])
+    assert (config.model.dim, config.model.num_layers, config.seed) == (128, 1, 1)

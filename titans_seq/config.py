@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
+from itertools import groupby
 from math import isinf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import OmegaConf
@@ -18,7 +19,15 @@ from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
 EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
 
-_Layer = tuple[str, dict[str, Any]]  # where it was written, and what
+_TEXT_TYPES = tuple(str(each) for each in (str, str | None, list[str]))
+
+_Texts = dict[str, Any]  # nested as a layer is, its values as they were written: 007, no, 1e5
+
+
+class _Layer(NamedTuple):
+    source: str  # where it was written
+    content: dict[str, Any]
+    texts: _Texts
 
 
 def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ()) -> Config:
@@ -27,15 +36,20 @@ def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ())
     Raises InputError for a key that does not exist, a value of the wrong type or out of bounds, or a file that cannot
     be read.
     """
+    return _merge(_read_files(files) + _read_overrides(overrides))
+
+
+def load_words(words: Iterable[str]) -> Config:
+    """Defaults, then files and `key=value` words, which have a `=`, in their order; see `load_config`."""
     layers: list[_Layer] = []
-    for file in files:
-        layers += _read_layers(Path(file), seen=())
-    return _merge(layers + _read_overrides(overrides))
+    for is_override, some in groupby(words, lambda word: "=" in word):
+        layers += (_read_overrides if is_override else _read_files)(some)
+    return _merge(layers)
 
 
 def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
     """The config that `to_container` made plain, checked again, with `key=value` words on top."""
-    layers = [(source, deepcopy(dict(container)))]
+    layers = [_Layer(source, deepcopy(dict(container)), {})]
     return _merge(layers + _read_overrides(overrides))
 
 
@@ -47,6 +61,10 @@ def to_container(config: Config) -> dict[str, Any]:
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML, sections in the schema's order."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _read_files(files: Iterable[str | Path]) -> list[_Layer]:
+    return [layer for file in files for layer in _read_layers(Path(file), seen=())]
 
 
 def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
@@ -63,7 +81,8 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     layers: list[_Layer] = []
     for base in bases:
         layers += _read_layers(path.parent / base, (*seen, path.resolve()))
-    return [*layers, (str(path), {str(key): value for key, value in content.items()})]
+    texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # which makes strings alone
+    return [*layers, _Layer(str(path), {str(key): value for key, value in content.items()}, texts)]
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
@@ -72,7 +91,7 @@ def read_yaml(path: Path) -> dict[Any, Any]:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{path}: not a readable YAML file: {_one_line(error)}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
@@ -81,10 +100,12 @@ def read_yaml(path: Path) -> dict[Any, Any]:
 
 def _read_overrides(words: Iterable[str]) -> list[_Layer]:
     """The words as one layer: a merge is what takes time."""
-    joined: dict[str, Any] = {}
+    joined = _Layer("command line", {}, {})
     for word in words:
-        _update(joined, _parse_override(word))
-    return [("command line", joined)] if joined else []
+        layer = _parse_override(word)
+        _update(joined.content, layer.content)
+        _update(joined.texts, layer.texts)
+    return [joined] if joined.content else []
 
 
 def _update(into: dict[str, Any], layer: dict[str, Any]) -> None:
@@ -95,24 +116,36 @@ def _update(into: dict[str, Any], layer: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _parse_override(word: str) -> dict[str, Any]:
-    key, equals, _ = word.partition("=")
-    if not equals or not all(key.split(".")):
+def _parse_override(word: str) -> _Layer:
+    key, equals, text = word.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
         raise InputError(f"command line: {word!r} is not key=value, such as model.num_layers=3")
+    is_yaml = text.lstrip().startswith(("[", "{", "'", '"'))  # else it can be taken as it stands
     try:
+        value = yaml.load(text, yaml.BaseLoader) if is_yaml else text
         layer = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise InputError(f"command line: {word}: {_one_line(error)}") from None
+        if is_yaml:
+            raise InputError(f"command line: {word}: {_one_line(error)}") from None
+        layer = _nested(names, text)
     assert isinstance(layer, dict)
-    return {str(key): value for key, value in layer.items()}
+    return _Layer("command line", {str(key): value for key, value in layer.items()}, _nested(names, value))
+
+
+def _nested(names: list[str], value: Any) -> dict[str, Any]:
+    for name in reversed(names):
+        value = {name: value}
+    assert isinstance(value, dict)
+    return value
 
 
 def _merge(layers: list[_Layer]) -> Config:
     schema = _choose_schema(layers)
     merged = OmegaConf.structured(schema)
     sources: dict[str, str] = {}  # where each key was last written
-    for source, layer in layers:
-        for key in _leaf_keys(layer, schema(), source, schema):
+    for source, layer, texts in layers:
+        for key in _leaf_keys(layer, texts, schema(), source, schema):
             sources[key] = source
         try:
             merged.merge_with(layer)  # in place: OmegaConf.merge copies all, at five times the cost
@@ -131,7 +164,7 @@ def _merge(layers: list[_Layer]) -> Config:
 def _choose_schema(layers: list[_Layer]) -> type[Config]:
     """The schema of the task that the last layer to name one names; the layers then all name that one."""
     chosen, naming = DEFAULT_TASK, []
-    for source, layer in layers:
+    for source, layer, _ in layers:
         task = layer.get("task")
         if isinstance(task, dict) and "name" in task:
             chosen = task["name"]
@@ -145,10 +178,12 @@ def _choose_schema(layers: list[_Layer]) -> type[Config]:
     return SCHEMAS[chosen]
 
 
-def _leaf_keys(layer: dict[str, Any], section: Any, source: str, schema: type[Config], prefix: str = "") -> list[str]:
+def _leaf_keys(
+    layer: dict[str, Any], texts: Any, section: Any, source: str, schema: type[Config], prefix: str = ""
+) -> list[str]:
     """Full names of the keys a layer sets; raises for the first that the schema does not have.
 
-    YAML reads the word off as false: where a key takes words, it is turned back.
+    YAML reads the words off and no as false and 007 as 7: where a key takes words or text, they are turned back.
     """
     accepted = {f.name: f for f in fields(section)}
     leaves = []
@@ -164,14 +199,28 @@ def _leaf_keys(layer: dict[str, Any], section: Any, source: str, schema: type[Co
             if not isinstance(value, dict):
                 names = ", ".join(f.name for f in fields(inner))
                 raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
-            leaves += _leaf_keys(value, inner, source, schema, f"{key}.")
+            leaves += _leaf_keys(value, _inner(texts, name), inner, source, schema, f"{key}.")
         else:
             if value == "???":  # OmegaConf would take it for a value still to come, and keep what was there
                 raise InputError(f"{source}: {key}: has no value yet (???)")
             if isinstance(value, bool) and "Literal" in str(accepted[name].type):
                 layer[name] = "on" if value else "off"
+            elif str(accepted[name].type) in _TEXT_TYPES:
+                layer[name] = _as_written(value, _inner(texts, name))
             leaves.append(key)
     return leaves
+
+
+def _inner(texts: Any, name: Any) -> Any:
+    """What was written below a name; None where that is not known."""
+    return texts.get(str(name)) if isinstance(texts, dict) else None
+
+
+def _as_written(value: Any, text: Any) -> Any:
+    """The value of a key that takes text, or a list of texts, where YAML made something else of it."""
+    if isinstance(value, list) and isinstance(text, list) and len(value) == len(text):
+        return [_as_written(each, own) for each, own in zip(value, text, strict=True)]
+    return value if value is None or not isinstance(text, str) or value == "" else text
 
 
 def _hint(key: str, schema: type[Config]) -> str:

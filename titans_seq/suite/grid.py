@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from titans_seq.config import load_config
+from titans_seq.config import load_words
 from titans_seq.errors import InputError
 from titans_seq.schema import Config
 from titans_seq.suite.checks import check_labels
@@ -19,8 +19,7 @@ class Cell:
     """One run of the grid."""
 
     labels: Mapping[str, str]  # of every axis
-    files: tuple[str, ...]
-    overrides: tuple[str, ...]
+    words: tuple[str, ...]  # config files and key=value words, later ones on top
 
     @property
     def name(self) -> str:
@@ -30,7 +29,7 @@ class Cell:
 
     def load_config(self, words: Iterable[str] = ()) -> Config:
         """What the cell runs, with `words` on top of the suite's."""
-        return load_config(self.files, [*self.overrides, *words])
+        return load_words([*self.words, *words])
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,8 @@ class Suite:
                 config = cell.load_config(words)
             except InputError as error:
                 raise InputError(f"{self.path}: {cell.name}: {error}") from None
+            if config.seeds:
+                raise InputError(f"{self.path}: {cell.name}: seeds: a cell has one seed; make seed an axis")
             twin = seen.setdefault(repr(config), cell.name)
             if twin != cell.name:
                 raise InputError(

@@ -26,7 +26,7 @@ def read_suite(path: str | Path) -> Suite:
     known = ("name", "base", "axes", "leave_out", "table", "published", "pages")
     check_keys(path, "", content, known, required=("name", "axes", "table"))
     name = content["name"]
-    if not isinstance(name, str) or name != Path(name).name or not name:
+    if not isinstance(name, str) or name != Path(name).name or name in ("", ".."):
         raise InputError(f"{path}: name: {name!r} names a folder below benchmarks/results; it must be one plain name")
     axes = as_mapping(path, "axes", content["axes"])
     words = {str(axis): _axis_words(path, f"axes.{axis}", str(axis), values) for axis, values in axes.items()}
@@ -63,8 +63,7 @@ def _cells(
         if any(all(chosen[axis] in some for axis, some in entry.items()) for entry in left_out):
             continue
         words = base + tuple(word for axis, label in chosen.items() for word in axes[axis][label])
-        files = tuple(str(path.parent / word) for word in words if "=" not in word)
-        cell = Cell(chosen, files, tuple(word for word in words if "=" in word))
+        cell = Cell(chosen, tuple(word if "=" in word else str(path.parent / word) for word in words))
         if cell.name in cells:
             raise InputError(f"{path}: axes: two cells would be named {cell.name}; change a label")
         cells[cell.name] = cell
@@ -76,7 +75,7 @@ def _cells(
 def _axis_words(path: Path, where: str, axis: str, values: Any) -> dict[str, tuple[str, ...]]:
     """Labels of an axis to the words they stand for."""
     if isinstance(values, list) and values:
-        labels = [str(value) for value in values]
+        labels = ["null" if value is None else str(value) for value in values]
         if len(set(labels)) < len(labels):
             raise InputError(f"{path}: {where}: names a value twice")
         return {label: (f"{axis}={label}",) for label in labels}
@@ -115,6 +114,8 @@ def _table(path: Path, content: dict[Any, Any], axes: Mapping[str, tuple[str, ..
     for key, value, kind in (("mean", mean, bool), ("baselines", baselines, bool), ("decimals", decimals, int)):
         if not isinstance(value, kind):
             raise InputError(f"{path}: table.{key}: {value!r} is not {'true or false' if kind is bool else 'a number'}")
+    if isinstance(decimals, bool) or not 0 <= decimals <= 12:
+        raise InputError(f"{path}: table.decimals: {decimals!r} is not a number of decimals")
     metrics, facts = (as_texts(path, f"table.{key}", content.get(key)) for key in ("metrics", "facts"))
     return Table(rows, columns, over, metrics, facts, mean, decimals, baselines)
 
