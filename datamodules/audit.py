@@ -19,6 +19,7 @@ from datamodules.overlap import (
     match_intervals,
     match_numbers,
     sequence_numbers,
+    strandless_numbers,
 )
 
 _Numbers = dict[str, NDArray[np.int64]]
@@ -143,7 +144,9 @@ class _Judge:
         train, num_classes = self.train, self.num_classes
         lengths = train.sequences.lengths, rows.sequences.lengths
         clues = _length_clues(split, lengths, (train.labels, rows.labels), num_classes, self.max_length)
-        matches = self.kmers.match(rows.sequences)
+        known, asked = strandless_numbers([train.sequences, rows.sequences])
+        whole = match_numbers(known, train.labels, asked)  # of rows shorter than a stretch
+        matches = self.kmers.match(rows.sequences).or_else(whole)
         predicted = {name: predict(rows.sequences) for name, predict in self.compositions.items()}
         by_kmers = f"half of the {self.kmers.k}-mers in training rows"
         predicted[by_kmers] = by_recognition(matches, train.labels, num_classes)

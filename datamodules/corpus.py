@@ -75,7 +75,8 @@ class LoadedCorpus:
 
     def without(self, held_out: Sequences) -> "LoadedCorpus":
         """See `Corpus`."""
-        kept = np.flatnonzero(~np.isin(*strandless_numbers([self.sequences, held_out])))
+        own, held = strandless_numbers([self.sequences, held_out])
+        kept = np.flatnonzero(~np.isin(own, held))
         rest = copy(self)  # nothing repeats itself any more
         rest.notes = (*self.notes, *_excluded_note(self.name, len(kept), len(self.names)))
         rest._hold(self.sequences, self.names, kept)

@@ -20,6 +20,15 @@ class Matches(NamedTuple):
     label: NDArray[np.int64]  # (n,): class of what was found; -1 where nothing was
     train_share: NDArray[np.float64]  # (training rows,): how much of each is found in other training rows
 
+    def or_else(self, other: "Matches") -> "Matches":
+        """These, and of rows that are not found at all what `other` finds."""
+        lost, lost_train = self.share == 0, self.train_share == 0
+        return Matches(
+            np.where(lost, other.share, self.share),
+            np.where(lost, other.label, self.label),
+            np.where(lost_train, other.train_share, self.train_share),
+        )
+
 
 def sequence_numbers(parts: list[Sequences]) -> list[NDArray[np.int64]]:
     """A number for each sequence of each part, the same for the same bases."""

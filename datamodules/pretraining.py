@@ -29,6 +29,7 @@ def split_corpus(
     validation_records: Sequence[str] = (),
     test_records: Sequence[str] = (),
     seed: int = 0,
+    unasked: int = 0,
 ) -> dict[Split, Stretches]:
     """The bases of each split.
 
@@ -39,8 +40,9 @@ def split_corpus(
         fraction: the share of the records, or of every record's bases, for each of validation and test.
         validation_records, test_records: names (chromosomes, say); both or none.
         seed: of the random choice.
+        unasked: how many bases at the start of a stretch nobody is asked for.
 
-    Raises InputError when a split would be empty, or hold no base but N.
+    Raises InputError when a split would be empty, or nobody be asked for any base but N.
     """
     records = np.arange(len(corpus.names))
     if unit == "end":
@@ -52,7 +54,7 @@ def split_corpus(
                 f"between two ends of data.fraction={fraction}"
             )
         edges = [np.zeros_like(held), corpus.lengths - 2 * held, corpus.lengths - held, corpus.lengths]
-        return _with_bases(corpus, [Stretches(records, *edges[i : i + 2]) for i in range(3)])
+        return _with_bases(corpus, [Stretches(records, *edges[i : i + 2]) for i in range(3)], unasked)
     if validation_records or test_records:
         missing = [key for key, names in (("validation", validation_records), ("test", test_records)) if not names]
         if missing:
@@ -65,19 +67,31 @@ def split_corpus(
         )
     else:
         shares = (1 - 2 * fraction, fraction, fraction)
-        parts = by_shares(np.zeros(len(records), dtype=np.int64), shares, seed=seed)
-    return _with_bases(corpus, [Stretches(part, np.zeros_like(part), corpus.lengths[part]) for part in parts])
+        try:
+            parts = by_shares(np.zeros(len(records), dtype=np.int64), shares, seed=seed)
+        except InputError:
+            raise InputError(
+                f"{corpus.name}: {len(records)} records are too few to hold out data.fraction={fraction} of them "
+                "twice; name some in data.validation_records and data.test_records, or data.unit=end takes the ends of "
+                "each"
+            ) from None
+    whole = [Stretches(part, np.zeros_like(part), corpus.lengths[part]) for part in parts]
+    return _with_bases(corpus, whole, unasked)
 
 
-def _with_bases(corpus: Corpus, parts: Sequence[Stretches]) -> dict[Split, Stretches]:
-    """The splits by name: unplaced scaffolds, and the ends of chromosomes, may be N from first to last."""
+def _with_bases(corpus: Corpus, parts: Sequence[Stretches], unasked: int) -> dict[Split, Stretches]:
+    """The splits by name: unplaced scaffolds, and the ends of chromosomes, may be N from first to last, or tiny."""
     for split, part in zip(SPLITS, parts, strict=True):
-        pieces = zip(*(column.tolist() for column in part.cut(_PIECE)), strict=True)
+        asked = Stretches(*(column[part.lengths > unasked] for column in part))
+        asked = asked._replace(starts=asked.starts + unasked)
+        pieces = zip(*(column.tolist() for column in asked.cut(_PIECE)), strict=True)
         if not any((corpus.read(*piece) != _N).any() for piece in pieces):
             first = corpus.names[int(part.records[0])]
+            what = f"every base after the first {unasked} of each stretch" if unasked else "every base"
             raise InputError(
-                f"{corpus.name}: {split}: every base is N, in {len(part.records)} stretches, the first of record "
-                f"{first!r}. Set data.unit, data.fraction or data.validation_records and data.test_records otherwise"
+                f"{corpus.name}: {split}: {what} is N{', or there is none' if unasked else ''}, in {len(part.records)} "
+                f"stretches, the first of record {first!r}. Set data.unit, data.fraction or data.validation_records "
+                "and data.test_records otherwise"
             )
     return dict(zip(SPLITS, parts, strict=True))
 
@@ -94,6 +108,7 @@ class PretrainingDataModule(LightningDataModule):
         left, right, multiple: see `StretchLoader`.
         both_strands: train on reverse complements too.
         seed: of the order and the strands in which an epoch shows the training stretches.
+        epoch_batches: see `StretchLoader`; of training.
     """
 
     corpus: Corpus
@@ -112,6 +127,7 @@ class PretrainingDataModule(LightningDataModule):
         multiple: int = 1,
         both_strands: bool = False,
         seed: int = 0,
+        epoch_batches: int = 0,
     ) -> None:
         super().__init__()
         self._open = corpus
@@ -124,6 +140,7 @@ class PretrainingDataModule(LightningDataModule):
         self.multiple = multiple
         self.both_strands = both_strands
         self.seed = seed
+        self.epoch_batches = epoch_batches
         self._is_set_up = False
 
     def setup(self, stage: str | None = None) -> None:
@@ -163,6 +180,7 @@ class PretrainingDataModule(LightningDataModule):
             both_strands=shuffle and self.both_strands,
             seed=self.seed,
             share=share_of(self.trainer),
+            epoch_batches=self.epoch_batches if shuffle else 0,
         )
 
     def fingerprint(self) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Segment(NamedTuple):
     rows: Index  # the stretches, (B,)
     number: int  # from each one's start
     last: bool
+    reading: int  # of the whole split, which order and strands depend on
 
 
 class StretchOrder(Order):
@@ -55,8 +56,12 @@ class StretchOrder(Order):
         self.batch_size = batch_size
 
     def __call__(self) -> list[Index]:
-        """The stretches of each batch of the current epoch."""
-        rng = self.generator()
+        """The stretches of each batch of the reading that is the current epoch's."""
+        return self.of(self.epoch)
+
+    def of(self, reading: int) -> list[Index]:
+        """The stretches of each batch when the split is read for the `reading`-th time, from 0 on."""
+        rng = np.random.default_rng((self.seed, reading))
         order = rng.permutation(len(self.segments)) if self.shuffle else np.arange(len(self.segments))
         order = order[np.argsort(self.segments[order], kind="stable")]
         batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
@@ -66,7 +71,9 @@ class StretchOrder(Order):
 class StretchLoader(Loader[StretchOrder, Segment, StretchBatch]):
     """Batches of stretches, each given as its segments from first to last; every stretch once an epoch.
 
-    The stretches of a batch have about the same number of segments. A shorter one's last windows are padding.
+    The stretches of a batch have about the same number of segments. A shorter one's last windows are padding. Epochs of
+    fewer batches go on where the one before stopped, in the middle of a stretch too: a chromosome may be longer than
+    any epoch.
 
     Args:
         corpus: what is read.
@@ -79,6 +86,7 @@ class StretchLoader(Loader[StretchOrder, Segment, StretchBatch]):
         both_strands: show half of the stretches, another half every epoch, as their reverse complements.
         seed: of order and strands.
         share: see `Loader`.
+        epoch_batches: the most segments of an epoch; 0 reads all in each.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class StretchLoader(Loader[StretchOrder, Segment, StretchBatch]):
         both_strands: bool = False,
         seed: int = 0,
         share: Share = ALONE,
+        epoch_batches: int = 0,
     ) -> None:
         assert segment % multiple == 0, (segment, multiple)
         super().__init__(StretchOrder(-(-stretches.lengths // segment), batch_size, shuffle=shuffle, seed=seed), share)
@@ -105,18 +114,29 @@ class StretchLoader(Loader[StretchOrder, Segment, StretchBatch]):
         self.right = right
         self.multiple = multiple
         self.both_strands = both_strands
+        self.epoch_batches = epoch_batches
 
     def plan(self) -> list[Segment]:
         """The segments of the first stretches, then of the next: as many as the longest of all processes needs."""
-        batches = self.sampler()
+        epoch, most = self.sampler.epoch, self.epoch_batches
+        whole = self._reading(epoch)
+        if not 0 < most < len(whole):
+            return whole
+        # Every reading has as many segments: the lengths of the stretches in its batches do not depend on the order.
+        reading, first = divmod(epoch * most, len(whole))
+        segments = self._reading(reading)[first : first + most]
+        return segments + self._reading(reading + 1)[: most - len(segments)]
+
+    def _reading(self, reading: int) -> list[Segment]:
+        batches = self.sampler.of(reading)
         parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches)
         counts = (int(self.sampler.segments[rows].max()) for rows in batches)
         read = ((part, count) for part, count in zip(parts, counts, strict=True) if len(part))
-        return [Segment(part, number, number == count - 1) for part, count in read for number in range(count)]
+        return [Segment(part, number, number == count - 1, reading) for part, count in read for number in range(count)]
 
     def batch(self, part: Segment) -> StretchBatch:
         """A segment, as the current epoch shows its stretches."""
-        rows, number, last = part
+        rows, number, last, reading = part
         lengths = self.stretches.lengths[rows]
         first = number * self.segment
         # Where other processes' stretches of this batch are longer, nothing but padding is left here.
@@ -124,7 +144,7 @@ class StretchLoader(Loader[StretchOrder, Segment, StretchBatch]):
         length = min(self.segment, -(-longest // self.multiple) * self.multiple)
         mirrored = np.zeros(len(rows), dtype=np.bool_)
         if self.both_strands:
-            mirrored = other_strand(rows, seed=self.sampler.seed, epoch=self.sampler.epoch)
+            mirrored = other_strand(rows, seed=self.sampler.seed, epoch=reading)
         bases = np.full((len(rows), self.left + length + self.right), PAD_TOKEN, dtype=np.int64)
         for lane, row in enumerate(rows.tolist()):
             begin = max(0, first - self.left)

@@ -54,7 +54,8 @@ class Variants:
         starts = np.array(self.starts, dtype=np.int64)
         sizes = np.array([len(letters) for letters in self.references], dtype=np.int64)
         ahead = np.zeros(len(self), dtype=np.bool_)
-        there = genome.texts(Intervals(np.array(self.regions), starts, starts + sizes, ahead), self.places.__getitem__)
+        intervals = Intervals(np.array(self.regions), starts, starts + sizes, ahead)
+        there = genome.texts(intervals, self.places.__getitem__, beyond="N")  # what reaches beyond does not agree
         wrong = [row for row, letters in enumerate(there) if not _agrees(self.references[row], letters.upper())]
         if wrong:
             row = wrong[0]

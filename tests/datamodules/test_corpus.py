@@ -124,6 +124,15 @@ def test_a_split_of_n_alone_is_refused() -> None:
     assert split_corpus(ends, unit="end", fraction=0.3)["test"].lengths.tolist() == [3, 3]
 
 
+def test_a_split_too_short_to_be_asked_for_anything_is_refused() -> None:
+    corpus = loaded("ACGTACGTAC", "TTTTACGTGC", "ACG", "GGCA")
+    line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["2"], unasked=3))
+    assert "mine: test: every base after the first 3 of each stretch is N, or there is none, in 1 stretches" in line
+    line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["0"], unasked=4))
+    assert "mine: validation: every base after the first 4" in line
+    assert len(split_corpus(corpus, validation_records=["3"], test_records=["2"], unasked=2)) == 3
+
+
 def test_records_are_held_out_by_name(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "genome.fa", {f"chr{i}": "ACGT" * i for i in range(1, 6)})
     corpus = GenomeCorpus(path)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from datamodules.corpus import LoadedCorpus
 from datamodules.dna import decode
@@ -65,7 +66,7 @@ def test_a_window_shows_what_lies_around_its_segment() -> None:
     for rows in loader.sampler():
         (row,) = rows.tolist()
         for number in range(-(-len(TEXTS[row]) // 8)):
-            batch = loader.batch(Segment(rows, number, last=False))
+            batch = loader.batch(Segment(rows, number, last=False, reading=0))
             around = ["." if not 0 <= i < len(TEXTS[row]) else TEXTS[row][i] for i in range(number * 8 - 5, 300)]
             expected = "".join(around[: 5 + batch.length + 3])
             found = "".join(".ACGTN"[int(t) + 1 if t != PAD_TOKEN else 0] for t in batch.bases[0])
@@ -109,6 +110,25 @@ def test_an_epoch_is_resumed_in_the_middle_of_a_stretch() -> None:
         assert (found.bases == expected.bases).all()
         assert found[2:] == expected[2:]
     assert len(list(second)) == len(whole), "only once"
+
+
+@pytest.mark.parametrize("most", [1, 4, 7, 1000])
+def test_short_epochs_go_on_where_the_one_before_stopped(most: int) -> None:
+    def make(epoch: int, epoch_batches: int) -> StretchLoader:
+        loader = StretchLoader(
+            CORPUS, WHOLE, 8, 3, shuffle=True, both_strands=True, seed=2, epoch_batches=epoch_batches
+        )
+        loader.sampler.set_epoch(epoch)
+        return loader
+
+    whole = [batch for epoch in range(3) for batch in make(epoch, 0)]
+    size = min(most, len(whole) // 3)
+    short = [batch for epoch in range(len(whole) // size) for batch in make(epoch, most)]
+    assert all(len(make(epoch, most)) == size for epoch in range(5))
+    assert len(short) > len(whole) - size
+    for found, expected in zip(short, whole, strict=False):
+        assert torch.equal(found.bases, expected.bases)
+        assert found[2:] == expected[2:]
 
 
 def test_processes_share_every_batch_and_end_together() -> None:

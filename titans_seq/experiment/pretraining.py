@@ -16,6 +16,7 @@ from datamodules.sequences import joined_sequences
 from datamodules.stretches import Stretches
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
+from titans_seq.experiment.build import train_batches
 from titans_seq.experiment.context_baselines import measure_contexts
 from titans_seq.experiment.recipe import Recipe, Scores
 from titans_seq.nn.stem import BaseStem
@@ -49,10 +50,9 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
     def data(self) -> PretrainingDataModule:
         """The corpus, read or mapped, checked and split."""
         options, model = self.config.data, self.config.model
-        left, right = 0, 0
+        left, right = 0, self._unasked
         if self.config.task.objective == "next":
-            stem = BaseStem(1, 1, model.stem_width, model.stride, model.stem_pool)
-            left, right = -(-stem.before // model.stride) * model.stride, stem.after + 1
+            left = -(-self._stem.before // model.stride) * model.stride
         data = PretrainingDataModule(
             self._corpus,
             self._split,
@@ -64,9 +64,20 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
             multiple=model.stride,
             both_strands=options.both_strands,
             seed=self.config.seed,
+            epoch_batches=train_batches(self.config.trainer),
         )
         data.setup()
         return data
+
+    @property
+    def _stem(self) -> BaseStem:
+        model = self.config.model
+        return BaseStem(1, 1, model.stem_width, model.stride, model.stem_pool)
+
+    @property
+    def _unasked(self) -> int:
+        """Bases at a stretch's start that nobody is asked for: the first score has seen them."""
+        return self._stem.after + 1 if self.config.task.objective == "next" else 0
 
     def _corpus(self) -> Corpus:
         options = self.config.data
@@ -86,6 +97,7 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
             validation_records=options.validation_records,
             test_records=options.test_records,
             seed=options.holdout_seed,
+            unasked=self._unasked,
         )
 
     def new_task(self) -> PretrainingTask:

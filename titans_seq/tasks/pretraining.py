@@ -152,7 +152,11 @@ class PretrainingTask(Task):
     def _log_metrics(self, split: str) -> None:
         if not self.bits.update_called and self.trainer.world_size == 1:  # of several, others may have had some
             share = self.config.task.masked_share
-            why = "no base has one before it" if self.next else f"task.masked_share={share} of so few bases hid none"
+            why = (
+                "no stretch is longer than the stem sees at once"
+                if self.next
+                else f"task.masked_share={share} of so few bases hid none"
+            )
             raise InputError(f"{_SPLITS[split]} bases: {why}; raise data.fraction or name longer records")
         bits = self.bits.compute()
         scores = {"bits_per_base": bits, "perplexity": 2**bits, "accuracy": self.hits.compute()}
