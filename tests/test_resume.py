@@ -331,7 +331,9 @@ def test_the_newest_run_of_the_configuration_is_the_last(tmp_path: Path, stopped
         assert start.folder
         assert start.folder.path.name == "a"
         with pytest.raises(InputError, match=r"seed is 1 in runs/synthetic/b/config.yaml, 2 now"):
-            find_start(load_config([SYNTHETIC], [*SHORT, "resume=auto", "seed=2"]))
+            find_start(load_config([SYNTHETIC], [*SHORT, "resume=last", "seed=2"]))
+        fresh = find_start(load_config([SYNTHETIC], [*SHORT, "resume=auto", "seed=2"]))
+        assert fresh.folder is None, "a loop over seeds, requeued, begins those that had not begun"
 
 
 def test_a_checkpoint_says_what_made_it(reference: Path) -> None:

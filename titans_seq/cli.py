@@ -35,6 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"titans-seq: {_printable(str(error))}", file=sys.stderr)
         return 2
+    except OSError as error:  # a file where a folder is needed, a folder that is gone, a full disk
+        if options.debug:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"titans-seq: {_printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        return 2
     except Interrupted as stop:
         print(f"titans-seq: {stop}", file=sys.stderr)
         return stop.status

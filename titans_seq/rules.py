@@ -32,10 +32,14 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
         raise InputError(f"{source}: {key}: {rule}")
 
-    if not config.experiment or config.experiment != Path(config.experiment).name:
+    if config.experiment in ("", ".", "..") or config.experiment != Path(config.experiment).name:
         reject(
             "experiment", "experiment", f"{config.experiment!r} names a folder below runs; it must be one plain name"
         )
+    if any(not 0 <= seed < 2**32 for seed in config.seeds):
+        reject("seeds", "seeds", f"{config.seeds}: each must be between 0 and {2**32 - 1}")
+    if len(set(config.seeds)) < len(config.seeds):
+        reject("seeds", "seeds", f"{config.seeds} names a seed twice")
     if config.model.variant in WITH_MEMORY:
         _check_memory(config.model, reject)
     if config.model.variant in WITH_ATTENTION:

@@ -47,7 +47,7 @@ class Sweep:
 
     def config(self, values: Values, folder: Path) -> Config:
         """What a run of the sweep does, in `folder`."""
-        chosen = [f"{name}={value}" for name, value in values.items()]
+        chosen = [f"{name}={'null' if value is None else value}" for name, value in values.items()]
         return load_config(self.files, [*self.words, *chosen, f"run.dir={folder}", "resume=auto"])
 
 
@@ -83,7 +83,8 @@ def read_sweep(path: Path) -> Sweep:
         cap=cap,
     )
     for values in sweep.combinations():
-        sweep.config(values, Path("runs"))  # a combination that is wrong is said before the first run
+        if sweep.config(values, Path("runs")).seeds:  # a combination that is wrong is said before the first run
+            raise InputError(f"{path}: seeds: a run of a sweep has one seed; let parameters name seed, with values")
     return sweep
 
 

@@ -36,14 +36,16 @@ class Store:
     Args:
         suite: the suite.
         words: `key=value` words on top of every cell's.
-        results: folder of the results; None is benchmarks/results/<name>. Runs are below runs/<name>.
+        results: folder of the results, with the runs in it below runs/; None is benchmarks/results/<name>, and
+            runs/<name> for the runs.
     """
 
     def __init__(self, suite: Suite, words: Sequence[str] = (), results: Path | None = None) -> None:
         self.suite = suite
         self.words = tuple(words)
         self.results = results or Path("benchmarks") / "results" / suite.name
-        self.runs = Path("runs") / suite.name
+        # Those of other results are others: a try-out must not take the folder of a run that is half done.
+        self.runs = Path("runs") / suite.name if results is None else results / "runs"
         self._configs: dict[str, Config] = {}
         self._statuses: dict[str, tuple[int, Status]] = {}  # with the time at which the result was written
 

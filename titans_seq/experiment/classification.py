@@ -118,7 +118,6 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
             "test/auprc": "AUPRC",
         }
         self.simulated = config.data.name == "simulated"
-        self._pretrained = ""  # what was loaded by model.pretrained
 
     @cached_property
     def data(self) -> SequenceDataModule:
@@ -141,7 +140,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         counts = self.data.class_counts.tolist()
         task = ClassificationTask(to_container(self.config), list(self.data.class_names), counts)
         if self.config.model.pretrained:
-            self._pretrained = load_pretrained(task, self.config.model.pretrained)
+            self.started_from = load_pretrained(task, self.config.model.pretrained)
         return task
 
     def restored_task(self, hyperparameters: Mapping[str, Any]) -> ClassificationTask:
@@ -172,7 +171,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
             f"{self.data.splits.name}: {copies} of {rows} test rows are training rows too{strand}; see `titans-seq "
             "audit`"
         )
-        learned = [self._pretrained] if self._pretrained else []
+        learned = [self.started_from] if self.started_from else []
         return (*self.data.splits.notes, *([leak] if copies else []), *learned)
 
     @cached_property

@@ -1,6 +1,5 @@
 """Several runs side by side: means and spreads over seeds, and whether they differ from a baseline."""
 
-import json
 import math
 import statistics
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from titans_seq.config import load_config
 from titans_seq.errors import InputError
-from titans_seq.experiment.resume import FREE, leaves
+from titans_seq.experiment.resume import FREE, finished, leaves
 from titans_seq.plots import plot_comparison
 
 
@@ -71,7 +70,7 @@ def read_groups(folders: Sequence[str | Path]) -> list[Group]:
     """Runs by configuration; a group's name is what sets it apart from the others."""
     runs = [run for folder in folders for run in _finished_runs(Path(folder))]
     configs = [dict(leaves(asdict(load_config([run / "config.yaml"])))) for run in runs]
-    results = [json.loads((run / "results.json").read_text()) for run in runs]
+    results = [finished(run) or {} for run in runs]
     data = {str(result.get("data")) for result in results}
     if len(data) > 1:
         raise InputError(f"runs on different data cannot be compared: {', '.join(sorted(data))}")

@@ -37,12 +37,17 @@ def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Con
 
 def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Recipe[Any], Any]:
     """The recipe and trained task of a checkpoint, see `load_run`; the data are not read yet."""
+    return _load(checkpoint, overrides)[:2]
+
+
+def _load(checkpoint: str | Path, overrides: Iterable[str]) -> tuple[Recipe[Any], Any, dict[str, Any]]:
+    """Recipe, trained task, and the fingerprint of the data that it was trained on."""
     content = read_checkpoint(Path(checkpoint))
     foreign = InputError(f"{checkpoint}: not a checkpoint of titans_seq: it holds no configuration")
     try:
         hyperparameters, weights = content["hyper_parameters"], content["state_dict"]
         container = hyperparameters["config"]
-        trainer = container.get("trainer", {})
+        trainer = container.get("trainer") or {}
     except (KeyError, TypeError, AttributeError):
         raise foreign from None
     # What limited the training, and its devices, are not to limit what is measured, unless it is asked for again.
@@ -55,16 +60,25 @@ def load_task(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Re
     except KeyError:
         raise foreign from None
     _load_weights(task, weights, checkpoint)
-    return recipe, task
+    return recipe, task, content.get("titans_seq", {}).get("data", {})
+
+
+def _say_other_data(recipe: Recipe[Any], before: dict[str, Any]) -> None:
+    """Tell, on stderr, of data of the same name that are split otherwise, or are not what they were."""
+    now = recipe.fingerprint()
+    if before.get("name") == now["name"] and any(before.get(key) != now[key] for key in now if key != "files"):
+        what = "are not as they were in training: rows of this split may have been trained on"
+        print(f"note: the data of {now['name']}, or their splits, {what}", file=sys.stderr)
 
 
 def measure(
     checkpoint: str | Path, split: Literal["validation", "test"], overrides: Iterable[str] = ()
 ) -> dict[str, float]:
     """A checkpoint's scores on all of a split by name (`test/mse`, ...); says on stderr what the splits are."""
-    recipe, task = load_task(checkpoint, overrides)
+    recipe, task, before = _load(checkpoint, overrides)
     recipe.check_data(task, str(checkpoint))
     print(f"note: the {split} split of {recipe.describe()}", file=sys.stderr)
+    _say_other_data(recipe, before)
     trainer = build_trainer(recipe.config)
     evaluate = trainer.test if split == "test" else trainer.validate
     return dict(evaluate(task, datamodule=recipe.data, verbose=False)[0])
@@ -84,11 +98,12 @@ def predict(
     """
     out = Path(out)
     check_table(out)
-    recipe, task = load_task(checkpoint, overrides)
+    recipe, task, before = _load(checkpoint, overrides)
     refuse_to_overwrite(out, recipe.config, source)
     trainer = build_trainer(recipe.config)
     if source is None:
         recipe.check_data(task, str(checkpoint))
+        _say_other_data(recipe, before)
         table = recipe.predict_test(task, trainer)
     elif recipe.config.trainer.limit_batches:
         raise InputError("trainer.limit_batches: all sequences of a file are predicted; set it to 0")

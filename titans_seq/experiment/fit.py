@@ -1,7 +1,9 @@
 """Train, keep the best checkpoint by validation, test it, and leave a folder that says how it went."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from titans_seq.experiment.build import build_trainer, check_machine, is_first_p
 from titans_seq.experiment.recipe import Recipe
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import format_table
-from titans_seq.experiment.resume import Start, find_start
+from titans_seq.experiment.resume import Start, find_start, finished
 from titans_seq.experiment.run_folder import RunFolder
 from titans_seq.experiment.trackers import build_loggers, finish_loggers, wandb_run
 from titans_seq.experiment.watch import Watch
@@ -41,6 +43,8 @@ def fit(config: Config) -> Run:
     Raises InputError, before anything is written, for what the user can mend, and Interrupted after a signal.
     """
     check_machine(config)
+    if config.run.dir:
+        config = replace(config, run=replace(config.run, dir=str(Path(config.run.dir).expanduser())))
     start = find_start(config)
     config = start.config
     recipe = build_recipe(config)
@@ -54,11 +58,14 @@ def fit(config: Config) -> Run:
     fingerprint = recipe.fingerprint()
     _check_same_data(start, fingerprint)
     seed_everything(config.seed, workers=True, verbose=False)
-    task = recipe.restored_task(start.content["hyper_parameters"]) if start.content else recipe.new_task()
+    if start.content:
+        task = recipe.restored_task(start.content["hyper_parameters"])
+        recipe.started_from = start.content["titans_seq"].get("started_from", "")
+    else:
+        task = recipe.new_task()
     if config.trainer.compile:
         task.model.compile()
-    with StopSignals() as signals:
-        folder = _enter_folder(config, start)
+    with StopSignals() as signals, _entered(config, start) as folder:
         try:
             return _carry_out(recipe, task, start, folder, signals, fingerprint)
         except BrokenPipeError:  # of the console: no file is at fault
@@ -87,7 +94,8 @@ def _carry_out(
     metrics = None
     if is_first:
         metrics, loggers = build_loggers(config, folder, start.standing["rows"])
-    watch = Watch.over(config, task, folder, signals, metrics, start, {"data": fingerprint, **_code(environment)})
+    facts = {"data": fingerprint, "started_from": recipe.started_from, **_code(environment)}
+    watch = Watch.over(config, task, folder, signals, metrics, start, facts)
     trainer = build_trainer(config, folder.path, loggers, watch.callbacks)
     try:
         of_training = _train(trainer, task, recipe, watch, folder, start)
@@ -130,10 +138,9 @@ def _train(
         trainer.fit(task, datamodule=recipe.data, ckpt_path=start.checkpoint)
     except Interrupted as stop:
         kept = ", ".join(sorted(str(path) for path in folder.checkpoints.glob("*.ckpt"))) or "no checkpoint yet"
+        epoch = min(trainer.current_epoch + 1, recipe.config.trainer.max_epochs)
         raise Interrupted(
-            f"interrupted in epoch {trainer.current_epoch + 1}; kept: {kept}. Go on with: titans-seq fit "
-            f"resume={folder.path}",
-            stop.status,
+            f"interrupted in epoch {epoch}; kept: {kept}. Go on with: titans-seq fit resume={folder.path}", stop.status
         ) from None
     best = watch.best
     if not best.best_model_path or best.best_model_score is None:
@@ -171,19 +178,22 @@ def _tested(tester: Trainer, task: Task, recipe: Recipe[Any]) -> dict[str, float
     return scores
 
 
-def _enter_folder(config: Config, start: Start) -> RunFolder:
-    """The run's folder: made, or found with what a stopped run left."""
+@contextmanager
+def _entered(config: Config, start: Start) -> Iterator[RunFolder]:
+    """The run's folder: made, or found with what a stopped run left; kept from other processes until the end."""
     if not is_first_process():
-        return start.folder or RunFolder(Path(config.run.dir or "runs"))  # the first process writes
-    if start.folder is None:
-        return RunFolder.create(config)
-    start.folder.checkpoints.mkdir(exist_ok=True)
-    start.folder.plots.mkdir(exist_ok=True)
-    for path in start.damaged:
-        path.replace(path.with_suffix(".damaged"))
-    for path in start.folder.path.rglob("*.part"):  # of a process that was killed while it wrote
-        path.unlink()
-    return start.folder
+        yield start.folder or RunFolder(Path(config.run.dir or "runs"))  # the first process writes
+        return
+    folder = start.folder or RunFolder.create(config)
+    with folder.owned():
+        if start.folder:
+            folder.checkpoints.mkdir(exist_ok=True)
+            folder.plots.mkdir(exist_ok=True)
+            for path in start.damaged:
+                path.replace(path.with_suffix(".damaged"))
+            for path in folder.path.rglob("*.part"):  # of a process that was killed while it wrote
+                path.unlink()
+        yield folder
 
 
 def _environment(folder: RunFolder, start: Start) -> dict[str, Any]:
@@ -221,7 +231,7 @@ def _finished(folder: RunFolder, recipe: Recipe[Any]) -> Run:
     content = read_checkpoint(folder.checkpoints / BEST)
     task = recipe.restored_task(content["hyper_parameters"])
     task.load_state_dict(content["state_dict"])
-    return Run(folder.path, json.loads((folder.path / "results.json").read_text()), task)
+    return Run(folder.path, finished(folder.path) or {}, task)
 
 
 def _log_end(

@@ -25,8 +25,11 @@ def load_pretrained(task: ClassificationTask, path: str) -> str:
 
     Raises InputError when the checkpoint is of another kind of task, or its model of another shape.
     """
-    content = read_checkpoint(Path(path).expanduser())
     where = f"model.pretrained={path}"
+    try:
+        content = read_checkpoint(Path(path).expanduser())
+    except InputError as error:
+        raise InputError(f"model.pretrained: {error}") from None
     try:
         kind = content["hyper_parameters"]["config"]["task"]["name"]
         weights = {name.removeprefix("model."): w for name, w in content["state_dict"].items()}

@@ -21,6 +21,7 @@ class Recipe(ABC, Generic[TaskT]):
 
     columns: Mapping[str, str]  # of the table at the end of a run: from keys of the results to headings
     picture: ClassVar[str]  # name of the picture, without its suffix
+    started_from = ""  # the report of what another run's weights were put into the new task; kept in checkpoints
 
     def __init__(self, config: Config) -> None:
         self.config = config

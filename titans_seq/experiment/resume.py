@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +91,29 @@ def changes(own: Config, asked: Config) -> list[tuple[str, Any, Any]]:
 def finished(folder: Path) -> dict[str, Any] | None:
     """The results of a run that is done."""
     path = folder / "results.json"
-    return dict(json.loads(path.read_text())) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        results = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: not a readable result: {error}") from None
+    if not isinstance(results, dict):
+        raise InputError(f"{path}: not the results of a run")
+    return results
 
 
 def newest_repeats(config: Config) -> Path | None:
-    """The newest folder of this experiment that holds runs of several seeds."""
-    found = (Path("runs") / config.experiment).glob("*/seed-*/config.yaml")
-    newest = max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return None if newest is None else newest.parent.parent
+    """The newest folder that holds runs of this configuration with several seeds."""
+    found = [path.parent for path in (Path("runs") / config.experiment).glob("*/seed-*/config.yaml")]
+    for run in sorted(found, key=_begun, reverse=True):
+        seed = run.name.removeprefix("seed-")
+        if seed.isdecimal() and _is_of(run, replace(config, seed=int(seed), seeds=[])):
+            return run.parent
+    return None
+
+
+def _begun(run: Path) -> float:
+    return (run / "config.yaml").stat().st_mtime
 
 
 def _run_in(path: Path) -> RunFolder:
@@ -130,10 +145,10 @@ def _resumable(path: Path) -> dict[str, Any] | None:
 
 
 def _newest(config: Config) -> RunFolder | None:
-    """The newest run of this configuration; where there are only others, the newest of these, to be refused."""
-    runs = sorted(_runs(config), key=lambda path: (path / "config.yaml").stat().st_mtime, reverse=True)
-    same = (run for run in runs if _is_of(run, config))
-    path = next(same, runs[0] if runs else None)
+    """The newest run of this configuration; of others the one in `run.dir`, or that is the last, to be refused."""
+    runs = sorted(_runs(config), key=_begun, reverse=True)
+    others = runs if config.run.dir or config.resume == "last" else []
+    path = next((run for run in runs if _is_of(run, config)), others[0] if others else None)
     return None if path is None else RunFolder(path)
 
 
@@ -145,7 +160,7 @@ def _is_of(run: Path, config: Config) -> bool:
 
 
 def _runs(config: Config) -> Iterator[Path]:
-    base = Path(config.run.dir) if config.run.dir else Path("runs") / config.experiment
+    base = _where(config)
     if config.run.dir:
         yield from (file.parent for file in base.glob("config.yaml"))
     else:

@@ -1,6 +1,9 @@
 """The folder of a run and the files in it."""
 
+import fcntl
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,19 @@ class RunFolder:
         except OSError as error:
             raise InputError(f"run.dir={config.run.dir or 'runs'}: cannot be written: {error.strerror}") from None
         return folder
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keep other processes from this run until the end; one that is killed lets go of it.
+
+        Raises InputError when another one has it.
+        """
+        with (self.path / "config.yaml").open() as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{self.path}: another process is at this run") from None
+            yield
 
     def write_json(self, name: str, content: dict[str, Any]) -> Path:
         """Write `content` to the file `name` of the folder."""

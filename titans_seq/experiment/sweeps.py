@@ -1,19 +1,22 @@
 """A sweep on this machine: its runs one after another, a table and a picture at the end."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from titans_seq.config import load_config
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import is_first_process
 from titans_seq.experiment.fit import fit
-from titans_seq.experiment.resume import finished
+from titans_seq.experiment.resume import changes, finished
 from titans_seq.experiment.trackers import say
 from titans_seq.files import write_atomically
 from titans_seq.plots import plot_parallel
+from titans_seq.schema import Config
 from titans_seq.sweep import Sweep
 
 
@@ -24,11 +27,11 @@ def run_sweep(sweep: Sweep, folder: Path | None = None, *, seed: int = 0) -> pl.
     score. Returns the table, best first by validation; test scores have no place in a choice.
     """
     folder = folder or Path("runs") / sweep.name
-    _claim(folder, sweep, seed)
-    rows = []
     combinations = list(sweep.combinations(seed))
-    for number, values in enumerate(combinations, start=1):
-        config = sweep.config(values, folder / f"{number:03}")
+    configs = [sweep.config(values, folder / f"{number:03}") for number, values in enumerate(combinations, start=1)]
+    _claim(folder, sweep, seed, configs)
+    rows = []
+    for number, (values, config) in enumerate(zip(combinations, configs, strict=True), start=1):
         shown = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
         print(f"[{number}/{len(combinations)}] {shown}", flush=True)
         results = finished(Path(str(config.run.dir)))
@@ -43,7 +46,8 @@ def run_sweep(sweep: Sweep, folder: Path | None = None, *, seed: int = 0) -> pl.
         except InputError as error:
             say(f"run {number:03}: {error}")
             score = None
-        rows.append({"run": f"{number:03}", **values, sweep.metric: score})
+        plain = {name: str(value) if isinstance(value, list) else value for name, value in values.items()}
+        rows.append({"run": f"{number:03}", **plain, sweep.metric: score})
     table = pl.DataFrame(rows, infer_schema_length=None)
     table = table.sort(sweep.metric, descending=sweep.maximize, nulls_last=True)
     if is_first_process():
@@ -66,8 +70,8 @@ def sweep_text(table: pl.DataFrame) -> str:
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def _claim(folder: Path, sweep: Sweep, seed: int) -> None:
-    """Write down what is run in `folder`; raises InputError when it is another sweep's."""
+def _claim(folder: Path, sweep: Sweep, seed: int, configs: Sequence[Config]) -> None:
+    """Write down what is run in `folder`; raises InputError when it is another sweep's, or this one's as it was."""
     asked: dict[str, Any] = {
         "method": sweep.method,
         "parameters": {name: dict(spec) for name, spec in sweep.parameters.items()},
@@ -79,9 +83,22 @@ def _claim(folder: Path, sweep: Sweep, seed: int) -> None:
     if path.exists():
         if json.loads(path.read_text()) != asked:
             raise InputError(f"{folder}: holds another sweep's runs ({path}); name another folder with --out")
+        for config in configs:
+            _check_as_it_was(config)
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(asked, indent=2) + "\n")
+
+
+def _check_as_it_was(config: Config) -> None:
+    """Raise InputError where a run's folder holds a run of other values: one table must not rank both."""
+    file = Path(str(config.run.dir)) / "config.yaml"
+    if file.exists() and (found := changes(load_config([file]), config)):
+        key, before, now = found[0]
+        raise InputError(
+            f"{file}: {key} is {before}, in the sweep {now}; remove that folder, and the run is made again, or name "
+            "another with --out"
+        )
 
 
 def _short(value: Any) -> str:

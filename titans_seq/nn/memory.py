@@ -13,9 +13,9 @@ from titans_seq.nn.conv import CausalConv
 from titans_seq.nn.norm import unit_norm
 from titans_seq.ops import MemoryState, MemoryStats, titans_memory
 from titans_seq.ops.memory.backends import Backend
-from titans_seq.ops.memory.checks import check_choice, check_flags
+from titans_seq.ops.memory.checks import check_choice, check_flags, check_options
 from titans_seq.ops.memory.mlp import Activation, read_memory
-from titans_seq.ops.memory.options import ForgetTo, Gradient, OuterGradient
+from titans_seq.ops.memory.options import ForgetTo, Gradient, Options, OuterGradient
 
 Initial = Literal["learned", "zero"]
 
@@ -134,8 +134,10 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"depth and expansion must be at least 1; got {depth} and {expansion}")
         if num_persistent < 0:
             raise ValueError(f"num_persistent must be at least 0; got {num_persistent}")
-        if gradient == "online" and (depth > 1 or residual):
-            raise ValueError(f'gradient="online" is for a plain matrix memory; got {depth=}, {residual=}')
+        options = Options(
+            chunk_size, gradient, activation, forget_to, residual, outer_gradient, checkpoint_every, return_stats=False
+        )
+        check_options(options, depth)
         check_choice("initial", initial, get_args(Initial))
         if initial == "zero" and (depth > 1 or residual):
             # At zero every layer of a deeper memory has the others' zeros for factors in its gradient, and LayerNorm's
