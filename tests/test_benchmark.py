@@ -344,6 +344,8 @@ FAULTS = {
     "all left out": ({"leave_out": [{"seed": [0, 1]}]}, "leaves no cell"),
     "an axis that no table shows": ({"table": {"rows": ["data"], "columns": "model", "metrics": {}}}, "every axis"),
     "a number that is a word": ({"table": {**SUITE["table"], "decimals": "x"}}, "table.decimals: 'x'"),  # type: ignore[dict-item]
+    "fewer than no decimals": ({"table": {**SUITE["table"], "decimals": -1}}, "table.decimals: -1"),  # type: ignore[dict-item]
+    "several seeds in a cell": ({"base": [*BASE, "seeds=[0,1]"]}, "seeds: a cell has one seed; make seed an axis"),
     "too few numbers": (
         {"published": [{"name": "X", "values": {"simulated": {12: [1]}}}]},
         "published[0].values.simulated.12: takes one number for each of test/mse, test/mae",
@@ -370,6 +372,19 @@ def test_a_faulty_suite_is_one_line(tmp_path: Path, name: str) -> None:
     assert message in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_value_of_an_axis_may_be_null(tmp_path: Path) -> None:
+    axes = {**SUITE["axes"], "model.memory.checkpoint_every": [None, 4]}  # type: ignore[dict-item]
+    table = {**SUITE["table"], "rows": ["data", "model.memory.checkpoint_every", "model"]}  # type: ignore[dict-item]
+    suite = read_suite(write_suite(tmp_path, axes=axes, table=table, published=None))
+    assert {cell.load_config().model.memory.checkpoint_every for cell in suite.cells} == {None, 4}
+
+
+def test_results_elsewhere_have_runs_of_their_own(tmp_path: Path) -> None:
+    suite = read_suite(write_suite(tmp_path))
+    assert Store(suite).run_folder(suite.cells[0]) == Path("runs/small") / suite.cells[0].name
+    assert Store(suite, results=tmp_path).run_folder(suite.cells[0]) == tmp_path / "runs" / suite.cells[0].name
 
 
 def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:

@@ -391,6 +391,21 @@ def test_copies_of_training_rows_are_said_once(tmp_path: Path) -> None:
     assert done.results["printed"].count(f"{copied} of 20 test rows are training rows too, on either strand") == 1
 
 
+def test_data_that_have_changed_since_the_training_are_said(tmp_path: Path) -> None:
+    """The splits are cut anew: rows that were trained on may be measured."""
+    rng = np.random.default_rng(8)
+    texts = ["".join(rng.choice(list("ACGT"), size=20)) for _ in range(80)]
+    data = write_table(tmp_path / "mine.csv", texts[:60], ["a", "b"] * 30)
+    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}", "data.fraction=0.2")
+    words = ("test", done.checkpoint)
+    said = "note: the data of mine.csv, or their splits, are not as they were in training"
+    assert said not in run_cli(*words).err
+    assert said in run_cli(*words, "data.holdout_seed=1").err
+    write_table(tmp_path / "mine.csv", texts, ["a", "b"] * 40)
+    assert said in run_cli(*words).err
+    assert said in run_cli("predict", done.checkpoint, "--out", tmp_path / "p.csv").err
+
+
 def test_copies_are_judged_as_the_model_sees_them(tmp_path: Path) -> None:
     """As many bases of a row as the model reads, and the other strand where it reads both."""
     texts = random_dna([20] * 40, seed=6)

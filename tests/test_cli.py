@@ -34,6 +34,18 @@ def test_a_missing_config_file(refuse: Refuse) -> None:
     assert "nowhere.yaml: no such config file" in refuse("fit", "nowhere.yaml")
 
 
+def test_a_file_where_a_folder_is_needed(refuse: Refuse, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    suite = CONFIGS / "genomics" / "gue_suite.yaml"
+    words = ("--results", tmp_path / "file", "--only", "seed=0", "--only", "task=mouse_2", "--only", "model=CNN")
+    assert "file/" in refuse("benchmark", suite, *words)
+
+
+@pytest.mark.parametrize(("seeds", "what"), [("[-1]", "must be between 0"), ("[0,1,0]", "names a seed twice")])
+def test_seeds_that_are_none(refuse: Refuse, seeds: str, what: str) -> None:
+    assert what in refuse("show-config", f"seeds={seeds}")
+
+
 @pytest.mark.parametrize("verb", ["fit", "show-config"])
 def test_a_misspelt_key(refuse: Refuse, verb: str) -> None:
     line = refuse(verb, SYNTHETIC, "model.num_layer=3")

@@ -20,9 +20,11 @@ from datamodules.digest import digest_of
 from datamodules.synthetic import Synthetic
 from tests.faults import Command, Death, DiskFull, Done, run
 from tests.helpers import CONFIGS, SMALL_MODEL, Refuse, refusal, run_cli
-from titans_seq.config import load_config
-from titans_seq.errors import InputError
-from titans_seq.experiment.resume import find_start
+from titans_seq.config import load_config, to_yaml
+from titans_seq.errors import InputError, Interrupted
+from titans_seq.experiment.resume import find_start, newest_repeats
+from titans_seq.experiment.run_folder import RunFolder
+from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 # Three epochs of eight steps, with all that has a state: dropout, averaged weights, a schedule, early stopping.
@@ -345,3 +347,49 @@ def test_a_checkpoint_says_what_made_it(reference: Path) -> None:
     assert facts["data"]["borders"] == list(series.borders)
     assert facts["data"]["sha256"] == digest_of(series.timestamps.astype(np.int64), series.values)
     assert content["hyper_parameters"]["config"]["model"]["dim"] == 8
+
+
+def test_a_run_has_one_process(tmp_path: Path, stopped: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(stopped, folder)
+    (folder / "checkpoints" / "half.part").touch()
+    before = sorted(path for path in folder.rglob("*") if path.is_file())
+    with RunFolder(folder).owned():
+        assert "another process is at this run" in refusal(run_cli("fit", f"resume={folder}", "trainer.num_threads=1"))
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == before
+
+
+def test_seeds_are_found_by_their_configuration(tmp_path: Path, refuse: Refuse) -> None:
+    def repeats(*words: str) -> Path | None:
+        return newest_repeats(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *words]))
+
+    with contextlib.chdir(tmp_path):
+        for number, words in enumerate((["model.dim=16"], [])):
+            path = Path("runs/synthetic") / str(number) / "seed-1" / "config.yaml"
+            path.parent.mkdir(parents=True)
+            path.write_text(to_yaml(load_config([SYNTHETIC], [*SHORT, "seed=1", *words])))
+        os.utime("runs/synthetic/0/seed-1/config.yaml", (2e9, 2e9))
+        assert repeats() == Path("runs/synthetic/1")
+        assert repeats("model.dim=16") == Path("runs/synthetic/0")
+        assert repeats("model.dim=32") is None
+        many = [*FIT, "seeds=[0,1]"]
+        assert "resume=last: no runs of seeds" in refuse(*many, "resume=last", "run.dir=elsewhere")
+        assert "not a folder of seeds" in refuse(*many, "resume=runs/synthetic")
+
+
+def test_an_interrupted_seed_says_how_all_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(config: Config) -> None:
+        raise Interrupted("interrupted in epoch 1", 130)
+
+    monkeypatch.setattr("titans_seq.experiment.repeats.fit", stop)
+    answer = run_cli(*FIT, "seeds=[3,4]", f"run.dir={tmp_path}")
+    assert answer.status == 130
+    assert f"seed 3 alone; for all, the same command with run.dir={tmp_path} resume=auto" in answer.err
+
+
+def test_the_home_folder_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").touch()
+    with contextlib.chdir(tmp_path):
+        assert "holds a run already" in refusal(run_cli(*FIT, "run.dir=~/run"))

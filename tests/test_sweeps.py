@@ -90,6 +90,7 @@ def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: P
         ({"parameters": {"model.dim": {"values": [8, 7]}}}, "does not divide model.dim=7"),
         ({"command": ["titans-seq", "fit", str(SYNTHETIC)]}, "command: needs titans-seq, fit"),
         ({"run_cap": 0}, "run_cap: 0"),
+        ({"command": ["titans-seq", "fit", str(SYNTHETIC), "seeds=[0,1]", ARGUMENTS]}, "let parameters name seed"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -123,6 +124,28 @@ def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
         assert list(csv.DictReader(file)) == rows
     other = write(tmp_path / "other.yaml", parameters={"model.centre": {"values": ["mean"]}})
     assert "holds another sweep's runs" in refusal(run_cli("sweep", other, "--out", out))
+    # The same words, but what they name has changed: old scores and new ones are not ranked together.
+    text = (out / "001" / "config.yaml").read_text()
+    (out / "001" / "config.yaml").write_text(text.replace("warmup_steps: ", "warmup_steps: 9"))
+    assert "001/config.yaml: task.warmup_steps is 9" in refusal(run_cli("sweep", path, "--out", out))
+
+
+def test_values_that_are_lists_or_nothing(tmp_path: Path) -> None:
+    parameters = {"task.intervals": {"values": [[], [0.8]]}, "model.memory.checkpoint_every": {"value": None}}
+    path = write(tmp_path / "s.yaml", parameters=parameters)
+    answer = run_cli("sweep", path, "--out", tmp_path / "runs")
+    assert answer.status == 0, answer.err
+    with (tmp_path / "runs" / "sweep.csv").open(newline="") as file:
+        assert sorted(row["task.intervals"] for row in csv.DictReader(file)) == ["[0.8]", "[]"]
+    (tmp_path / "file").touch()
+    assert "file: " in refusal(run_cli("sweep", path, "--out", tmp_path / "file"))
+
+
+def test_every_draw_of_a_seed_is_checked_before_the_first_run(tmp_path: Path) -> None:
+    path = write(tmp_path / "s.yaml", method="random", run_cap=1, parameters={"model.dim": {"min": 7, "max": 8}})
+    line = refusal(run_cli("sweep", path, "--out", tmp_path / "runs", "--seed", "1"))
+    assert "does not divide model.dim=" in line
+    assert not (tmp_path / "runs").exists()
 
 
 def test_an_unknown_metric_says_which_there_is(tmp_path: Path) -> None:

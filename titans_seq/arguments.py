@@ -137,7 +137,9 @@ def _add_benchmark_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--list", action="store_true", help="say which cells are done, and run nothing")
     sub.add_argument("--report", action="store_true", help="write the tables from what is there, and run nothing")
     sub.add_argument(
-        "--results", type=Path, help="folder of the results (benchmarks/results/NAME); what is there is not run again"
+        "--results",
+        type=Path,
+        help="folder of results and runs (benchmarks/results/NAME, runs/NAME); what is there is not run again",
     )
 
 

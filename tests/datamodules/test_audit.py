@@ -382,3 +382,12 @@ def test_the_real_gue_tasks_repeat_what_is_known(data_root: Path, task: str) -> 
     found = (test, dev, repeats["train"].repeated, repeats["all"].contradictory)
     for known, ours in zip(KNOWN[task], found, strict=True):
         assert known is None or ours == known
+
+
+def test_rows_shorter_than_a_stretch_are_recognised_whole() -> None:
+    texts = random_dna([20] * 12, seed=9)
+    train = rows_of(texts[:8], [0, 1] * 4)
+    test = rows_of([texts[0], slow_reverse_complement(texts[1]), *texts[8:]], [0, 1] * 3)
+    found = audit(Splits("short", TWO, train, None, test))
+    assert shared_of(found, "test", "32-mers").half_found == pytest.approx(2 / 6)
+    assert clues_of(found)["half of the 32-mers in training rows"].accuracy >= 4 / 6
