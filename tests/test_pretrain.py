@@ -179,7 +179,7 @@ def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
     lone = write_fasta(tmp_path / "lone.fa", {"a": "ACGTACGT", "b": "A", "c": "C"})
     short = write_fasta(tmp_path / "short.fa", {name: "ACGTACGT"[i:] for i, name in enumerate("abc")})
     held = ["data.validation_records=[b]", "data.test_records=[c]"]
-    nothing = "every base after the first 4 of each stretch is N, or there is none"  # 4: half a stem, and the next token
+    nothing = "every base after the first 4 of each stretch is N, or there is none"
     cases = {
         f"lone.fa: validation: {nothing}": [f"data.name={lone}"],
         "task.masked_share=1e-06 of so few bases hid none": [f"data.name={short}", "task.masked_share=1e-6", *MASKED],
