@@ -104,6 +104,8 @@ CLASSIFICATION_FAULTS = {
     "bad metric": ("task.monitor", "mse", ["'mse'", "mcc", "auroc"]),
     "stride beyond the stem": ("model", "{stride: 3, stem_width: 2}", ["stride", "3", "model.stem_width=2"]),
     "nothing left of the labels": ("task.label_smoothing", "1", ["below 1"]),
+    "nothing left of the features": ("model.dropout", "1", ["below 1"]),
+    "nothing learned": ("trainer.ema_decay", "1", ["below 1"]),
     "fold beyond the folds": ("data", "{fold: 5, folds: 5}", ["fold", "got 5 of 5"]),
     "one fold": ("data", "{fold: 0, folds: 1}", ["fold", "at least 2 folds"]),
     "no BED file": ("data.bed", "3", ["takes a BED file"]),

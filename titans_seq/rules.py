@@ -44,6 +44,10 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         _check_memory(config.model, reject)
     if config.model.variant in WITH_ATTENTION:
         _check_attention(config.model, reject)
+    if config.trainer.ema_decay == 1:
+        reject("trainer.ema_decay", "trainer.ema_decay", "1 keeps the weights of the start; below 1")
+    if config.model.dropout == 1:
+        reject("model.dropout", "model.dropout", "1 leaves nothing of the features; below 1")
     if config.trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
     if isinstance(config, ForecastConfig):
