@@ -1,5 +1,6 @@
 """The folder of a run and the files in it."""
 
+import errno
 import fcntl
 import json
 from collections.abc import Iterator
@@ -57,11 +58,14 @@ class RunFolder:
 
         Raises InputError when another one has it.
         """
-        with (self.path / "config.yaml").open() as handle:
+        with (self.path / "config.yaml").open("r+") as handle:  # network file systems lock what can be written alone
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InputError(f"{self.path}: another process is at this run") from None
+            except OSError as error:
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise  # else the file system has no locks: a run there is as unguarded as it always was
             yield
 
     def write_json(self, name: str, content: dict[str, Any]) -> Path:
