@@ -18,8 +18,8 @@ from datamodules.overlap import (
     interval_numbers,
     match_intervals,
     match_numbers,
+    numbers_by_strand,
     sequence_numbers,
-    strandless_numbers,
 )
 
 _Numbers = dict[str, NDArray[np.int64]]
@@ -144,17 +144,17 @@ class _Judge:
         train, num_classes = self.train, self.num_classes
         lengths = train.sequences.lengths, rows.sequences.lengths
         clues = _length_clues(split, lengths, (train.labels, rows.labels), num_classes, self.max_length)
-        known, asked = strandless_numbers([train.sequences, rows.sequences])
-        whole = match_numbers(known, train.labels, asked)  # of rows shorter than a stretch
+        (known, known_other), (asked, asked_other) = numbers_by_strand([train.sequences, rows.sequences])
+        # Rows shorter than a stretch can still be recognised whole.
+        whole = match_numbers(np.minimum(known, known_other), train.labels, np.minimum(asked, asked_other))
         matches = self.kmers.match(rows.sequences).or_else(whole)
         predicted = {name: predict(rows.sequences) for name, predict in self.compositions.items()}
         by_kmers = f"half of the {self.kmers.k}-mers in training rows"
         predicted[by_kmers] = by_recognition(matches, train.labels, num_classes)
         clues += [score(split, name, rows.labels, answer, num_classes) for name, answer in predicted.items()]
 
-        numbers = sequence_numbers([train.sequences, rows.sequences, rows.sequences.reversed_other_strand()])
-        opposite = int(np.isin(numbers[2], numbers[0]).sum())
-        holders = _holders(numbers[0], train.labels, numbers[1], num_classes)
+        opposite = int(np.isin(asked_other, known).sum())
+        holders = _holders(known, train.labels, asked, num_classes)
         shared = [_shared(split, f"{self.kmers.k}-mers", rows.labels, holders, matches, opposite)]
         if train.intervals is not None and rows.intervals is not None:
             places = (IntervalRows(train.intervals, train.labels), IntervalRows(rows.intervals, rows.labels))

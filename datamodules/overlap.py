@@ -38,11 +38,15 @@ def sequence_numbers(parts: list[Sequences]) -> list[NDArray[np.int64]]:
     return np.split(numbers, np.cumsum([len(part) for part in parts])[:-1])
 
 
+def numbers_by_strand(parts: list[Sequences]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """For each part a number for each sequence and for its reverse complement, the same for the same bases."""
+    numbers = sequence_numbers([*parts, *(part.reversed_other_strand() for part in parts)])
+    return [(numbers[i], numbers[len(parts) + i][::-1]) for i in range(len(parts))]
+
+
 def strandless_numbers(parts: list[Sequences]) -> list[NDArray[np.int64]]:
     """A number for each sequence of each part, the same for the same bases on either strand."""
-    numbers = sequence_numbers([*parts, *(part.reversed_other_strand() for part in parts)])
-    pairs = zip(numbers[: len(parts)], numbers[len(parts) :], strict=True)
-    return [np.minimum(own, others[::-1]) for own, others in pairs]
+    return [np.minimum(*both) for both in numbers_by_strand(parts)]
 
 
 def match_numbers(train: NDArray[np.int64], labels: NDArray[np.int64], other: NDArray[np.int64]) -> Matches:

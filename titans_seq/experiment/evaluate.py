@@ -14,7 +14,7 @@ from titans_seq.checkpoint_files import read_checkpoint
 from titans_seq.config import from_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import ONE_DEVICE, build_trainer, check_machine
-from titans_seq.experiment.recipe import Recipe
+from titans_seq.experiment.recipe import Recipe, differing
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import shown_shape
 from titans_seq.files import replacing
@@ -66,7 +66,7 @@ def _load(checkpoint: str | Path, overrides: Iterable[str]) -> tuple[Recipe[Any]
 def _say_other_data(recipe: Recipe[Any], before: dict[str, Any]) -> None:
     """Tell, on stderr, of data of the same name that are split otherwise, or are not what they were."""
     now = recipe.fingerprint()
-    if before.get("name") == now["name"] and any(before.get(key) != now[key] for key in now if key != "files"):
+    if before.get("name") == now["name"] and differing(before, now):
         what = "are not as they were in training: rows of this split may have been trained on"
         print(f"note: the data of {now['name']}, or their splits, {what}", file=sys.stderr)
 

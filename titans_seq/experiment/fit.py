@@ -16,7 +16,7 @@ from titans_seq.checkpoint_files import BEST, drop_predecessors, read_checkpoint
 from titans_seq.environment import describe_environment
 from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.build import build_trainer, check_machine, is_first_process, on_one_device
-from titans_seq.experiment.recipe import Recipe
+from titans_seq.experiment.recipe import Recipe, differing
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.experiment.report import format_table
 from titans_seq.experiment.resume import Start, find_start, finished
@@ -217,10 +217,8 @@ def _code(environment: dict[str, Any]) -> dict[str, Any]:
 
 def _check_same_data(start: Start, fingerprint: dict[str, Any]) -> None:
     before = start.content["titans_seq"]["data"] if start.content else fingerprint
-    # The files may have been written anew, as long as they say the same.
-    differing = [key for key in fingerprint if key != "files" and fingerprint[key] != before.get(key)]
-    if differing:
-        key = differing[0]
+    if keys := differing(before, fingerprint):
+        key = keys[0]
         raise InputError(
             f"resume: the data are not those of {start.checkpoint}: {key} is {fingerprint[key]}, was {before.get(key)}"
         )

@@ -69,7 +69,7 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
         data.setup()
         return data
 
-    @property
+    @cached_property
     def _stem(self) -> BaseStem:
         model = self.config.model
         return BaseStem(1, 1, model.stem_width, model.stride, model.stem_pool)

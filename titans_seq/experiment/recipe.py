@@ -16,6 +16,11 @@ TaskT = TypeVar("TaskT", bound=Task)
 Scores = dict[str, float]
 
 
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What two fingerprints say differently of the data; files may have been written anew, if they say the same."""
+    return [key for key in now if key != "files" and now[key] != before.get(key)]
+
+
 class Recipe(ABC, Generic[TaskT]):
     """One kind of task, for one configuration: its data, task, baselines, picture and predictions."""
 
