@@ -158,7 +158,7 @@ class NeuralMemory(nn.Module):
         self.checkpoint_every = checkpoint_every
         self.backend: Backend = backend
         # Tokens whose writes add up before the next gradient is taken: what the largest lr is divided by.
-        self.bounded_by = (chunk_size if gradient == "chunk" else 1) if bound_lr else None
+        self.bounded_by = (1 if gradient == "online" else chunk_size) if bound_lr else None
 
         head_dim = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)

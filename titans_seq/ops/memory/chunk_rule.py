@@ -59,14 +59,19 @@ class ChunkRule:
         for layer, z in enumerate(self.hidden):
             torch.bmm(inputs[layer][n], at[layer], out=z[n])
             inputs[layer + 1][n] = self.act.value(z[n])
-        if self.out_NGCO is None:
-            torch.baddbmm(self.v_NGCO[n], inputs[-1][n], at[-1], beta=-2, alpha=2, out=errors[-1][n])
-        else:
-            torch.bmm(inputs[-1][n], at[-1], out=self.out_NGCO[n])
-            errors[-1][n] = residual_error(self.k_NGCI[n], self.out_NGCO[n], self.v_NGCO[n])
+        self._error(n, at[-1])
         for layer in reversed(range(len(self.hidden))):
             back = torch.bmm(errors[layer + 1][n], at[layer + 1].mT)
             errors[layer][n] = self.act.pull(back, self.hidden[layer][n])
+
+    def _error(self, n: int, last: Tensor) -> None:
+        """The gradient of the inner loss at the MLP's output, whose last layer is `last`."""
+        x, error = self.writes.inputs_NGCI[-1][n], self.writes.errors_NGCO[-1][n]
+        if self.out_NGCO is None:
+            torch.baddbmm(self.v_NGCO[n], x, last, beta=-2, alpha=2, out=error)
+        else:
+            torch.bmm(x, last, out=self.out_NGCO[n])
+            error.copy_(residual_error(self.k_NGCI[n], self.out_NGCO[n], self.v_NGCO[n]))
 
     def _at(self, n: int, start: State) -> list[Tensor]:
         if n == 0 and self.reference is not None:
@@ -105,7 +110,7 @@ class ChunkRule:
         return self.d_reference
 
     def _error_backward(self, n: int, d_writes: Writes) -> Tensor:
-        """Back through the inner loss; its error's gradient makes room for that of -v. The gradient of the output."""
+        """Back through `_error`, whose gradient makes room for that of -v: the gradient of the MLP's output."""
         d_error = d_writes.errors_NGCO[-1][n]
         if self.out_NGCO is None:
             return d_error.mul_(2)  # the error is 2 (output - v)
