@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from titans_seq.backbone.parts import build_ffn
 from titans_seq.nn.dense_conv import DenseCausalConv
+from titans_seq.nn.dropout import Dropout
+from titans_seq.nn.norm import RMSNorm
 from titans_seq.schema import BackboneOptions
 
 
@@ -40,11 +42,11 @@ class CNNBlock(nn.Module):
 
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
-        self.conv_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.conv_norm = RMSNorm(options.dim)
         self.conv = DenseCausalConv(options.dim, options.kernel_size)
-        self.ffn_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.ffn_norm = RMSNorm(options.dim)
         self.ffn = build_ffn(options)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: CNNState | None, mask: Tensor | None) -> tuple[Tensor, CNNState]:
         """x (B, T, dim) to (B, T, dim) and the state."""

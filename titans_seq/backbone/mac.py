@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from titans_seq.backbone.parts import build_ffn, build_memory
 from titans_seq.backbone.states import join, part
 from titans_seq.nn import NeuralMemoryState
+from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.gate import NormalisedGate
+from titans_seq.nn.norm import RMSNorm
 from titans_seq.nn.segment_attention import SegmentAttention, SegmentCache
 from titans_seq.ops.memory.state import one_or_each
 from titans_seq.ops.memory.tokens import take_tokens
@@ -83,7 +85,7 @@ class MACBlock(nn.Module):
 
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.norm = RMSNorm(options.dim)
         self.memory = build_memory(options, num_persistent=0)
         self.attention = SegmentAttention(
             options.dim,
@@ -93,9 +95,9 @@ class MACBlock(nn.Module):
             rotary_share=options.attention.rotary_share,
         )
         self.gate = NormalisedGate(options.dim)
-        self.ffn_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.ffn_norm = RMSNorm(options.dim)
         self.ffn = build_ffn(options)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: MACState | None, mask: Tensor | None) -> tuple[Tensor, MACState]:
         """x (B, T, dim) to (B, T, dim) and the state."""

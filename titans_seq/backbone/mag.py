@@ -4,7 +4,9 @@ from torch import Tensor, nn
 
 from titans_seq.backbone.parts import build_attention, build_ffn, build_memory
 from titans_seq.backbone.states import HybridState
+from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.gate import NormalisedGate
+from titans_seq.nn.norm import RMSNorm
 from titans_seq.schema import BackboneOptions
 
 
@@ -19,13 +21,13 @@ class MAGBlock(nn.Module):
 
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.norm = RMSNorm(options.dim)
         self.memory = build_memory(options)
         self.attention = build_attention(options)
         self.gate = NormalisedGate(options.dim)
-        self.ffn_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.ffn_norm = RMSNorm(options.dim)
         self.ffn = build_ffn(options)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: HybridState | None, mask: Tensor | None) -> tuple[Tensor, HybridState]:
         """x (B, T, dim) to (B, T, dim) and the state."""

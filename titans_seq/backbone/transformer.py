@@ -4,6 +4,8 @@ from torch import Tensor, nn
 
 from titans_seq.backbone.parts import build_attention, build_ffn
 from titans_seq.nn import AttentionState
+from titans_seq.nn.dropout import Dropout
+from titans_seq.nn.norm import RMSNorm
 from titans_seq.schema import BackboneOptions
 
 
@@ -14,11 +16,11 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.attention_norm = RMSNorm(options.dim)
         self.attention = build_attention(options)
-        self.ffn_norm = nn.RMSNorm(options.dim, eps=1e-6)
+        self.ffn_norm = RMSNorm(options.dim)
         self.ffn = build_ffn(options)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: AttentionState | None, mask: Tensor | None) -> tuple[Tensor, AttentionState]:
         """x (B, T, dim) to (B, T, dim) and the state."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from titans_seq.batch import COMPLEMENT, NUM_TOKENS, PAD_TOKEN
+from titans_seq.nn.dropout import Dropout
+from titans_seq.nn.norm import RMSNorm
 from titans_seq.nn.stem import BaseStem, Pool, without_padding
 
 Strand = Literal["one", "both_averaged", "invariant"]
@@ -45,8 +47,8 @@ class SequenceClassifier(nn.Module):
         super().__init__()
         self.stem = BaseStem(NUM_TOKENS, dim, stem_width, stride, stem_pool)
         self.backbone = backbone
-        self.norm = nn.RMSNorm(dim, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
+        self.norm = RMSNorm(dim)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(dim, num_classes)
         self.strand: Strand = strand
         self.register_buffer("_complement", torch.tensor(COMPLEMENT), persistent=False)

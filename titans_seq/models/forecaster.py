@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from titans_seq.batch import CovariateInputs
 from titans_seq.models.linear import LinearForecaster
 from titans_seq.nn.covariates import KnownFuture, StaticEmbedding
+from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.embedding import PatchEmbedding
 from titans_seq.nn.heads import QuantileSpread
 from titans_seq.nn.norm import Centre, InstanceStatistics, ReversibleInstanceNorm
@@ -80,7 +81,7 @@ class Forecaster(nn.Module):
         self.norm = ReversibleInstanceNorm(num_channels, centre)
         self.embed = PatchEmbedding(features + covariates.past + covariates.known, dim, patch_length, stride)
         self.backbone = backbone
-        self.dropout = nn.Dropout(head_dropout)
+        self.dropout = Dropout(head_dropout)
         width = self.embed.num_patches(context_length) * dim
         self.head = nn.Linear(width, features * horizon)
         maps = num_channels if linear_maps == "channels" else 1

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from titans_seq.backbone.states import BlockState
 from titans_seq.batch import NUM_TOKENS
+from titans_seq.nn.dropout import Dropout
+from titans_seq.nn.norm import RMSNorm
 from titans_seq.nn.stem import BaseStem, Pool, without_padding
 
 NUM_BASES = 4  # A, C, G and T: nobody is asked to guess N
@@ -35,8 +37,8 @@ class SequenceLanguageModel(nn.Module):
         super().__init__()
         self.stem = BaseStem(NUM_TOKENS, dim, stem_width, stride, stem_pool)
         self.backbone = backbone
-        self.norm = nn.RMSNorm(dim, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
+        self.norm = RMSNorm(dim)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(dim, stride * NUM_BASES)
 
     def forward(

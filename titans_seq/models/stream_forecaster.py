@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from titans_seq.models.linear import LinearForecaster
+from titans_seq.nn.dropout import Dropout
 
 
 class StreamState(NamedTuple):
@@ -58,7 +59,7 @@ class StreamForecaster(nn.Module):
         self.context_length, self.patch_length = context_length, patch_length
         self.embed = nn.Linear(patch_length + 1, dim)
         self.backbone = backbone
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(dim, horizon)
         self.linear_path = LinearForecaster(context_length, horizon)
         nn.init.zeros_(self.head.weight)  # training starts at the linear forecast

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from titans_seq.nn.dropout import Dropout
+
 
 class FeedForward(nn.Module):
     """Two linear layers with GELU and dropout between them."""
@@ -9,7 +11,7 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int, expansion: int = 4, dropout: float = 0.0) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(dim, expansion * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(expansion * dim, dim)
+            nn.Linear(dim, expansion * dim), nn.GELU(), Dropout(dropout), nn.Linear(expansion * dim, dim)
         )
 
     def forward(self, x: Tensor) -> Tensor:

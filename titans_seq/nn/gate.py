@@ -3,6 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from titans_seq.nn.norm import RMSNorm
+
 
 class NormalisedGate(nn.Module):
     """attended (x) remembered of Titans, eqs 25 and 28: both normalised with learned weights, one gating the other.
@@ -14,8 +16,8 @@ class NormalisedGate(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.attended_norm = nn.RMSNorm(dim, eps=1e-6)
-        self.remembered_norm = nn.RMSNorm(dim, eps=1e-6)
+        self.attended_norm = RMSNorm(dim)
+        self.remembered_norm = RMSNorm(dim)
 
     def forward(self, attended: Tensor, remembered: Tensor) -> Tensor:
         """Both (B, T, dim)."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.conv import CausalConv
-from titans_seq.nn.norm import unit_norm
+from titans_seq.nn.norm import RMSNorm, unit_norm
 from titans_seq.ops import MemoryState, MemoryStats, titans_memory
 from titans_seq.ops.memory.backends import Backend
 from titans_seq.ops.memory.checks import check_choice, check_flags, check_options
@@ -172,7 +172,7 @@ class NeuralMemory(nn.Module):
         learned = shapes if initial == "learned" else []
         self.initial = nn.ParameterList(nn.Parameter(torch.randn(shape) / sqrt(shape[1])) for shape in learned)
         self.register_buffer("zero", None if learned else torch.zeros(shapes[0]), persistent=False)
-        self.norm = nn.RMSNorm(head_dim, eps=1e-6)
+        self.norm = RMSNorm(head_dim)
         self.out_gate = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         self._initialise_gates()

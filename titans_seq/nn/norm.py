@@ -1,4 +1,4 @@
-"""Normalisation that is undone at the output."""
+"""Unit vectors, root mean squares, and a normalisation that is undone at the output."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -32,6 +32,42 @@ def unit_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
         eps = max(eps, 1e-3)
     y: Tensor = _UnitNorm.apply(x, eps)  # type: ignore[no-untyped-call]
     return y
+
+
+class _RootMeanSquare(torch.autograd.Function):
+    """As `torch.nn.functional.rms_norm`, which on a CPU is written as one pass for every step of its equation."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
+        unit = x * inverse
+        ctx.save_for_backward(unit, inverse, weight)
+        return unit * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, None]:
+        unit, inverse, weight = ctx.saved_tensors
+        along = grad_y * unit
+        share = (along @ weight).div_(len(weight)).unsqueeze(-1)
+        grad_x: Tensor = (grad_y * weight).addcmul_(unit, share, value=-1).mul_(inverse)
+        return grad_x, along.reshape(-1, len(weight)).sum(0), None
+
+
+class RMSNorm(nn.RMSNorm):
+    """x divided by the root of its mean square over D features, times a weight (Zhang & Sennrich, NeurIPS 2019)."""
+
+    def __init__(self, dim: int, eps: float = 1e-6) -> None:
+        super().__init__(dim, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., D) to (..., D)."""
+        plain = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
+        if x.device.type != "cpu" or not plain or torch.compiler.is_compiling():
+            return super().forward(x)
+        y: Tensor = _RootMeanSquare.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
+        return y
 
 
 Centre = Literal["mean", "last"]

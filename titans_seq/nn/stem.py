@@ -62,7 +62,8 @@ class BaseStem(nn.Module):
             if token_mask is not None:
                 x = x.masked_fill(~token_mask.unsqueeze(1), 0)
             x = F.gelu(x)
-        return x.transpose(1, 2), token_mask
+        # Blocks add to what they are given: all of them would walk a transposed array.
+        return x.transpose(1, 2).contiguous(), token_mask
 
     def _convolve(self, bases: Tensor, mask: Tensor | None) -> Tensor:
         """(B, D, T), or (B, D, U) without pooling."""
