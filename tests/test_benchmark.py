@@ -1,6 +1,7 @@
 """`titans-seq benchmark`: what it reads, runs, resumes and prints, on a grid of runs that take two steps each."""
 
 import csv
+import errno
 import fcntl
 import json
 import random
@@ -18,6 +19,7 @@ import torch
 from tests.faults import Command
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.errors import InputError
+from titans_seq.experiment import benchmark
 from titans_seq.experiment.benchmark import Store
 from titans_seq.experiment.suite_report import build_rows, fill_page
 from titans_seq.suite import read_suite
@@ -298,6 +300,30 @@ def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
 
 
+@pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1"]), ("5, 7", ["5", "7"]), ("3,4,9", ["3", "4"])])
+def test_processes_stay_on_the_gpus_that_are_given(
+    visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert benchmark._gpus() == names
+
+
+@pytest.mark.parametrize(("number", "free"), [(errno.EWOULDBLOCK, False), (errno.ENOLCK, True)])
+def test_a_disk_without_locks_keeps_nobody_from_a_cell(
+    number: int, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, "")
+
+    suite = read_suite(write_suite(tmp_path))
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Store(suite, results=tmp_path).lock(suite.cells[0]) as ours:
+        assert ours is free
+
+
 def test_processes_stop_with_the_one_that_started_them(tmp_path: Path) -> None:
     endless = [word for word in BASE if not word.startswith("trainer.max_steps")]
     endless += ["trainer.max_steps=-1", "trainer.max_epochs=100000", "trainer.patience=100000"]
@@ -354,6 +380,7 @@ FAULTS = {
         {"published": [{"name": "X", "values": {"simulated": {13: [1, 2]}}}]},
         "no label of data.horizon '13'",
     ),
+    "several devices": ({"base": [*BASE, "trainer.devices=2"]}, "one device; --jobs runs several cells at once"),
     "a page that is not there": ({"pages": ["gone.md"]}, "pages: no such file"),
 }
 

@@ -101,6 +101,13 @@ def test_two_processes_equal_one(launcher: str, tmp_path: Path, alone: Path) -> 
     assert results[1]["test_windows"] == results[0]["test_windows"]
 
 
+def test_two_processes_train_seed_after_seed(tmp_path: Path) -> None:
+    words = [*WORDS, "trainer.max_steps=2", "seeds=[0,1]", f"run.dir={tmp_path}"]
+    printed = run_together(launched_by("lightning", words))
+    assert printed.count("Run folders:") == 1
+    assert {path.parent.name for path in tmp_path.glob("*/results.json")} == {"seed-0", "seed-1"}
+
+
 UNUSED = "ddp_find_unused_parameters_true"
 FREEZING = {
     "fixed": (["task.frozen_blocks=1"], "ddp"),

@@ -1,7 +1,6 @@
 """Running the cells of a suite, one after another or in several processes, and keeping one small JSON of each."""
 
 import contextlib
-import fcntl
 import io
 import json
 import multiprocessing
@@ -22,7 +21,7 @@ from titans_seq.console import quiet
 from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.fit import fit
 from titans_seq.experiment.resume import changes
-from titans_seq.files import write_atomically
+from titans_seq.files import take, write_atomically
 from titans_seq.schema import Config
 from titans_seq.signals import StopSignals
 from titans_seq.suite import Cell, Suite
@@ -100,15 +99,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, cell: Cell) -> Iterator[bool]:
-        """Whether nobody else is at this cell; they are kept from it until the end. A killed process lets go."""
+        """Whether nobody else is at this cell; they are kept from it until the end, as far as the disk has locks."""
         self.runs.mkdir(parents=True, exist_ok=True)
         with (self.runs / f"{cell.name}.lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield take(handle)
 
 
 def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
@@ -143,9 +137,10 @@ def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
 
 def run_in_processes(store: Store, cells: Sequence[Cell], jobs: int) -> None:
     """`run_suite` in several processes, which share the cells by their locks. With several GPUs each sees one."""
-    gpus, spawn = torch.cuda.device_count(), multiprocessing.get_context("spawn")
+    gpus, spawn = _gpus(), multiprocessing.get_context("spawn")
     processes = [
-        spawn.Process(target=_job, args=(store, cells, str(job % gpus) if gpus > 1 else None)) for job in range(jobs)
+        spawn.Process(target=_job, args=(store, cells, gpus[job % len(gpus)] if len(gpus) > 1 else None))
+        for job in range(jobs)
     ]
     for process in processes:
         process.start()
@@ -158,6 +153,12 @@ def run_in_processes(store: Store, cells: Sequence[Cell], jobs: int) -> None:
         for process in processes:
             process.join()
         raise
+
+
+def _gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees."""
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in named.split(",")][:count] if named else [str(gpu) for gpu in range(count)]
 
 
 def _job(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:

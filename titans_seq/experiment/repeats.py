@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 
 from titans_seq.errors import InputError, Interrupted
+from titans_seq.experiment.build import is_first_process
 from titans_seq.experiment.compare import summary
 from titans_seq.experiment.fit import Run, fit
 from titans_seq.experiment.resume import newest_repeats
@@ -27,7 +28,8 @@ def fit_seeds(config: Config) -> list[Run]:
         except Interrupted as stop:
             rest = f"That is seed {seed} alone; for all, the same command with run.dir={folder} resume=auto"
             raise Interrupted(f"{stop}. {rest}", stop.status) from None
-    print(f"\n{summary([run.results for run in runs])}\nRun folders: {folder}")
+    if is_first_process():  # the others have no results
+        print(f"\n{summary([run.results for run in runs])}\nRun folders: {folder}")
     return runs
 
 

@@ -1,7 +1,5 @@
 """The folder of a run and the files in it."""
 
-import errno
-import fcntl
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +9,7 @@ from typing import Any
 
 from titans_seq.config import to_yaml
 from titans_seq.errors import InputError
-from titans_seq.files import write_atomically
+from titans_seq.files import take, write_atomically
 from titans_seq.schema import Config
 
 
@@ -59,13 +57,8 @@ class RunFolder:
         Raises InputError when another one has it.
         """
         with (self.path / "config.yaml").open("r+") as handle:  # network file systems lock what can be written alone
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{self.path}: another process is at this run") from None
-            except OSError as error:
-                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise  # else the file system has no locks: a run there is as unguarded as it always was
+            if not take(handle):
+                raise InputError(f"{self.path}: another process is at this run")
             yield
 
     def write_json(self, name: str, content: dict[str, Any]) -> Path:
