@@ -107,6 +107,8 @@ CLASSIFICATION_FAULTS = {
     "nothing left of the features": ("model.dropout", "1", ["below 1"]),
     "nothing learned": ("trainer.ema_decay", "1", ["below 1"]),
     "fold beyond the folds": ("data", "{fold: 5, folds: 5}", ["fold", "got 5 of 5"]),
+    "fold of nothing": ("data.fold", "1", ["1 of no folds; set data.folds"]),
+    "no pace without gradual": ("task.unfreeze_every", "2", ["is for task.unfreeze=gradual; task.unfreeze=all"]),
     "one fold": ("data", "{fold: 0, folds: 1}", ["fold", "at least 2 folds"]),
     "no BED file": ("data.bed", "3", ["takes a BED file"]),
     "no list": ("data.test_chromosomes", "chr1", ["test_chromosomes"]),
@@ -119,6 +121,31 @@ def test_a_fault_in_a_classification_is_one_line_with_its_key(key: str, value: s
     message = fault([], ["task.name=classification", f"{key}={value}"])
     assert message.startswith(f"command line: {key}")
     assert all(part in message for part in parts), message
+
+
+# The same for task.name=pretraining.
+PRETRAINING_FAULTS = {
+    "full attention carried": ("model", "{variant: mal, attention: {window: null}}", ["cannot be carried"]),
+    "nothing is hidden": ("task.masked_share", "0.3", ["hides nothing with task.objective=next"]),
+    "nothing held out": ("data", "{fraction: 0, validation_records: [a]}", ["data.fraction", "0 leaves nothing"]),
+}
+
+
+@pytest.mark.parametrize(("key", "value", "parts"), PRETRAINING_FAULTS.values(), ids=PRETRAINING_FAULTS.keys())
+def test_a_fault_in_a_pretraining_is_one_line_with_its_key(key: str, value: str, parts: list[str]) -> None:
+    message = fault([], ["task.name=pretraining", "model.direction=forward", f"{key}={value}"])
+    assert message.startswith(f"command line: {key}")
+    assert all(part in message for part in parts), message
+
+
+def test_named_records_need_no_share() -> None:
+    named = ["data.fraction=0", "data.validation_records=[a]", "data.test_records=[b]"]
+    assert load_config([], ["task.name=pretraining", "model.direction=forward", *named]).data.fraction == 0
+
+
+def test_full_attention_is_for_segments_that_stand_alone() -> None:
+    alone = ["data.segment=512", "data.stretch=512", "model.variant=transformer", "model.attention.window=null"]
+    load_config([], ["task.name=pretraining", "model.direction=forward", *alone])
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,7 @@ def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "task.frozen_blocks=3": "3 of model.num_layers=2 blocks",
         "task.unfreeze=gradual trainer.devices=2": "takes trainer.strategy=ddp_find_unused_parameters_true",
         "task.unfreeze=head task.frozen_blocks=1": "leave one of them out",
+        "task.unfreeze=head task.layer_decay=0.8": "trains the head alone; leave one of them out",
         "task.layer_decay=0": "task.unfreeze=head says so",
     }
     for words, part in cases.items():

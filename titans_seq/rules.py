@@ -14,6 +14,7 @@ from titans_seq.schema import (
     ForecastConfig,
     ForecastDataOptions,
     PretrainingConfig,
+    PretrainingTaskOptions,
     SequenceModelOptions,
 )
 
@@ -57,6 +58,7 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
     if isinstance(config.model, SequenceModelOptions):
         _check_stem(config.model, reject)
     if isinstance(config, ClassificationConfig):
+        _check_finetuning(config, reject)
         _check_sequences(config, reject)
     if isinstance(config, PretrainingConfig):
         _check_pretraining(config, reject)
@@ -124,14 +126,21 @@ def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
         reject("data.stretch", "data.segment", rule)
     if task.objective == "masked" and not task.masked_share:
         reject("task.masked_share", "task.objective", "0 hides nothing")
+    if task.objective == "next" and task.masked_share != PretrainingTaskOptions().masked_share:
+        reject("task.masked_share", "task.objective", "hides nothing with task.objective=next")
     for key in ("validation_records", "test_records"):
         if getattr(data, key) and data.unit == "end":
             rule = "holds out nothing with data.unit=end, which takes the ends of all records"
             reject(f"data.{key}", "data.unit", rule)
-    if not data.fraction:
+    named = data.validation_records and data.test_records
+    if not data.fraction and not named:
         reject("data.fraction", "data.fraction", "0 leaves nothing to validate and test on")
+    carried = task.objective == "next" and data.stretch != data.segment
+    if carried and model.variant in ("mal", "mag", "transformer") and model.attention.window is None:
+        rule = "full attention cannot be carried from segment to segment; a number, or data.stretch=data.segment"
+        reject("model.attention.window", "data.stretch", rule)
     begins = model.variant in WITH_MEMORY and (model.memory.initial == "learned" or bool(model.num_persistent))
-    if task.objective == "next" and data.stretch != data.segment and begins and _is_ddp(config):
+    if carried and begins and _is_ddp(config):
         rule = "memory is carried on: at most steps the one that a stretch begins with has no gradient"
         _check_strategy(config, reject, "data.stretch", rule)
 
@@ -147,8 +156,8 @@ def _check_strategy(config: Config, reject: _Reject, key: str, why: str) -> None
         reject(key, "trainer.strategy", f"{why}; on several devices this takes trainer.strategy={_UNUSED}")
 
 
-def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
-    model, data, task = config.model, config.data, config.task
+def _check_finetuning(config: ClassificationConfig, reject: _Reject) -> None:
+    model, task = config.model, config.task
     if task.frozen_blocks > model.num_layers:
         rule = f"{task.frozen_blocks} of model.num_layers={model.num_layers} blocks"
         reject("task.frozen_blocks", "model.num_layers", rule)
@@ -156,10 +165,21 @@ def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
         reject("task.frozen_blocks", "task.unfreeze", "says nothing beside task.unfreeze=head; leave one of them out")
     if task.unfreeze == "gradual":
         _check_strategy(config, reject, "task.unfreeze", "gradual: not every parameter has a gradient at every step")
+    if task.unfreeze != "gradual" and task.unfreeze_every > 1:
+        rule = f"is for task.unfreeze=gradual; task.unfreeze={task.unfreeze}"
+        reject("task.unfreeze_every", "task.unfreeze", rule)
+    if task.unfreeze == "head" and task.layer_decay != 1:
+        reject("task.layer_decay", "task.unfreeze", "task.unfreeze=head trains the head alone; leave one of them out")
     if not task.layer_decay:
         reject("task.layer_decay", "task.layer_decay", "0 trains the head alone; task.unfreeze=head says so")
-    if config.task.label_smoothing == 1:
+    if task.label_smoothing == 1:
         reject("task.label_smoothing", "task.label_smoothing", "1 leaves nothing of the labels; below 1")
+
+
+def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
+    data = config.data
+    if data.fold and not data.folds:
+        reject("data.fold", "data.folds", f"{data.fold} of no folds; set data.folds too")
     if data.folds == 1 or (data.folds and data.fold >= data.folds):
         rule = f"must be 0 to data.folds - 1, of at least 2 folds; got {data.fold} of {data.folds}"
         reject("data.fold", "data.folds", rule)
