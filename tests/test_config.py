@@ -360,3 +360,14 @@ def test_files_and_words_go_on_top_of_each_other_in_their_order(tmp_path: Path) 
     path.write_text("model: {dim: 128, num_layers: 4}\n")
     config = load_words(["model.dim=64", "seed=1", str(path), "model.num_layers=1"])
     assert (config.model.dim, config.model.num_layers, config.seed) == (128, 1, 1)
+
+
+@pytest.mark.parametrize("on_top", [False, True])
+def test_classes_keep_the_names_that_were_written(tmp_path: Path, on_top: bool) -> None:
+    files = "{0: a.bed, no: b.bed, 007: c.bed, pos: d.bed}"
+    data = "" if on_top else f"data: {{bed: {files}}}\n"
+    path = write(tmp_path / "a.yaml", "task: {name: classification}\n" + data)
+    config = load_config([path], [f"data.bed={files}"] if on_top else [])
+    assert isinstance(config, ClassificationConfig)
+    assert config.data.bed == {"0": "a.bed", "no": "b.bed", "007": "c.bed", "pos": "d.bed"}
+    assert from_container(to_container(config), source="a.ckpt") == config

@@ -207,6 +207,10 @@ def _leaf_keys(
                 layer[name] = "on" if value else "off"
             elif str(accepted[name].type) in _TEXT_TYPES:
                 layer[name] = _as_written(value, _inner(texts, name))
+            elif isinstance(value, dict):  # classes to files: a class may be called 0, or no
+                written = _inner(texts, name)
+                files = isinstance(written, dict) and all(isinstance(each, str) for each in value.values())
+                layer[name] = dict(written) if files else {str(key): each for key, each in value.items()}
             leaves.append(key)
     return leaves
 
