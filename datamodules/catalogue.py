@@ -16,7 +16,7 @@ from datamodules.messages import did_you_mean, shown
 from datamodules.motif import PlantedMotif
 from datamodules.satellites import satellites
 from datamodules.sequences import Sequences, joined_sequences
-from datamodules.tables import SUFFIXES, SequenceTable, check_text, placer, read_table
+from datamodules.tables import NOTHING, SUFFIXES, SequenceTable, check_text, placer, read_table
 from titans_seq.errors import InputError
 
 _FASTA = tuple(f"{suffix}{packed}" for packed in ("", ".gz") for suffix in (".fa", ".fasta", ".fna", ".fas", ".ffn"))
@@ -153,7 +153,8 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
     check_text(table, path, sequence)
     named = "id" in table.columns and table["id"].dtype == pl.String
     names = table["id"].fill_null("").to_list() if named else [str(row) for row in range(len(table))]
-    return names, Sequences.read(table[sequence].fill_null("").str.strip_chars().to_list(), place, rna=rna)
+    texts = table[sequence].fill_null("").str.strip_chars().replace(dict.fromkeys(NOTHING, ""))
+    return names, Sequences.read(texts.to_list(), place, rna=rna)
 
 
 def audit_source(source: SequenceSource, holdout: Holdout, *, k: int = 32, max_length: int | None = None) -> Audit:

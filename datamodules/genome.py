@@ -163,6 +163,9 @@ def _open(path: Path) -> Any:
         if not _tells_of(path, found.index):  # of an earlier file of this name: pyfaidx compares times alone
             index.unlink()
             found = pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
+            if not _tells_of(path, found.index):  # it lets a record's last line be longer than the others
+                index.unlink()
+                raise ValueError("the index of its lines does not lead to its bases")
         return found
     # RuntimeError is its answer to some inconsistent line lengths.
     except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
@@ -179,12 +182,17 @@ def _tells_of(path: Path, index: Mapping[str, Any]) -> bool:
         end = 0
         for name, entry in index.items():
             header = content[end : entry.offset].strip()
+            if not end:  # comments may stand before the first record
+                header = header.rpartition(b"\n")[2]
             per_line, with_end = max(1, int(entry.lenc)), max(1, int(entry.lenb))
             lines, rest = divmod(int(entry.rlen), per_line)
             first = content[entry.offset : entry.offset + min(per_line, int(entry.rlen))]
             if not header.startswith(b">") or header[1:].split()[:1] != [name.encode()] or b"\n" in first:
                 return False
             if lines and content[entry.offset + per_line : entry.offset + with_end].strip():
+                return False
+            last = Lines(int(entry.offset), per_line, with_end).byte(int(entry.rlen) - 1)
+            if entry.rlen and not content[last : last + 1].strip():
                 return False
             end = int(entry.offset) + lines * with_end + rest
         return not content[end:].strip()

@@ -1,5 +1,6 @@
 """Labelled sequences: as they are read, as they are kept, and what every source of them offers."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from datamodules.labels import Classes
 from datamodules.messages import ambiguous_note
 from datamodules.sequences import Sequences
+
+_MISSING = {"NA", "N/A", "NaN", "nan", "null", "None", "<NA>"}  # as other programs write it
 
 
 class Intervals(NamedTuple):
@@ -136,6 +139,8 @@ def read_splits(
     parts = {split: _rows(records, classes, groups[split], rna) for split, records in there.items()}
     ambiguous = sum(part.sequences.ambiguous for part in parts.values())
     notes = [*notes, *_crossing_notes(name, groups), *ambiguous_note(name, ambiguous)]
+    for what, kind in (("labels", "class"), ("groups", "group")):
+        notes = [*notes, *_missing_notes(name, [getattr(part, what) or () for part in there.values()], kind)]
     alone = sum(not name for records in (train, validation, test) if records for name in records.groups or ())
     if alone:
         notes = [*notes, f"{name}: {alone} rows have no group: each is a group of its own"]
@@ -158,6 +163,13 @@ def _group_numbers(parts: Sequence[Sequence[str | None] | None]) -> list[NDArray
     numbers[alone] = len(names) + np.arange(len(alone))
     ends = np.cumsum([len(part or ()) for part in parts])[:-1]
     return [None if part is None else own for part, own in zip(parts, np.split(numbers, ends), strict=True)]
+
+
+def _missing_notes(name: str, parts: Sequence[Sequence[str | None]], kind: str) -> Iterator[str]:
+    """Says which words for what is missing are taken as they stand: NA is a segment of influenza's genome too."""
+    counts = Counter(word for part in parts for word in part if word in _MISSING)
+    for word, count in sorted(counts.items()):
+        yield f"{name}: {count} rows have {word!r}, which is read as a {kind} of that name"
 
 
 def _crossing_notes(name: str, groups: Mapping[str, NDArray[np.int64] | None]) -> Iterator[str]:

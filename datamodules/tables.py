@@ -12,6 +12,7 @@ from datamodules.table_files import is_parquet, read_frame
 from titans_seq.errors import InputError
 
 _PLACES = {"region", "start", "end"}  # columns that are read as intervals where all are there
+NOTHING = ("NA", "NaN", "nan")  # what other programs write where there is none, and would be read as DNA
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 
 
@@ -83,13 +84,16 @@ def read_records(
     check_text(table, path, sequence, label, *([] if group is None else [group]), *placed)
     if not len(table):
         raise InputError(f"{path}: no rows below the header")
-    missing = table[sequence].is_null()
+    texts = table[sequence].str.strip_chars()
+    missing = texts.is_null() if names else texts.is_null() | texts.is_in(NOTHING)
     if missing.any():
-        raise InputError(f"{place(int(missing.arg_max() or 0))}: no {text}; {missing.sum()} rows have none")
+        row = int(missing.arg_max() or 0)
+        written = f" ({texts[row]})" if texts[row] else ""
+        raise InputError(f"{place(row)}: no {text}{written}; {missing.sum()} rows have none")
     return Records(
         str(path),
         place,
-        table[sequence].str.strip_chars().to_list(),
+        texts.to_list(),
         table[label].str.strip_chars().to_list(),
         None if group is None else table[group].str.strip_chars().to_list(),
         read_intervals(table, place) if placed else None,
@@ -144,12 +148,12 @@ def read_intervals(table: pl.DataFrame, place: Callable[[int], str]) -> Interval
             f"{place(row)}: an interval from {starts[row]} to {ends[row]}; needed: 0 <= start < end (0-based, end not "
             f"included); {wrong.sum()} such rows"
         )
-    regions = table["region"]
-    if regions.null_count():
-        raise InputError(f"{place(int(regions.is_null().arg_max() or 0))}: no region")
+    regions = table["region"].str.strip_chars().fill_null("")  # "chr8 " would not be held out with chr8
+    if (regions == "").any():
+        raise InputError(f"{place(int((regions == '').arg_max() or 0))}: no region")
     minus = np.zeros(len(table), dtype=np.bool_)
     if "strand" in table.columns:
-        strands = table["strand"].fill_null("")
+        strands = table["strand"].str.strip_chars().fill_null("")
         known = strands.is_in(["+", "-", ".", ""])
         if not known.all():
             row = int((~known).arg_max() or 0)

@@ -71,11 +71,22 @@ def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> N
     assert SequenceTable(str(path)).load().notes == ("a.csv: 3 IUPAC letters other than A, C, G, T, N were read as N",)
 
 
+def test_words_for_what_is_missing_are_classes_and_groups_with_a_note(tmp_path: Path) -> None:
+    rows = [("ACG", "HA", "a"), ("CCT", "NA", "nan"), ("GG", "NA", "nan")]
+    splits = SequenceTable(str(write_csv(tmp_path / "a.csv", "sequence,label,group", rows)), group="auto").load()
+    assert splits.classes.names == ("HA", "NA")
+    assert splits.notes == (
+        "a.csv: 2 rows have 'NA', which is read as a class of that name",
+        "a.csv: 2 rows have 'nan', which is read as a group of that name",
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
         ("sequence,label\nACGT,0\nACQT,1\n", "line 3: 'Q' at base 3 is no DNA letter"),
         ("sequence,label\nACGT,0\n,1\n", "line 3: no sequence; 1 rows"),
+        ("sequence,label\nACGT,0\nNA,1\n nan ,1\n", "line 3: no sequence (NA); 2 rows"),
         ("sequence,label\nACGT,0\nAC,\nG,1\n", "line 3: no label; 1 rows"),
         ("sequence,label\nACGT,0\nAC,0\n", ": found only '0' among 2 labels"),
         ("sequence,label\n", "no rows below the header"),
@@ -92,6 +103,7 @@ def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> N
         ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,x,2\n", "line 3: start is 'x'"),
         ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,5,5\n", "line 3: an interval from 5 to 5"),
         ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,,5,7\n", "line 3: no region"),
+        ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1, ,5,7\n", "line 3: no region"),
         ("sequence,label,region,start,end,strand\nAC,0,c,1,2,+\nAC,1,c,5,7,x\n", "line 3: strand 'x'"),
     ],
 )
@@ -117,6 +129,8 @@ def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
     path.write_text("sequence,label\nACGT ,0\nGG,1\n\n,\n\n")
     assert read_records(path).texts == ["ACGT", "GG"]
     assert read_unlabelled(path)[1].texts() == ["ACGT", "GG"]
+    path.write_text("sequence,label\nACGT,0\nNA,1\n")
+    assert "line 3: no sequence" in refused(lambda: read_unlabelled(path))
     path.write_text("sequence,label\nACGT,0\n,\nGG,1\n")
     assert "line 3: no sequence" in refused(lambda: read_records(path))
 
@@ -147,7 +161,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
 
 def test_intervals_are_read_with_empty_strands_as_plus(tmp_path: Path) -> None:
     header = "sequence,label,region,start,end,strand"
-    rows = [("A", 0, "chr1", 5, 6, "+"), ("A", 1, "chr2", 0, 3, "-"), ("A", 1, "chr2", 7, 9, "")]
+    rows = [("A", 0, "chr1", 5, 6, "+"), ("A", 1, "chr2 ", 0, 3, " -"), ("A", 1, "chr2", 7, 9, "")]
     intervals = read_records(write_csv(tmp_path / "a.csv", header, rows)).intervals
     assert intervals is not None
     assert intervals.regions.tolist() == ["chr1", "chr2", "chr2"]

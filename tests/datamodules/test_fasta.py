@@ -178,6 +178,27 @@ def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch:
     assert "pip install 'titans-seq[genomics]'" in refused(lambda: Genome(write_fasta(tmp_path / "g.fa", {"a": "AC"})))
 
 
+@pytest.mark.parametrize(
+    "text", [">a\nACG\nACGTT\n>b\nAC\n", ">a\nACG\nACGACG\n", ">a\nACG\nACGACGA", ">a\r\nAC\r\nACG"]
+)
+def test_a_record_whose_last_line_is_its_longest_is_refused(tmp_path: Path, text: str) -> None:
+    """An index says where a base is by the length of the first line."""
+    path = tmp_path / "a.fa"
+    path.write_bytes(text.encode())
+    for _ in range(2):
+        assert "lines of one length within a record" in refused(lambda: Genome(path))
+
+
+@pytest.mark.parametrize("before", ["", "\n", "; made by\n; hand\n"])
+@pytest.mark.parametrize("after", ["", "\n", "\n\n"])
+def test_what_stands_around_the_records_is_passed_over(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "a.fa"
+    path.write_text(f"{before}>a x\nACG\nTT\n\n>b\nACG\nGTA{after}")
+    for _ in range(2):
+        wanted = intervals(("a", 2, 5, "+"), ("b", 2, 6, "+"))
+        assert Genome(path).texts(wanted, place) == ["GTT", "GGTA"]
+
+
 def test_a_changed_genome_is_indexed_anew(tmp_path: Path) -> None:
     import os
 
