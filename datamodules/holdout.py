@@ -1,6 +1,6 @@
 """Validation and test splits for sources that have none: by fraction, fold, group or chromosome."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from datamodules.genome import plain_name
 from datamodules.labelled import Rows, Splits
+from datamodules.messages import shown
 from datamodules.partition import by_fold, by_name, by_shares
 from titans_seq.errors import InputError
 
@@ -41,17 +42,28 @@ def cut_splits(splits: Splits, holdout: Holdout) -> Splits:
             key = "folds" if holdout.folds else f"unit={holdout.unit}"
             raise InputError(f"{splits.name}: brings its validation and test rows; data.{key} has nothing to cut")
         return splits
-    if holdout.unit == "row" and splits.train.groups is not None:
-        note = f"{splits.name}: rows have groups, which the cut may part; data.unit=group keeps them whole"
-        splits = replace(splits, notes=(*splits.notes, note))
+    if holdout.unit == "row":
+        splits = replace(splits, notes=(*splits.notes, *_parting_notes(splits)))
     cut = _by_chromosome if holdout.unit == "chromosome" else _by_share
     train, parts = cut(splits, holdout, missing)
     unseen = set(splits.classes.names) - {splits.classes.names[number] for number in np.unique(train.labels)}
     if unseen:
-        raise InputError(f"{splits.name}: no training row of class {', '.join(sorted(unseen))} is left; hold out less")
+        raise InputError(f"{splits.name}: no training row of class {shown(sorted(unseen))} is left; hold out less")
     return replace(
         splits, train=train, validation=parts.get("validation", splits.validation), test=parts.get("test", splits.test)
     )
+
+
+def _parting_notes(splits: Splits) -> Iterator[str]:
+    """What a cut of single rows may part."""
+    if splits.train.groups is not None:
+        yield f"{splits.name}: rows have groups, which the cut may part; data.unit=group keeps them whole"
+    places = splits.train.intervals
+    if places is not None and (count := int(places.overlapping.sum())):
+        yield (
+            f"{splits.name}: {count:,} of {len(places.starts):,} rows overlap another on the genome, and the cut may "
+            "part them; data.unit=chromosome holds out whole chromosomes"
+        )
 
 
 def _by_chromosome(splits: Splits, holdout: Holdout, missing: Sequence[Split]) -> tuple[Rows, dict[Split, Rows]]:

@@ -29,6 +29,19 @@ class Intervals(NamedTuple):
         """Bases of each, (n,)."""
         return self.ends - self.starts
 
+    @property
+    def overlapping(self) -> NDArray[np.bool_]:
+        """Which share a base with another, on either strand, (n,)."""
+        region = np.unique(self.regions, return_inverse=True)[1] * (int(self.ends.max(initial=0)) + 1)
+        order = np.argsort(region + self.starts, kind="stable")
+        starts, ends = (region + self.starts)[order], (region + self.ends)[order]
+        found = np.zeros(len(order), dtype=np.bool_)
+        found[1:] = starts[1:] < np.maximum.accumulate(ends)[:-1]  # one that begins before
+        found[:-1] |= starts[1:] < ends[:-1]  # the next one
+        mask = np.empty_like(found)
+        mask[order] = found
+        return mask
+
     @classmethod
     def joined(cls, parts: Sequence["Intervals"]) -> "Intervals":
         """All intervals of `parts`, one after another."""

@@ -155,6 +155,28 @@ def test_groups_and_chromosomes_stay_whole() -> None:
     assert sum(map(len, parts)) == 200  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_overlapping_places_are_found(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(0, 30))
+    starts, regions = rng.integers(0, 100, count), np.array(["chr1", "chr10", "2"])[rng.integers(0, 3, count)]
+    places = Intervals(regions, starts, starts + rng.integers(1, 20, count), rng.random(count) < 0.5)
+    expected = np.zeros(count, dtype=np.bool_)
+    for i, j in combinations(range(count), 2):
+        if places.regions[i] == places.regions[j]:
+            left, right = max(starts[i], starts[j]), min(places.ends[i], places.ends[j])
+            expected[[i, j]] |= left < right
+    assert places.overlapping.tolist() == expected.tolist()
+
+
+def test_overlapping_rows_that_a_cut_may_part_are_noted() -> None:
+    splits = some_splits(regions=True)  # three places for 200 rows
+    note = "set: 200 of 200 rows overlap another on the genome, and the cut may part them; data.unit=chromosome"
+    assert cut_splits(splits, Holdout()).notes[0].startswith(note)
+    chosen = Holdout(unit="chromosome", validation_chromosomes=["chr3"], test_chromosomes=["chr1"])
+    assert not cut_splits(splits, chosen).notes
+
+
 def test_holdouts_that_cannot_be_are_refused() -> None:
     no_intervals = refused(lambda: cut_splits(some_splits(), Holdout(unit="chromosome")))
     assert "carry no intervals. A table has them in columns region, start and end" in no_intervals

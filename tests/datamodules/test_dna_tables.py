@@ -176,3 +176,9 @@ def test_classes_are_numbered_by_sorted_name_and_numbers_by_size() -> None:
     assert Classes.of(["10", "9", "a"], "x").names == ("10", "9", "a")
     assert Classes(("b", "a")).numbers(["a", "b", "a"], place).tolist() == [1, 0, 1]
     assert "found none among 2 labels" in refused(lambda: Classes.of([None, ""], "x"))
+    names = [f"r{row}" for row in range(21)]
+    assert "x: 21 classes among 41 labels: r0, r1, r10 and 18 more" in refused(
+        lambda: Classes.of([*names, *names[:20]], "x")
+    )
+    assert len(Classes.of([*names, *names], "x").names) == 21
+    assert len(Classes.of(names[:20], "x").names) == 20
