@@ -82,15 +82,15 @@ def _words(kind: Any) -> str:
 
 
 def table(kind: type, own: bool, prefix: str) -> list[str]:
-    """Rows of a section's keys; with `own` only those that it does not share with other tasks."""
+    """Rows of a section's keys; with `own` only those that it does not share, as they stand, with other tasks."""
     shared = [base for base in kind.__mro__[1:] if is_dataclass(base) and base.__module__ == Config.__module__]
-    inherited = {f.name for base in shared for f in fields(base)}
+    inherited = {(f.name, default(f)) for base in shared for f in fields(base)}
     lineage = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
-    texts = {name: text for each in lineage for name, text in comments(each).items()}
+    texts = {name: text for each in lineage for name, text in comments(each).items() if text}
     rows = []
     for f in fields(kind):
         value = f.default_factory() if f.default_factory is not MISSING else f.default
-        if is_dataclass(value) or (own and f.name in inherited and f.name != "name"):
+        if is_dataclass(value) or (own and (f.name, default(f)) in inherited and f.name != "name"):
             continue
         rows.append(f"| `{prefix}{f.name}` | {accepted(f)} | `{default(f)}` | {texts.get(f.name, '')} |")
     return ["| key | takes | default | |", "|---|---|---|---|", *rows, ""] if rows else []

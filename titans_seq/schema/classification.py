@@ -17,18 +17,21 @@ class ClassificationDataOptions(DataOptions):
     max_length: int | None = at_least(None, 1)  # bases kept of a longer sequence, its first ones; null keeps all
     both_strands: bool = False  # show half of the training rows, another half every epoch, as reverse complements
     # Splits that the data do not bring: first test, then validation rows are cut from the training rows.
+
     unit: Literal["row", "group", "chromosome"] = "row"  # what stays together
     fraction: float = between(0.1, 0, 1)  # of the rows that are left, for each split that is cut
     folds: int = at_least(0, 0)  # from 2 on: the first split that is cut is fold `fold` of so many
-    fold: int = at_least(0, 0)
+    fold: int = at_least(0, 0)  # which, from 0
     validation_chromosomes: list[str] = field(default_factory=list)  # with unit=chromosome
-    test_chromosomes: list[str] = field(default_factory=list)
+    test_chromosomes: list[str] = field(default_factory=list)  # likewise, where the data bring no test rows
     holdout_seed: int = between(0, 0, 2**32 - 1)  # of the cut; not `seed`, so that seeds are compared on the same rows
     # Tables
-    sequence: str = "sequence"  # names of the columns
-    label: str = "label"
+
+    sequence: str = "sequence"  # name of the column of sequences
+    label: str = "label"  # name of the column of classes
     group: str | None = None  # column of groups that no split may part; null: the column group, if there is one
     # FASTA files
+
     labels: str | None = None  # table with columns id, label and, to split by, group; null: labels are in the headers
     header_label: str = r"\blabel=(\S+)"  # regular expression whose first group is a header's label
     bed: Any = None  # cut windows of the FASTA file: a BED file whose fourth column is the label, or {class: file}
@@ -37,6 +40,7 @@ class ClassificationDataOptions(DataOptions):
     aliases: bool = False  # take 1 for chr1 and MT for chrM
     rna: bool = False  # read U as T
     # GenomicBenchmarks
+
     reference: str | None = None  # FASTA file, or a folder of two, from which the official interval lists are cut
     within: Literal["official", "test"] = "official"  # test: split the test rows anew, for want of train rows
 

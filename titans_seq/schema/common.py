@@ -139,7 +139,7 @@ class RunOptions:
 class Config:
     """One experiment; what a task needs besides is in `ForecastConfig` and its like."""
 
-    experiment: str = ""
+    experiment: str = ""  # names the folder of its runs, below runs/
     seed: int = between(0, 0, 2**32 - 1)
     seeds: list[int] = field(default_factory=list)  # one run for each of them, beside each other in one folder
     # Go on with a run: last (the newest of this experiment and configuration), auto (that, or a new run if there is

@@ -48,7 +48,7 @@ class ForecastModelOptions(BackboneOptions):
     linear_path: Literal["none", "learned", "solved", "frozen"] = "learned"
     linear_maps: Literal["shared", "channels"] = "shared"  # one map for all channels, or one for each
     linear_loss: Literal["mse", "mae"] = "mse"  # what it is solved for: least squares, or least absolute errors
-    # In the place of the whole model, on the same windows: naive forecasts, the least-squares map alone, or DLinear.
+    # In the place of the whole model, on the same windows: naive forecasts, the linear map alone, or DLinear.
     baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"
     head: Literal["point", "quantile"] = "point"  # quantile: task.quantiles, of which the median is the forecast
 
