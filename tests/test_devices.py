@@ -177,8 +177,15 @@ def test_a_batch_that_cannot_be_shared_is_refused(refuse: Refuse) -> None:
 
 @pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_stage_2"])
 def test_a_strategy_that_this_machine_cannot_carry_out(refuse: Refuse, strategy: str) -> None:
-    line = refuse("fit", SYNTHETIC, f"trainer.strategy={strategy}", "trainer.accelerator=cpu", "trainer.devices=2")
+    two = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.gradient_clip=0", "trainer.ema_decay=0"]
+    line = refuse("fit", SYNTHETIC, f"trainer.strategy={strategy}", *two)
     assert f"trainer.strategy={strategy}: " in line
+
+
+@pytest.mark.parametrize(("key", "value"), [("gradient_clip", "1"), ("ema_decay", "0.9")])
+def test_what_lightning_does_not_do_with_sharded_weights(refuse: Refuse, key: str, value: str) -> None:
+    words = ["trainer.strategy=fsdp", "trainer.gradient_clip=0", "trainer.ema_decay=0", f"trainer.{key}={value}"]
+    assert f"trainer.{key}: fsdp shards the weights" in refuse("fit", SYNTHETIC, *words)
 
 
 def test_a_strategy_that_lightning_does_not_know(refuse: Refuse) -> None:

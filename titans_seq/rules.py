@@ -16,6 +16,7 @@ from titans_seq.schema import (
     PretrainingConfig,
     PretrainingTaskOptions,
     SequenceModelOptions,
+    TrainerOptions,
 )
 
 _Reject = Callable[[str, str, str], None]
@@ -45,12 +46,9 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         _check_memory(config.model, reject)
     if config.model.variant in WITH_ATTENTION:
         _check_attention(config.model, reject)
-    if config.trainer.ema_decay == 1:
-        reject("trainer.ema_decay", "trainer.ema_decay", "1 keeps the weights of the start; below 1")
+    _check_trainer(config.trainer, reject)
     if config.model.dropout == 1:
         reject("model.dropout", "model.dropout", "1 leaves nothing of the features; below 1")
-    if config.trainer.max_steps == 0:
-        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
     if isinstance(config, ForecastConfig):
         _check_patches(config, reject)
         _check_baseline(config, reject)
@@ -62,6 +60,17 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         _check_sequences(config, reject)
     if isinstance(config, PretrainingConfig):
         _check_pretraining(config, reject)
+
+
+def _check_trainer(trainer: TrainerOptions, reject: _Reject) -> None:
+    for key in ("gradient_clip", "ema_decay"):
+        if trainer.strategy.startswith("fsdp") and getattr(trainer, key):
+            rule = "fsdp shards the weights, and Lightning does this with whole ones alone; 0"
+            reject(f"trainer.{key}", "trainer.strategy", rule)
+    if trainer.ema_decay == 1:
+        reject("trainer.ema_decay", "trainer.ema_decay", "1 keeps the weights of the start; below 1")
+    if trainer.max_steps == 0:
+        reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
 
 
 def _check_patches(config: ForecastConfig, reject: _Reject) -> None:
