@@ -216,6 +216,10 @@ def joined(parts: Sequence[Corpus]) -> Corpus:
         return whole
     counts = np.array([len(part.names) for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
+    notes = (
+        *notes,
+        f"{name}: what stands in two of them is learned from twice; of mapped files this is not looked for",
+    )
     return Joined(tuple(parts), name, names, lengths, notes, np.cumsum(counts) - counts)
 
 

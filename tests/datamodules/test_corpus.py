@@ -87,6 +87,7 @@ def test_joined_records_are_read_from_their_parts(tmp_path: Path) -> None:
     assert [decode(both.read(record, 1, 4)) for record in range(5)] == ["CGT", "TTT", "ATT", "CGT", "TTT"]
     assert both.lengths.tolist() == [8, 5, 7, 8, 5]
     assert joined([genome]) is genome
+    assert "are not looked for, as one is mapped: they can cross splits" in both.notes[-1]
 
 
 def bases_of(corpus: Corpus, **options: object) -> dict[str, set[tuple[int, int]]]:
