@@ -153,8 +153,8 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
     check_text(table, path, sequence)
     named = "id" in table.columns and table["id"].dtype == pl.String
     names = table["id"].fill_null("").to_list() if named else [str(row) for row in range(len(table))]
-    texts = table[sequence].fill_null("").str.strip_chars().replace(dict.fromkeys(NOTHING, ""))
-    return names, Sequences.read(texts.to_list(), place, rna=rna)
+    written = table[sequence].fill_null("").str.strip_chars().replace(dict.fromkeys(NOTHING, ""))
+    return names, Sequences.read(written.to_list(), place, rna=rna)
 
 
 def audit_source(source: SequenceSource, holdout: Holdout, *, k: int = 32, max_length: int | None = None) -> Audit:

@@ -43,7 +43,8 @@ class _RootMeanSquare(torch.autograd.Function):
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         unit = x * inverse
         ctx.save_for_backward(unit, inverse, weight)
-        return unit * weight
+        y: Tensor = unit * weight
+        return y
 
     @staticmethod
     @once_differentiable
