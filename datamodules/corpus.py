@@ -216,10 +216,8 @@ def joined(parts: Sequence[Corpus]) -> Corpus:
         return whole
     counts = np.array([len(part.names) for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
-    notes = (
-        *notes,
-        f"{name}: what stands in two of them is learned from twice; of mapped files this is not looked for",
-    )
+    crossing = "records that stand in two of them are not looked for, as one is mapped: they can cross splits"
+    notes = (*notes, f"{name}: {crossing}")
     return Joined(tuple(parts), name, names, lengths, notes, np.cumsum(counts) - counts)
 
 
