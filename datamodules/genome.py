@@ -170,7 +170,7 @@ def _open(path: Path) -> Any:
     # RuntimeError is its answer to some inconsistent line lengths.
     except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split()).partition(" Please report")[0]
-        needed = "lines of one length within a record, no blank lines among them, no name twice"
+        needed = "lines of one length within a record, no blanks or blank lines among them, no name twice"
         raise InputError(f"{path}: not a FASTA file that can be indexed: {reason}; needed: {needed}") from None
 
 

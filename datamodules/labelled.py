@@ -32,7 +32,8 @@ class Intervals(NamedTuple):
     @property
     def overlapping(self) -> NDArray[np.bool_]:
         """Which share a base with another, on either strand, (n,)."""
-        region = np.unique(self.regions, return_inverse=True)[1] * (int(self.ends.max(initial=0)) + 1)
+        before = min(0, int(self.starts.min(initial=0)))  # windows may begin before their chromosome does
+        region = np.unique(self.regions, return_inverse=True)[1] * (int(self.ends.max(initial=0)) - before)
         order = np.argsort(region + self.starts, kind="stable")
         starts, ends = (region + self.starts)[order], (region + self.ends)[order]
         found = np.zeros(len(order), dtype=np.bool_)
@@ -145,7 +146,10 @@ def read_splits(
     notes: Sequence[str] = (),
 ) -> Splits:
     """Check and encode the records of a data set; `classes` are those of the training labels unless given."""
-    classes = classes or Classes.of(train.labels, train.source)
+    if classes is None:
+        classes = Classes.of(train.labels, train.source)
+        if validation is None or test is None:  # there are rows to be cut
+            classes.check_few(len(train.labels), train.source)
     given = {"train": train, "validation": validation, "test": test}
     there = {split: records for split, records in given.items() if records is not None}
     groups = dict(zip(there, _group_numbers([records.groups for records in there.values()]), strict=True))

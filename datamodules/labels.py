@@ -22,20 +22,22 @@ class Classes(NamedTuple):
     def of(cls, labels: Sequence[str | None], source: str) -> "Classes":
         """The classes that occur in `labels`, whole numbers in numerical order, other names in code point order.
 
-        Raises InputError when there are fewer than two, or more than half as many as labels (and than 20); `source`
-        says where the labels are from.
+        Raises InputError when there are fewer than two; `source` says where the labels are from.
         """
         names = {label for label in labels if label}
         if len(names) < 2:
             found = f"only {names.pop()!r}" if names else "none"
             raise InputError(f"{source}: found {found} among {len(labels)} labels; two classes are the least to tell")
-        if len(names) > max(_FEW, len(labels) / 2):
-            raise InputError(
-                f"{source}: {len(names):,} classes among {len(labels):,} labels: "
-                f"{shown(sorted(names), 3)}. Is it the column of the classes?"
-            )
         numeric = all(name.removeprefix("-").isascii() and name.removeprefix("-").isdigit() for name in names)
         return cls(tuple(sorted(names, key=lambda name: (int(name) if numeric else 0, name))))
+
+    def check_few(self, rows: int, source: str) -> None:
+        """Raise InputError for more classes than half the rows, and than 20: names, most likely, or measurements."""
+        if len(self.names) > max(_FEW, rows / 2):
+            raise InputError(
+                f"{source}: {len(self.names):,} classes among {rows:,} labels: {shown(self.names, 3)}. Are these the "
+                "classes? data.label names their column, data.header_label finds them in headers."
+            )
 
     def numbers(self, labels: Sequence[str | None], place: Callable[[int], str]) -> NDArray[np.int64]:
         """Class numbers of `labels`, (n,); `place` says where label `i` stands.

@@ -138,6 +138,24 @@ def test_a_fault_in_a_pretraining_is_one_line_with_its_key(key: str, value: str,
     assert all(part in message for part in parts), message
 
 
+def test_keys_that_did_nothing_stay_in_what_is_stored() -> None:
+    cases = {
+        "task.unfreeze_every=2": "",
+        "task.layer_decay=0.8": "task.unfreeze=head",
+        "data.fold=1": "",
+        "task.masked_share=0.3": "task.name=pretraining model.direction=forward",
+    }
+    for idle, others in cases.items():
+        config = load_config([], ["task.name=classification", *others.split()])
+        container = to_container(config)
+        key, _, value = idle.partition("=")
+        section, name = key.split(".")
+        container[section][name] = yaml.safe_load(value)
+        assert to_container(from_container(container, source="old.ckpt")) == container
+        with pytest.raises(InputError, match=rf"command line: {key}: "):
+            from_container(to_container(config), source="old.ckpt", overrides=[idle])
+
+
 def test_named_records_need_no_share() -> None:
     named = ["data.fraction=0", "data.validation_records=[a]", "data.test_records=[b]"]
     assert load_config([], ["task.name=pretraining", "model.direction=forward", *named]).data.fraction == 0

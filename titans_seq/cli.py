@@ -188,7 +188,7 @@ def _audit(options: argparse.Namespace) -> None:
         config = load_config([options.data], options.words)
     else:
         named = {"task": {"name": "classification"}, "data": {"name": options.data}}
-        config = from_container(named, source="command line", overrides=options.words)
+        config = from_container(named, source="audit", overrides=options.words)
     quiet()
     from titans_seq.experiment.auditing import audit_text
 

@@ -50,7 +50,7 @@ def load_words(words: Iterable[str]) -> Config:
 def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
     """The config that `to_container` made plain, checked again, with `key=value` words on top."""
     layers = [_Layer(source, deepcopy(dict(container)), {})]
-    return _merge(layers + _read_overrides(overrides))
+    return _merge(layers + _read_overrides(overrides), stored=source)
 
 
 def to_container(config: Config) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _nested(names: list[str], value: Any) -> dict[str, Any]:
     return value
 
 
-def _merge(layers: list[_Layer]) -> Config:
+def _merge(layers: list[_Layer], stored: str = "") -> Config:
     schema = _choose_schema(layers)
     merged = OmegaConf.structured(schema)
     sources: dict[str, str] = {}  # where each key was last written
@@ -157,7 +157,7 @@ def _merge(layers: list[_Layer]) -> Config:
         raise InputError(_describe(error, sources.get(str(error.full_key), "config"))) from None
     assert isinstance(config, schema)
     _check_bounds(config, sources)
-    check_together(config, sources)
+    check_together(config, sources, stored)
     return config
 
 
@@ -209,8 +209,9 @@ def _leaf_keys(
                 layer[name] = _as_written(value, _inner(texts, name))
             elif isinstance(value, dict):  # classes to files: a class may be called 0, or no
                 written = _inner(texts, name)
-                files = isinstance(written, dict) and all(isinstance(each, str) for each in value.values())
-                layer[name] = dict(written) if files else {str(key): each for key, each in value.items()}
+                files = all(isinstance(each, str) for each in value.values())
+                plain = isinstance(written, dict) and files and "<<" not in written  # YAML's merge key
+                layer[name] = dict(written) if plain else {str(key): each for key, each in value.items()}
             leaves.append(key)
     return leaves
 

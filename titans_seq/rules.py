@@ -27,12 +27,19 @@ _TABLE_KEYS = (
 )
 
 
-def check_together(config: Config, sources: dict[str, str]) -> None:
-    """Raise InputError, naming where the key was written, for two keys that do not go together."""
+def check_together(config: Config, sources: dict[str, str], stored: str = "") -> None:
+    """Raise InputError, naming where the key was written, for two keys that do not go together.
+
+    What is `stored`, the source of a trained model's keys, may hold some that did nothing.
+    """
 
     def reject(key: str, other: str, rule: str) -> None:
         source = sources.get(key) or sources.get(other, "config")  # whichever of the two is not a default
         raise InputError(f"{source}: {key}: {rule}")
+
+    def reject_written(key: str, other: str, rule: str) -> None:
+        if not stored or sources.get(key) != stored:
+            reject(key, other, rule)
 
     if config.experiment in ("", ".", "..") or config.experiment != Path(config.experiment).name:
         reject(
@@ -60,6 +67,7 @@ def check_together(config: Config, sources: dict[str, str]) -> None:
         _check_sequences(config, reject)
     if isinstance(config, PretrainingConfig):
         _check_pretraining(config, reject)
+    _check_idle(config, reject_written)
 
 
 def _check_trainer(trainer: TrainerOptions, reject: _Reject) -> None:
@@ -71,6 +79,24 @@ def _check_trainer(trainer: TrainerOptions, reject: _Reject) -> None:
         reject("trainer.ema_decay", "trainer.ema_decay", "1 keeps the weights of the start; below 1")
     if trainer.max_steps == 0:
         reject("trainer.max_steps", "trainer.max_steps", "0 trains nothing; -1 is no limit")
+
+
+def _check_idle(config: Config, reject: _Reject) -> None:
+    """Keys that would do nothing beside others."""
+    if isinstance(config, PretrainingConfig):
+        task = config.task
+        if task.objective == "next" and task.masked_share != PretrainingTaskOptions().masked_share:
+            reject("task.masked_share", "task.objective", "hides nothing with task.objective=next")
+    if isinstance(config, ClassificationConfig):
+        unfreeze = config.task.unfreeze
+        if unfreeze != "gradual" and config.task.unfreeze_every > 1:
+            rule = f"is for task.unfreeze=gradual; task.unfreeze={unfreeze}"
+            reject("task.unfreeze_every", "task.unfreeze", rule)
+        if unfreeze == "head" and config.task.layer_decay != 1:
+            rule = "task.unfreeze=head trains the head alone; leave one of them out"
+            reject("task.layer_decay", "task.unfreeze", rule)
+        if config.data.fold and not config.data.folds:
+            reject("data.fold", "data.folds", f"{config.data.fold} of no folds; set data.folds too")
 
 
 def _check_patches(config: ForecastConfig, reject: _Reject) -> None:
@@ -135,8 +161,6 @@ def _check_pretraining(config: PretrainingConfig, reject: _Reject) -> None:
         reject("data.stretch", "data.segment", rule)
     if task.objective == "masked" and not task.masked_share:
         reject("task.masked_share", "task.objective", "0 hides nothing")
-    if task.objective == "next" and task.masked_share != PretrainingTaskOptions().masked_share:
-        reject("task.masked_share", "task.objective", "hides nothing with task.objective=next")
     for key in ("validation_records", "test_records"):
         if getattr(data, key) and data.unit == "end":
             rule = "holds out nothing with data.unit=end, which takes the ends of all records"
@@ -174,11 +198,6 @@ def _check_finetuning(config: ClassificationConfig, reject: _Reject) -> None:
         reject("task.frozen_blocks", "task.unfreeze", "says nothing beside task.unfreeze=head; leave one of them out")
     if task.unfreeze == "gradual":
         _check_strategy(config, reject, "task.unfreeze", "gradual: not every parameter has a gradient at every step")
-    if task.unfreeze != "gradual" and task.unfreeze_every > 1:
-        rule = f"is for task.unfreeze=gradual; task.unfreeze={task.unfreeze}"
-        reject("task.unfreeze_every", "task.unfreeze", rule)
-    if task.unfreeze == "head" and task.layer_decay != 1:
-        reject("task.layer_decay", "task.unfreeze", "task.unfreeze=head trains the head alone; leave one of them out")
     if not task.layer_decay:
         reject("task.layer_decay", "task.layer_decay", "0 trains the head alone; task.unfreeze=head says so")
     if task.label_smoothing == 1:
@@ -187,8 +206,6 @@ def _check_finetuning(config: ClassificationConfig, reject: _Reject) -> None:
 
 def _check_sequences(config: ClassificationConfig, reject: _Reject) -> None:
     data = config.data
-    if data.fold and not data.folds:
-        reject("data.fold", "data.folds", f"{data.fold} of no folds; set data.folds too")
     if data.folds == 1 or (data.folds and data.fold >= data.folds):
         rule = f"must be 0 to data.folds - 1, of at least 2 folds; got {data.fold} of {data.folds}"
         reject("data.fold", "data.folds", rule)

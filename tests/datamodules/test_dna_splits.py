@@ -159,7 +159,7 @@ def test_groups_and_chromosomes_stay_whole() -> None:
 def test_overlapping_places_are_found(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(0, 30))
-    starts, regions = rng.integers(0, 100, count), np.array(["chr1", "chr10", "2"])[rng.integers(0, 3, count)]
+    starts, regions = rng.integers(-20, 100, count), np.array(["chr1", "chr10", "2"])[rng.integers(0, 3, count)]
     places = Intervals(regions, starts, starts + rng.integers(1, 20, count), rng.random(count) < 0.5)
     expected = np.zeros(count, dtype=np.bool_)
     for i, j in combinations(range(count), 2):

@@ -176,9 +176,13 @@ def test_classes_are_numbered_by_sorted_name_and_numbers_by_size() -> None:
     assert Classes.of(["10", "9", "a"], "x").names == ("10", "9", "a")
     assert Classes(("b", "a")).numbers(["a", "b", "a"], place).tolist() == [1, 0, 1]
     assert "found none among 2 labels" in refused(lambda: Classes.of([None, ""], "x"))
-    names = [f"r{row}" for row in range(21)]
-    assert "x: 21 classes among 41 labels: r0, r1, r10 and 18 more" in refused(
-        lambda: Classes.of([*names, *names[:20]], "x")
-    )
-    assert len(Classes.of([*names, *names], "x").names) == 21
-    assert len(Classes.of(names[:20], "x").names) == 20
+
+
+def test_a_column_of_names_is_not_taken_for_classes(tmp_path: Path) -> None:
+    rows = [("ACGT", f"r{row}") for row in range(21)]
+    path, same = (write_csv(tmp_path / f"{name}.csv", "sequence,label", rows) for name in ("a", "b"))
+    message = refused(SequenceTable(str(path)).load)
+    assert "a.csv: 21 classes among 21 labels: r0, r1, r10 and 18 more. Are these the classes? data.label" in message
+    assert len(SequenceTable(str(path), str(same), str(same)).load().classes.names) == 21, "one row each may do"
+    write_csv(path, "sequence,label", [*rows, *rows])
+    assert len(SequenceTable(str(path)).load().classes.names) == 21

@@ -30,3 +30,12 @@ def test_rms_norm_of_features_that_do_not_lie_side_by_side():
 def test_rms_norm_of_half_precision_is_that_of_torch():
     x, norm = torch.randn(4, 8, dtype=torch.bfloat16), RMSNorm(8)
     torch.testing.assert_close(norm.bfloat16()(x), F.rms_norm(x, (8,), norm.weight, 1e-6), rtol=0, atol=0)
+
+
+def test_the_gradient_of_rms_norm_is_no_coarser_inside_autocast():
+    x, grad, norm = torch.randn(4, 7, 64, requires_grad=True), torch.randn(4, 7, 64), RMSNorm(64)
+    torch.nn.init.normal_(norm.weight)
+    (expected,) = torch.autograd.grad(norm(x), x, grad)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(norm(x), x, grad)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -19,7 +19,7 @@ class Dropout(nn.Dropout):
         if not drawn or x.device.type != "cpu" or torch.compiler.is_compiling():
             return super().forward(x)
         count = x.numel()
-        words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-        bits = words.view(torch.int16)[:count].view(x.shape)
+        words = torch.empty((count + 3) // 4, dtype=torch.int64, device=x.device)
+        bits = words.random_(torch.iinfo(torch.int64).min, None).view(torch.int16)[:count].view(x.shape)
         kept = bits >= dropped - _LEVELS // 2
         return x * kept.to(x.dtype).mul_(_LEVELS / (_LEVELS - dropped))

@@ -51,13 +51,16 @@ class _RootMeanSquare(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, None]:
         unit, inverse, weight = ctx.saved_tensors
         along = grad_y * unit
-        share = (along @ weight).div_(len(weight)).unsqueeze(-1)
+        share = (along * weight).sum(-1, keepdim=True).div_(len(weight))  # a product of matrices would be autocast
         grad_x: Tensor = (grad_y * weight).addcmul_(unit, share, value=-1).mul_(inverse)
         return grad_x, along.reshape(-1, len(weight)).sum(0), None
 
 
 class RMSNorm(nn.RMSNorm):
-    """x divided by the root of its mean square over D features, times a weight (Zhang & Sennrich, NeurIPS 2019)."""
+    """x divided by the root of its mean square over D features, times a weight (Zhang & Sennrich, NeurIPS 2019).
+
+    On a CPU its gradient has no second derivative, and `torch.func` does not know it.
+    """
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__(dim, eps=eps)

@@ -90,9 +90,10 @@ class Suite:
                 raise InputError(f"{self.path}: {cell.name}: {error}") from None
             if config.seeds:
                 raise InputError(f"{self.path}: {cell.name}: seeds: a cell has one seed; make seed an axis")
-            if config.trainer.devices * config.trainer.num_nodes > 1:
-                rule = "a cell runs on one device; --jobs runs several cells at once"
-                raise InputError(f"{self.path}: {cell.name}: trainer.devices: {rule}")
+            for key in ("devices", "num_nodes"):
+                if getattr(config.trainer, key) > 1:
+                    rule = "a cell runs on one device; --jobs runs several cells at once"
+                    raise InputError(f"{self.path}: {cell.name}: trainer.{key}: {rule}")
             twin = seen.setdefault(repr(config), cell.name)
             if twin != cell.name:
                 raise InputError(
