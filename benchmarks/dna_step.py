@@ -13,18 +13,12 @@ from record import record
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from titans_seq.config import load_config
 from titans_seq.experiment.recipes import build_recipe
 from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.norm import RMSNorm
+from titans_seq.suite import read_suite
 
-CONFIG = "configs/genomics/genomic_benchmarks_within.yaml"
-MODELS = {
-    "LMM": [],
-    "MAL": ["model.variant=mal", "model.dim=112"],
-    "Transformer": ["model.variant=transformer", "model.ffn_expansion=3"],
-    "CNN": ["model.variant=cnn"],
-}
+SUITE = "configs/genomics/genomic_benchmarks_within_suite.yaml"
 BATCH, LENGTH, ROUNDS = 64, 500, 9
 KINDS = {"ours": (RMSNorm, Dropout), "torch": (nn.RMSNorm, nn.Dropout)}
 
@@ -48,8 +42,8 @@ def main() -> None:
     torch.manual_seed(0)
     bases, labels = torch.randint(0, 4, (BATCH, LENGTH)), torch.randint(0, 2, (BATCH,))
     figures = []
-    for name, words in MODELS.items():
-        model = build_recipe(load_config([CONFIG], words)).new_task().model.train()
+    for cell in read_suite(SUITE).chosen(["fold=0", "set=cohn"]):
+        name, model = cell.labels["model"], build_recipe(cell.load_config()).new_task().model.train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
         rounds = [{kind: seconds(kind, model, optimiser, bases, labels) for kind in KINDS} for _ in range(ROUNDS + 1)]
         rounds = rounds[1:]  # the first warms up

@@ -32,6 +32,11 @@ class Lines(NamedTuple):
     bases_per_line: int
     bytes_per_line: int  # the line's end included
 
+    @classmethod
+    def of(cls, entry: Any) -> "Lines":
+        """Those of a record's entry in pyfaidx's index."""
+        return cls(int(entry.offset), max(1, int(entry.lenc)), max(1, int(entry.lenb)))
+
     def byte(self, base: int) -> int:
         """The byte that holds a base, both from 0."""
         line, column = divmod(base, self.bases_per_line)
@@ -79,8 +84,7 @@ class Genome:
 
     def line(self, name: str) -> Lines:
         """Where the bases of the record `name` lie in the file."""
-        entry = self._index.index[name]
-        return Lines(int(entry.offset), max(1, int(entry.lenc)), max(1, int(entry.lenb)))
+        return Lines.of(self._index.index[name])
 
     def texts(
         self, intervals: Intervals, place: Callable[[int], str], *, beyond: Beyond = "refuse", rna: bool = False
@@ -159,14 +163,12 @@ def _open(path: Path) -> Any:
         index = cache_folder() / "fasta" / f"{key}.fai"
         index.parent.mkdir(parents=True, exist_ok=True)
     try:
-        found = pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
-        if not _tells_of(path, found.index):  # of an earlier file of this name: pyfaidx compares times alone
-            index.unlink()
+        for _ in range(2):  # the first may be of an earlier file of this name: pyfaidx compares times alone
             found = pyfaidx.Faidx(str(path), indexname=str(index), as_raw=True)
-            if not _tells_of(path, found.index):  # it lets a record's last line be longer than the others
-                index.unlink()
-                raise ValueError("the index of its lines does not lead to its bases")
-        return found
+            if _tells_of(path, found.index):
+                return found
+            index.unlink()
+        raise ValueError("the index of its lines does not lead to its bases")  # a last line may be the longest for it
     # RuntimeError is its answer to some inconsistent line lengths.
     except (pyfaidx.FastaIndexingError, ValueError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split()).partition(" Please report")[0]
@@ -184,17 +186,17 @@ def _tells_of(path: Path, index: Mapping[str, Any]) -> bool:
             header = content[end : entry.offset].strip()
             if not end:  # comments may stand before the first record
                 header = header.rpartition(b"\n")[2]
-            per_line, with_end = max(1, int(entry.lenc)), max(1, int(entry.lenb))
-            lines, rest = divmod(int(entry.rlen), per_line)
-            first = content[entry.offset : entry.offset + min(per_line, int(entry.rlen))]
+            lines, length = Lines.of(entry), int(entry.rlen)
+            first_end = lines.offset + lines.bases_per_line
+            first = content[lines.offset : min(first_end, lines.offset + length)]
             if not header.startswith(b">") or header[1:].split()[:1] != [name.encode()] or b"\n" in first:
                 return False
-            if lines and content[entry.offset + per_line : entry.offset + with_end].strip():
+            if length >= lines.bases_per_line and content[first_end : lines.byte(lines.bases_per_line)].strip():
                 return False
-            last = Lines(int(entry.offset), per_line, with_end).byte(int(entry.rlen) - 1)
-            if entry.rlen and not content[last : last + 1].strip():
+            last = lines.byte(length - 1)
+            if length and not content[last : last + 1].strip():
                 return False
-            end = int(entry.offset) + lines * with_end + rest
+            end = lines.byte(length)
         return not content[end:].strip()
 
 

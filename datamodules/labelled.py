@@ -156,8 +156,8 @@ def read_splits(
     parts = {split: _rows(records, classes, groups[split], rna) for split, records in there.items()}
     ambiguous = sum(part.sequences.ambiguous for part in parts.values())
     notes = [*notes, *_crossing_notes(name, groups), *ambiguous_note(name, ambiguous)]
-    for what, kind in (("labels", "class"), ("groups", "group")):
-        notes = [*notes, *_missing_notes(name, [getattr(part, what) or () for part in there.values()], kind)]
+    notes += _missing_notes(name, [records.labels for records in there.values()], "class")
+    notes += _missing_notes(name, [records.groups or () for records in there.values()], "group")
     alone = sum(not name for records in (train, validation, test) if records for name in records.groups or ())
     if alone:
         notes = [*notes, f"{name}: {alone} rows have no group: each is a group of its own"]

@@ -188,6 +188,7 @@ def _audit(options: argparse.Namespace) -> None:
         config = load_config([options.data], options.words)
     else:
         named = {"task": {"name": "classification"}, "data": {"name": options.data}}
+        # Not "command line", as the words are: what they ask for in vain is refused, and what is stored is not.
         config = from_container(named, source="audit", overrides=options.words)
     quiet()
     from titans_seq.experiment.auditing import audit_text
