@@ -19,10 +19,10 @@ from record import record
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.buckets import SequenceLoader
-from datamodules.dna import encode
-from datamodules.labelled import Rows
-from datamodules.sequences import Sequences
+from datamodules.dna.classification.bucketing import SequenceLoader
+from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.sequences import Sequences
+from datamodules.dna.tokenizer import encode
 
 BASES = "ACGTN"
 TOKENS = {letter: token for token, letter in enumerate(BASES)}

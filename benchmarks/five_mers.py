@@ -8,8 +8,8 @@ from pathlib import Path
 
 from record import record
 
-from datamodules.classification import SequenceDataModule
-from datamodules.clues import Composition, score
+from datamodules.dna.audit.shortcuts import Composition, score
+from datamodules.dna.classification.datamodule import SequenceDataModule
 from titans_seq.experiment.classification import ClassificationRecipe
 from titans_seq.suite import read_suite
 

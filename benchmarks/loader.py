@@ -13,7 +13,7 @@ import torch
 from record import record
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.windows import WindowLoader, Windows
+from datamodules.time_series.windows import WindowLoader, Windows
 
 ROWS, CHANNELS, BATCH = 8640, 7, 32
 

@@ -23,7 +23,7 @@ import torch
 from record import RESULTS, record
 from torch import Tensor
 
-from datamodules.forecasting import ForecastingDataModule
+from datamodules.time_series.datamodule import ForecastingDataModule
 from titans_seq.backbone import build_backbone
 from titans_seq.config import load_config
 from titans_seq.experiment.forecast_baselines import best_linear

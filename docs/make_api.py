@@ -28,9 +28,9 @@ MODULES: dict[str, tuple[str, ...] | None] = {
     "titans_seq.tasks": ("from_pretrained", "save_pretrained"),
     "titans_seq.config": ("load_config", "to_container", "to_yaml"),
     "titans_seq.experiment": None,
-    "datamodules.forecasting": ("ForecastingDataModule",),
-    "datamodules.classification": ("SequenceDataModule",),
-    "titans_seq.batch": ("ForecastBatch", "CovariateBatch", "SequenceBatch", "StretchBatch"),
+    "datamodules.time_series.datamodule": ("ForecastingDataModule",),
+    "datamodules.dna.classification.datamodule": ("SequenceDataModule",),
+    "titans_seq.batch": ("ForecastBatch", "CovariateBatch", "SequenceBatch", "StreamBatch"),
 }
 
 

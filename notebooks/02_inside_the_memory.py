@@ -16,9 +16,9 @@ import torch
 from IPython.display import Image
 from torch.nn import functional as F
 
-from datamodules.ett import ETT
-from datamodules.series import Scaler
-from datamodules.weather import Weather
+from datamodules.time_series.datasets.ett import ETT
+from datamodules.time_series.datasets.weather import Weather
+from datamodules.time_series.series import Scaler
 from titans_seq.nn import NeuralMemory
 from titans_seq.ops import titans_memory
 from titans_seq.plots import Panel, plot_panels

@@ -12,10 +12,10 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from datamodules.catalogue import open_data
-from datamodules.genomic_benchmarks import SETS
-from datamodules.motif import BEST_ACCURACY, PlantedMotif
-from datamodules.motif import MOTIF as PLANTED
+from datamodules.dna.datasets.catalogue import open_data
+from datamodules.dna.datasets.genomic_benchmarks import SETS
+from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY, PlantedMotif
+from datamodules.dna.datasets.simulated_motif import MOTIF as PLANTED
 from tests.datamodules.dna_reference import random_dna, slow_reverse_complement
 from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, run_cli
 from titans_seq.config import load_config, to_container

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.forecasting import ForecastingDataModule
-from datamodules.series import Borders, Series
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.series import Borders, Series
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.conformal import (

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.epochs import Share
-from datamodules.windows import WindowLoader, Windows
+from datamodules.common.loading import ProcessShard
+from datamodules.time_series.windows import WindowLoader, Windows
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, Refuse, run_cli
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -158,7 +158,9 @@ def test_two_processes_go_on_within_a_stretch(tmp_path: Path) -> None:
 def test_the_parts_of_an_epoch_are_the_epoch(world: int, shuffle: bool) -> None:
     windows = Windows(np.arange(60.0).reshape(60, 1), 5, 1)  # 55 windows: 4 batches of 12, and 7
     whole = [batch.start.numpy() for batch in WindowLoader(windows, 12, shuffle=shuffle, seed=3)]
-    loaders = [WindowLoader(windows, 12, shuffle=shuffle, seed=3, share=Share(rank, world)) for rank in range(world)]
+    loaders = [
+        WindowLoader(windows, 12, shuffle=shuffle, seed=3, share=ProcessShard(rank, world)) for rank in range(world)
+    ]
     parts = [[batch.start.numpy() for batch in loader] for loader in loaders]
     assert [len(loader) for loader in loaders] == [len(batches) for batches in parts]
     left_out = 7 % world if shuffle else 0  # equal parts are for training alone

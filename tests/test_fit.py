@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from datamodules.synthetic import Synthetic
+from datamodules.time_series.datasets.simulated import Synthetic
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import ForecastingTask

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from datamodules.synthetic import Synthetic
+from datamodules.time_series.datasets.simulated import Synthetic
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
 from titans_seq.batch import CovariateInputs
 from titans_seq.experiment.forecast_run import cut_inputs, open_run, roll

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from datamodules.forecasting import ForecastingDataModule
-from datamodules.series import Borders, Series
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.series import Borders, Series
 from titans_seq.experiment.forecast_baselines import best_linear, measure_baselines
 
 LENGTH, HORIZON = 6, 2

@@ -10,8 +10,8 @@ import torch
 from matplotlib.image import imread
 from torch import Tensor
 
-from datamodules.corpus import LoadedCorpus
-from datamodules.gue import GUE
+from datamodules.dna.datasets.gue import GUE
+from datamodules.dna.pretraining.corpus import LoadedCorpus
 from tests.datamodules.dna_reference import random_dna, write_fasta
 from tests.helpers import CONFIGS, TWO_STEPS, Refuse, run_cli
 from titans_seq.config import load_config, to_container

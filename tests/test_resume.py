@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.digest import digest_of
-from datamodules.synthetic import Synthetic
+from datamodules.common.digest import hash_arrays
+from datamodules.time_series.datasets.simulated import Synthetic
 from tests.faults import Command, Death, DiskFull, Done, run
 from tests.helpers import CONFIGS, SMALL_MODEL, Refuse, refusal, run_cli
 from titans_seq.config import load_config, to_yaml
@@ -345,7 +345,7 @@ def test_a_checkpoint_says_what_made_it(reference: Path) -> None:
     assert facts["commit"]
     series = Synthetic().load()
     assert facts["data"]["borders"] == list(series.borders)
-    assert facts["data"]["sha256"] == digest_of(series.timestamps.astype(np.int64), series.values)
+    assert facts["data"]["sha256"] == hash_arrays(series.timestamps.astype(np.int64), series.values)
     assert content["hyper_parameters"]["config"]["model"]["dim"] == 8
 
 

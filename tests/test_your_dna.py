@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datamodules.motif import MOTIF
+from datamodules.dna.datasets.simulated_motif import MOTIF
 from tests.datamodules.dna_reference import random_dna, write_fasta
 from tests.helpers import REPOSITORY, TWO_STEPS, run_cli
 

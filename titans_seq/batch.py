@@ -51,7 +51,7 @@ class SequenceBatch(NamedTuple):
     rows: Tensor  # (B,) int64: each sequence's row in its split
 
 
-class StretchBatch(NamedTuple):
+class StreamBatch(NamedTuple):
     """A segment of each of B stretches of unlabelled DNA, which are read side by side from their first base on.
 
     A window of W = left + L + right bases: the segment, and what lies before and after it in its stretch.

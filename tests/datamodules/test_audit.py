@@ -6,21 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.audit import Audit, Shared, audit, audit_intervals
-from datamodules.catalogue import audit_source, open_data, read_unlabelled
-from datamodules.clues import Clue, by_length, score
-from datamodules.download import DATA_VARIABLE
-from datamodules.fasta import LabelledFasta
-from datamodules.genomic_benchmarks import GenomicBenchmark
-from datamodules.gue import GUE
-from datamodules.holdout import Holdout
-from datamodules.kmers import counts, kmers
-from datamodules.labelled import IntervalRows, Intervals, IntervalSplits, Rows, Splits
-from datamodules.labels import Classes
-from datamodules.logistic import Logistic
-from datamodules.overlap import KmerIndex, match_intervals
-from datamodules.sequences import Sequences
-from datamodules.tables import SequenceTable
+from datamodules.common.download import DATA_VARIABLE
+from datamodules.dna.audit.audit import Audit, Shared, audit, audit_intervals, audit_source
+from datamodules.dna.audit.logistic import Logistic
+from datamodules.dna.audit.shortcuts import Shortcut, by_length, score
+from datamodules.dna.classification.classes import Classes
+from datamodules.dna.classification.holdout import Holdout
+from datamodules.dna.classification.labelled import IntervalRows, IntervalSplits, Rows, Splits
+from datamodules.dna.datasets.catalogue import open_data, read_unlabelled
+from datamodules.dna.datasets.fasta import LabelledFasta
+from datamodules.dna.datasets.genomic_benchmarks import GenomicBenchmark
+from datamodules.dna.datasets.gue import GUE
+from datamodules.dna.datasets.table import SequenceTable
+from datamodules.dna.intervals import Intervals
+from datamodules.dna.kmers import counts, kmers
+from datamodules.dna.overlap import KmerIndex, match_intervals
+from datamodules.dna.sequences import Sequences
 from tests.datamodules.dna_reference import place, random_dna, refused, slow_reverse_complement, write_csv, write_fasta
 
 TWO = Classes(("negative", "positive"))
@@ -30,7 +31,7 @@ def rows_of(texts: list[str], labels: list[int]) -> Rows:
     return Rows(Sequences.read(texts, place), np.array(labels))
 
 
-def clues_of(result: Audit, split: str = "test") -> dict[str, Clue]:
+def clues_of(result: Audit, split: str = "test") -> dict[str, Shortcut]:
     return {clue.clue: clue for clue in result.clues if clue.split == split}
 
 
@@ -45,7 +46,7 @@ def shared_of(result: Audit, split: str, by: str) -> Shared:
 @pytest.mark.parametrize("both_strands", [False, True])
 def test_kmers_are_those_of_plain_slicing(k: int, both_strands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna([40, 1, k, 90, k - 1 or 1, 35], letters="ACGTACGTACGTACGTN")
-    monkeypatch.setattr("datamodules.sequences._RUN", 50)  # so that runs begin within the list
+    monkeypatch.setattr("datamodules.dna.sequences._RUN", 50)  # so that runs begin within the list
     codes, rows = kmers(Sequences.read(texts, place), k, both_strands=both_strands)
     expected = []
     for row, text in enumerate(texts):
@@ -124,7 +125,7 @@ def test_shared_kmers_are_those_of_plain_comparison() -> None:
 
 @pytest.mark.parametrize("pairs", [1, 40, 10**6])
 def test_coverage_is_that_of_plain_comparison(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datamodules.overlap._PAIRS", pairs)
+    monkeypatch.setattr("datamodules.dna.overlap._PAIRS", pairs)
 
     def some(count: int, seed: int) -> Intervals:
         rng = np.random.default_rng(seed)
@@ -192,7 +193,7 @@ def test_repeated_contradictory_and_turned_rows_are_counted() -> None:
     # Over all: a (3 rows), b (3), c and e (2 each); a, b and e have both labels.
     assert repeats == {"train": (6, 2, 1), "test": (7, 1, 1), "all": (13, 6, 3)}
     shared = shared_of(result, "test", "32-mers")
-    assert (shared.rows, shared.identical, shared.contradictory, shared.other_strand) == (7, 3, 2, 1)
+    assert (shared.rows, shared.identical, shared.contradictory, shared.reverse_complements) == (7, 3, 2, 1)
     assert shared.identical_by_class == (0.25, 1 / 3)  # b of four, c of three
     assert shared.half_found == shared.any_found == 4 / 7
     assert result.counts == {"train": (4, 2), "test": (4, 3)}

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.corpus import Corpus, GenomeCorpus, LoadedCorpus, joined
-from datamodules.dna import decode
-from datamodules.pretraining import split_corpus
-from datamodules.satellites import BEST_BITS, satellites
-from datamodules.sequences import Sequences
+from datamodules.dna.datasets.simulated_genome import BEST_BITS, simulated_genome
+from datamodules.dna.pretraining.corpus import Corpus, GenomeCorpus, LoadedCorpus, joined
+from datamodules.dna.pretraining.datamodule import split_corpus
+from datamodules.dna.sequences import Sequences
+from datamodules.dna.tokenizer import decode
 from tests.datamodules.dna_reference import place, random_dna, refused, slow_encode, write_fasta
 
 
@@ -149,7 +149,7 @@ def test_records_are_held_out_by_name(tmp_path: Path) -> None:
 
 
 def test_the_simulated_genome_repeats_itself() -> None:
-    corpus = satellites()
+    corpus = simulated_genome()
     assert len(corpus.names) == 120
     assert corpus.notes == ()
     best = []

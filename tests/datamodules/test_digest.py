@@ -4,14 +4,14 @@ import gzip
 import hashlib
 from pathlib import Path
 
-from datamodules.classification import SequenceDataModule
-from datamodules.columns import Roles
-from datamodules.fasta import BedWindows, LabelledFasta
-from datamodules.forecasting import ForecastingDataModule
-from datamodules.labelled import SequenceSource
-from datamodules.synthetic import Synthetic
-from datamodules.table import Table
-from datamodules.tables import SequenceTable
+from datamodules.dna.classification.datamodule import SequenceDataModule
+from datamodules.dna.classification.labelled import SequenceSource
+from datamodules.dna.datasets.fasta import BedWindows, LabelledFasta
+from datamodules.dna.datasets.table import SequenceTable
+from datamodules.time_series.columns import Roles
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.table import Table
 
 
 def sums(*paths: Path) -> dict[str, str]:
@@ -33,15 +33,15 @@ def test_tables_of_sequences(tmp_path: Path) -> None:
 
 
 def test_files_of_one_name_in_two_folders(tmp_path: Path) -> None:
-    from datamodules.digest import digests_of_files
+    from datamodules.common.digest import hash_files
 
     paths = [tmp_path / folder / "data.csv" for folder in ("train", "test")]
     for path in paths:
         path.parent.mkdir()
         path.write_text(path.parent.name)
-    found = digests_of_files([*paths, *paths])
+    found = hash_files([*paths, *paths])
     assert found == {f"{path.parent.name}/data.csv": hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    assert digests_of_files([]) == {}
+    assert hash_files([]) == {}
 
 
 def test_fasta_files_and_what_goes_with_them(tmp_path: Path) -> None:

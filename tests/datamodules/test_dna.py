@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from datamodules.dna import complement, decode, encode, reverse_complement
-from datamodules.kmers import kmers
-from datamodules.sequences import Sequences, Side
+from datamodules.dna.kmers import kmers
+from datamodules.dna.sequences import Sequences, Side
+from datamodules.dna.tokenizer import complement, decode, encode, reverse_complement
 from tests.datamodules.dna_reference import (
     OPPOSITE,
     PADDING,
@@ -45,8 +45,8 @@ def test_tokens_equal_the_slow_reference(letters: str) -> None:
 def test_many_and_long_sequences_are_encoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna([3, 50, 1, 8, 8, 8, 200, 2, 9], letters="ACGTN")
     whole = encode(texts, place).tokens
-    monkeypatch.setattr("datamodules.dna._BLOCK_TEXTS", 2)
-    monkeypatch.setattr("datamodules.dna._BLOCK_LETTERS", 7)
+    monkeypatch.setattr("datamodules.dna.tokenizer._BLOCK_TEXTS", 2)
+    monkeypatch.setattr("datamodules.dna.tokenizer._BLOCK_LETTERS", 7)
     assert encode(texts, place).tokens.tolist() == whole.tolist() == [t for text in texts for t in slow_encode(text)]
 
 
@@ -113,14 +113,14 @@ def test_sequences_keep_what_they_were_made_of() -> None:
 
 def test_the_other_strand_of_all_sequences() -> None:
     texts = random_dna(LENGTHS, letters="ACGTN")
-    assert read(texts).reversed_other_strand().texts()[::-1] == [slow_reverse_complement(text) for text in texts]
+    assert read(texts).reverse_complement().texts()[::-1] == [slow_reverse_complement(text) for text in texts]
 
 
 def test_what_is_done_in_runs_does_not_depend_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna(LENGTHS, letters="ACGTN")
     index = np.random.default_rng(0).permutation(len(texts))
     for size in (1, 30, 1 << 22):
-        monkeypatch.setattr("datamodules.sequences._RUN", size)
+        monkeypatch.setattr("datamodules.dna.sequences._RUN", size)
         assert read(texts).take(index).texts() == [texts[row] for row in index]
         assert read(texts).take(index, max_length=7).texts() == [texts[row][:7] for row in index]
         codes, rows = kmers(read(texts), 3)
@@ -134,7 +134,7 @@ def test_padded_batches_equal_the_slow_reference(side: Side, max_length: int | N
     texts = random_dna(LENGTHS, letters="ACGTN")
     index = np.array([5, 1, 6, 3, 6])
     flip = np.array([True, False, True, False, False])
-    tokens, mask = read(texts).padded(index, max_length=max_length, side=side, other_strand=flip)
+    tokens, mask = read(texts).padded(index, max_length=max_length, side=side, reverse=flip)
 
     shown = [texts[i][:max_length] for i in index]
     shown = [slow_reverse_complement(text) if f else text for text, f in zip(shown, flip, strict=True)]

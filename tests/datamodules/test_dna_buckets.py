@@ -8,11 +8,11 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from datamodules.buckets import SequenceLoader
-from datamodules.dna import decode
-from datamodules.labelled import Rows
-from datamodules.sequences import Sequences
-from datamodules.strands import other_strand
+from datamodules.dna.augmentation import draw_reverse_complements
+from datamodules.dna.classification.bucketing import SequenceLoader
+from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.sequences import Sequences
+from datamodules.dna.tokenizer import decode
 from tests.datamodules.dna_reference import place, random_dna, slow_reverse_complement
 from titans_seq.batch import SequenceBatch
 
@@ -83,11 +83,13 @@ def test_longer_sequences_are_cut_and_the_buckets_know() -> None:
 
 def test_strands_are_fair_and_depend_on_seed_epoch_and_row_alone() -> None:
     rows = np.arange(40_000)
-    flips = {(s, e): other_strand(rows, seed=s, epoch=e) for s in (0, 1) for e in (0, 1, 7)}
+    flips = {(s, e): draw_reverse_complements(rows, seed=s, epoch=e) for s in (0, 1) for e in (0, 1, 7)}
     for key, each in flips.items():
         assert abs(each.mean() - 0.5) < 0.015, key
         assert abs(np.corrcoef(each[1:], each[:-1])[0, 1]) < 0.025, "neighbouring rows are not independent"
-        assert (other_strand(rows[::-7], seed=key[0], epoch=key[1]) == each[::-7]).all(), "the batch matters"
+        assert (draw_reverse_complements(rows[::-7], seed=key[0], epoch=key[1]) == each[::-7]).all(), (
+            "the batch matters"
+        )
         for other, theirs in flips.items():
             assert other == key or abs((each == theirs).mean() - 0.5) < 0.015, "epochs or seeds are not independent"
 
@@ -96,7 +98,7 @@ def test_half_of_an_epoch_is_the_other_strand_and_whole_sequences_are_turned() -
     rows = some_rows(400)
     loader = SequenceLoader(rows, 16, shuffle=True, both_strands=True, padding="left", seed=5)
     loader.sampler.set_epoch(2)
-    texts, turned = rows.sequences.texts(), other_strand(np.arange(400), seed=5, epoch=2)
+    texts, turned = rows.sequences.texts(), draw_reverse_complements(np.arange(400), seed=5, epoch=2)
     for batch in loader:
         for tokens, row in zip(batch.tokens, batch.rows, strict=True):
             expected = slow_reverse_complement(texts[row]) if turned[row] else texts[row]

@@ -6,12 +6,13 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from datamodules.classification import SequenceDataModule
-from datamodules.holdout import Holdout, cut_splits
-from datamodules.labelled import Intervals, Rows, Splits
-from datamodules.labels import Classes
-from datamodules.partition import by_fold, by_name, by_shares
-from datamodules.sequences import Sequences
+from datamodules.common.splitting import fold_split, held_out_split, stratified_split
+from datamodules.dna.classification.classes import Classes
+from datamodules.dna.classification.datamodule import SequenceDataModule
+from datamodules.dna.classification.holdout import Holdout, cut_splits
+from datamodules.dna.classification.labelled import Rows, Splits
+from datamodules.dna.intervals import Intervals
+from datamodules.dna.sequences import Sequences
 from tests.datamodules.dna_reference import place, random_dna, refused
 
 LABELS = np.random.default_rng(0).choice(3, size=1000, p=[0.6, 0.3, 0.1])
@@ -24,7 +25,7 @@ def disjoint_and_whole(parts: list[np.ndarray], count: int) -> bool:
 
 
 def test_shares_are_kept_class_by_class_within_one_row() -> None:
-    parts = by_shares(LABELS, (0.7, 0.2, 0.1), seed=0)
+    parts = stratified_split(LABELS, (0.7, 0.2, 0.1), seed=0)
     assert disjoint_and_whole(parts, 1000)
     for label in range(3):
         total = (label == LABELS).sum()
@@ -35,7 +36,7 @@ def test_shares_are_kept_class_by_class_within_one_row() -> None:
 @pytest.mark.parametrize("folds", [2, 5, 10])
 @pytest.mark.parametrize("groups", [None, GROUPS])
 def test_folds_part_the_rows(folds: int, groups: np.ndarray | None) -> None:
-    pairs = [by_fold(LABELS, folds, fold, seed=4, groups=groups) for fold in range(folds)]
+    pairs = [fold_split(LABELS, folds, fold, seed=4, groups=groups) for fold in range(folds)]
     assert disjoint_and_whole([inside for _, inside in pairs], 1000)
     for outside, inside in pairs:
         assert disjoint_and_whole([outside, inside], 1000)
@@ -45,7 +46,7 @@ def test_folds_part_the_rows(folds: int, groups: np.ndarray | None) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_two_parts_share_a_group_and_all_get_their_share(seed: int) -> None:
-    parts = by_shares(LABELS, [1.0] * 5, seed=seed, groups=GROUPS)
+    parts = stratified_split(LABELS, [1.0] * 5, seed=seed, groups=GROUPS)
     for first, second in combinations(parts, 2):
         assert not set(GROUPS[first]) & set(GROUPS[second])
     for part in parts:
@@ -56,48 +57,50 @@ def test_no_two_parts_share_a_group_and_all_get_their_share(seed: int) -> None:
 
 def test_parts_are_a_function_of_the_seed_alone() -> None:
     for groups in (None, GROUPS):
-        chosen = [by_shares(LABELS, (0.9, 0.1), seed=seed, groups=groups)[1].tolist() for seed in (0, 1, 0)]
+        chosen = [stratified_split(LABELS, (0.9, 0.1), seed=seed, groups=groups)[1].tolist() for seed in (0, 1, 0)]
         np.random.seed(3)
         assert chosen[0] == chosen[2] != chosen[1]
 
 
 def test_every_row_is_as_likely_to_be_held_out() -> None:
-    counts = Counter(row for seed in range(300) for row in by_shares(LABELS, (0.9, 0.1), seed=seed)[1].tolist())
+    counts = Counter(row for seed in range(300) for row in stratified_split(LABELS, (0.9, 0.1), seed=seed)[1].tolist())
     # 30 +- 5.2 each; five deviations.
     assert len(counts) == 1000
     assert 4 <= min(counts.values()) <= max(counts.values()) <= 56
     # A tenth of five rows is half a row: one in half of the seeds, not never.
     few = np.array([0] * 5 + [1] * 95)
-    held = [(few[by_shares(few, (0.9, 0.1), seed=seed)[1]] == 0).sum() for seed in range(300)]
+    held = [(few[stratified_split(few, (0.9, 0.1), seed=seed)[1]] == 0).sum() for seed in range(300)]
     assert set(held) == {0, 1}
     assert abs(np.mean(held) - 0.5) < 0.15
 
 
 def test_a_group_too_large_for_the_small_part_goes_to_the_large_one() -> None:
     groups = np.array([0] * 60 + list(range(1, 41)))
-    kept, held = by_shares(np.arange(100) % 2, (0.9, 0.1), seed=0, groups=groups)
-    first, second = by_shares(np.arange(100) % 2, (0.1, 0.9), seed=0, groups=groups)
+    kept, held = stratified_split(np.arange(100) % 2, (0.9, 0.1), seed=0, groups=groups)
+    first, second = stratified_split(np.arange(100) % 2, (0.1, 0.9), seed=0, groups=groups)
     assert len(held) == len(first) == 10
     assert 0 in groups[kept]
     assert 0 in groups[second]
 
 
 def test_too_few_rows_or_groups_are_refused() -> None:
-    assert "3 rows are too few" in refused(lambda: by_shares(np.zeros(3, dtype=int), [1.0] * 5, seed=0))
+    assert "3 rows are too few" in refused(lambda: stratified_split(np.zeros(3, dtype=int), [1.0] * 5, seed=0))
     two = np.array([0, 0, 0, 0, 1])
-    assert "2 groups of 5 rows" in refused(lambda: by_shares(np.zeros(5, dtype=int), [1.0] * 3, seed=0, groups=two))
-    assert "got 5 of 5" in refused(lambda: by_fold(LABELS, 5, 5, seed=0))
-    assert "got 0 of 1" in refused(lambda: by_fold(LABELS, 1, 0, seed=0))
+    assert "2 groups of 5 rows" in refused(
+        lambda: stratified_split(np.zeros(5, dtype=int), [1.0] * 3, seed=0, groups=two)
+    )
+    assert "got 5 of 5" in refused(lambda: fold_split(LABELS, 5, 5, seed=0))
+    assert "got 0 of 1" in refused(lambda: fold_split(LABELS, 1, 0, seed=0))
 
 
 def test_names_are_held_out_as_listed() -> None:
     names = np.array(["chr1", "chr2", "chrX", "chr1", "chr3"])
-    assert [part.tolist() for part in by_name(names, [["chr2"], ["chrX", "chr3"]])] == [[0, 3], [1], [2, 4]]
-    unknown = refused(lambda: by_name(names, [["2"]]))
+    assert [part.tolist() for part in held_out_split(names, [["chr2"], ["chrX", "chr3"]])] == [[0, 3], [1], [2, 4]]
+    unknown = refused(lambda: held_out_split(names, [["2"]]))
     assert "'2' has no rows" in unknown
     assert "chr1 (2 rows), chr2 (1 rows)" in unknown
-    assert "held out twice" in refused(lambda: by_name(names, [["chr2"], ["chr2"]]))
-    assert "none is left" in refused(lambda: by_name(names, [["chr1", "chr2", "chr3", "chrX"]]))
+    assert "held out twice" in refused(lambda: held_out_split(names, [["chr2"], ["chr2"]]))
+    assert "none is left" in refused(lambda: held_out_split(names, [["chr1", "chr2", "chr3", "chrX"]]))
 
 
 def some_splits(count: int = 200, *, test: bool = False, regions: bool = False, groups: bool = False) -> Splits:

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from datamodules.catalogue import read_unlabelled
-from datamodules.labels import Classes
-from datamodules.tables import SequenceTable, read_records
+from datamodules.dna.classification.classes import Classes
+from datamodules.dna.datasets.catalogue import read_unlabelled
+from datamodules.dna.datasets.table import SequenceTable, read_records
 from tests.datamodules.dna_reference import place, refused, write_csv
 
 ROWS = [("ACGT", "b", "g1"), ("acg", "a", "g2"), ("NNA", "b", "g1"), ("TTTTT", "a", "g3")]

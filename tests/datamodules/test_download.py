@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.download import DATA_VARIABLE, PublishedFile, cache_folder, locate, verify
-from datamodules.ett import ETT
+from datamodules.common.download import DATA_VARIABLE, PublishedFile, cache_folder, locate, verify
+from datamodules.time_series.datasets.ett import ETT
 from tests.helpers import ett_rows, refusal, run_cli, write_ett
 from titans_seq.errors import InputError
 
@@ -143,7 +143,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(server: str, cache: Path) ->
 def test_fit_without_network_is_one_line_and_no_run(
     closed_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datamodules.ett._URL", closed_url.rpartition("/")[0])
+    monkeypatch.setattr("datamodules.time_series.datasets.ett._URL", closed_url.rpartition("/")[0])
     answer = run_cli("fit", "data.name=ETTh1", "logging.wandb=off", f"run.dir={tmp_path / 'run'}", cwd=tmp_path)
     assert "ETTh1.csv is not at" in refusal(answer)
     assert files_below(tmp_path) == []

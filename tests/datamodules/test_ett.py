@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from datamodules.ett import ETT
-from datamodules.forecasting import ForecastingDataModule, Split
-from datamodules.series import read_csv
+from datamodules.common.splitting import Split
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.datasets.ett import ETT
+from datamodules.time_series.series import read_csv
 from tests.helpers import ETT_CHANNELS, ett_rows, write_ett
 from titans_seq.errors import InputError
 

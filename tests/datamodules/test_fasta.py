@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.fasta import BedWindows, LabelledFasta, read_bed, read_fasta
-from datamodules.genome import Genome
-from datamodules.labelled import Intervals
+from datamodules.dna.datasets.fasta import BedWindows, LabelledFasta, read_bed, read_fasta
+from datamodules.dna.genome import Genome
+from datamodules.dna.intervals import Intervals
 from tests.datamodules.dna_reference import (
     place,
     random_dna,
@@ -238,7 +238,7 @@ def test_the_index_goes_to_the_cache_where_the_folder_cannot_be_written(
     folder = tmp_path / "shared"
     path = write_fasta(folder / "g.fa", {"a": "ACGT"})
     # Root may write anywhere whatever the folder's bits say, so the answer is given, not the bits.
-    monkeypatch.setattr("datamodules.genome.os.access", lambda where, _: Path(where) != folder)
+    monkeypatch.setattr("datamodules.dna.genome.os.access", lambda where, _: Path(where) != folder)
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         assert Genome(path).texts(intervals(("a", 1, 3, "-")), place) == ["CG"]

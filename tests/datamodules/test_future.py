@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datamodules.columns import Roles
-from datamodules.future import read_future
-from datamodules.timestamps import span_text, stamp_text, times_after
+from datamodules.time_series.columns import Roles
+from datamodules.time_series.future_covariates import read_future
+from datamodules.time_series.timestamps import span_text, stamp_text, times_after
 from titans_seq.errors import InputError
 
 ROLES = Roles(time="when", id="store", target=("sales",), known=("promo", "price"))

@@ -10,10 +10,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datamodules.checksums import GENOMIC_BENCHMARKS
-from datamodules.download import DATA_VARIABLE
-from datamodules.genomic_benchmarks import SETS, GenomicBenchmark, published_list
-from datamodules.labelled import Splits
+from datamodules.common.download import DATA_VARIABLE
+from datamodules.dna.classification.labelled import Splits
+from datamodules.dna.datasets.checksums import GENOMIC_BENCHMARKS
+from datamodules.dna.datasets.genomic_benchmarks import SETS, GenomicBenchmark, published_list
 from tests.datamodules.dna_reference import random_dna, refused, slow_reverse_complement, write_csv, write_fasta
 
 REGULATORY = "human_ensembl_regulatory"

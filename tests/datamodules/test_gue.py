@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.checksums import GUE as CHECKSUMS
-from datamodules.download import DATA_VARIABLE
-from datamodules.gue import GUE, TASKS, published_file
+from datamodules.common.download import DATA_VARIABLE
+from datamodules.dna.datasets.checksums import GUE as CHECKSUMS
+from datamodules.dna.datasets.gue import GUE, TASKS, published_file
 from tests.datamodules.dna_reference import refused, write_csv
 
 # Rows of train, dev and test of the tasks whose files are complete in the data folder.

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from datamodules.classification import SequenceDataModule
-from datamodules.motif import BEST_ACCURACY, MOTIF, PlantedMotif
+from datamodules.dna.classification.datamodule import SequenceDataModule
+from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY, MOTIF, PlantedMotif
 
 OPPOSITE = MOTIF[::-1].translate(str.maketrans("ACGT", "TGCA"))
 

@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 import torch
 
-from datamodules.calendar import CALENDAR, calendar_features
-from datamodules.columns import Roles
-from datamodules.forecasting import ForecastingDataModule, Split
-from datamodules.layout import Layout
-from datamodules.table import Split as TableSplit
-from datamodules.table import Table
+from datamodules.common.splitting import SPLITS, Split
+from datamodules.time_series.calendar import CALENDAR_FEATURES, calendar_features
+from datamodules.time_series.columns import Roles
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.datasets.table import SplitPoints, Table
+from datamodules.time_series.encoder import FeatureEncoder
 from titans_seq import schema
 from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.errors import InputError
@@ -25,7 +25,6 @@ from titans_seq.errors import InputError
 LENGTH, HORIZON = 8, 3
 ROWS = {"a": 60, "b": 75, "c": 44}  # of each series
 ROLES = Roles(id="store", target=("sales",), past=("temp",), known=("promo", "price"), static=("kind", "size"))
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def table() -> pl.DataFrame:
@@ -50,7 +49,7 @@ def table() -> pl.DataFrame:
 
 def module(path: Path, content: pl.DataFrame, roles: Roles = ROLES, **options: Any) -> ForecastingDataModule:
     content.write_csv(path)
-    source = Table(path, roles, split=TableSplit(0.6, 0.8))
+    source = Table(path, roles, split=SplitPoints(0.6, 0.8))
     data = ForecastingDataModule(source, context_length=LENGTH, horizon=HORIZON, batch_size=16, **options)
     data.prepare_data()
     data.setup()
@@ -141,7 +140,7 @@ def test_a_panel_without_covariates_gives_plain_batches(tmp_path: Path) -> None:
 
 def test_a_layout_comes_back_from_plain_containers(data: ForecastingDataModule) -> None:
     container = json.loads(json.dumps(data.layout.to_container()))
-    again = Layout.from_container(container)
+    again = FeatureEncoder.from_container(container)
     assert again.to_container() == data.layout.to_container()
     series = data.members[1].series
     np.testing.assert_array_equal(again.encode(series, again.scalers["b"]), data.members[1].scaled)
@@ -165,7 +164,7 @@ def test_the_calendar_is_that_of_pythons_datetime() -> None:
         "day_of_year": [(t.timetuple().tm_yday - 1) / 366 for t in times],
         "month_of_year": [(t.month - 1) / 12 for t in times],
     }
-    assert tuple(shares) == CALENDAR == schema.CALENDAR
+    assert tuple(shares) == tuple(CALENDAR_FEATURES) == schema.CALENDAR
     for unit in ("us", "ns", "s"):
         found = calendar_features(np.array(times, dtype=f"datetime64[{unit}]"), list(shares))
         for i, name in enumerate(shares):

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.corpus import LoadedCorpus
-from datamodules.dna import decode
-from datamodules.epochs import Share
-from datamodules.sequences import Sequences
-from datamodules.stretches import Segment, Stretches, StretchLoader
+from datamodules.common.loading import ProcessShard
+from datamodules.dna.pretraining.corpus import LoadedCorpus
+from datamodules.dna.pretraining.streams import Segment, StreamLoader, Streams
+from datamodules.dna.sequences import Sequences
+from datamodules.dna.tokenizer import decode
 from tests.datamodules.dna_reference import place, random_dna, slow_reverse_complement
-from titans_seq.batch import PAD_TOKEN, StretchBatch
+from titans_seq.batch import PAD_TOKEN, StreamBatch
 
 TEXTS = random_dna([37, 5, 24, 61, 12, 8, 33], letters="ACGTN")
 CORPUS = LoadedCorpus("mine", Sequences.read(TEXTS, place))
 RECORDS = np.arange(len(TEXTS))
-WHOLE = Stretches(RECORDS, np.zeros_like(RECORDS), CORPUS.lengths)
+WHOLE = Streams(RECORDS, np.zeros_like(RECORDS), CORPUS.lengths)
 
 
 def test_stretches_are_cut_and_lose_nothing() -> None:
@@ -26,10 +26,10 @@ def test_stretches_are_cut_and_lose_nothing() -> None:
     assert WHOLE.cut(None) is WHOLE
 
 
-def read(loader: StretchLoader) -> list[tuple[str, list[StretchBatch]]]:
+def read(loader: StreamLoader) -> list[tuple[str, list[StreamBatch]]]:
     """Of each batch of an epoch, the letters of every lane's segments together, and the segments."""
-    lanes: list[tuple[str, list[StretchBatch]]] = []
-    open_batches: list[StretchBatch] = []
+    lanes: list[tuple[str, list[StreamBatch]]] = []
+    open_batches: list[StreamBatch] = []
     for batch in loader:
         assert batch.number == len(open_batches)
         assert ((batch.bases == PAD_TOKEN) == ~batch.mask).all()
@@ -46,7 +46,7 @@ def read(loader: StretchLoader) -> list[tuple[str, list[StretchBatch]]]:
 @pytest.mark.parametrize("segment", [4, 12, 100])
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_the_segments_of_an_epoch_are_the_stretches(segment: int, shuffle: bool) -> None:
-    loader = StretchLoader(CORPUS, WHOLE, segment, 3, multiple=4, shuffle=shuffle, left=4, right=3, seed=1)
+    loader = StreamLoader(CORPUS, WHOLE, segment, 3, multiple=4, shuffle=shuffle, left=4, right=3, seed=1)
     orders = []
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
@@ -61,7 +61,7 @@ def test_the_segments_of_an_epoch_are_the_stretches(segment: int, shuffle: bool)
 
 
 def test_a_window_shows_what_lies_around_its_segment() -> None:
-    loader = StretchLoader(CORPUS, WHOLE, 8, 1, left=5, right=3)
+    loader = StreamLoader(CORPUS, WHOLE, 8, 1, left=5, right=3)
     seen = 0
     for rows in loader.sampler():
         (row,) = rows.tolist()
@@ -79,8 +79,8 @@ def test_half_of_the_stretches_are_read_from_the_other_strand() -> None:
     texts = random_dna([30] * 40, seed=3)
     corpus = LoadedCorpus("many", Sequences.read(texts, place))
     records = np.arange(40)
-    stretches = Stretches(records, np.zeros_like(records), corpus.lengths)
-    loader = StretchLoader(corpus, stretches, 10, 8, both_strands=True, shuffle=True)
+    stretches = Streams(records, np.zeros_like(records), corpus.lengths)
+    loader = StreamLoader(corpus, stretches, 10, 8, both_strands=True, shuffle=True)
     turned = []
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)
@@ -93,8 +93,8 @@ def test_half_of_the_stretches_are_read_from_the_other_strand() -> None:
 
 
 def test_an_epoch_is_resumed_in_the_middle_of_a_stretch() -> None:
-    def make() -> StretchLoader:
-        loader = StretchLoader(CORPUS, WHOLE, 8, 3, shuffle=True, both_strands=True, seed=2)
+    def make() -> StreamLoader:
+        loader = StreamLoader(CORPUS, WHOLE, 8, 3, shuffle=True, both_strands=True, seed=2)
         loader.sampler.set_epoch(1)
         return loader
 
@@ -114,10 +114,8 @@ def test_an_epoch_is_resumed_in_the_middle_of_a_stretch() -> None:
 
 @pytest.mark.parametrize("most", [1, 4, 7, 1000])
 def test_short_epochs_go_on_where_the_one_before_stopped(most: int) -> None:
-    def make(epoch: int, epoch_batches: int) -> StretchLoader:
-        loader = StretchLoader(
-            CORPUS, WHOLE, 8, 3, shuffle=True, both_strands=True, seed=2, epoch_batches=epoch_batches
-        )
+    def make(epoch: int, epoch_batches: int) -> StreamLoader:
+        loader = StreamLoader(CORPUS, WHOLE, 8, 3, shuffle=True, both_strands=True, seed=2, epoch_batches=epoch_batches)
         loader.sampler.set_epoch(epoch)
         return loader
 
@@ -134,7 +132,7 @@ def test_short_epochs_go_on_where_the_one_before_stopped(most: int) -> None:
 def test_processes_share_every_batch_and_end_together() -> None:
     for shuffle in (True, False):
         loaders = [
-            StretchLoader(CORPUS, WHOLE, 8, 3, shuffle=shuffle, seed=2, share=Share(rank, 2)) for rank in range(2)
+            StreamLoader(CORPUS, WHOLE, 8, 3, shuffle=shuffle, seed=2, share=ProcessShard(rank, 2)) for rank in range(2)
         ]
         found = [list(loader) for loader in loaders]
         assert [len(part) for part in found] == [len(loader) for loader in loaders]

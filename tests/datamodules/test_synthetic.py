@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from datamodules.series import Series
-from datamodules.synthetic import _SEED, Synthetic, _regimes
+from datamodules.time_series.datasets.simulated import _SEED, Synthetic, _regimes
+from datamodules.time_series.series import Series
 
 
 @pytest.fixture(scope="module")

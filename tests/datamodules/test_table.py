@@ -7,9 +7,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datamodules.columns import Fill, Roles
-from datamodules.series import Series
-from datamodules.table import Split, Table
+from datamodules.time_series.columns import Fill, Roles
+from datamodules.time_series.datasets.table import SplitPoints, Table
+from datamodules.time_series.series import Series
 from titans_seq.errors import InputError
 
 START = datetime(2024, 3, 1)
@@ -86,7 +86,7 @@ LONG = Roles(time="when", id="store", target=("sales",))
 def test_a_long_table_is_a_panel_of_series_each_with_its_own_rows(tmp_path: Path, suffix: str) -> None:
     path = long(tmp_path / f"long.{suffix}")
     roles = LONG._replace(past=("promo",), static=("kind", "size"))
-    s1, s2 = Table(path, roles, split=Split(0.5, 0.75)).load()
+    s1, s2 = Table(path, roles, split=SplitPoints(0.5, 0.75)).load()
     assert (s1.name, s2.name, s1.channels, s2.channels) == ("s1", "s2", ["sales"], ["sales"])
     np.testing.assert_array_equal(s1.values[:, 0], np.arange(6, 30) * 10.0)
     np.testing.assert_array_equal(s2.values[:, 0], np.arange(30.0))
@@ -204,13 +204,13 @@ def test_times_in_many_hands(tmp_path: Path, stamps: list[str], time_format: str
 
 def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
-    assert Table(path, split=Split(0.5, 0.75)).load()[0].borders == (20, 30, 40)
-    assert Table(path, split=Split("2024-03-01 10:00", "2024-03-02")).load()[0].borders == (10, 24, 40)
+    assert Table(path, split=SplitPoints(0.5, 0.75)).load()[0].borders == (20, 30, 40)
+    assert Table(path, split=SplitPoints("2024-03-01 10:00", "2024-03-02")).load()[0].borders == (10, 24, 40)
     with pytest.raises(
         InputError, match=r"data\.train_end and data\.validation_end: 'May' is neither a share nor a time"
     ):
-        Table(path, split=Split("May", 0.9)).load()
-    assert "every split needs rows" in fault(Table(path, split=Split(0.5, 0.5)))
+        Table(path, split=SplitPoints("May", 0.9)).load()
+    assert "every split needs rows" in fault(Table(path, split=SplitPoints(0.5, 0.5)))
 
 
 def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.forecasting import ForecastingDataModule
-from datamodules.weather import ROWS, Weather
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.datasets.weather import ROWS, Weather
 from titans_seq.errors import InputError
 
 TEST_WINDOWS = {96: 10444, 192: 10348, 336: 10204, 720: 9820}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.forecasting import ForecastingDataModule, Split
-from datamodules.series import Borders, Scaler, Series
-from datamodules.windows import WindowLoader, Windows
+from datamodules.common.splitting import Split
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.series import Borders, Scaler, Series
+from datamodules.time_series.windows import WindowLoader, Windows
 from titans_seq.batch import ForecastBatch
 from titans_seq.errors import InputError
 

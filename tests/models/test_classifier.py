@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules.dna import reverse_complement
+from datamodules.dna import tokenizer
 from tests.helpers import VARIANTS
 from titans_seq.backbone.bidirectional import Bidirectional
 from titans_seq.batch import MASK_TOKEN, PAD_TOKEN
@@ -45,8 +45,8 @@ def padded(rows: list[Tensor], side: str = "right", junk: int = PAD_TOKEN, extra
     return tokens, mask
 
 
-def other_strand(row: Tensor) -> Tensor:
-    return torch.from_numpy(reverse_complement(row.numpy().astype(np.uint8)).astype(np.int64))
+def reverse_complement(row: Tensor) -> Tensor:
+    return torch.from_numpy(tokenizer.reverse_complement(row.numpy().astype(np.uint8)).astype(np.int64))
 
 
 def stem_words(width: int, stride: int, pool: str) -> list[str]:
@@ -73,7 +73,7 @@ def test_padding_and_batch_mates_change_no_score(variant: str, strand: str) -> N
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_swapping_strands_changes_no_score(variant: str) -> None:
     rows = sequences(11, 3, 17, 1, 8)
-    swapped = [other_strand(row) for row in rows]
+    swapped = [reverse_complement(row) for row in rows]
     for stem in STEMS:
         words = [f"variant={variant}", *stem_words(*stem)]
         for strand, training in (("both_averaged", False), ("invariant", False), ("invariant", True)):
@@ -88,7 +88,7 @@ def test_both_strands_are_averaged_in_evaluation_alone() -> None:
     tokens, mask = padded(sequences(9, 6))
     both = classifier("strand=both_averaged", "dropout=0", "head_dropout=0")
     one = classifier("strand=one", "dropout=0", "head_dropout=0")
-    opposite = padded([other_strand(row) for row in sequences(9, 6)])
+    opposite = padded([reverse_complement(row) for row in sequences(9, 6)])
     mean = (one(tokens, mask) + one(*opposite)) / 2
     torch.testing.assert_close(both(tokens, mask), mean, rtol=0, atol=1e-12)
     torch.testing.assert_close(both.train()(tokens, mask), one(tokens, mask), rtol=0, atol=1e-12)
@@ -97,7 +97,7 @@ def test_both_strands_are_averaged_in_evaluation_alone() -> None:
 def test_invariance_holds_inside_the_gradient_too() -> None:
     rows = sequences(9, 6)
     gradients = []
-    for given in (rows, [other_strand(row) for row in rows]):
+    for given in (rows, [reverse_complement(row) for row in rows]):
         model = classifier("strand=invariant", "dropout=0", "head_dropout=0").train()
         model(*padded(given)).square().sum().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from datamodules.corpus import LoadedCorpus
-from datamodules.sequences import Sequences
-from datamodules.stretches import Stretches, StretchLoader
+from datamodules.dna.pretraining.corpus import LoadedCorpus
+from datamodules.dna.pretraining.streams import StreamLoader, Streams
+from datamodules.dna.sequences import Sequences
 from tests.datamodules.dna_reference import place, random_dna
 from tests.helpers import VARIANTS
 from titans_seq.backbone import state_named_tensors
-from titans_seq.batch import MASK_TOKEN, StretchBatch
+from titans_seq.batch import MASK_TOKEN, StreamBatch
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import PretrainingTask
 
@@ -41,16 +41,16 @@ def make(*words: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1
     return task.double().eval()
 
 
-def segments(task: PretrainingTask, segment: int = 12, texts: list[str] = TEXTS, **changes: Any) -> StretchLoader:
+def segments(task: PretrainingTask, segment: int = 12, texts: list[str] = TEXTS, **changes: Any) -> StreamLoader:
     corpus = LoadedCorpus("mine", Sequences.read(texts, place))
     records = np.arange(len(texts))
     stem, stride = task.model.stem, task.model.stem.stride
     context = {"left": -(-stem.before // stride) * stride, "right": stem.after + 1} if task.next else {}
-    stretches = Stretches(records, np.zeros_like(records), corpus.lengths)
-    return StretchLoader(corpus, stretches, segment, len(texts), multiple=stride, **context, **changes)
+    stretches = Streams(records, np.zeros_like(records), corpus.lengths)
+    return StreamLoader(corpus, stretches, segment, len(texts), multiple=stride, **context, **changes)
 
 
-def outputs(task: PretrainingTask, batches: Iterator[StretchBatch]) -> tuple[torch.Tensor, torch.Tensor]:
+def outputs(task: PretrainingTask, batches: Iterator[StreamBatch]) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores and targets of all segments, one after another."""
     parts = [task._read("val", batch, 0) for batch in batches]
     scores, targets = zip(*parts, strict=True)

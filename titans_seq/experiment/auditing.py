@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from datamodules.audit import Audit, Shared
-from datamodules.catalogue import audit_source
-from datamodules.kmers import MAX_K
+from datamodules.dna.audit.audit import Audit, Shared, audit_source
+from datamodules.dna.kmers import MAX_K
 from titans_seq.errors import InputError
 from titans_seq.experiment.classification import build_holdout, build_source
 from titans_seq.schema import ClassificationConfig, Config
@@ -48,7 +47,7 @@ def format_audit(found: Audit) -> str:
 
 
 def _shared_cells(each: Shared) -> tuple[str, ...]:
-    counts = (each.rows, each.identical, each.contradictory, each.other_strand)
+    counts = (each.rows, each.identical, each.contradictory, each.reverse_complements)
     return (each.split, each.by, *(f"{count:,}" for count in counts), _share(each.half_found), _share(each.any_found))
 
 

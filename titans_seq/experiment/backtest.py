@@ -10,8 +10,8 @@ import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from datamodules.forecasting import Member
-from datamodules.timestamps import stamp_text
+from datamodules.time_series.datamodule import ScaledSeries
+from datamodules.time_series.timestamps import stamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.accuracy import mase, smape, weighted_quantile_loss
 from titans_seq.experiment.evaluate import check_table, refuse_to_overwrite, write_table
@@ -34,7 +34,7 @@ TOTAL, NAIVE = "all", "seasonal naive"  # the last rows: means over the series
 class _Answer(NamedTuple):
     """Forecasts of one series from all origins, in its units."""
 
-    member: Member
+    member: ScaledSeries
     rows: NDArray[np.int64]  # (W,) first step of each forecast
     truth: NDArray[np.float64]  # (W, N, C)
     forecasts: NDArray[np.float64]  # (W, N, C, Q)
@@ -98,7 +98,7 @@ def backtest_text(table: pl.DataFrame) -> str:
     return format_table(rows, columns, spec=".4g") + more
 
 
-def _origins(run: ForecastRun, member: Member, windows: int, apart: int, steps: int) -> NDArray[np.int64]:
+def _origins(run: ForecastRun, member: ScaledSeries, windows: int, apart: int, steps: int) -> NDArray[np.int64]:
     """The rows at which the forecasts of a series begin, (W,)."""
     last = len(member.scaled) - steps
     first = last - (windows - 1) * apart

@@ -13,23 +13,23 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torchmetrics.functional.classification import binary_roc, multiclass_confusion_matrix
 
-from datamodules.buckets import SequenceLoader
-from datamodules.catalogue import open_data, read_unlabelled
-from datamodules.classification import SequenceDataModule
-from datamodules.fasta import BedWindows, LabelledFasta
-from datamodules.genomic_benchmarks import GenomicBenchmark
-from datamodules.gue import GUE
-from datamodules.holdout import Holdout
-from datamodules.labelled import Rows, SequenceSource
-from datamodules.messages import ambiguous_note, shown
-from datamodules.motif import BEST_ACCURACY, PlantedMotif
-from datamodules.sequences import Sequences
-from datamodules.tables import SequenceTable
+from datamodules.common.messages import ambiguous_note, listed
+from datamodules.dna.classification.bucketing import SequenceLoader
+from datamodules.dna.classification.datamodule import SequenceDataModule
+from datamodules.dna.classification.holdout import Holdout
+from datamodules.dna.classification.labelled import Rows, SequenceSource
+from datamodules.dna.datasets.catalogue import open_data, read_unlabelled
+from datamodules.dna.datasets.fasta import BedWindows, LabelledFasta
+from datamodules.dna.datasets.genomic_benchmarks import GenomicBenchmark
+from datamodules.dna.datasets.gue import GUE
+from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY, PlantedMotif
+from datamodules.dna.datasets.table import SequenceTable
+from datamodules.dna.sequences import Sequences
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.pretrained import load_pretrained
 from titans_seq.experiment.recipe import Recipe, Scores
-from titans_seq.experiment.sequence_baselines import count_copies, measure_clues
+from titans_seq.experiment.sequence_baselines import count_copies, measure_shortcuts
 from titans_seq.plots import plot_answers
 from titans_seq.schema import ClassificationConfig, ClassificationDataOptions, Config
 from titans_seq.tasks import ClassificationTask
@@ -152,8 +152,8 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         """Raise InputError for other classes."""
         if task.classes != self.data.class_names:
             raise InputError(
-                f"{source}: trained on the classes {shown(task.classes)}; {self.data.splits.name} has "
-                f"{shown(self.data.class_names)}"
+                f"{source}: trained on the classes {listed(task.classes)}; {self.data.splits.name} has "
+                f"{listed(self.data.class_names)}"
             )
 
     def describe(self) -> str:
@@ -221,7 +221,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         """What length, composition and copies of training rows give away."""
         train, test = self.data.rows("train"), self.data.rows("test").take(self._measured())
         rows = self._shown(train), self._shown(test)
-        return measure_clues(*rows, len(self.data.class_names), either_strand=self._either_strand)
+        return measure_shortcuts(*rows, len(self.data.class_names), either_strand=self._either_strand)
 
     def title(self) -> str:
         """Says on what, and on how much of it."""

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.digest import digest_of_file
+from datamodules.common.digest import digest_of_file
 from titans_seq.errors import InputError
 from titans_seq.files import write_atomically
 from titans_seq.tasks.quantiles import central_pairs

@@ -3,17 +3,17 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.corpus import Corpus
-from datamodules.kmers import kmers
-from datamodules.sequences import Sequences
-from datamodules.stretches import Stretches
+from datamodules.dna.kmers import kmers
+from datamodules.dna.pretraining.corpus import Corpus
+from datamodules.dna.pretraining.streams import Streams
+from datamodules.dna.sequences import Sequences
 from titans_seq.experiment.recipe import Scores
 
 _CONTEXTS = (0, 2, 4, 8)  # bases known beside the one that is guessed
 _ENOUGH = 20_000_000  # bases of each split that are counted
 
 
-def measure_contexts(corpus: Corpus, train: Stretches, test: Stretches, *, both_sides: bool) -> dict[str, Scores]:
+def measure_contexts(corpus: Corpus, train: Streams, test: Streams, *, both_sides: bool) -> dict[str, Scores]:
     """Bits per base, perplexity and accuracy of counts of contexts in `train`, on `test`.
 
     Args:
@@ -42,7 +42,7 @@ def measure_contexts(corpus: Corpus, train: Stretches, test: Stretches, *, both_
     return scores
 
 
-def _read(corpus: Corpus, part: Stretches) -> Sequences:
+def _read(corpus: Corpus, part: Streams) -> Sequences:
     texts, lengths, left = [], [], _ENOUGH
     for record, start, end in zip(*(column.tolist() for column in part), strict=True):
         texts.append(corpus.read(record, start, min(end, start + left)))

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.digest import digest_of
-from datamodules.forecasting import ForecastingDataModule, Split
+from datamodules.common.digest import hash_arrays
+from datamodules.common.splitting import Split
+from datamodules.time_series.datamodule import ForecastingDataModule
 from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.models.baselines import LastValue, SeasonalNaive
 from titans_seq.models.least_absolute import absolute_error, descend
@@ -45,7 +46,7 @@ def best_linear(
     The last few are remembered: a suite asks for the same map in one cell after another.
     """
     rows = [part.numpy() for split in _FITTED for part in _rows(data, split)]
-    key = (digest_of(*rows), data.context_length, data.horizon, data.source.season, linear_maps, loss)
+    key = (hash_arrays(*rows), data.context_length, data.horizon, data.source.season, linear_maps, loss)
     if key not in _solved:
         _solved[key] = _solve(data, linear_maps, loss)
         if len(_solved) > _REMEMBERED:

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.forecasting import Member
-from datamodules.layout import Layout, interval_of
-from datamodules.series import Scaler, Series
+from datamodules.time_series.datamodule import ScaledSeries
+from datamodules.time_series.encoder import FeatureEncoder, interval_of
+from datamodules.time_series.series import Scaler, Series
 from titans_seq.batch import CovariateInputs
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
@@ -28,8 +28,8 @@ class ForecastRun(NamedTuple):
 
     config: ForecastConfig
     task: ForecastingTask  # on the device of the configuration, ready to forecast
-    layout: Layout
-    members: list[Member]
+    layout: FeatureEncoder
+    members: list[ScaledSeries]
     calibration: Calibration | None
     place: str  # the name of the data, for messages
 
@@ -57,7 +57,7 @@ def open_run(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> F
         raise InputError(f"{checkpoint}: a model of task.name={recipe.config.task.name}; this verb is for forecasting")
     config = recipe.config
     try:
-        layout = Layout.from_container(task.hparams["layout"])
+        layout = FeatureEncoder.from_container(task.hparams["layout"])
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{checkpoint}: does not say what its data were like; train it again") from None
     if data is not None:
@@ -79,7 +79,7 @@ def open_run(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> F
     return ForecastRun(config, task, layout, members, load_calibration(checkpoint), place)
 
 
-def _members(panel: Sequence[Series], layout: Layout, config: ForecastConfig, place: str) -> list[Member]:
+def _members(panel: Sequence[Series], layout: FeatureEncoder, config: ForecastConfig, place: str) -> list[ScaledSeries]:
     interval = interval_of(panel[0].timestamps)
     if interval != layout.interval:
         raise InputError(f"{place}: a step of {interval}; the model was trained on steps of {layout.interval}")
@@ -93,14 +93,14 @@ def _members(panel: Sequence[Series], layout: Layout, config: ForecastConfig, pl
             known = layout.scalers.get(series.name)
             strangers += [] if known else [series.name]
             scaler = known or Scaler.fit(series.values)
-        members.append(Member(series, scaler, layout.encode(series, scaler)))
+        members.append(ScaledSeries(series, scaler, layout.encode(series, scaler)))
     if strangers:
         shown = ", ".join(map(repr, strangers[:5])) + (" and more" if len(strangers) > 5 else "")
         print(f"Note: {len(strangers)} series that training never saw are scaled by their own rows: {shown}")
     return members
 
 
-def cut_inputs(run: ForecastRun, member: Member, row: int, known_future: NDArray[np.float32]) -> Inputs:
+def cut_inputs(run: ForecastRun, member: ScaledSeries, row: int, known_future: NDArray[np.float32]) -> Inputs:
     """The one window of a series whose first step to forecast is `row`, given the known covariates (N, K) from there.
 
     Nothing from `row` on is looked at. Raises InputError when fewer rows than the context stand before it.
@@ -159,7 +159,7 @@ def check_steps(run: ForecastRun, horizon: int | None) -> int:
     return steps
 
 
-def restore_units(member: Member, values: NDArray[Any]) -> NDArray[np.float64]:
+def restore_units(member: ScaledSeries, values: NDArray[Any]) -> NDArray[np.float64]:
     """From z-scores (N, C, ...) to the series' units."""
     moved: NDArray[np.float64] = np.moveaxis(member.scaler.inverse(np.moveaxis(values, 1, -1)), -1, 1)
     return moved

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from datamodules.series import Series
+from datamodules.time_series.series import Series
 
 _Array = NDArray[Any]
 

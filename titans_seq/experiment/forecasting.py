@@ -12,10 +12,10 @@ from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 
-from datamodules.forecasting import ForecastingDataModule
-from datamodules.messages import shown
-from datamodules.table import Table
-from datamodules.weather import Weather
+from datamodules.common.messages import listed
+from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.datasets.table import Table
+from datamodules.time_series.datasets.weather import Weather
 from titans_seq.batch import CovariateBatch
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
@@ -100,7 +100,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         kept = task.hparams.get("layout") or {}
         for key in ("past", "known", "calendar", "categories", "numbers"):
             if key in kept and kept[key] != found[key]:
-                there, here = (shown(map(str, side[key])) or "nothing" for side in (kept, found))
+                there, here = (listed(map(str, side[key])) or "nothing" for side in (kept, found))
                 raise InputError(f"{source}: trained with {key} {there}; {self._name()} gives {here} or other values")
 
     def model_name(self) -> str:
@@ -173,7 +173,7 @@ class ForecastRecipe(Recipe[ForecastingTask]):
         )
         source = "simulated data" if data.source.simulated else "test windows"
         if len(data.members) > 1:
-            source += f" of {shown(data.members[m].series.name for m in members)}"
+            source += f" of {listed(data.members[m].series.name for m in members)}"
         plot_forecasts(
             path,
             timestamps=[

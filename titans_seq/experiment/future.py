@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from datamodules.future import read_future
-from datamodules.timestamps import stamp_text, times_after
+from datamodules.time_series.future_covariates import read_future
+from datamodules.time_series.timestamps import stamp_text, times_after
 from titans_seq.errors import InputError
 from titans_seq.experiment.evaluate import check_table, check_writable, refuse_to_overwrite, write_table
 from titans_seq.experiment.forecast_run import (

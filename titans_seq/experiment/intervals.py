@@ -8,7 +8,8 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from numpy.typing import NDArray
 
-from datamodules.forecasting import ForecastingDataModule, Split
+from datamodules.common.splitting import Split
+from datamodules.time_series.datamodule import ForecastingDataModule
 from titans_seq.experiment.conformal import Calibration, calibrate, conformal_scores
 from titans_seq.tasks import ForecastingTask
 

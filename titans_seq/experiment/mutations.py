@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from datamodules.catalogue import read_unlabelled
-from datamodules.dna import decode
-from datamodules.genome import Genome
-from datamodules.messages import shown
-from datamodules.sequences import Sequences
-from datamodules.vcf import Variants, both_alleles, read_vcf
+from datamodules.common.messages import listed
+from datamodules.dna.datasets.catalogue import read_unlabelled
+from datamodules.dna.genome import Genome
+from datamodules.dna.sequences import Sequences
+from datamodules.dna.tokenizer import decode
+from datamodules.dna.vcf import Variants, both_alleles, read_vcf
 from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import build_trainer
@@ -159,7 +159,7 @@ def _choose(recipe: ClassificationRecipe, source: Path, record: str | None) -> t
         record = names[0]
     if record is None or record not in names:
         asked = f"no sequence {record!r}" if record else f"{len(names)} sequences"
-        raise InputError(f"{source}: {asked}; name one with --record: {shown(names, 5)}")
+        raise InputError(f"{source}: {asked}; name one with --record: {listed(names, 5)}")
     if (count := names.count(record)) > 1:
         raise InputError(f"{source}: {count} sequences are called {record!r}; give each a name of its own")
     tokens = sequences[names.index(record)]

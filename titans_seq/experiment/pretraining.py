@@ -8,12 +8,13 @@ from typing import Any
 import polars as pl
 from lightning.pytorch import Trainer
 
-from datamodules.catalogue import open_corpus, open_held_out
-from datamodules.corpus import Corpus, joined
-from datamodules.pretraining import SPLITS, PretrainingDataModule, Split, split_corpus
-from datamodules.satellites import BEST_BITS
-from datamodules.sequences import joined_sequences
-from datamodules.stretches import Stretches
+from datamodules.common.splitting import SPLITS, Split
+from datamodules.dna.datasets.catalogue import open_corpus, open_held_out
+from datamodules.dna.datasets.simulated_genome import BEST_BITS
+from datamodules.dna.pretraining.corpus import Corpus, joined
+from datamodules.dna.pretraining.datamodule import PretrainingDataModule, split_corpus
+from datamodules.dna.pretraining.streams import Streams
+from datamodules.dna.sequences import joined_sequences
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.build import train_batches
@@ -88,7 +89,7 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
         held_out = [open_held_out(name, options.root, **columns) for name in options.exclude]
         return corpus.without(joined_sequences(held_out))
 
-    def _split(self, corpus: Corpus) -> dict[Split, Stretches]:
+    def _split(self, corpus: Corpus) -> dict[Split, Streams]:
         options = self.config.data
         return split_corpus(
             corpus,

@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.clues import COMPOSITIONS, Composition, by_length, by_recognition
-from datamodules.labelled import Rows
-from datamodules.overlap import match_numbers, sequence_numbers, strandless_numbers
+from datamodules.dna.audit.shortcuts import COMPOSITIONS, Composition, by_duplicates, by_length
+from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.overlap import match_numbers, sequence_numbers, strandless_numbers
 from titans_seq.experiment.recipe import Scores
 from titans_seq.tasks.classification import answer_metrics
 
 
-def measure_clues(train: Rows, test: Rows, num_classes: int, *, either_strand: bool) -> dict[str, Scores]:
+def measure_shortcuts(train: Rows, test: Rows, num_classes: int, *, either_strand: bool) -> dict[str, Scores]:
     """Accuracy, F1 and MCC of classifiers that know one thing, on the rows `test`, all as the model sees them.
 
     A row that is a training row too (with `either_strand`, or its reverse complement) gets that row's class, every
@@ -23,7 +23,7 @@ def measure_clues(train: Rows, test: Rows, num_classes: int, *, either_strand: b
     answers = {
         "majority class": np.full(len(test), np.bincount(train.labels).argmax()),
         "length alone": by_length(lengths[0], train.labels, lengths[1], num_classes),
-        "copies of training rows": by_recognition(copies, train.labels, num_classes),
+        "copies of training rows": by_duplicates(copies, train.labels, num_classes),
     }
     for name, size in COMPOSITIONS.items():
         answers[name] = Composition(train.sequences, train.labels, num_classes, k=size)(test.sequences)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from datamodules.columns import Roles
-from datamodules.ett import ETT
-from datamodules.series import SeriesSource
-from datamodules.synthetic import Synthetic
-from datamodules.table import Split, Table
-from datamodules.weather import Weather
+from datamodules.time_series.columns import Roles
+from datamodules.time_series.datasets.ett import ETT
+from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.table import SplitPoints, Table
+from datamodules.time_series.datasets.weather import Weather
+from datamodules.time_series.series import SeriesSource
 from titans_seq.errors import InputError
 from titans_seq.schema import ForecastDataOptions
 
@@ -38,6 +38,6 @@ def build_table(options: ForecastDataOptions) -> Table:
         roles,
         time_format=options.time_format,
         fill=options.fill,
-        split=Split(options.train_end, options.validation_end),
+        split=SplitPoints(options.train_end, options.validation_end),
         season=options.season,
     )

@@ -64,14 +64,14 @@ class SequenceClassifier(nn.Module):
         if self.strand == "one" or (self.strand == "both_averaged" and self.training):
             return self._scores(self.features(tokens, mask))
         # One call for both strands: their features are computed alike, so that swapping them changes nothing.
-        other_tokens, other_mask = self.other_strand(tokens, mask)
+        other_tokens, other_mask = self.reverse_complement(tokens, mask)
         masks = None if mask is None or other_mask is None else torch.cat([mask, other_mask])
         given, other = self.features(torch.cat([tokens, other_tokens]), masks).chunk(2)
         if self.strand == "invariant":
             return self._scores((given + other) / 2)
         return (self._scores(given) + self._scores(other)) / 2
 
-    def other_strand(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def reverse_complement(self, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The reverse complements of tokens (B, T), with their mask, both padded on the right."""
         complement = self.get_buffer("_complement")
         if mask is None:

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 
 from titans_seq.backbone import Stack, state_named_tensors
 from titans_seq.backbone.states import BlockState
-from titans_seq.batch import MASK_TOKEN, StretchBatch
+from titans_seq.batch import MASK_TOKEN, StreamBatch
 from titans_seq.errors import InputError
 from titans_seq.models.language import NUM_BASES, SequenceLanguageModel
 from titans_seq.schema import PretrainingConfig
@@ -60,12 +60,12 @@ class PretrainingTask(Task):
         self.bits_by_segment: dict[int, tuple[float, float]] = {}  # of the last test: sum of bits, and bases
         self._streams: dict[str, list[BlockState]] = {}  # of the stretches that are being read, by split
 
-    def forward(self, batch: StretchBatch, state: list[BlockState] | None = None) -> tuple[Tensor, list[BlockState]]:
+    def forward(self, batch: StreamBatch, state: list[BlockState] | None = None) -> tuple[Tensor, list[BlockState]]:
         """Scores (B, L, 4) of the bases that `targets` asks for, and the state that continues the stretches."""
         scores, after = self.model(batch.bases, batch.mask, state, left=batch.left, length=batch.length)
         return scores, after
 
-    def targets(self, batch: StretchBatch) -> Tensor:
+    def targets(self, batch: StreamBatch) -> Tensor:
         """The base (B, L) that each of the model's scores is about; below 0 where there is none, or N."""
         first = batch.left + (self.model.stem.after + 1 if self.next else 0)
         places = slice(first, first + batch.length)
@@ -73,7 +73,7 @@ class PretrainingTask(Task):
         assert asked.shape[1] == batch.length, "a window that ends before what its segment is asked for"
         return asked.masked_fill(~batch.mask[:, places] | (asked >= NUM_BASES), _NOTHING)
 
-    def training_step(self, batch: StretchBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
         """The loss of a batch, in nats per base."""
         scores, targets = self._read("train", batch, None)
         loss = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_NOTHING, reduction="sum")
@@ -81,7 +81,7 @@ class PretrainingTask(Task):
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.bases))
         return loss
 
-    def validation_step(self, batch: StretchBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: StreamBatch, batch_idx: int) -> None:
         """Adds a batch to the validation metrics."""
         self._measure("val", batch, batch_idx)
 
@@ -93,7 +93,7 @@ class PretrainingTask(Task):
         """Forgets what an earlier test measured."""
         self.bits_by_segment.clear()
 
-    def test_step(self, batch: StretchBatch, batch_idx: int) -> None:
+    def test_step(self, batch: StreamBatch, batch_idx: int) -> None:
         """Adds a batch to the test metrics."""
         self._measure("test", batch, batch_idx)
 
@@ -114,7 +114,7 @@ class PretrainingTask(Task):
             named = {name: x.to(self.device) for name, x in state.items()}
             self._streams["train"] = backbone.state_from_named_tensors(named)
 
-    def _read(self, split: str, batch: StretchBatch, seed: int | None) -> tuple[Tensor, Tensor]:
+    def _read(self, split: str, batch: StreamBatch, seed: int | None) -> tuple[Tensor, Tensor]:
         """Scores (B, L, 4) and targets (B, L); what is hidden is drawn from `seed`, None from torch's own generator."""
         targets = self.targets(batch)
         if not self.next:
@@ -136,7 +136,7 @@ class PretrainingTask(Task):
         shown = torch.where(drawn[1] < _HIDDEN, MASK_TOKEN, torch.where(drawn[1] < _REPLACED, others, bases))
         return torch.where(chosen, shown, bases), targets.masked_fill(~chosen, _NOTHING)
 
-    def _measure(self, split: str, batch: StretchBatch, seed: int) -> None:
+    def _measure(self, split: str, batch: StreamBatch, seed: int) -> None:
         scores, targets = self._read(split, batch, seed)
         asked = targets >= 0
         count = int(asked.sum())

@@ -1,0 +1,1 @@
+"""What the data modules of both domains share: loading, splitting, downloads, tables."""

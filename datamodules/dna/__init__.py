@@ -1,0 +1,1 @@
+"""DNA: from sequence files and genomes to batches of tokens."""

@@ -1,0 +1,1 @@
+"""Checks of a labelled DNA dataset for leakage and shortcut features."""

@@ -1,0 +1,1 @@
+"""Labelled DNA sequences: splits, bucketing by length, the data module."""

@@ -1,0 +1,1 @@
+"""DNA datasets: published ones, the user's files, and simulated ones."""

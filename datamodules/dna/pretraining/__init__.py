@@ -1,0 +1,1 @@
+"""Unlabelled DNA: a corpus read as streams of segments, and the data module."""

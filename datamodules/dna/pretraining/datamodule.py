@@ -1,0 +1,187 @@
+"""The data module of pre-training: a corpus, its three splits, and stretches of it read a segment at a time."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from datamodules.common.digest import hash_arrays
+from datamodules.common.loading import shard_of
+from datamodules.common.splitting import SPLITS, Split, held_out_split, stratified_split
+from datamodules.dna.pretraining.corpus import Corpus
+from datamodules.dna.pretraining.streams import StreamLoader, Streams
+from titans_seq.batch import BASES
+from titans_seq.errors import InputError
+
+Unit = Literal["record", "end"]
+_N = BASES.index("N")
+_PIECE = 1 << 20  # bases that are looked at together
+
+
+def split_corpus(
+    corpus: Corpus,
+    *,
+    unit: Unit = "record",
+    fraction: float = 0.05,
+    validation_records: Sequence[str] = (),
+    test_records: Sequence[str] = (),
+    seed: int = 0,
+    unasked: int = 0,
+) -> dict[Split, Streams]:
+    """The bases of each split.
+
+    Args:
+        corpus: what is split.
+        unit: "record" holds out whole records: those that are named, or a random share. "end" holds out the last bases
+            of every record: for test, and before them for validation.
+        fraction: the share of the records, or of every record's bases, for each of validation and test.
+        validation_records, test_records: names (chromosomes, say); both or none.
+        seed: of the random choice.
+        unasked: how many bases at the start of a stretch nobody is asked for.
+
+    Raises InputError when a split would be empty, or nobody be asked for any base but N.
+    """
+    records = np.arange(len(corpus.names))
+    if unit == "end":
+        held = np.maximum(1, np.round(corpus.lengths * fraction).astype(np.int64))
+        if (corpus.lengths <= 2 * held).any():
+            short = int((corpus.lengths <= 2 * held).argmax())
+            raise InputError(
+                f"{corpus.name}: record {corpus.names[short]!r} has {corpus.lengths[short]} bases: nothing is left "
+                f"between two ends of data.fraction={fraction}"
+            )
+        edges = [np.zeros_like(held), corpus.lengths - 2 * held, corpus.lengths - held, corpus.lengths]
+        return _with_bases(corpus, [Streams(records, *edges[i : i + 2]) for i in range(3)], unasked)
+    if validation_records or test_records:
+        missing = [key for key, names in (("validation", validation_records), ("test", test_records)) if not names]
+        if missing:
+            raise InputError(f"{corpus.name}: set data.{missing[0]}_records too: both are held out by name, or neither")
+        parts = held_out_split(np.array(corpus.names, dtype=np.str_), [validation_records, test_records], kind="record")
+    elif len(records) < 3:
+        raise InputError(
+            f"{corpus.name}: {len(records)} records are too few to hold out whole ones; data.unit=end holds out the "
+            "ends of each"
+        )
+    else:
+        shares = (1 - 2 * fraction, fraction, fraction)
+        try:
+            parts = stratified_split(np.zeros(len(records), dtype=np.int64), shares, seed=seed)
+        except InputError:
+            raise InputError(
+                f"{corpus.name}: {len(records)} records are too few to hold out data.fraction={fraction} of them "
+                "twice; name some in data.validation_records and data.test_records, or data.unit=end takes the ends of "
+                "each"
+            ) from None
+    whole = [Streams(part, np.zeros_like(part), corpus.lengths[part]) for part in parts]
+    return _with_bases(corpus, whole, unasked)
+
+
+def _with_bases(corpus: Corpus, parts: Sequence[Streams], unasked: int) -> dict[Split, Streams]:
+    """The splits by name: unplaced scaffolds, and the ends of chromosomes, may be N from first to last, or tiny."""
+    for split, part in zip(SPLITS, parts, strict=True):
+        asked = Streams(*(column[part.lengths > unasked] for column in part))
+        asked = asked._replace(starts=asked.starts + unasked)
+        pieces = zip(*(column.tolist() for column in asked.cut(_PIECE)), strict=True)
+        if not any((corpus.read(*piece) != _N).any() for piece in pieces):
+            first = corpus.names[int(part.records[0])]
+            what = f"every base after the first {unasked} of each stretch" if unasked else "every base"
+            raise InputError(
+                f"{corpus.name}: {split}: {what} is N{', or there is none' if unasked else ''}, in {len(part.records)} "
+                f"stretches, the first of record {first!r}. Set data.unit, data.fraction or data.validation_records "
+                "and data.test_records otherwise"
+            )
+    return dict(zip(SPLITS, parts, strict=True))
+
+
+class PretrainingDataModule(LightningDataModule):
+    """Segments of the stretches of a corpus; see `StreamLoader`.
+
+    Args:
+        corpus: reads the corpus, once.
+        split: its splits, see `split_corpus`.
+        segment: bases of a segment.
+        stretch: bases that are read one after another, at most; None reads whole records.
+        batch_size: stretches read side by side.
+        left, right, multiple: see `StreamLoader`.
+        both_strands: train on reverse complements too.
+        seed: of the order and the strands in which an epoch shows the training stretches.
+        epoch_batches: see `StreamLoader`; of training.
+    """
+
+    corpus: Corpus
+    splits: dict[Split, Streams]
+
+    def __init__(
+        self,
+        corpus: Callable[[], Corpus],
+        split: Callable[[Corpus], dict[Split, Streams]],
+        *,
+        segment: int,
+        stretch: int | None,
+        batch_size: int,
+        left: int = 0,
+        right: int = 0,
+        multiple: int = 1,
+        both_strands: bool = False,
+        seed: int = 0,
+        epoch_batches: int = 0,
+    ) -> None:
+        super().__init__()
+        self._open = corpus
+        self._split = split
+        self.segment = segment
+        self.stretch = stretch
+        self.batch_size = batch_size
+        self.left = left
+        self.right = right
+        self.multiple = multiple
+        self.both_strands = both_strands
+        self.seed = seed
+        self.epoch_batches = epoch_batches
+        self._is_set_up = False
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read or map the corpus once and split it."""
+        if self._is_set_up:
+            return
+        self.corpus = self._open()
+        self.splits = {split: part.cut(self.stretch) for split, part in self._split(self.corpus).items()}
+        self._is_set_up = True
+
+    def bases(self, split: Split) -> int:
+        """How many bases a split has."""
+        return int(self.splits[split].lengths.sum())
+
+    def train_dataloader(self) -> StreamLoader:
+        """Training stretches in a new order every epoch."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> StreamLoader:
+        """Validation stretches by length."""
+        return self._loader("validation")
+
+    def test_dataloader(self) -> StreamLoader:
+        """Test stretches by length."""
+        return self._loader("test")
+
+    def _loader(self, split: Split, *, shuffle: bool = False) -> StreamLoader:
+        return StreamLoader(
+            self.corpus,
+            self.splits[split],
+            self.segment,
+            self.batch_size,
+            left=self.left,
+            right=self.right,
+            multiple=self.multiple,
+            shuffle=shuffle,
+            both_strands=shuffle and self.both_strands,
+            seed=self.seed,
+            share=shard_of(self.trainer),
+            epoch_batches=self.epoch_batches if shuffle else 0,
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells these data from others: a digest of the corpus and of each split's stretches."""
+        digests = {split: hash_arrays(*self.splits[split]) for split in SPLITS}
+        return {"name": self.corpus.name, "sha256": {"corpus": self.corpus.digest(), **digests}}

@@ -1,0 +1,1 @@
+"""Time series: from tables to the windows of a forecaster."""

@@ -1,0 +1,30 @@
+"""What the calendar says about a time, as places on a circle: known for every future step."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+_Part = Callable[[pl.Series], pl.Series]
+
+# Name to how far round its circle a time is, in [0, 1).
+CALENDAR_FEATURES: dict[str, _Part] = {
+    "minute_of_hour": lambda t: (t.dt.minute() + t.dt.second() / 60) / 60,
+    "hour_of_day": lambda t: (t.dt.hour() + t.dt.minute() / 60) / 24,
+    "day_of_week": lambda t: (t.dt.weekday() - 1) / 7,
+    "day_of_month": lambda t: (t.dt.day() - 1) / t.dt.month_end().dt.day(),
+    "day_of_year": lambda t: (t.dt.ordinal_day() - 1) / 366,
+    "month_of_year": lambda t: (t.dt.month() - 1) / 12,
+}
+
+
+def calendar_features(timestamps: NDArray[np.datetime64], names: Sequence[str]) -> NDArray[np.float64]:
+    """Sine and cosine of each of `names` (of `CALENDAR_FEATURES`) at `timestamps` (T,): (T, 2 x names)."""
+    times = pl.Series(timestamps.astype("datetime64[us]"))
+    columns: list[NDArray[Any]] = []
+    for name in names:
+        angle = 2 * np.pi * CALENDAR_FEATURES[name](times).to_numpy()
+        columns += [np.sin(angle), np.cos(angle)]
+    return np.column_stack(columns) if columns else np.empty((len(timestamps), 0))

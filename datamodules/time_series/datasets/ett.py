@@ -1,0 +1,73 @@
+"""Electricity Transformer Temperature: ETTh1, ETTh2 (hourly), ETTm1, ETTm2 (every 15 minutes); Zhou et al., AAAI 2021.
+
+Seven columns: six loads and the oil temperature OT, July 2016 to June 2018. The usual split takes the first 20 months
+of 30 days (12 to train, 4 to validate, 4 to test) and leaves the rest unused.
+"""
+
+from typing import NamedTuple
+
+from datamodules.common.download import PublishedFile, locate, verify
+from datamodules.time_series.series import Borders, Series, read_csv
+from titans_seq.errors import InputError
+
+_URL = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"
+_CHANNELS = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
+_HOURLY = Borders(train=8640, validation=11520, test=14400)
+_QUARTERLY = Borders(train=34560, validation=46080, test=57600)
+
+
+class _Set(NamedTuple):
+    rows: int
+    borders: Borders
+    season: int  # steps of a day
+    sha256: str
+
+
+SETS = {
+    "ETTh1": _Set(17420, _HOURLY, 24, "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"),
+    "ETTh2": _Set(17420, _HOURLY, 24, "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b"),
+    "ETTm1": _Set(69680, _QUARTERLY, 96, "6ce1759b1a18e3328421d5d75fadcb316c449fcd7cec32820c8dafda71986c9e"),
+    "ETTm2": _Set(69680, _QUARTERLY, 96, "db973ca252c6410a30d0469b13d696cf919648d0f3fd588c60f03fdbdbadd1fd"),
+}
+
+
+class ETT:
+    """One of the four sets, as published.
+
+    Args:
+        name: a key of `SETS`.
+        root: the data folder; None takes $TITANS_SEQ_DATA, else the user's cache, filled by a download.
+    """
+
+    simulated = False
+
+    def __init__(self, name: str, root: str | None = None) -> None:
+        if name not in SETS:
+            raise ValueError(f"name must be one of {', '.join(SETS)}; got {name!r}")
+        self.name = name
+        self.root = root
+        self.file = PublishedFile(f"ETT-small/{name}.csv", f"{_URL}/{name}.csv", SETS[name].sha256)
+
+    @property
+    def season(self) -> int:
+        """Steps of a day."""
+        return SETS[self.name].season
+
+    def prepare(self) -> None:
+        """Download the file if it is nowhere."""
+        locate(self.file, self.root)
+
+    def load(self) -> Series:
+        """Read, check and split the set; what is wrong with the content is said first, since a checksum says less."""
+        path = locate(self.file, self.root)
+        timestamps, channels, values = read_csv(path)
+        expected = SETS[self.name]
+        if channels != _CHANNELS:
+            raise InputError(f"{path}: columns must be date, {', '.join(_CHANNELS)}; found {', '.join(channels)}")
+        if len(values) != expected.rows:
+            raise InputError(
+                f"{path}: {len(values)} rows, {self.name} has {expected.rows}; the file is cut short or changed. "
+                f"Get it again from {self.file.url}"
+            )
+        verify(path, self.file)
+        return Series(self.name, timestamps, channels, values, expected.borders, file=path)

@@ -1,0 +1,140 @@
+"""What a forecaster knows of the data it was trained on: names, scales and step, enough to read tomorrow's file."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from datamodules.common.messages import listed
+from datamodules.time_series.calendar import calendar_features
+from datamodules.time_series.series import Scaler, Series
+from datamodules.time_series.timestamps import infer_step
+from titans_seq.errors import InputError
+
+
+class FeatureEncoder(NamedTuple):
+    """Columns of a window's array and their scales, all from training rows; (C, P, K as in `CovariateInputs`)."""
+
+    channels: list[str]  # C
+    past: list[str]  # P
+    known: list[str]  # columns of the table; the calendar's features follow them
+    calendar: list[str]
+    categories: dict[str, list[str]]  # static columns of text: the values that training saw
+    numbers: list[str]  # static columns of numbers
+    interval: str  # between times, as polars writes it
+    season: int
+    scalers: dict[str, Scaler]  # of the channels, by series
+    covariates: Scaler  # of past and known columns and static numbers, over the training rows of all series
+    trained_until: str  # the last time of any training row, ISO 8601
+
+    @classmethod
+    def fit(cls, panel: Sequence[Series], calendar: Sequence[str], season: int) -> "FeatureEncoder":
+        """From the series' training rows; static columns are numbers where every value is one."""
+        first, train = panel[0], [series.borders.train for series in panel]
+        static = {name: [series.covariates.static[name] for series in panel] for name in first.covariates.static}
+        numbers = [name for name, values in static.items() if _are_numbers(values)]
+        categories = {name: sorted(set(values)) for name, values in static.items() if name not in numbers}
+        rows = np.concatenate([_columns(series)[:end] for series, end in zip(panel, train, strict=True)])
+        each = np.array([[float(static[name][i]) for name in numbers] for i in range(len(panel))])
+        parts = [Scaler.fit(rows), Scaler.fit(each.reshape(len(panel), len(numbers)))]
+        last = max(series.timestamps[end - 1] for series, end in zip(panel, train, strict=True))
+        return cls(
+            channels=list(first.channels),
+            past=list(first.covariates.past),
+            known=list(first.covariates.known),
+            calendar=list(calendar),
+            categories=categories,
+            numbers=numbers,
+            interval=interval_of(first.timestamps),
+            season=season,
+            scalers={s.name: Scaler.fit(s.values[:end]) for s, end in zip(panel, train, strict=True)},
+            covariates=Scaler(*(np.concatenate(pair) for pair in zip(*parts, strict=True))),
+            trained_until=str(last.astype("datetime64[us]")),
+        )
+
+    @property
+    def has_covariates(self) -> bool:
+        """Whether windows carry more than the channels."""
+        return bool(self.past or self.known or self.calendar or self.categories or self.numbers)
+
+    def sizes(self) -> dict[str, Any]:
+        """Widths of `CovariateInputs`: past, known, numbers, and the number of values of each category."""
+        return {
+            "past": len(self.past),
+            "known": len(self.known) + 2 * len(self.calendar),
+            "categories": [len(values) for values in self.categories.values()],
+            "numbers": len(self.numbers),
+        }
+
+    def encode(self, series: Series, scaler: Scaler) -> NDArray[np.float32]:
+        """Channels, past and known columns and the calendar of a series, scaled: (T, C + P + K)."""
+        scaled = scaler.transform(series.values).astype(np.float32)
+        if not self.has_covariates:
+            return scaled
+        columns = self._scale(_columns(series), 0)
+        days = calendar_features(series.timestamps, self.calendar)
+        return np.column_stack([scaled, columns, days]).astype(np.float32)
+
+    def known_future(self, columns: NDArray[np.float64], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
+        """The known columns (N, names) of future `times`, scaled, and their calendar: (N, K)."""
+        days = calendar_features(times, self.calendar)
+        return np.column_stack([self._scale(columns, len(self.past)), days]).astype(np.float32)
+
+    def static(self, series: Series) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Codes (S,) and scaled numbers (N,) of a series; raises InputError for a value that training never saw."""
+        codes, values = [], series.covariates.static
+        for name, seen in self.categories.items():
+            if values[name] not in seen:
+                raise InputError(
+                    f"series {series.name!r}: {name} is {listed([repr(values[name])])}, which training never saw; "
+                    f"it saw {listed(seen)}"
+                )
+            codes.append(seen.index(values[name]))
+        for name in self.numbers:
+            if not _are_numbers([values[name]]):
+                raise InputError(f"series {series.name!r}: {name} is {listed([repr(values[name])])}, no number")
+        numbers = np.array([float(values[name]) for name in self.numbers])
+        scaled = self._scale(numbers, len(self.past) + len(self.known))
+        return np.array(codes, dtype=np.int64), scaled.astype(np.float32)
+
+    def to_container(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars, for a checkpoint."""
+        scalers = {name: _plain(scaler) for name, scaler in self.scalers.items()}
+        return {**self._asdict(), "scalers": scalers, "covariates": _plain(self.covariates)}
+
+    @classmethod
+    def from_container(cls, container: Mapping[str, Any]) -> "FeatureEncoder":
+        """What `to_container` made plain; raises KeyError or TypeError when it is anything else."""
+        scalers = {name: _scaler(scaler) for name, scaler in container["scalers"].items()}
+        return cls(**{**container, "scalers": scalers, "covariates": _scaler(container["covariates"])})
+
+    def _scale(self, columns: NDArray[np.float64], first: int) -> NDArray[np.float64]:
+        part = slice(first, first + columns.shape[-1])
+        scaled: NDArray[np.float64] = (columns - self.covariates.mean[part]) / self.covariates.std[part]
+        return scaled
+
+
+def interval_of(timestamps: NDArray[np.datetime64]) -> str:
+    """The most common step between the times of a series, as polars writes it."""
+    times = pl.Series(timestamps.astype("datetime64[us]")).unique().sort()
+    return infer_step(times.diff().drop_nulls()).interval
+
+
+def _columns(series: Series) -> NDArray[np.float64]:
+    """Past and known columns, (T, past + known)."""
+    columns = series.covariates.arrays()
+    return np.column_stack(columns) if columns else np.empty((len(series.timestamps), 0))
+
+
+def _are_numbers(values: Sequence[str]) -> bool:
+    return bool(pl.Series(values, dtype=pl.String).cast(pl.Float64, strict=False).is_finite().fill_null(False).all())
+
+
+def _plain(scaler: Scaler) -> dict[str, list[float]]:
+    return {"mean": scaler.mean.tolist(), "std": scaler.std.tolist()}
+
+
+def _scaler(container: Mapping[str, Any]) -> Scaler:
+    return Scaler(np.array(container["mean"]), np.array(container["std"]))

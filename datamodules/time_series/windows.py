@@ -1,0 +1,147 @@
+"""Windows of a series: views of one array, cut a batch at a time."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datamodules.common.loading import ALONE, Loader, Order, ProcessShard
+from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
+from titans_seq.errors import InputError
+
+
+class Windows:
+    """All windows of a series at stride 1, each `context_length` steps followed by `horizon` steps.
+
+    Nothing is copied until a batch is cut, and a batch is cut by one indexing operation: every window is one
+    contiguous block of the row-major series, so that all of them are the rows of one overlapping matrix. numpy cuts it,
+    since for copies this small waking torch's threads costs several times the copy.
+
+    Args:
+        values: the series (T, C).
+        context_length: L, steps the model sees.
+        horizon: H, steps it forecasts.
+    """
+
+    def __init__(self, values: NDArray[np.floating[Any]], context_length: int, horizon: int) -> None:
+        self.values = np.ascontiguousarray(values, dtype=np.float32)
+        self.context_length = context_length
+        self.horizon = horizon
+        rows, channels = self.values.shape
+        length = context_length + horizon
+        if rows < length:
+            raise InputError(
+                f"{rows} rows are too few for one window of {length} "
+                f"(data.context_length={context_length} + data.horizon={horizon}): lower one of these keys"
+            )
+        step = self.values.itemsize * channels
+        self._matrix = np.lib.stride_tricks.as_strided(
+            self.values, (rows - length + 1, length * channels), (step, self.values.itemsize), writeable=False
+        )
+
+    def __len__(self) -> int:
+        return len(self._matrix)
+
+    def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch:
+        """The windows that start at rows `index`, (B,), as one batch."""
+        block = self._matrix[index].reshape(len(index), self.context_length + self.horizon, -1)
+        # Sliced by numpy, whose views cost a tenth of torch's.
+        context, target = block[:, : self.context_length], block[:, self.context_length :]
+        return ForecastBatch(torch.from_numpy(context), torch.from_numpy(target), torch.from_numpy(index))
+
+
+class PanelWindows:
+    """The windows of a panel or of a series with covariates: blocks of one array, of which not every row begins one.
+
+    Args:
+        values: the rows of all series, one after another (T, C + P + K): channels, past and known covariates.
+        context_length, horizon: see `Windows`.
+        starts: the rows at which a window begins, (n,); none may reach into the rows of another series.
+        widths: C and P.
+        series: the number of each window's series, (n,).
+        statics: codes (M, S) and numbers (M, N) of all M series.
+    """
+
+    def __init__(
+        self,
+        values: NDArray[np.floating[Any]],
+        context_length: int,
+        horizon: int,
+        *,
+        starts: NDArray[np.int64],
+        series: NDArray[np.int64],
+        widths: tuple[int, int],
+        statics: tuple[NDArray[np.int64], NDArray[np.float32]],
+    ) -> None:
+        self._windows = Windows(values, context_length, horizon)
+        self.starts = starts
+        self.series = series
+        self._channels, self._known = widths[0], sum(widths)  # where the past and the known covariates begin
+        self._statics = statics
+        self._plain = self._windows.values.shape[1] == widths[0] and not any(part.size for part in statics)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
+        """The windows of numbers `index`, (B,), as one batch."""
+        batch = self._windows[self.starts[index]]
+        if self._plain:
+            return batch
+        channels, known = self._channels, self._known
+        codes, numbers = (torch.from_numpy(part[self.series[index]]) for part in self._statics)
+        ahead = torch.cat([batch.context[..., known:], batch.target[..., known:]], dim=1)
+        covariates = CovariateInputs(batch.context[..., channels:known], ahead, codes, numbers)
+        return CovariateBatch(batch.context[..., :channels], batch.target[..., :channels], batch.start, covariates)
+
+
+class WindowOrder(Order):
+    """The order of an epoch's windows."""
+
+    def __init__(self, count: int, *, shuffle: bool, seed: int) -> None:
+        super().__init__(shuffle=shuffle, seed=seed)
+        self.count = count
+
+    def __call__(self) -> NDArray[np.int64]:
+        """The indices of the current epoch, (count,)."""
+        return self.generator().permutation(self.count) if self.shuffle else np.arange(self.count)
+
+
+class WindowLoader(Loader[WindowOrder, NDArray[np.int64], ForecastBatch | CovariateBatch]):
+    """Batches of windows, every window once an epoch, the last batch as large as what is left.
+
+    Args:
+        windows: the split.
+        batch_size: windows in a batch, those of all processes together.
+        shuffle: a new order every epoch; for training, where processes need equal parts.
+        seed: of the order.
+        share: see `Loader`.
+    """
+
+    def __init__(
+        self,
+        windows: Windows | PanelWindows,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        share: ProcessShard = ALONE,
+    ) -> None:
+        super().__init__(WindowOrder(len(windows), shuffle=shuffle, seed=seed), share)
+        self.windows = windows
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return self.share.batches(len(self.windows), self.batch_size, even=self.sampler.shuffle)
+
+    def plan(self) -> list[NDArray[np.int64]]:
+        """The windows of each batch."""
+        order = self.sampler()
+        firsts = range(0, len(self) * self.batch_size, self.batch_size)
+        batches = (order[first : first + self.batch_size] for first in firsts)
+        return [self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches]
+
+    def batch(self, part: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
+        """The windows `part` (B,)."""
+        return self.windows[part]
