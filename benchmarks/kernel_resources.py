@@ -1,8 +1,8 @@
 """Registers, spills and shared memory of every kernel that is shipped, compiled ahead of time: no GPU is needed.
 
 For sm_80 and sm_90, from the cubin. A configuration that spills registers to memory or does not fit into the chip's
-shared memory is not to be shipped (`titans_seq.ops.memory.tiles`), and fails here. A row says the most that any variant
-of a kernel takes; those with first-order gradients leave work out and are not compiled.
+shared memory must not be shipped (`titans_seq.ops.memory.triton.configs`), and fails here. A row says the most that any
+variant of a kernel takes; those with first-order gradients leave work out and are not compiled.
 
     python benchmarks/kernel_resources.py [--quick] [--missing]
 
@@ -27,7 +27,7 @@ import torch
 from record import RESULTS
 
 from titans_seq.environment import describe_environment
-from titans_seq.ops.memory.tiles import (
+from titans_seq.ops.memory.triton.configs import (
     EXPANSIONS,
     MATRIX_CHOICES,
     MATRIX_KERNELS,
@@ -111,9 +111,12 @@ def compile_kernel(name: str, tiles: AnyTiles, arch: int, flags: dict[str, Any])
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from titans_seq.ops.memory import kernels, kernels_mlp
+    from titans_seq.ops.memory.triton import kernels
+    from titans_seq.ops.memory.triton.matrix import kernels as matrix_kernels
+    from titans_seq.ops.memory.triton.mlp import kernels as mlp_kernels
 
-    kernel = getattr(kernels_mlp if name.startswith("mlp") else kernels, name)
+    module = next(module for module in (kernels, matrix_kernels, mlp_kernels) if name in vars(module))
+    kernel = getattr(module, name)
     constants = {**tiles.settings(name), **flags}
     options = {key: constants.pop(key) for key in LAUNCH if key in constants}
     types = {argument: type_of(argument, tiles) for argument in kernel.arg_names}
@@ -163,9 +166,11 @@ def fits(row: dict[str, Any]) -> bool:
 
 def source_digest() -> str:
     """Of what the rows depend on."""
-    from titans_seq.ops.memory import kernels, kernels_mlp, tiles
+    from titans_seq.ops.memory.triton import configs, kernels
+    from titans_seq.ops.memory.triton.matrix import kernels as matrix_kernels
+    from titans_seq.ops.memory.triton.mlp import kernels as mlp_kernels
 
-    sources = "".join(inspect.getsource(module) for module in (kernels, kernels_mlp, tiles))
+    sources = "".join(inspect.getsource(module) for module in (kernels, matrix_kernels, mlp_kernels, configs))
     return hashlib.sha256(sources.encode()).hexdigest()[:16]
 
 

@@ -38,7 +38,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from titans_seq.ops import titans_memory
-from titans_seq.ops.memory.tiles import MlpTiles, Tiles
+from titans_seq.ops.memory.triton.configs import MlpTiles, Tiles
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
 HEADS, DIM = (1, 32) if DRY else (16, 64)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from titans_seq.ops.memory.decay import decay_tables
+from titans_seq.ops.memory.chunked.decay import decay_tables
 
 
 def shares(length: int, momentum: float, forget: float) -> torch.Tensor:

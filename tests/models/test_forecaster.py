@@ -51,7 +51,7 @@ def test_solved_linear_map_equals_numpy_least_squares() -> None:
     x, y = windows_of(SERIES, 6, 3)
     design = np.delete(x, 5, axis=2)  # the last step is zero by construction
     moments = window_moments(SERIES, 6, 3)
-    shared, own = solve_linear(moments, 1e-12), solve_linear(moments, 1e-12, pull=0.0)
+    shared, own = solve_linear(moments, 1e-12), solve_linear(moments, 1e-12, shrinkage=0.0)
     cases = [(shared.weight, shared.bias, design.reshape(-1, 6), y.reshape(-1, 3))]
     cases += [(own.weight[c], own.bias[c], design[:, c], y[:, c]) for c in range(3)]
     for weight, bias, inputs, targets in cases:
@@ -62,15 +62,15 @@ def test_solved_linear_map_equals_numpy_least_squares() -> None:
 
 def test_a_strong_pull_gives_every_channel_the_shared_map() -> None:
     moments = window_moments(SERIES, 6, 3)
-    shared, pulled = solve_linear(moments, 0.1), solve_linear(moments, 0.1, pull=1e6)
+    shared, shrunk = solve_linear(moments, 0.1), solve_linear(moments, 0.1, shrinkage=1e6)
     for c in range(3):
-        assert torch.allclose(pulled.weight[c], shared.weight, atol=1e-4)
-    assert not torch.allclose(solve_linear(moments, 0.1, pull=0.1).weight[0], shared.weight, atol=1e-2)
+        assert torch.allclose(shrunk.weight[c], shared.weight, atol=1e-4)
+    assert not torch.allclose(solve_linear(moments, 0.1, shrinkage=0.1).weight[0], shared.weight, atol=1e-2)
 
 
-@pytest.mark.parametrize("pull", [None, 0.3])
-def test_squared_error_is_that_of_the_forecasts(pull: float | None) -> None:
-    model = solve_linear(window_moments(SERIES[:60], 6, 3), 0.1, pull)
+@pytest.mark.parametrize("shrinkage", [None, 0.3])
+def test_squared_error_is_that_of_the_forecasts(shrinkage: float | None) -> None:
+    model = solve_linear(window_moments(SERIES[:60], 6, 3), 0.1, shrinkage)
     x, y = windows_of(SERIES, 6, 3)
     forecast = model(torch.tensor(x[..., :6]).float().transpose(1, 2)).transpose(1, 2).detach().numpy()
     expected = ((forecast - y) ** 2).mean()

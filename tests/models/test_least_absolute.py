@@ -27,7 +27,7 @@ SERIES = [make_series(300, 0), make_series(200, 1)]
 MOMENTS = sum_moments([window_moments(x, LENGTH, HORIZON) for x in SERIES])
 
 
-def loss_of(maps: Tensor, pull: float | None, penalty: float, strength: float) -> Tensor:
+def loss_of(maps: Tensor, shrinkage: float | None, penalty: float, strength: float) -> Tensor:
     """Huber's loss of maps (M, L + 1, H) over all windows one by one, with the quadratic terms that hold them."""
     total = torch.zeros((), dtype=torch.float64)
     for channel in range(CHANNELS):
@@ -36,10 +36,10 @@ def loss_of(maps: Tensor, pull: float | None, penalty: float, strength: float) -
             inputs, targets = windows_of(series.double(), channel)
             errors = targets - inputs @ own
             total = total + F.huber_loss(errors, torch.zeros_like(errors), reduction="sum", delta=CORNER)
-            for other in range(CHANNELS if pull is not None else 0):
+            for other in range(CHANNELS if shrinkage is not None else 0):
                 inputs, targets = windows_of(series.double(), other)
-                total = total + strength * (pull or 0) / CHANNELS * (targets - inputs @ own).square().sum() / 2
-    xx = MOMENTS.xx.sum(0) if pull is None else (1 + pull) * MOMENTS.xx.mean(0)
+                total = total + strength * (shrinkage or 0) / CHANNELS * (targets - inputs @ own).square().sum() / 2
+    xx = MOMENTS.xx.sum(0) if shrinkage is None else (1 + shrinkage) * MOMENTS.xx.mean(0)
     ridge = penalty * float(xx.diagonal()[:-1].mean())
     return total + strength * ridge * maps[:, :-1].square().sum() / 2
 
@@ -52,11 +52,11 @@ def windows_of(series: Tensor, channel: int) -> tuple[Tensor, Tensor]:
     return F.pad(windows[:, :LENGTH], (0, 1), value=1.0), windows[:, LENGTH:]
 
 
-@pytest.mark.parametrize("pull", [None, 0.5])
-def test_the_descent_ends_where_the_loss_is_least(pull: float | None) -> None:
+@pytest.mark.parametrize("shrinkage", [None, 0.5])
+def test_the_descent_ends_where_the_loss_is_least(shrinkage: float | None) -> None:
     penalty = 1e-2
-    start = solve_linear(MOMENTS, penalty, pull)
-    found = list(islice(descend(start, MOMENTS, SERIES, penalty=penalty, pull=pull), 400))[-1]
+    start = solve_linear(MOMENTS, penalty, shrinkage)
+    found = list(islice(descend(start, MOMENTS, SERIES, penalty=penalty, shrinkage=shrinkage), 400))[-1]
     clipped = squares = 0.0
     first, last = (torch.cat([m.weight, m.bias.unsqueeze(-2)], dim=-2).detach().double() for m in (start, found))
     first, last = (maps.reshape(-1, LENGTH + 1, HORIZON) for maps in (first, last))
@@ -67,7 +67,7 @@ def test_the_descent_ends_where_the_loss_is_least(pull: float | None) -> None:
             clipped += float((errors.clamp(-CORNER, CORNER) * errors).sum())
             squares += float(errors.square().sum())
     gradients = [
-        torch.autograd.grad(loss_of(maps.requires_grad_(), pull, penalty, clipped / squares), maps)[0]
+        torch.autograd.grad(loss_of(maps.requires_grad_(), shrinkage, penalty, clipped / squares), maps)[0]
         for maps in (first, last)
     ]
     assert gradients[1].abs().max() < 1e-3 * gradients[0].abs().max()
@@ -75,7 +75,7 @@ def test_the_descent_ends_where_the_loss_is_least(pull: float | None) -> None:
 
 def test_the_error_falls_where_noise_is_skewed() -> None:
     start = solve_linear(MOMENTS, 1e-2)
-    path = list(islice(descend(start, MOMENTS, SERIES, penalty=1e-2, pull=None), 16))
+    path = list(islice(descend(start, MOMENTS, SERIES, penalty=1e-2, shrinkage=None), 16))
     errors = [absolute_error(model, SERIES) for model in [start, *path]]
     assert errors[1] < errors[0]
     assert min(errors) < 0.99 * errors[0]
@@ -100,16 +100,16 @@ def test_windows_that_are_left_out_hide_no_part_of_the_day(monkeypatch: pytest.M
     moments = window_moments(series[0], 30, 12)
     monkeypatch.setattr("titans_seq.models.least_absolute._OPERATIONS", 4 * moments.windows * 30 * 12 / every)
     start = solve_linear(moments, 1e-3)
-    path = islice(descend(start, moments, series, penalty=1e-3, pull=None, season=day), 12)
+    path = islice(descend(start, moments, series, penalty=1e-3, shrinkage=None, season=day), 12)
     assert min(absolute_error(model, series) for model in path) < 0.97 * absolute_error(start, series)
 
 
 @pytest.mark.parametrize("length", [1, LENGTH])
-@pytest.mark.parametrize("pull", [None, 0.5])
-def test_a_series_that_stands_still_stays_where_it_is(length: int, pull: float | None) -> None:
+@pytest.mark.parametrize("shrinkage", [None, 0.5])
+def test_a_series_that_stands_still_stays_where_it_is(length: int, shrinkage: float | None) -> None:
     series = torch.full((50, CHANNELS), 3.0)
     moments = window_moments(series, length, HORIZON)
-    start = solve_linear(moments, 1e-2, pull)
-    last = list(islice(descend(start, moments, [series], penalty=1e-2, pull=pull), 3))[-1]
+    start = solve_linear(moments, 1e-2, shrinkage)
+    last = list(islice(descend(start, moments, [series], penalty=1e-2, shrinkage=shrinkage), 3))[-1]
     for model in (start, last):
         assert absolute_error(model, [series]) == 0

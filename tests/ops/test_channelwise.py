@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tests.ops.test_memory import BATCH, DIM_V, HEADS, assert_same, flatten, loss_of, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
-from titans_seq.ops.memory import channelwise
-from titans_seq.ops.memory.channel_shares import channel_shares
+from titans_seq.ops.memory.chunked.channelwise import autograd
+from titans_seq.ops.memory.chunked.channelwise.decay import channel_shares
 
 
 def make_channel_inputs(
@@ -95,7 +95,7 @@ def test_checkpoints_change_nothing(every: int, depth: int, gradient: Any) -> No
 
 
 def test_segments_chosen_by_size_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("titans_seq.ops.memory.channelwise._TABLE_BYTES", 0)
+    monkeypatch.setattr("titans_seq.ops.memory.chunked.channelwise.autograd._TABLE_BYTES", 0)
     compare(50, 2, chunk_size=3)
 
 
@@ -316,14 +316,14 @@ def test_no_table_of_tokens_by_tokens_by_channels_is_kept(
     depth: int, gradient: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunk_size, every, graphs, states = 32, 2, [], []
-    run_segment = channelwise._run_segment
+    run_segment = autograd._run_segment
 
     def watched(*arguments: Any) -> Any:
         y, state, writes = run_segment(*arguments)
         states.append(weakref.ref(state[0]))
         return y, state, writes
 
-    monkeypatch.setattr(channelwise, "_run_segment", watched)
+    monkeypatch.setattr(autograd, "_run_segment", watched)
     for length in (256, 1024):
         tokens, weights = make_channel_inputs(length, depth)
         kept = Kept()

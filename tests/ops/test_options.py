@@ -9,7 +9,7 @@ import torch
 
 from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
-from titans_seq.ops.memory import groups
+from titans_seq.ops.memory.chunked import groups
 
 
 def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v: int = DIM_V, **options: Any) -> None:
@@ -85,7 +85,7 @@ def test_checkpoints_change_no_gradient(every: int, depth: int, gradient: Any) -
 
 
 def test_many_segments_are_chosen_by_size_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("titans_seq.ops.memory.segments._KEEP_ALL_BYTES", 0)
+    monkeypatch.setattr("titans_seq.ops.memory.chunked.autograd._KEEP_ALL_BYTES", 0)
     compare(130, 2, chunk_size=5)
 
 
@@ -93,7 +93,7 @@ def test_many_segments_are_chosen_by_size_and_change_nothing(monkeypatch: pytest
 @pytest.mark.parametrize("options", [{}, {"gradient": "online"}, {"forget_to": "initial"}, {"checkpoint_every": 5}])
 def test_groups_of_chunks_change_nothing(chunks: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     bytes_of_a_chunk = 2 * 2 * 4 * 8 * 8  # batch, heads, tokens, the widest layer's features, float64
-    monkeypatch.setattr("titans_seq.ops.memory.segments._GROUP_BYTES", chunks * bytes_of_a_chunk)
+    monkeypatch.setattr("titans_seq.ops.memory.chunked.autograd._GROUP_BYTES", chunks * bytes_of_a_chunk)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     compare(37, 1 if "gradient" in options else 2, chunk_size=4, **options)
 

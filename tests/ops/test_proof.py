@@ -9,8 +9,9 @@ from torch import Tensor
 
 from tests.ops.kernel_cases import make_tokens, make_weights
 from titans_seq.ops import titans_memory
-from titans_seq.ops.memory import backends, proof
-from titans_seq.ops.memory.options import Options
+from titans_seq.ops.memory import backends
+from titans_seq.ops.memory.arguments import Options
+from titans_seq.ops.memory.triton import selftest
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
 CPU = torch.device("cpu")
@@ -20,7 +21,7 @@ CPU = torch.device("cpu")
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors pass for those of a GPU, on which nothing has been proven."""
     monkeypatch.setattr(backends, "on_cuda", lambda _: True)
-    proof.why_not_proven.cache_clear()
+    selftest.why_not_trusted.cache_clear()
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
@@ -39,13 +40,13 @@ def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
     return path
 
 
-def kind(dtype: torch.dtype = torch.float32, sizes: tuple[int, ...] = (32, 32), **changes: Any) -> proof.Kind:
+def kind(dtype: torch.dtype = torch.float32, sizes: tuple[int, ...] = (32, 32), **changes: Any) -> selftest.KernelCase:
     options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)._replace(**changes)
-    return proof.Kind.of(dtype, sizes, options)
+    return selftest.KernelCase.of(dtype, sizes, options)
 
 
 def test_without_cuda_auto_is_chunked_and_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "why_not_proven", lambda *_: pytest.fail("there was a trial"))
+    monkeypatch.setattr(backends, "why_not_trusted", lambda *_: pytest.fail("there was a trial"))
     assert chosen(monkeypatch) == "chunked"
 
 
@@ -56,16 +57,16 @@ def test_auto_takes_triton_where_it_passes_the_trial(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.usefixtures("on_cuda")
 def test_auto_is_chunked_where_triton_does_not_know_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "why_not_proven", lambda *_: pytest.fail("there was a trial"))
+    monkeypatch.setattr(backends, "why_not_trusted", lambda *_: pytest.fail("there was a trial"))
     assert chosen(monkeypatch, residual=True) == "chunked"
 
 
 @pytest.mark.usefixtures("on_cuda")
 def test_kernels_that_err_are_not_trusted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(device: torch.device, kind: proof.Kind) -> float:
+    def wrong(device: torch.device, kind: selftest.KernelCase) -> float:
         return 0.5
 
-    monkeypatch.setattr(proof, "worst_error", wrong)
+    monkeypatch.setattr(selftest, "worst_error", wrong)
     with pytest.warns(UserWarning, match='"triton" was off by 5e-01 in a trial on cpu; "auto" takes "chunked"'):
         assert chosen(monkeypatch) == "chunked"
     with warnings.catch_warnings():
@@ -79,7 +80,7 @@ def test_kernels_that_raise_are_not_trusted(found: Exception, monkeypatch: pytes
     def broken(*_: Any) -> None:
         raise found
 
-    monkeypatch.setattr("titans_seq.ops.memory.triton.triton_memory", broken)
+    monkeypatch.setattr("titans_seq.ops.memory.triton.op.triton_memory", broken)
     with pytest.warns(UserWarning, match=f"failed in a trial: {type(found).__name__}"):
         assert chosen(monkeypatch) == "chunked"
 
@@ -92,14 +93,14 @@ def test_kernels_that_raise_are_not_trusted(found: Exception, monkeypatch: pytes
         kind(sizes=(32, 64, 32), activation="gelu"),
     ],
 )
-def test_right_kernels_pass_with_room(case: proof.Kind) -> None:
-    assert proof.worst_error(CPU, case) < 1e-5
+def test_right_kernels_pass_with_room(case: selftest.KernelCase) -> None:
+    assert selftest.worst_error(CPU, case) < 1e-5
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_wrong_result_shows(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the outputs, and in NaN alone."""
-    results = proof._results
+    results = selftest._results
 
     def wrong(leaves: list[Tensor], *rest: Any) -> list[Tensor]:
         found = results(leaves, *rest)
@@ -107,8 +108,8 @@ def test_a_wrong_result_shows(place: int, monkeypatch: pytest.MonkeyPatch) -> No
             found[-1].view(-1)[0] += (1.0, torch.nan)[place]
         return found
 
-    monkeypatch.setattr(proof, "_results", wrong)
-    assert not proof.worst_error(CPU, kind()) <= 1e-3
+    monkeypatch.setattr(selftest, "_results", wrong)
+    assert not selftest.worst_error(CPU, kind()) <= 1e-3
 
 
 def test_what_makes_no_difference_to_the_kernels_is_tried_once() -> None:

@@ -12,12 +12,12 @@ import torch
 
 from tests.ops.kernel_cases import assert_close, compare, make_tokens, make_weights, run
 from titans_seq.ops import titans_memory
-from titans_seq.ops.memory import backends, pieces, tiles
-from titans_seq.ops.memory.options import Options
-from titans_seq.ops.memory.tokens import Tokens
+from titans_seq.ops.memory import backends
+from titans_seq.ops.memory.arguments import Options, Tokens
+from titans_seq.ops.memory.triton import configs
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
-triton_parallel = importlib.import_module("titans_seq.ops.memory.triton_parallel")
+triton_parallel = importlib.import_module("titans_seq.ops.memory.triton.matrix.parallel_scan")
 pytestmark = pytest.mark.usefixtures("poison")
 
 
@@ -55,7 +55,7 @@ def test_segments_change_nothing(gradient: Any) -> None:
 
 @pytest.mark.parametrize("cuts", [(), (10,)])
 def test_segments_inside_a_long_chunk_change_nothing(cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pieces, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr("titans_seq.ops.memory.triton.plan.SEGMENT_BYTES", 1)
     compare(81, chunk_size=72, cuts=cuts)
 
 
@@ -114,7 +114,7 @@ def test_stretches_fill_the_device(heads: int, length: int, stretches: int, monk
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Device())
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     tokens = Tokens(*(x.bfloat16() for x in make_tokens(1, 32, 32, heads=heads)))
-    cut = tiles.Tiles.of(torch.bfloat16, 32, 32, online=False)
+    cut = configs.Tiles.of(torch.bfloat16, 32, 32, online=False)
     assert triton_parallel.count_stretches(tokens, cut, length // 16) == stretches
 
 
@@ -190,7 +190,7 @@ def test_without_a_gpu_and_an_interpreter_triton_is_refused(monkeypatch: pytest.
 def test_what_does_not_fit_on_the_chip_is_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     monkeypatch.setattr(backends, "why_not_triton_here", lambda device: None)
-    monkeypatch.setattr(tiles, "MATRIX_CHOICES", {(32, False, "bf16"): (tiles.MatrixChoice(32, 4, 2, 4),)})
+    monkeypatch.setattr(configs, "MATRIX_CHOICES", {(32, False, "bf16"): (configs.MatrixChoice(32, 4, 2, 4),)})
     weights = [make_weights((32, 32))[0].float()]
 
     def why_not(dtype: torch.dtype, options: Options) -> str | None:

@@ -7,7 +7,6 @@ import torch
 
 from tests.ops.kernel_cases import assert_close, compare, make_tokens, make_weights, run
 from titans_seq.ops import titans_memory
-from titans_seq.ops.memory import pieces
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
 pytestmark = pytest.mark.usefixtures("poison")
@@ -47,7 +46,7 @@ def test_options_equal_the_token_loop(options: dict[str, Any], chunk_size: int) 
 def test_segments_change_nothing(
     chunk_size: int, checkpoint_every: int | None, cuts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "SEGMENT_BYTES", 1)
+    monkeypatch.setattr("titans_seq.ops.memory.triton.plan.SEGMENT_BYTES", 1)
     options: dict[str, Any] = {"forget_to": "initial", "outer_gradient": "exact"}
     compare(77, SIZES, chunk_size=chunk_size, checkpoint_every=checkpoint_every, cuts=cuts, **options)
 

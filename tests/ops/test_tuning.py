@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from titans_seq.ops.memory import tuning
-from titans_seq.ops.memory.tiles import MATRIX_CHOICES, Tiles
+from titans_seq.ops.memory.triton import autotune
+from titans_seq.ops.memory.triton.configs import MATRIX_CHOICES, Tiles
 
 CUDA = torch.device("cuda", 0)
 
@@ -25,19 +25,19 @@ def test_the_fastest_that_runs_is_found_once(monkeypatch: pytest.MonkeyPatch) ->
         asked.append(tiles)
         return seconds[tiles]
 
-    monkeypatch.setattr(tuning, "_seconds", timed)
-    tuning._fastest.cache_clear()
+    monkeypatch.setattr(autotune, "_seconds", timed)
+    autotune._fastest.cache_clear()
     for _ in range(2):
-        assert tuning.fastest(candidates, CUDA, attempt) == candidates[2]
+        assert autotune.fastest(candidates, CUDA, attempt) == candidates[2]
     assert asked == list(candidates)
-    tuning._fastest.cache_clear()
+    autotune._fastest.cache_clear()
 
 
 def test_where_there_is_no_gpu_or_no_choice_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "_seconds", lambda *_: pytest.fail("it was timed"))
+    monkeypatch.setattr(autotune, "_seconds", lambda *_: pytest.fail("it was timed"))
     candidates = tuple(Tiles.candidates(torch.bfloat16, 64, 64, online=False))
-    assert tuning.fastest(candidates, torch.device("cpu"), attempt) == candidates[0]
-    assert tuning.fastest(candidates[1:2], CUDA, attempt) == candidates[1]
+    assert autotune.fastest(candidates, torch.device("cpu"), attempt) == candidates[0]
+    assert autotune.fastest(candidates[1:2], CUDA, attempt) == candidates[1]
 
 
 def test_no_choice_is_listed_twice() -> None:

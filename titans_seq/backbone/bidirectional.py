@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from titans_seq.backbone.stack import Stack
 from titans_seq.backbone.states import BlockState
-from titans_seq.ops.memory.checks import check_flags
-from titans_seq.ops.memory.tokens import take_tokens
+from titans_seq.ops.masking import check_flags, take_tokens
 
 
 class Bidirectional(nn.Module):

@@ -16,8 +16,7 @@ from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.gate import NormalisedGate
 from titans_seq.nn.norm import RMSNorm
 from titans_seq.nn.segment_attention import SegmentAttention, SegmentCache
-from titans_seq.ops.memory.state import one_or_each
-from titans_seq.ops.memory.tokens import take_tokens
+from titans_seq.ops.masking import one_or_each, take_tokens
 from titans_seq.schema import BackboneOptions
 
 

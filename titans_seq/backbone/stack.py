@@ -6,7 +6,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from titans_seq.backbone.states import BlockState, join, part
-from titans_seq.ops.memory.checks import check_flags
+from titans_seq.ops.masking import check_flags
 
 
 class Stack(nn.Module):

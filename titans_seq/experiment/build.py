@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from titans_seq.callbacks import VerifiedCheckpointIO
 from titans_seq.errors import InputError
+from titans_seq.ops.memory.arguments import Options
 from titans_seq.ops.memory.backends import why_not_options, why_not_triton_here
-from titans_seq.ops.memory.options import Options
 from titans_seq.schema import Config, TrainerOptions
 
 ONE_DEVICE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}

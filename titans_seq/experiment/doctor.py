@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from titans_seq.ops.memory.backends import usual_kinds, why_not_triton_here
-from titans_seq.ops.memory.proof import why_not_proven
+from titans_seq.ops.memory.backends import shipped_cases, why_not_triton_here
+from titans_seq.ops.memory.triton.selftest import why_not_trusted
 
 _PACKAGES = ("titans-seq", "torch", "triton", "lightning", "numpy", "polars", "wandb")
 
@@ -31,10 +31,10 @@ def doctor_text() -> str:
 def _trials() -> Iterator[tuple[str, str]]:
     """How the kernels do on every GPU, for the usual kinds of memory at head_dim 64."""
     for index in range(torch.cuda.device_count()):
-        for name, kind in usual_kinds().items():
+        for name, kind in shipped_cases().items():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it is said here
-                why_not = why_not_proven(torch.device("cuda", index), kind)
+                why_not = why_not_trusted(torch.device("cuda", index), kind)
             yield f"triton, cuda:{index}", f"{name}: {why_not or 'passed its trial'}"
 
 

@@ -26,7 +26,7 @@ from titans_seq.models.linear import (
 from titans_seq.tasks.forecasting import forecast_metrics
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_PULLS = (0.1, 0.3, 1.0, 3.0)  # of a channel's own map to the shared one
+_SHRINKAGES = (0.1, 0.3, 1.0, 3.0)  # of a channel's own map to the shared one
 _STEPS = 12  # towards the least absolute error, at most
 _BATCH = 512
 _FITTED: tuple[Split, Split] = ("train", "validation")
@@ -59,20 +59,20 @@ def _solve(
 ) -> LinearForecaster:
     train, validation = (_moments(data, split) for split in _FITTED)
     shared = {penalty: solve_linear(train, penalty) for penalty in _PENALTIES}
-    best, pull = best_of(list(shared.values()), validation), None
+    best, shrinkage = best_of(list(shared.values()), validation), None
     penalty = next(penalty for penalty, model in shared.items() if model is best)
     if linear_maps == "channels":
-        own = {pull: solve_linear(train, penalty, pull) for pull in _PULLS}
+        own = {shrinkage: solve_linear(train, penalty, shrinkage) for shrinkage in _SHRINKAGES}
         widened = share_map(best, len(train.xx))
         best = best_of([widened, *own.values()], validation)
-        pull = next((pull for pull, model in own.items() if model is best), None)
+        shrinkage = next((shrinkage for shrinkage, model in own.items() if model is best), None)
     if loss == "mse":
         return best
     rows, held_out = (_rows(data, split) for split in _FITTED)
-    start = best if pull is not None else shared[penalty]
-    path = islice(descend(start, train, rows, penalty=penalty, pull=pull, season=data.source.season), _STEPS)
+    start = best if shrinkage is not None else shared[penalty]
+    path = islice(descend(start, train, rows, penalty=penalty, shrinkage=shrinkage, season=data.source.season), _STEPS)
     best = min(chain([start], path), key=lambda model: absolute_error(model, held_out))
-    return share_map(best, len(train.xx)) if linear_maps == "channels" and pull is None else best
+    return share_map(best, len(train.xx)) if linear_maps == "channels" and shrinkage is None else best
 
 
 def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:

@@ -6,8 +6,8 @@ Statistics, 1981, section 7.8: errors are clipped, and the change is solved for 
 where windows are left out, nearly every step. The matrices are those of the moments and are factorised once; a step
 costs two products with the windows.
 
-What regularises the least-squares map stays quadratic: the ridge, and the pull of a channel's map towards the average
-channel's least squares. Both are weakened as much as clipping weakens the errors at the start.
+What regularises the least-squares map stays quadratic: the ridge, and the shrinkage of a channel's map towards the
+average channel's least squares. Both are weakened as much as clipping weakens the errors at the start.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,16 +31,16 @@ def descend(
     series: Sequence[Tensor],
     *,
     penalty: float,
-    pull: float | None,
+    shrinkage: float | None,
     season: int = 1,
 ) -> Iterator[LinearForecaster]:
     """The maps after each step, without end; Nesterov's momentum makes few of them enough.
 
     Args:
-        start: what `solve_linear` gave for the same moments, penalty and pull.
+        start: what `solve_linear` gave for the same moments, penalty and shrinkage.
         moments: of the training windows.
         series: the training rows (T, C) of each series.
-        penalty, pull: see `solve_linear`; the ridge is as strong against this loss as it is against squares.
+        penalty, shrinkage: see `solve_linear`; the ridge is as strong against this loss as it is against squares.
         season: steps of a cycle of the series; the windows that are kept begin at many places in it.
     """
     length, horizon = start.weight.shape[-2:]
@@ -50,16 +50,16 @@ def descend(
         every += 1
     windows = [x.T.float().contiguous().unfold(1, length + horizon, 1)[:, ::every] for x in series]  # (C, n, L + H)
     scale = moments.windows / sum(part.shape[1] for part in windows)
-    factors, ridge = normal_equations(moments, penalty, pull)
+    factors, ridge = normal_equations(moments, penalty, shrinkage)
     maps = torch.cat([start.weight, start.bias.unsqueeze(-2)], dim=-2).detach().reshape(-1, length + 1, horizon)
     _, strength = _gradient(maps, windows)
     ahead, pace = maps, 1.0
     while True:
         own, _ = _gradient(ahead, windows)
         held = ridge.unsqueeze(1) * ahead.double()
-        if pull is not None:
-            held += pull * (moments.xx.mean(0) @ ahead.double() - moments.xy.mean(0))
-        gradient = scale * (own.sum(0, keepdim=True) if pull is None else own).double() - strength * held
+        if shrinkage is not None:
+            held += shrinkage * (moments.xx.mean(0) @ ahead.double() - moments.xy.mean(0))
+        gradient = scale * (own.sum(0, keepdim=True) if shrinkage is None else own).double() - strength * held
         after = ahead + torch.cholesky_solve(gradient, factors).float()
         next_pace = (1 + (1 + 4 * pace**2) ** 0.5) / 2
         ahead = after + (pace - 1) / next_pace * (after - maps)

@@ -100,29 +100,30 @@ def _centre(xx: Tensor, xy: Tensor, yy: Tensor, sums: Tensor, count: int) -> Win
     return WindowMoments(moments, cross, targets.sum(1), count)
 
 
-def solve_linear(moments: WindowMoments, penalty: float, pull: float | None = None) -> LinearForecaster:
+def solve_linear(moments: WindowMoments, penalty: float, shrinkage: float | None = None) -> LinearForecaster:
     """The least-squares map with a ridge penalty, relative to the mean square of the inputs; the bias has none.
 
     Args:
         moments: of the training windows.
         penalty: the ridge.
-        pull: None gives one map for all channels. A number gives each channel its own, from its own windows and, at
-            this weight, the average channel's: 0 is a map of its own, and the larger it is, the more like the shared.
+        shrinkage: None gives one map for all channels. A number gives each channel its own map, fitted to its own
+            windows and, with this weight, to the average channel's: 0 is an independent map per channel, and larger
+            numbers move it towards the shared one.
     """
-    factors, _ = normal_equations(moments, penalty, pull)
-    return to_forecaster(torch.cholesky_solve(pooled(moments.xy, pull), factors))
+    factors, _ = normal_equations(moments, penalty, shrinkage)
+    return to_forecaster(torch.cholesky_solve(pooled(moments.xy, shrinkage), factors))
 
 
-def pooled(sums: Tensor, pull: float | None) -> Tensor:
+def pooled(sums: Tensor, shrinkage: float | None) -> Tensor:
     """Sums of each channel (C, ...) to those that each map is fitted to, (M, ...); see `solve_linear`."""
-    if pull is None:
+    if shrinkage is None:
         return sums.sum(0, keepdim=True)
-    return sums + pull * sums.mean(0)
+    return sums + shrinkage * sums.mean(0)
 
 
-def normal_equations(moments: WindowMoments, penalty: float, pull: float | None) -> tuple[Tensor, Tensor]:
+def normal_equations(moments: WindowMoments, penalty: float, shrinkage: float | None) -> tuple[Tensor, Tensor]:
     """Cholesky factors (M, L + 1, L + 1) of what the maps are solved by, and the ridge of every input, (L + 1,)."""
-    xx = pooled(moments.xx, pull)
+    xx = pooled(moments.xx, shrinkage)
     ridge = torch.full((xx.shape[1],), float(penalty), dtype=xx.dtype)
     ridge[-1] = 0
     ridge *= xx.mean(0).diagonal()[:-1].mean()

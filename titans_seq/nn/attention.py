@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.rotary import rotary_angles, turn
-from titans_seq.ops.memory.state import one_or_each
-from titans_seq.ops.memory.tokens import take_tokens
+from titans_seq.ops.masking import one_or_each, take_tokens
 
 # Queries of a block: half a window, but neither so few that the copies of the keys they share cost more than the
 # attention, nor so many that a band hides much of a block (measured on a CPU at windows of 16 to 2,048).

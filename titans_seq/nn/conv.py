@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from titans_seq.ops.memory.checks import check_flags
-from titans_seq.ops.memory.tokens import take_tokens
+from titans_seq.ops.masking import check_flags, take_tokens
 
 _BLOCK = 128  # tokens
 

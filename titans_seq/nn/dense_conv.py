@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from titans_seq.ops.memory.checks import check_flags
-from titans_seq.ops.memory.tokens import take_tokens
+from titans_seq.ops.masking import check_flags, take_tokens
 
 
 class DenseCausalConv(nn.Module):

@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from titans_seq.nn.conv import CausalConv
 from titans_seq.nn.norm import RMSNorm, unit_norm
 from titans_seq.ops import MemoryState, MemoryStats, titans_memory
+from titans_seq.ops.masking import check_flags
+from titans_seq.ops.memory.arguments import ForgetTo, Gradient, Options, OuterGradient, check_choice, check_options
 from titans_seq.ops.memory.backends import Backend
-from titans_seq.ops.memory.checks import check_choice, check_flags, check_options
-from titans_seq.ops.memory.mlp import Activation, read_memory
-from titans_seq.ops.memory.options import ForgetTo, Gradient, Options, OuterGradient
+from titans_seq.ops.memory.network import Activation, read_memory
 
 Initial = Literal["learned", "zero"]
 

@@ -1,7 +1,6 @@
 """The neural memory of Titans as a function of tensors."""
 
 from titans_seq.ops.memory.op import titans_memory
-from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.stats import MemoryStats
+from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
 __all__ = ["MemoryState", "MemoryStats", "titans_memory"]

@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from titans_seq.ops.memory.options import Options
-from titans_seq.ops.memory.proof import Kind, why_not_proven
+from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.tiles import CHUNK, EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
-from titans_seq.ops.memory.tokens import Tokens
+from titans_seq.ops.memory.triton.configs import CHUNK, EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
+from titans_seq.ops.memory.triton.selftest import KernelCase, why_not_trusted
 
 Backend = Literal["auto", "reference", "chunked", "triton"]
 _MOST_HEADS = 65535  # of CUDA's grids in their second dimension
@@ -120,19 +119,21 @@ def choose_backend(
     sizes = [tokens.q.shape[-1], *(w.shape[-1] for w in weights)]
     why_not = why_not_triton(tokens, weights, state, options, mask, reset)
     return (
-        "chunked" if why_not or why_not_proven(tokens.q.device, Kind.of(tokens.q.dtype, sizes, options)) else "triton"
+        "chunked"
+        if why_not or why_not_trusted(tokens.q.device, KernelCase.of(tokens.q.dtype, sizes, options))
+        else "triton"
     )
 
 
-def usual_kinds() -> dict[str, Kind]:
+def shipped_cases() -> dict[str, KernelCase]:
     """What a trial of the kernels by hand should be about, under a name: at head_dim 64, all that is shipped."""
     options = Options(CHUNK, "chunk", "silu", "zero", False, "exact", None, False)
     kinds = {}
     for dtype in (torch.bfloat16, torch.float32):
         of_type = str(dtype).removeprefix("torch.")
-        kinds[f"depth 1, chunk, {of_type}"] = Kind.of(dtype, (64, 64), options)
-        kinds[f"depth 1, online, {of_type}"] = Kind.of(dtype, (64, 64), options._replace(gradient="online"))
-        kinds[f"depth 2, {of_type}"] = Kind.of(dtype, (64, 256, 64), options)
+        kinds[f"depth 1, chunk, {of_type}"] = KernelCase.of(dtype, (64, 64), options)
+        kinds[f"depth 1, online, {of_type}"] = KernelCase.of(dtype, (64, 64), options._replace(gradient="online"))
+        kinds[f"depth 2, {of_type}"] = KernelCase.of(dtype, (64, 256, 64), options)
     return kinds
 
 

@@ -6,16 +6,24 @@ from typing import Literal, get_args, overload
 import torch
 from torch import Tensor
 
+from titans_seq.ops.masking import check_flags
+from titans_seq.ops.memory.arguments import (
+    ForgetTo,
+    Gradient,
+    Options,
+    OuterGradient,
+    Tokens,
+    check_choice,
+    check_options,
+    check_shapes,
+    check_state,
+)
 from titans_seq.ops.memory.backends import Backend, choose_backend
-from titans_seq.ops.memory.checks import check_choice, check_flags, check_options, check_shapes, check_state
-from titans_seq.ops.memory.chunked import chunked_memory
-from titans_seq.ops.memory.mlp import Activation
-from titans_seq.ops.memory.options import ForgetTo, Gradient, Options, OuterGradient
-from titans_seq.ops.memory.ragged import ragged_memory
+from titans_seq.ops.memory.chunked.op import chunked_memory
+from titans_seq.ops.memory.chunked.packed import packed_memory
+from titans_seq.ops.memory.network import Activation
 from titans_seq.ops.memory.reference import reference_memory
-from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.stats import MemoryStats
-from titans_seq.ops.memory.tokens import Tokens
+from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
 _Result = tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]
 
@@ -180,7 +188,7 @@ def titans_memory(
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
         if backend == "triton":  # whose kernels widen what they load
-            from titans_seq.ops.memory.triton import triton_memory
+            from titans_seq.ops.memory.triton.op import triton_memory
 
             y, state = triton_memory(tokens, initial, state, options)
             return y.to(q.dtype), state
@@ -190,7 +198,7 @@ def titans_memory(
         elif mask is None and reset is None and isinstance(state.position, int):
             y, state, stats = chunked_memory(tokens, initial, state, options)
         else:
-            y, state, stats = ragged_memory(tokens, initial, state, options, mask, reset)
+            y, state, stats = packed_memory(tokens, initial, state, options, mask, reset)
     y = y.to(q.dtype)
     return (y, state) if stats is None else (y, state, stats)
 

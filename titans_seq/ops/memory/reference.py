@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from titans_seq.ops.memory.mlp import read_memory
-from titans_seq.ops.memory.options import Options
-from titans_seq.ops.memory.state import MemoryState
-from titans_seq.ops.memory.stats import MemoryStats
-from titans_seq.ops.memory.tokens import Tokens
+from titans_seq.ops.memory.arguments import Options, Tokens
+from titans_seq.ops.memory.network import read_memory
+from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
 
 def reference_memory(

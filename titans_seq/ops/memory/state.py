@@ -53,7 +53,13 @@ class MemoryState(NamedTuple):
         return MemoryState(weights, surprise, chunk_start, self.position)
 
 
-def one_or_each(counts: Tensor) -> int | Tensor:
-    """Whole numbers (B,) of the batch elements, or the one that all share; 0 if there are none."""
-    found = set(counts.tolist())
-    return counts if len(found) > 1 else int(next(iter(found), 0))
+class MemoryStats(NamedTuple):
+    """Norms over all of a memory's layers together (Frobenius), each (B, T, H)."""
+
+    surprise: Tensor  # ||grad l||: the momentary surprise, the inner gradient's norm
+    update: Tensor  # ||S_t||: what is added to the weights at t, momentum included
+    memory: Tensor  # ||W_t||
+
+    def means(self) -> dict[str, float]:
+        """Each averaged over batch, tokens and heads, for a log."""
+        return {name: float(values.mean()) for name, values in self._asdict().items()}

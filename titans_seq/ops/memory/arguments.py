@@ -1,0 +1,109 @@
+"""What the op refuses: ValueError says the rule and the value."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from titans_seq.ops.memory.network import ACTIVATIONS, Activation
+from titans_seq.ops.memory.state import MemoryState
+
+Gradient = Literal["chunk", "online"]
+ForgetTo = Literal["zero", "initial"]
+OuterGradient = Literal["exact", "first_order"]
+
+
+class Options(NamedTuple):
+    """The keyword arguments of `titans_memory`, explained there."""
+
+    chunk_size: int
+    gradient: Gradient
+    activation: Activation
+    forget_to: ForgetTo
+    residual: bool
+    outer_gradient: OuterGradient
+    checkpoint_every: int | None
+    return_stats: bool
+
+
+class Tokens(NamedTuple):
+    """The per-token arguments of `titans_memory`, all of one floating type."""
+
+    q: Tensor  # (B, T, H, D_k)
+    k: Tensor  # (B, T, H, D_k)
+    v: Tensor  # (B, T, H, D_v)
+    lr: Tensor  # (B, T, H)
+    momentum: Tensor  # (B, T, H)
+    forget: Tensor  # (B, T, H), or (B, T, H, I): per input channel, the layers' d_in on end
+
+
+def check_choice(name: str, value: str, accepted: tuple[str, ...]) -> None:
+    """Raise ValueError unless `value` is one of `accepted`."""
+    if value not in accepted:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(accepted)}")
+
+
+def check_options(options: Options, depth: int) -> None:
+    """The choices one by one, and those that do not go together."""
+    check_choice("gradient", options.gradient, get_args(Gradient))
+    check_choice("activation", options.activation, tuple(ACTIVATIONS))
+    check_choice("forget_to", options.forget_to, get_args(ForgetTo))
+    check_choice("outer_gradient", options.outer_gradient, get_args(OuterGradient))
+    for name, value in (("chunk_size", options.chunk_size), ("checkpoint_every", options.checkpoint_every)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1; got {value}")
+    if options.gradient == "online" and depth > 1:
+        raise ValueError(f'gradient="online" is for a matrix memory (depth 1); got weights of depth {depth}')
+    if options.gradient == "online" and options.residual:
+        raise ValueError('gradient="online" is for a plain matrix memory; it does not go with residual=True')
+
+
+def check_shapes(tokens: Tokens, weights: list[Tensor], residual: bool) -> None:
+    """Tokens that fit one another, and a chain of weights that leads from keys to values."""
+    q, k, v, lr, momentum, forget = tokens
+    if q.ndim != 4 or k.shape != q.shape or v.shape[:3] != q.shape[:3] or v.ndim != 4:
+        raise ValueError(
+            "q, k and v must be (B, T, H, D_k), (B, T, H, D_k) and (B, T, H, D_v); "
+            f"got {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
+        )
+    if not q.is_floating_point():
+        raise ValueError(f"q must be of a floating type; got {q.dtype}")
+    for name, gate in (("lr", lr), ("momentum", momentum), ("forget", forget)):
+        if gate.shape != q.shape[:3] and (name != "forget" or gate.ndim != 4):
+            raise ValueError(f"{name} must be (B, T, H) = {tuple(q.shape[:3])}; got {tuple(gate.shape)}")
+    if residual and q.shape[-1] != v.shape[-1]:
+        raise ValueError(f"residual=True needs D_k = D_v; got {q.shape[-1]} and {v.shape[-1]}")
+    width = q.shape[3]
+    if not weights:
+        raise ValueError("weights must hold at least one layer")
+    for layer, weight in enumerate(weights):
+        if weight.ndim != 3 or weight.shape[:2] != (q.shape[2], width):
+            raise ValueError(
+                f"weights[{layer}] must be (H, d_in, d_out) = ({q.shape[2]}, {width}, d_out); got {tuple(weight.shape)}"
+            )
+        width = weight.shape[2]
+    channels = (*q.shape[:3], sum(weight.shape[1] for weight in weights))
+    if forget.ndim == 4 and forget.shape != channels:
+        raise ValueError(
+            "forget must be (B, T, H) or (B, T, H, I), I the d_in of all layers on end, "
+            f"= {channels}; got {tuple(forget.shape)}"
+        )
+    if width != v.shape[3]:
+        raise ValueError(f"the last layer of weights must give D_v = {v.shape[3]} features; it gives {width}")
+
+
+def check_state(state: MemoryState, initial: list[Tensor], batch: int, chunk_size: int) -> None:
+    """A state of this memory, for this batch, at a place that chunks of this size have."""
+    expected = [(batch, *w.shape) for w in initial]
+    for name in ("weights", "surprise", "chunk_start"):
+        found = [tuple(w.shape) for w in getattr(state, name)]
+        if found != expected:
+            raise ValueError(f"state.{name} must have shapes {expected}; got {found}")
+    places = torch.as_tensor(state.position)
+    if isinstance(state.position, Tensor) and places.shape != (batch,):
+        raise ValueError(f"state.position must be an int or ({batch},); got {tuple(places.shape)}")
+    if not ((places >= 0) & (places < chunk_size)).all():
+        raise ValueError(
+            f"state.position = {state.position} does not lie in a chunk of {chunk_size}; "
+            "continue with the chunk_size that the state was made with"
+        )

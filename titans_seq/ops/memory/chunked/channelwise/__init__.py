@@ -1,0 +1,1 @@
+"""The chunked memory with one forget gate per input channel."""

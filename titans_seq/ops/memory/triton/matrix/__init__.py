@@ -1,0 +1,1 @@
+"""Kernels of the matrix memory (depth 1)."""
