@@ -13,10 +13,10 @@ from record import record
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from titans_seq.experiment.recipes import build_recipe
+from titans_seq.experiment.registry import build_experiment
 from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.norm import RMSNorm
-from titans_seq.suite import read_suite
+from titans_seq.studies.suite import read_suite
 
 SUITE = "configs/genomics/genomic_benchmarks_within_suite.yaml"
 BATCH, LENGTH, ROUNDS = 64, 500, 9
@@ -43,7 +43,7 @@ def main() -> None:
     bases, labels = torch.randint(0, 4, (BATCH, LENGTH)), torch.randint(0, 2, (BATCH,))
     figures = []
     for cell in read_suite(SUITE).chosen(["fold=0", "set=cohn"]):
-        name, model = cell.labels["model"], build_recipe(cell.load_config()).new_task().model.train()
+        name, model = cell.labels["model"], build_experiment(cell.load_config()).new_task().model.train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
         rounds = [{kind: seconds(kind, model, optimiser, bases, labels) for kind in KINDS} for _ in range(ROUNDS + 1)]
         rounds = rounds[1:]  # the first warms up

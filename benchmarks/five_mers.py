@@ -10,8 +10,8 @@ from record import record
 
 from datamodules.dna.audit.shortcuts import Composition, score
 from datamodules.dna.classification.datamodule import SequenceDataModule
-from titans_seq.experiment.classification import ClassificationRecipe
-from titans_seq.suite import read_suite
+from titans_seq.experiment.classification.experiment import ClassificationExperiment
+from titans_seq.studies.suite import read_suite
 
 SUITE = Path(__file__).parents[1] / "configs/genomics/genomic_benchmarks_within_suite.yaml"
 RIDGES = (300.0, 1000.0, 3000.0, 10000.0, 30000.0)
@@ -36,7 +36,7 @@ def main() -> None:
     for name in suite.axes["set"]:
         folds = []
         for cell in suite.chosen([f"set={name}", "model=LMM"]):
-            folds.append(fold_scores(ClassificationRecipe(cell.load_config()).data))
+            folds.append(fold_scores(ClassificationExperiment(cell.load_config()).data))
             print(name, cell.labels["fold"], folds[-1], flush=True)
         row = {}
         for metric in ("test/accuracy", "test/mcc"):

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import torch
 from record import RESULTS
 
-from titans_seq.environment import describe_environment
 from titans_seq.ops.memory.triton.configs import (
     EXPANSIONS,
     MATRIX_CHOICES,
@@ -36,6 +35,7 @@ from titans_seq.ops.memory.triton.configs import (
     MlpTiles,
     Tiles,
 )
+from titans_seq.system.environment import describe_environment
 
 NAME = "kernel_resources"
 KEYS = ("kernel", "arch", "depth", "head_dim", "hidden", "online", "precision", "columns", "warps", "stages")

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from titans_seq.environment import describe_environment
+from titans_seq.system.environment import describe_environment
 
 RESULTS = Path(__file__).parent / "results"
 

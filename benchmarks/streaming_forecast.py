@@ -26,10 +26,10 @@ from torch import Tensor
 from datamodules.time_series.datamodule import ForecastingDataModule
 from titans_seq.backbone import build_backbone
 from titans_seq.config import load_config
-from titans_seq.experiment.forecast_baselines import best_linear
-from titans_seq.experiment.sources import build_source
+from titans_seq.experiment.forecasting.baselines import best_linear
+from titans_seq.experiment.forecasting.data import build_series_source
 from titans_seq.models.stream_forecaster import StreamForecaster
-from titans_seq.schema import BackboneOptions, ForecastConfig, MemoryOptions
+from titans_seq.schema import BackboneOptions, ForecastingConfig, MemoryOptions
 
 FOLDER = RESULTS / "streaming_forecast"
 PAGE = Path(__file__).parent.parent / "docs" / "streaming_forecast.md"
@@ -144,8 +144,8 @@ def measure(model: StreamForecaster, split: Split, horizon: int, way: str) -> di
 def run(name: str, horizon: int, seed: int, epochs: int, rate: float) -> None:
     words = [f"data.name={name}", f"data.context_length={CONTEXT}", f"data.horizon={horizon}"]
     config = load_config([], words)
-    assert isinstance(config, ForecastConfig)
-    data = ForecastingDataModule(build_source(config.data), context_length=CONTEXT, horizon=horizon)
+    assert isinstance(config, ForecastingConfig)
+    data = ForecastingDataModule(build_series_source(config.data), context_length=CONTEXT, horizon=horizon)
     data.prepare_data()
     data.setup()
     borders, values = data.series.borders, torch.from_numpy(data.scaler.transform(data.series.values)).float()

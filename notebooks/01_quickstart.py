@@ -13,8 +13,8 @@ from tempfile import mkdtemp
 from IPython.display import Image
 
 from titans_seq.config import load_config, to_yaml
-from titans_seq.console import quiet
 from titans_seq.experiment import fit, predict
+from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests: a few steps instead of a training

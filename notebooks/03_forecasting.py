@@ -19,9 +19,10 @@ import torch
 from IPython.display import Image
 
 from titans_seq.config import load_config
-from titans_seq.console import quiet
 from titans_seq.experiment import fit, load_run, predict
-from titans_seq.plots import Panel, plot_forecasts, plot_panels
+from titans_seq.experiment.forecasting.plots import plot_forecasts
+from titans_seq.plots import Panel, plot_panels
+from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests

@@ -16,10 +16,10 @@ import torch
 from IPython.display import Image
 
 from titans_seq.config import load_config
-from titans_seq.console import quiet
 from titans_seq.experiment import fit, load_run, mutagenesis
-from titans_seq.experiment.auditing import audit_text
+from titans_seq.experiment.classification.audit import audit_text
 from titans_seq.plots import Panel, plot_panels, plot_points
+from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests

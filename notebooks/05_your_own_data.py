@@ -15,8 +15,8 @@ import polars as pl
 from IPython.display import Image
 
 from titans_seq.config import load_config
-from titans_seq.console import quiet
 from titans_seq.experiment import backtest, backtest_text, fit, forecast, mutagenesis, predict
+from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests

@@ -106,7 +106,7 @@ def _run(
     words: list[str], cwd: Path, log: Path, death: Death | DiskFull | None, env: dict[str, str], slow: str | None
 ) -> None:
     from titans_seq.cli import main
-    from titans_seq.experiment import forecasting
+    from titans_seq.experiment.forecasting import experiment
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
     os.chdir(cwd)
@@ -115,7 +115,7 @@ def _run(
         for file, number in ((out, 1), (err, 2)):
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = out, err
-        forecasting.plot_forecasts = _draw_nothing
+        experiment.plot_forecasts = _draw_nothing
         if death:
             _before_each_call(death.name, death.strike)
         if slow:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from titans_seq.experiment.accuracy import mase, naive_error, smape, weighted_quantile_loss
+from titans_seq.experiment.forecasting.metrics import mase, naive_error, smape, weighted_quantile_loss
 
 RNG = np.random.default_rng(0)
 TRUTH, FORECAST, HISTORY = RNG.normal(3, 2, (4, 6)), RNG.normal(3, 2, (4, 6)), RNG.normal(3, 2, 50)

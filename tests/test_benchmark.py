@@ -19,10 +19,9 @@ import torch
 from tests.faults import Command
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.errors import InputError
-from titans_seq.experiment import benchmark
-from titans_seq.experiment.benchmark import Store
-from titans_seq.experiment.suite_report import build_rows, fill_page
-from titans_seq.suite import read_suite
+from titans_seq.studies.suite import read_suite, running
+from titans_seq.studies.suite.running import Store
+from titans_seq.studies.suite.table import build_rows, fill_page
 
 BASE = [str(CONFIGS / "forecasting" / "synthetic.yaml"), *SMALL_MODEL, *TWO_STEPS, "model.attention.num_heads=2"]
 SUITE = {
@@ -78,7 +77,7 @@ def write_suite(folder: Path, **changes: Any) -> Path:
 @pytest.fixture(scope="module", autouse=True)
 def _no_pictures() -> Iterator[None]:
     """Runs draw no picture: three quarters of their time here, and tested elsewhere."""
-    with mock.patch("titans_seq.experiment.forecasting.plot_forecasts"):
+    with mock.patch("titans_seq.experiment.forecasting.experiment.plot_forecasts"):
         yield
 
 
@@ -257,7 +256,7 @@ def test_a_cell_that_fails_costs_no_other(tmp_path: Path) -> None:
     assert answer.status == 2
     assert "gone_12: failed" in answer.err
     assert "ETTh1.csv not found" in answer.err
-    assert answer.err.splitlines()[-1] == "titans-seq: 1 of 2 cells failed or are not done: gone_12"
+    assert answer.err.splitlines()[-1] == "titans-seq: 1 of 2 runs failed or are not done: gone_12"
     assert results(tmp_path).keys() == {"simulated_12"}
 
 
@@ -308,7 +307,7 @@ def test_processes_stay_on_the_gpus_that_are_given(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert benchmark._gpus() == names
+    assert running._gpus() == names
 
 
 @pytest.mark.parametrize(("number", "free"), [(errno.EWOULDBLOCK, False), (errno.ENOLCK, True)])
@@ -431,8 +430,7 @@ def test_suites_and_configurations_of_one_run_are_told_apart(tmp_path: Path) -> 
     genomics = CONFIGS / "genomics"
     answer = refusal(run_cli("benchmark", str(genomics / "gue.yaml"), cwd=tmp_path))
     assert (
-        f"gue.yaml: is the configuration of one run; a suite has axes (docs/benchmark.md); there is {genomics}"
-        in answer
+        f"gue.yaml: is the configuration of one run; a suite has axes (docs/benchmark.md); there is {genomics}" in answer
     )
     answer = refusal(run_cli("fit", str(genomics / "gue_suite.yaml"), cwd=tmp_path))
     assert "gue_suite.yaml: is a suite of runs, not the configuration of one: titans-seq benchmark" in answer
@@ -443,7 +441,7 @@ def test_words_of_the_command_line_are_checked(tmp_path: Path) -> None:
     for words, message in (
         (["--only", "modl=LMM"], "--only modl=LMM: no axis 'modl'; did you mean model?"),
         (["--only", "LMM"], "--only LMM: takes axis=label, such as seed=0"),
-        (["--jobs", "0"], "--jobs 0: at least 1"),
+        (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["model.dmi=3"], "command line: model.dmi: no such key"),
     ):
         assert message in refusal(run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path))

@@ -65,9 +65,9 @@ def test_a_checkpoint_of_another_size_shows_both_shapes(refuse: Refuse, tmp_path
     assert "model.head.bias is (48,) in the checkpoint, (24,) in the configured model" in line
 
 
-def test_a_checkpoint_without_a_layer_that_is_configured_says_absent(refuse: Refuse, tmp_path: Path) -> None:
+def test_a_checkpoint_without_a_layer_that_is_configured_is_reported_as_missing(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "small.ckpt")
-    assert "is absent in the checkpoint, (" in refuse("test", path, "model.num_layers=2")
+    assert "is missing in the checkpoint, (" in refuse("test", path, "model.num_layers=2")
 
 
 def test_a_checkpoint_of_another_number_of_channels(refuse: Refuse, tmp_path: Path, data_root: Path) -> None:

@@ -20,7 +20,7 @@ from tests.datamodules.dna_reference import random_dna, slow_reverse_complement
 from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.experiment import measure
-from titans_seq.experiment.recipes import build_recipe
+from titans_seq.experiment.registry import build_experiment
 from titans_seq.tasks import ClassificationTask
 
 EXPERIMENTS = [path for path in sorted((CONFIGS / "genomics").glob("*.yaml")) if "classification" in path.read_text()]
@@ -130,7 +130,7 @@ def test_predictions_of_the_test_split_are_the_tasks_own(run: Finished, tmp_path
     assert len(table) == run.results["test_rows"]
     assert (table["label"] == table["predicted"]).mean() == pytest.approx(run.results["test/accuracy"])
     task = run.task()
-    rows = build_recipe(task.config).data.rows("test")
+    rows = build_experiment(task.config).data.rows("test")
     for row, label, _, *probabilities in table.iter_rows():
         tokens = torch.from_numpy(rows.sequences[row].astype(np.int64))[None, : task.config.data.max_length]
         with torch.inference_mode():
@@ -269,9 +269,9 @@ def test_a_class_that_is_missing_where_it_is_measured_is_refused(refuse: Refuse,
 
 def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
     cases = {
-        "data.test_chromosomes=[chr1]": "holds out nothing with data.unit=row",
-        "data.group=family": "data.unit=group keeps groups whole",
-        "data.unit=chromosome data.folds=5": "it has no folds",
+        "data.test_chromosomes=[chr1]": "requires data.unit=chromosome; got data.unit=row",
+        "data.group=family": "requires data.unit=group, which keeps groups together",
+        "data.unit=chromosome data.folds=5": "cannot be combined with data.unit=chromosome",
     }
     for word, part in cases.items():
         assert part in refuse("fit", MOTIF, *word.split())
@@ -346,7 +346,7 @@ def test_the_folds_inside_a_test_file_never_part_a_group(tmp_path: Path, data_ro
     words = [f"data.name={name}", f"data.root={data_root}"]
     total, seen = SETS[name].test, []
     for fold in range(5):
-        splits = build_recipe(load_config([WITHIN], [*words, f"data.fold={fold}"])).data.splits
+        splits = build_experiment(load_config([WITHIN], [*words, f"data.fold={fold}"])).data.splits
         groups = [set(rows.groups.tolist()) for rows in (splits.train, splits.validation, splits.test)]
         assert sum(map(len, groups)) == len(set.union(*groups))
         assert len(splits.train) + len(splits.validation) + len(splits.test) == total
@@ -398,7 +398,7 @@ def test_data_that_have_changed_since_the_training_are_said(tmp_path: Path) -> N
     data = write_table(tmp_path / "mine.csv", texts[:60], ["a", "b"] * 30)
     done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}", "data.fraction=0.2")
     words = ("test", done.checkpoint)
-    said = "note: the data of mine.csv, or their splits, are not as they were in training"
+    said = "note: the data of mine.csv, or their splits, have changed since the training"
     assert said not in run_cli(*words).err
     assert said in run_cli(*words, "data.holdout_seed=1").err
     write_table(tmp_path / "mine.csv", texts, ["a", "b"] * 40)
@@ -415,9 +415,9 @@ def test_copies_are_judged_as_the_model_sees_them(tmp_path: Path) -> None:
         write_table(tmp_path / f"{split}.csv", own, ["a", "b"] * (len(own) // 2))
     for longest, strands, copied in ((None, "both_averaged", 6), (20, "both_averaged", 14), (20, "one", 8)):
         words = [f"data.name={tmp_path}", f"data.max_length={longest or 'null'}", f"model.strand={strands}"]
-        recipe = build_recipe(load_config([MOTIF], [*words, "data.both_strands=false"]))
-        assert recipe.facts()["test_rows_in_train"] == copied
-        known = recipe.baselines()["copies of training rows"]["test/accuracy"]
+        experiment = build_experiment(load_config([MOTIF], [*words, "data.both_strands=false"]))
+        assert experiment.metadata()["test_rows_in_train"] == copied
+        known = experiment.baselines()["copies of training rows"]["test/accuracy"]
         assert known >= (copied + 3) / 20  # three of the six others have the commonest class
 
 

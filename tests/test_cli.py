@@ -20,11 +20,12 @@ from tests.helpers import (
     run_cli,
     write_ett,
 )
-from titans_seq.arguments import VERBS
+from titans_seq.cli.parser import COMMANDS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
-from titans_seq.experiment import build, doctor
-from titans_seq.ops.memory.backends import usual_kinds
+from titans_seq.experiment import doctor
+from titans_seq.experiment.run import trainer
+from titans_seq.ops.memory.backends import shipped_cases
 from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -41,7 +42,7 @@ def test_a_file_where_a_folder_is_needed(refuse: Refuse, tmp_path: Path) -> None
     assert "file/" in refuse("benchmark", suite, *words)
 
 
-@pytest.mark.parametrize(("seeds", "what"), [("[-1]", "must be between 0"), ("[0,1,0]", "names a seed twice")])
+@pytest.mark.parametrize(("seeds", "what"), [("[-1]", "must be between 0"), ("[0,1,0]", "lists a seed twice")])
 def test_seeds_that_are_none(refuse: Refuse, seeds: str, what: str) -> None:
     assert what in refuse("show-config", f"seeds={seeds}")
 
@@ -178,11 +179,11 @@ def test_what_the_kernels_do_not_know_is_said_before_the_training(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(build, "why_not_triton_here", lambda: None)
+    monkeypatch.setattr(trainer, "why_not_triton_here", lambda: None)
     kernels_know = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
-    build.check_machine(load_config([str(SYNTHETIC)], kernels_know))
+    trainer.check_machine(load_config([str(SYNTHETIC)], kernels_know))
     with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; here: auto, chunked, reference"):
-        build.check_machine(load_config([str(SYNTHETIC)], [*kernels_know, word]))
+        trainer.check_machine(load_config([str(SYNTHETIC)], [*kernels_know, word]))
 
 
 def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
@@ -198,9 +199,9 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
 
 def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> None:
     verdicts = {"depth 2, float32": "was off by 5e-01 in a trial"}
-    names = {kind: name for name, kind in usual_kinds().items()}
+    names = {kind: name for name, kind in shipped_cases().items()}
     monkeypatch.setattr(doctor, "why_not_triton_here", lambda: None)
-    monkeypatch.setattr(doctor, "why_not_proven", lambda _, kind: verdicts.get(names[kind]))
+    monkeypatch.setattr(doctor, "why_not_trusted", lambda _, kind: verdicts.get(names[kind]))
     monkeypatch.setattr(doctor, "_devices", list)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     text = doctor.doctor_text()
@@ -210,7 +211,7 @@ def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_doctor_takes_no_words(refuse: Refuse) -> None:
-    assert "doctor takes no words; got gpu" in refuse("doctor", "gpu")
+    assert "doctor takes no arguments; got gpu" in refuse("doctor", "gpu")
 
 
 def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:
@@ -219,7 +220,10 @@ def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:
 
 def test_online_gradients_are_for_a_matrix_memory(refuse: Refuse) -> None:
     line = refuse("fit", SYNTHETIC, "model.memory.gradient=online", "model.memory.depth=2")
-    assert "model.memory.gradient: online is for a matrix memory; model.memory.depth=2" in line
+    assert (
+        "model.memory.gradient: online requires model.memory.depth=1 (a matrix memory); got model.memory.depth=2"
+        in line
+    )
 
 
 @pytest.mark.parametrize("length", [6001, 100_000])  # by one row, and beyond all rows there are
@@ -248,14 +252,14 @@ def test_a_run_folder_that_cannot_be_made(refuse: Refuse, tmp_path: Path) -> Non
     assert "run.dir=" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={tmp_path / 'file' / 'run'}")
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
+@pytest.mark.parametrize("verb", list(COMMANDS))
 def test_help_lists_all_verbs_and_examples_of_its_own(verb: str) -> None:
     answer = run_cli(verb, "--help")
     assert answer.status == 0
     of_runs = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     of_series, of_dna = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == VERBS.keys()
-    assert all(f"  {word} " in answer.out for word in VERBS)
+    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == COMMANDS.keys()
+    assert all(f"  {word} " in answer.out for word in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]
     assert own
     assert all(line.startswith(f"  titans-seq {verb}") for line in own)
@@ -281,7 +285,7 @@ def test_every_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.M
 
     from titans_seq.config import load_config
     from titans_seq.errors import InputError
-    from titans_seq.experiment.run_folder import RunFolder
+    from titans_seq.experiment.run.folder import RunFolder
 
     monkeypatch.chdir(tmp_path)
 

@@ -9,7 +9,7 @@ from matplotlib.image import imread
 
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_yaml
-from titans_seq.experiment.compare import paired_test, read_groups, student_p
+from titans_seq.studies.compare import paired_test, read_run_groups, student_p
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 SCORES = {"lmm": [0.40, 0.42, 0.41, 0.45], "mal": [0.38, 0.41, 0.395, 0.44]}
@@ -45,7 +45,7 @@ def test_student_is_students(t: float, degrees: int, p: float) -> None:
 
 
 def test_the_paired_test_by_hand(runs: Path) -> None:
-    lmm, mal = read_groups([runs])
+    lmm, mal = read_run_groups([runs])
     assert (lmm.name, mal.name) == ("model.variant=lmm", "model.variant=mal")
     found = paired_test(mal, lmm, "test/mse")
     # Differences -0.02, -0.01, -0.015, -0.01: mean -0.01375, sd 0.0047871, t = -5.7446 with 3 degrees of freedom.

@@ -8,7 +8,7 @@ import yaml
 from tests.helpers import CONFIGS
 from titans_seq.config import from_container, load_config, load_words, to_container, to_yaml
 from titans_seq.errors import InputError
-from titans_seq.schema import ClassificationConfig, ForecastConfig
+from titans_seq.schema import ClassificationConfig, ForecastingConfig
 
 # Suites and sweeps are of many runs: their keys are others, and their tests.
 SHIPPED = sorted(
@@ -63,8 +63,16 @@ FAULTS = {
     "scalar for an inner section": ("model.memory", "3", ["is a section", "num_heads", "chunk_size"]),
     "unknown interpolation": ("model.dim", "${data.hidden}", ["data.hidden", "not found"]),
     "unknown resolver": ("model.dim", "${eval:1+1}", ["eval"]),
-    "a deep memory at zero": ("model.memory", "{initial: zero, depth: 2}", ["initial", "plain matrix memory"]),
-    "a deep delta rule": ("model", "{variant: delta, memory: {depth: 2}}", ["depth", "plain matrix memory"]),
+    "a deep memory at zero": (
+        "model.memory",
+        "{initial: zero, depth: 2}",
+        ["initial", "zero requires a matrix memory"],
+    ),
+    "a deep delta rule": (
+        "model",
+        "{variant: delta, memory: {depth: 2}}",
+        ["depth", "model.variant=delta requires model.memory.depth=1"],
+    ),
     "attention heads": ("model", "{variant: mal, attention: {num_heads: 5}}", ["num_heads", "5", "model.dim=32"]),
     "odd rotary share": ("model", "{variant: mac, attention: {rotary_share: 0.4}}", ["rotary_share", "even"]),
     "no room for persistent tokens": (
@@ -73,26 +81,31 @@ FAULTS = {
         ["rotary_share", "persistent tokens"],
     ),
     "two keys that disagree": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
-    "a table's key for another set": ("data.id", "store", ["is for data.name=table", "data.name=synthetic"]),
-    "no feature of the calendar": ("data.calendar", "[weekday]", ["'weekday' is none of", "day_of_week"]),
+    "a table's key for another set": ("data.id", "store", ["only applies to data.name=table", "data.name=synthetic"]),
+    "no feature of the calendar": ("data.calendar", "[weekday]", ["unknown 'weekday'", "day_of_week"]),
     "no share of the rows": ("data", "{name: table, train_end: 70}", ["train_end", "between 0 and 1", "got 70"]),
     "validation before training ends": (
         "data",
         "{name: table, train_end: 0.8, validation_end: 0.7}",
         ["validation_end", "0.7 must exceed data.train_end=0.8"],
     ),
-    "quantiles in disorder": ("task.quantiles", "[0.9, 0.5]", ["must ascend between 0 and 1; got [0.9, 0.5]"]),
-    "an interval of everything": ("task.intervals", "[0.8, 1.0]", ["must ascend between 0 and 1"]),
+    "quantiles in disorder": (
+        "task.quantiles",
+        "[0.9, 0.5]",
+        ["must be ascending numbers between 0 and 1; got [0.9, 0.5]"],
+    ),
+    "an interval of everything": ("task.intervals", "[0.8, 1.0]", ["must be ascending numbers between 0 and 1"]),
     "patch longer than the context": ("model.patch_length", "400", ["400", "data.context_length=336"]),
 }
 
 
 def test_a_quantile_head_needs_its_median_and_no_other_loss() -> None:
     message = fault([], ["model.head=quantile", "task.quantiles=[0.1, 0.9]"])
-    assert message == "command line: task.quantiles: must hold 0.5, which is the forecast, and one more; got [0.1, 0.9]"
+    rule = "must include 0.5 (the point forecast) and at least one more level; got [0.1, 0.9]"
+    assert message == f"command line: task.quantiles: {rule}"
     message = fault([], ["model.head=quantile", "task.loss=mae"])
     assert message.startswith(
-        "command line: task.loss: model.head=quantile is trained by the pinball loss; task.loss=mae"
+        "command line: task.loss: mae only applies to model.head=point; model.head=quantile trains by the pinball loss"
     )
 
 
@@ -106,11 +119,15 @@ CLASSIFICATION_FAULTS = {
     "nothing left of the labels": ("task.label_smoothing", "1", ["below 1"]),
     "nothing left of the features": ("model.dropout", "1", ["below 1"]),
     "nothing learned": ("trainer.ema_decay", "1", ["below 1"]),
-    "fold beyond the folds": ("data", "{fold: 5, folds: 5}", ["fold", "got 5 of 5"]),
-    "fold of nothing": ("data.fold", "1", ["1 of no folds; set data.folds"]),
-    "no pace without gradual": ("task.unfreeze_every", "2", ["is for task.unfreeze=gradual; task.unfreeze=all"]),
+    "fold beyond the folds": ("data", "{fold: 5, folds: 5}", ["fold", "got fold 5 of 5"]),
+    "fold of nothing": ("data.fold", "1", ["1 requires data.folds"]),
+    "no pace without gradual": (
+        "task.unfreeze_every",
+        "2",
+        ["only applies to task.unfreeze=gradual; got task.unfreeze=all"],
+    ),
     "one fold": ("data", "{fold: 0, folds: 1}", ["fold", "at least 2 folds"]),
-    "no BED file": ("data.bed", "3", ["takes a BED file"]),
+    "no BED file": ("data.bed", "3", ["must be a BED file"]),
     "no list": ("data.test_chromosomes", "chr1", ["test_chromosomes"]),
     "rule of all tasks": ("model.memory.num_heads", "5", ["5", "model.dim=32"]),
 }
@@ -125,9 +142,13 @@ def test_a_fault_in_a_classification_is_one_line_with_its_key(key: str, value: s
 
 # The same for task.name=pretraining.
 PRETRAINING_FAULTS = {
-    "full attention carried": ("model", "{variant: mal, attention: {window: null}}", ["cannot be carried"]),
-    "nothing is hidden": ("task.masked_share", "0.3", ["hides nothing with task.objective=next"]),
-    "nothing held out": ("data", "{fraction: 0, validation_records: [a]}", ["data.fraction", "0 leaves nothing"]),
+    "full attention carried": (
+        "model",
+        "{variant: mal, attention: {window: null}}",
+        ["cannot be carried over segments"],
+    ),
+    "nothing is hidden": ("task.masked_share", "0.3", ["has no effect with task.objective=next"]),
+    "nothing held out": ("data", "{fraction: 0, validation_records: [a]}", ["data.fraction", "0 would leave nothing"]),
 }
 
 
@@ -180,15 +201,15 @@ def test_the_last_to_name_a_task_chooses_the_schema(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "task: {name: classification}\nmodel: {dim: 64}\n")
     assert isinstance(load_config([path]), ClassificationConfig)
     config = load_config([path], ["task.name=forecasting"])
-    assert isinstance(config, ForecastConfig)
+    assert isinstance(config, ForecastingConfig)
     assert config.model.dim == 64
-    assert load_config([]) == load_config([], ["task.name=forecasting"]) == ForecastConfig()
+    assert load_config([]) == load_config([], ["task.name=forecasting"]) == ForecastingConfig()
 
 
 def test_a_container_from_before_there_were_tasks_is_a_forecast() -> None:
-    container = to_container(ForecastConfig())
+    container = to_container(ForecastingConfig())
     del container["task"]["name"]
-    assert from_container(container, source="old.ckpt") == ForecastConfig()
+    assert from_container(container, source="old.ckpt") == ForecastingConfig()
 
 
 @pytest.mark.parametrize(("key", "value", "parts"), FAULTS.values(), ids=FAULTS.keys())
@@ -258,7 +279,7 @@ def test_later_layers_override_earlier_ones_key_by_key(tmp_path: Path) -> None:
     words = ["model.patch_length=10", "model.patch_length=17"]
     model = load_config([first, second], words).model
     assert (model.dim, model.num_layers, model.patch_length) == (64, 6, 17)
-    assert model.ffn_expansion == ForecastConfig().model.ffn_expansion
+    assert model.ffn_expansion == ForecastingConfig().model.ffn_expansion
     assert load_config([second, first], words).model.num_layers == 5
 
 
@@ -328,14 +349,14 @@ def test_the_shipped_configs_are_found() -> None:
 
 
 def test_a_container_is_checked_like_a_file() -> None:
-    container = to_container(ForecastConfig())
+    container = to_container(ForecastingConfig())
     container["model"]["num_layer"] = 2
     with pytest.raises(InputError, match=r"^old\.ckpt: model\.num_layer: no such key; did you mean model\.num_layers"):
         from_container(container, source="old.ckpt")
 
 
 def test_loading_leaves_the_container_it_was_given_alone() -> None:
-    container = to_container(ForecastConfig())
+    container = to_container(ForecastingConfig())
     container["logging"]["wandb"] = False
     assert from_container(container, source="test").logging.wandb == "off"
     assert container["logging"]["wandb"] is False
@@ -369,7 +390,7 @@ def test_text_in_a_file_stays_as_it_is_written(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("experiment: 001\ndata:\n  name: table\n  path: x.csv\n  id: no\n  target: [NO, 'CO', 010]\n")
     config = load_config([path])
-    assert isinstance(config, ForecastConfig)
+    assert isinstance(config, ForecastingConfig)
     assert (config.experiment, config.data.id, config.data.target) == ("001", "no", ["NO", "CO", "010"])
 
 

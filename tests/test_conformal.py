@@ -11,14 +11,14 @@ from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.series import Borders, Series
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
-from titans_seq.experiment.conformal import (
+from titans_seq.experiment.forecasting.calibration import calibrate_on_validation, measure_coverage
+from titans_seq.experiment.forecasting.conformal import (
     Calibration,
     calibrate,
     conformal_scores,
     load_calibration,
     save_calibration,
 )
-from titans_seq.experiment.intervals import calibrate_on_validation, measure_coverage
 from titans_seq.tasks import ForecastingTask
 
 COVERAGES = [0.5, 0.8, 0.95]

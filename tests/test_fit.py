@@ -107,12 +107,12 @@ def test_the_verbs_measure_the_checkpoint_as_fit_did(run: tuple[Path, dict[str, 
 
 
 def test_lightning_alone_loads_the_checkpoint_and_measures_the_same(run: tuple[Path, dict[str, Any], str]) -> None:
-    from titans_seq.experiment.recipes import build_recipe
+    from titans_seq.experiment.registry import build_experiment
 
     folder, results, _ = run
     task = ForecastingTask.load_from_checkpoint(folder / results["checkpoint"], map_location="cpu", weights_only=True)
     task.eval()
-    batches = list(build_recipe(task.config).data.test_dataloader())[: task.config.trainer.limit_batches]
+    batches = list(build_experiment(task.config).data.test_dataloader())[: task.config.trainer.limit_batches]
     with torch.inference_mode():
         errors = torch.cat([(task(batch.context) - batch.target).double().flatten() for batch in batches])
     # By hand in float64, against torchmetrics' running sums in float32.
@@ -123,7 +123,7 @@ def test_lightning_alone_loads_the_checkpoint_and_measures_the_same(run: tuple[P
 def test_predictions_are_each_test_stamp_once_with_the_sources_truth(
     run: tuple[Path, dict[str, Any], str], tmp_path: Path
 ) -> None:
-    from titans_seq.experiment.sources import build_source
+    from titans_seq.experiment.forecasting.data import build_series_source
 
     folder, results, _ = run
     out = tmp_path / "predictions.parquet"
@@ -132,7 +132,7 @@ def test_predictions_are_each_test_stamp_once_with_the_sources_truth(
     assert list(tmp_path.iterdir()) == [out]
     table = pl.read_parquet(out)
     config = load_config([folder / "config.yaml"])
-    series = build_source(config.data).load()
+    series = build_series_source(config.data).load()
     horizon, border = config.data.horizon, series.borders
 
     stamps = table["timestamp"].to_numpy()
@@ -197,7 +197,7 @@ def test_a_seed_repeats_a_run_exactly_and_another_does_not(synthetic_run: Path, 
 
 
 def test_the_seed_sets_the_weights_and_the_order_of_the_windows(tmp_path: Path) -> None:
-    from titans_seq.experiment.recipes import build_recipe
+    from titans_seq.experiment.registry import build_experiment
 
     initial, orders = [], []
     for seed in ("0", "1"):
@@ -205,7 +205,7 @@ def test_the_seed_sets_the_weights_and_the_order_of_the_windows(tmp_path: Path) 
         folder = tmp_path / seed
         fit(SYNTHETIC, folder, *words)
         initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.embed.project.weight"])
-        orders.append(next(iter(build_recipe(load_config([SYNTHETIC], words)).data.train_dataloader())).start)
+        orders.append(next(iter(build_experiment(load_config([SYNTHETIC], words)).data.train_dataloader())).start)
     assert not torch.equal(*initial)
     assert not torch.equal(*orders)
 

@@ -13,7 +13,7 @@ import torch
 from datamodules.time_series.datasets.simulated import Synthetic
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
 from titans_seq.batch import CovariateInputs
-from titans_seq.experiment.forecast_run import cut_inputs, open_run, roll
+from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
 from titans_seq.tasks import ForecastingTask
 
 LENGTH, HORIZON, START = 28, 7, datetime(2022, 1, 1)
@@ -65,7 +65,7 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Panel:
     assert answer.status == 0, answer.err
     assert "sales, 3 series: 28 steps to 7" in answer.out
     assert "CRPS" in answer.out
-    assert "Test values within conformal intervals" in answer.out
+    assert "Coverage of the conformal intervals on the test split" in answer.out
     return Panel(folder, table, plans, folder / "run" / "checkpoints" / "best.ckpt")
 
 
@@ -136,17 +136,19 @@ def test_beyond_the_horizon_a_forecast_is_taken_as_seen(panel: Panel) -> None:
 
 
 def test_nothing_after_the_origin_is_looked_at(panel: Panel) -> None:
-    run = open_run(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
+    run = load_forecaster(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
     member, row = run.members[1], 150
     known = member.scaled[row : row + HORIZON, 1:]
-    before = roll(run, cut_inputs(run, member, row, known), HORIZON)
+    before = forecast_recursively(run, cut_inputs(run, member, row, known), HORIZON)
     poisoned, touched = member.scaled.copy(), member.scaled.copy()
     poisoned[row:] = np.nan
     touched[row - 1, 0] += 1
     np.testing.assert_array_equal(
-        roll(run, cut_inputs(run, member._replace(scaled=poisoned), row, known), HORIZON), before
+        forecast_recursively(run, cut_inputs(run, member._replace(scaled=poisoned), row, known), HORIZON), before
     )
-    assert not np.array_equal(roll(run, cut_inputs(run, member._replace(scaled=touched), row, known), HORIZON), before)
+    assert not np.array_equal(
+        forecast_recursively(run, cut_inputs(run, member._replace(scaled=touched), row, known), HORIZON), before
+    )
 
 
 def test_changing_what_comes_later_never_changes_a_forecast(panel: Panel) -> None:

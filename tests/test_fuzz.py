@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import CONFIGS, Answer, refusal, run_cli
-from titans_seq.checkpoint_files import read_checkpoint, write_checkpoint
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.schema import SCHEMAS
+from titans_seq.system.checkpoint_files import read_checkpoint, write_checkpoint
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 FUZZ = settings(

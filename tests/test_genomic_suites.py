@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import CONFIGS, REPOSITORY
-from titans_seq.experiment.benchmark import Store
-from titans_seq.experiment.suite_report import build_rows, fill_page
 from titans_seq.schema import ClassificationConfig
-from titans_seq.suite import read_suite
+from titans_seq.studies.suite import read_suite
+from titans_seq.studies.suite.running import Store
+from titans_seq.studies.suite.table import build_rows, fill_page
 from titans_seq.tasks.classification import build_classifier
 
 SUITES = [CONFIGS / "genomics" / f"{name}_suite.yaml" for name in ("gue", "genomic_benchmarks_within")]

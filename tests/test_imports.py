@@ -1,118 +1,229 @@
-"""The floors of the house: imports point down only."""
+"""Architecture: every import points down, packages stay apart, and names have one meaning (docs/architecture.md)."""
 
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.helpers import REPOSITORY
 
-# A new room gets its floor here.
-FLOORS = {
-    "titans_seq.errors": 0.0,
-    "titans_seq.arguments": 0.0,
-    "titans_seq.console": 0.0,
-    "titans_seq.batch": 0.0,
-    "titans_seq.schema": 0.0,
-    "titans_seq.environment": 0.0,
-    "titans_seq.files": 0.0,
-    "titans_seq.signals": 0.1,
-    "titans_seq.plots": 0.2,
-    "titans_seq.checkpoint_files": 0.2,
-    "titans_seq.rules": 0.4,
-    "titans_seq.config": 0.5,  # schema, rules and errors only, see below
-    "titans_seq.suite": 0.6,
-    "titans_seq.sweep": 0.6,
-    "titans_seq.ops": 1.0,
-    "titans_seq.nn": 2.0,
-    "titans_seq.backbone": 3.0,
-    "titans_seq.models": 3.5,
-    "titans_seq.tasks": 4.0,
-    "titans_seq.callbacks": 4.5,
-    "titans_seq.experiment": 5.0,
-    "titans_seq.cli": 6.0,
-}
-# Narrower than the floors: all that these may import of ours besides themselves.
+# Layers from bottom to top: a module may import its own package and lower layers. A new package gets a line here.
+LAYERS = (
+    ("titans_seq.errors", "titans_seq.batch", "titans_seq.schema"),
+    ("titans_seq.system", "titans_seq.config"),
+    ("titans_seq.plots",),
+    ("titans_seq.ops",),
+    ("titans_seq.nn",),
+    ("titans_seq.backbone",),
+    ("titans_seq.models",),
+    ("titans_seq.tasks",),
+    ("titans_seq.callbacks",),
+    ("titans_seq.experiment",),
+    ("titans_seq.studies",),
+    ("titans_seq.cli",),
+)
+LAYER = {package: level for level, packages in enumerate(LAYERS) for package in packages}
+# Stricter than the layers: the only packages of ours that these may import, besides themselves.
 ONLY = {
     "titans_seq.errors": set(),
-    "titans_seq.arguments": set(),
-    "titans_seq.console": set(),
     "titans_seq.batch": set(),
     "titans_seq.schema": set(),
-    "titans_seq.files": set(),
-    "titans_seq.signals": {"titans_seq.errors"},
-    "titans_seq.plots": {"titans_seq.files"},
-    "titans_seq.environment": set(),
-    "titans_seq.rules": {"titans_seq.schema", "titans_seq.errors"},
-    "titans_seq.config": {"titans_seq.schema", "titans_seq.rules", "titans_seq.errors"},
-    "titans_seq.suite": {"titans_seq.config", "titans_seq.schema", "titans_seq.errors"},
+    "titans_seq.system": {"titans_seq.errors"},
+    "titans_seq.config": {"titans_seq.schema", "titans_seq.errors"},
+    "titans_seq.plots": {"titans_seq.system"},
     "titans_seq.ops": set(),
     "titans_seq.nn": {"titans_seq.ops"},
-    "datamodules": {"titans_seq.batch", "titans_seq.errors"},
+    "titans_seq.experiment.base": {"titans_seq.tasks", "titans_seq.schema", "titans_seq.errors"},
+    "titans_seq.ops.memory.triton.__init__": set(),
+    "titans_seq.studies.__init__": set(),
+    "datamodules.common": {"titans_seq.batch", "titans_seq.errors"},
+    "datamodules.time_series": {"datamodules.common", "titans_seq.batch", "titans_seq.errors"},
+    "datamodules.dna": {"datamodules.common", "titans_seq.batch", "titans_seq.errors"},
 }
+# Pairs (importer, imported) that must not occur.
+TASKS = ("forecasting", "classification", "pretraining")
+APART = [
+    ("titans_seq.ops.memory.chunked", "titans_seq.ops.memory.triton"),
+    # The run engine knows no task.
+    *(
+        ("titans_seq.experiment.run", f"titans_seq.experiment.{name}")
+        for name in (*TASKS, "registry", "fit", "evaluate")
+    ),
+    # A task knows no other task, and nothing that is built on the registry.
+    *(
+        (f"titans_seq.experiment.{task}", f"titans_seq.experiment.{name}")
+        for task in TASKS
+        for name in (*TASKS, "registry", "fit", "evaluate", "export")
+        if name != task
+    ),
+    # The parts of datamodules.dna, from top to bottom: audit, datasets, pretraining, classification, the other files.
+    ("datamodules.dna.datasets", "datamodules.dna.audit"),
+    ("datamodules.dna.pretraining", "datamodules.dna.datasets"),
+    ("datamodules.dna.pretraining", "datamodules.dna.audit"),
+    ("datamodules.dna.classification", "datamodules.dna.pretraining"),
+    ("datamodules.dna.classification", "datamodules.dna.datasets"),
+    ("datamodules.dna.classification", "datamodules.dna.audit"),
+]
 FRAMEWORKS = {"lightning", "pytorch_lightning", "omegaconf", "polars", "wandb", "torchmetrics", "yaml", "matplotlib"}
+MOST_MODULES = 15  # in a folder
+# Public names that are defined more than once in a package, and why.
+SAME_NAME: dict[str, str] = {}
+
 FILES = sorted([*(REPOSITORY / "titans_seq").rglob("*.py"), *(REPOSITORY / "datamodules").rglob("*.py")])
+FOLDERS = sorted({file.parent for file in FILES})
 
 
 def module_name(path: Path) -> str:
-    parts = path.relative_to(REPOSITORY).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    """The full name of a module; a package's `__init__` keeps that part, apart from the package's other modules."""
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
 
 
-def room(module: str) -> str:
-    """The part of the house a module stands in: `titans_seq.<part>`, or `datamodules`."""
-    parts = module.split(".")
-    return ".".join(parts[:2]) if parts[0] == "titans_seq" else parts[0]
+def is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
-def imported(path: Path) -> Iterator[str]:
-    """Full names of all that a file imports, also inside functions and under TYPE_CHECKING."""
+@cache
+def imported(path: Path) -> tuple[str, ...]:
+    """Full names of all modules that a file imports, also inside functions and under TYPE_CHECKING."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}:{node.lineno}: relative import; the house writes full names"
+            assert node.level == 0, f"{path}:{node.lineno}: relative import; use the full name"
             assert node.module
-            for alias in node.names:
-                # `from titans_seq import ops` imports the module titans_seq.ops, `from x import function` the module x.
-                inner = REPOSITORY / node.module.replace(".", "/") / alias.name
-                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
-                yield f"{node.module}.{alias.name}" if is_module else node.module
+            found += [_module_of(node.module, alias.name) for alias in node.names]
+    return tuple(found)
 
 
-def ours(path: Path) -> set[str]:
-    """Rooms of ours that a file imports, its own aside; the bare package holds only the version."""
-    rooms = {room(name) for name in imported(path) if name.split(".")[0] in ("titans_seq", "datamodules")}
-    return rooms - {room(module_name(path)), "titans_seq"}
+def _module_of(module: str, name: str) -> str:
+    """The module that `from module import name` loads."""
+    inner = REPOSITORY / module.replace(".", "/") / name
+    module = f"{module}.{name}" if inner.is_dir() or inner.with_suffix(".py").is_file() else module
+    return f"{module}.__init__" if (REPOSITORY / module.replace(".", "/")).is_dir() else module
+
+
+def ours(path: Path) -> list[str]:
+    """Modules of this repository that a file imports; the bare package `titans_seq` holds only the version."""
+    names = [name for name in imported(path) if name.split(".")[0] in ("titans_seq", "datamodules")]
+    return [name for name in names if name not in ("titans_seq", "titans_seq.__init__")]
+
+
+def layer_of(module: str) -> str:
+    return ".".join(module.split(".")[:2])
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_imports_point_down_only(path: Path) -> None:
-    here = room(module_name(path))
-    found = ours(path)
-    if here in ONLY:
-        assert found <= ONLY[here]
-    elif here == "titans_seq":
-        assert not found, "the package itself must cost nothing to import"
-    else:
-        assert found | {here} <= FLOORS.keys() | {"datamodules"}, "a room without a floor"
-        # Only the experiment knows both packages; tasks and models meet data as batches.
-        assert here == "titans_seq.experiment" or "datamodules" not in found
-        above = {name for name in found - {"datamodules"} if FLOORS[name] >= FLOORS[here]}
-        assert not above
+def test_imports_point_down(path: Path) -> None:
+    here, found = module_name(path), ours(path)
+    if is_within(here, "datamodules"):
+        return  # see ONLY
+    if layer_of(here) in ("titans_seq.__init__", "titans_seq.__main__"):
+        assert all(is_within(name, "titans_seq.cli") for name in found)
+        return
+    level = LAYER[layer_of(here)]
+    for name in found:
+        if is_within(name, "datamodules"):
+            assert layer_of(here) == "titans_seq.experiment", f"{name}: only the experiment knows both packages"
+        elif layer_of(name) != layer_of(here):
+            assert LAYER[layer_of(name)] < level, f"{here} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("package", ONLY)
+def test_packages_import_only_what_is_listed(package: str) -> None:
+    files = [path for path in FILES if is_within(module_name(path), package)]
+    assert files, f"{package}: no such module"
+    for path in files:
+        for name in ours(path):
+            allowed = {package, *ONLY[package]}
+            assert any(is_within(name, each) for each in allowed), f"{module_name(path)} imports {name}"
+
+
+@pytest.mark.parametrize(("importer", "other"), APART)
+def test_parts_that_stay_apart(importer: str, other: str) -> None:
+    files = [path for path in FILES if is_within(module_name(path), importer)]
+    assert files, f"{importer}: no such module"
+    assert any(is_within(module_name(path), other) for path in FILES), f"{other}: no such module"
+    for path in files:
+        assert not any(is_within(name, other) for name in ours(path)), f"{module_name(path)} imports {other}"
+
+
+def graph_of(folder: Path) -> Mapping[str, set[str]]:
+    """Which modules and sub-packages of a folder import which others of it."""
+    package = ".".join(folder.relative_to(REPOSITORY).parts)
+    graph: dict[str, set[str]] = defaultdict(set)
+    depth = package.count(".") + 1
+    for path in FILES:
+        here = module_name(path)
+        if not here.startswith(f"{package}."):
+            continue
+        node = here.split(".")[depth]
+        targets = {name.split(".")[depth] for name in ours(path) if name.startswith(f"{package}.")}
+        graph[node] |= targets - {node}
+    return graph
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(REPOSITORY)))
+def test_no_circles_in_a_folder(folder: Path) -> None:
+    # With each sub-package taken as one node, so that no import runs back up at any level.
+    try:
+        list(TopologicalSorter(graph_of(folder)).static_order())
+    except CycleError as error:
+        pytest.fail(f"imports run in a circle: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(REPOSITORY)))
+def test_a_folder_has_few_modules_and_says_what_it_is(folder: Path) -> None:
+    modules = [path for path in folder.glob("*.py") if not path.name.startswith("__")]
+    assert len(modules) <= MOST_MODULES
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+
+
+def public_definitions(path: Path) -> Iterator[str]:
+    """Names of classes, functions and type aliases at the top of a module; private functions are its own business."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef) or (isinstance(node, ast.FunctionDef) and not node.name.startswith("_")):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and not target.id.startswith("_"):
+                yield target.id
+
+
+@pytest.mark.parametrize("package", ["titans_seq", "datamodules"])
+def test_a_name_has_one_meaning_in_a_package(package: str) -> None:
+    places: dict[str, set[str]] = defaultdict(set)
+    for path in FILES:
+        if is_within(module_name(path), package) and path.name != "__init__.py":
+            for name in public_definitions(path):
+                places[name].add(module_name(path))
+    twice = {name: sorted(modules) for name, modules in places.items() if len(modules) > 1 and name not in SAME_NAME}
+    assert not twice
+
+
+PURE_TORCH = ("titans_seq.ops", "titans_seq.nn", "titans_seq.backbone", "titans_seq.models")
 
 
 @pytest.mark.parametrize(
-    "path",
-    [p for p in FILES if room(module_name(p)) in ("titans_seq.ops", "titans_seq.nn", "titans_seq.backbone")]
-    + [p for p in FILES if room(module_name(p)) == "titans_seq.models"],
-    ids=module_name,
+    "path", [p for p in FILES if any(is_within(module_name(p), package) for package in PURE_TORCH)], ids=module_name
 )
-def test_models_know_no_framework_but_torch(path: Path) -> None:
+def test_models_use_no_framework_but_torch(path: Path) -> None:
     assert not {name.split(".")[0] for name in imported(path)} & FRAMEWORKS
+
+
+def test_only_the_registry_knows_all_tasks() -> None:
+    def tasks_known(path: Path) -> set[str]:
+        return {task for task in TASKS for name in ours(path) if is_within(name, f"titans_seq.experiment.{task}")}
+
+    folder = REPOSITORY / "titans_seq" / "experiment"
+    found = {path.stem for path in folder.glob("*.py") if tasks_known(path) == set(TASKS)}
+    assert found == {"registry"}
 
 
 def run_blocked(blocked: set[str], statement: str) -> subprocess.CompletedProcess[str]:
@@ -122,7 +233,7 @@ import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {sorted(blocked)!r}:
-            raise ModuleNotFoundError("blocked: " + name)  # what torch expects where numpy is absent
+            raise ModuleNotFoundError("blocked: " + name)  # what torch expects where numpy is not installed
 sys.meta_path.insert(0, Block())
 {statement}
 """
@@ -132,7 +243,7 @@ sys.meta_path.insert(0, Block())
 
 
 def test_ops_run_with_nothing_but_torch() -> None:
-    # numpy is blocked too: torch does without it, so the mathematics must.
+    # numpy is blocked too: torch works without it, so the op must.
     statement = """
 import torch
 from titans_seq.ops import titans_memory
@@ -146,11 +257,19 @@ assert y.isfinite().all() and y.abs().sum() > 0
 
 
 def test_config_loads_without_torch() -> None:
-    # What makes a typing error on the command line answer at once.
+    # So that an error on the command line is reported at once.
     statement = "from titans_seq.cli import main; sys.exit(main(['show-config', 'model.dim=64']))"
     done = run_blocked({"torch", "lightning", "polars", "wandb", "matplotlib", "numpy"}, statement)
     assert done.returncode == 0, done.stderr
     assert "dim: 64" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["titans_seq.studies.suite", "titans_seq.studies.sweep_file", "titans_seq.system.files"]
+)
+def test_suites_and_sweeps_are_read_without_torch(module: str) -> None:
+    done = run_blocked({"torch", "lightning", "wandb", "matplotlib"}, f"import {module}")
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_block_blocks() -> None:

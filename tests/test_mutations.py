@@ -204,7 +204,7 @@ def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, mo
     (tmp_path / "mine.fa").write_text(f">mine\n{SEQUENCE}\n")
     tables = []
     for bases in (1 << 24, 7 * len(SEQUENCE) + 3, 1):
-        monkeypatch.setattr("titans_seq.experiment.mutations._BLOCK", bases)
+        monkeypatch.setattr("titans_seq.experiment.classification.variant_effects._BLOCK", bases)
         out = tmp_path / f"{bases}.parquet"
         assert run_cli("mutagenesis", checkpoint, "--input", tmp_path / "mine.fa", "--out", out).status == 0
         tables.append(pl.read_parquet(out))
@@ -222,7 +222,7 @@ def test_variants_are_scored_a_block_at_a_time(
     words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
     tables = []
     for bases in (1 << 24, 45, 1):
-        monkeypatch.setattr("titans_seq.experiment.mutations._BLOCK", bases)
+        monkeypatch.setattr("titans_seq.experiment.classification.variant_effects._BLOCK", bases)
         out = tmp_path / f"{bases}.parquet"
         assert run_cli("variants", checkpoint, *words, "--out", out).status == 0
         tables.append(pl.read_parquet(out))
@@ -267,4 +267,6 @@ def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
     from tests.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")
-    assert "needed: classification" in refuse("mutagenesis", path, "--input", "x.fa")
+    assert "task.name=forecasting is not supported here; task.name=classification is" in refuse(
+        "mutagenesis", path, "--input", "x.fa"
+    )

@@ -5,7 +5,7 @@ import pytest
 
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.series import Borders, Series
-from titans_seq.experiment.forecast_baselines import best_linear, measure_baselines
+from titans_seq.experiment.forecasting.baselines import best_linear, measure_baselines
 
 LENGTH, HORIZON = 6, 2
 
@@ -65,7 +65,7 @@ def test_the_linear_map_of_a_panel() -> None:
 
 
 def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from titans_seq.experiment import forecast_baselines
+    from titans_seq.experiment.forecasting import baselines
 
     def data(length: int, source: Panel) -> ForecastingDataModule:
         made = ForecastingDataModule(source, context_length=length, horizon=HORIZON)
@@ -80,7 +80,7 @@ def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: 
             panel[1].values[3, 0] += 1
             return panel
 
-    monkeypatch.setattr(forecast_baselines, "_solved", {})
+    monkeypatch.setattr(baselines, "_solved", {})
     first = best_linear(data(LENGTH, Panel()), "shared")
     assert best_linear(data(LENGTH, Panel()), "shared") is first
     others = [
@@ -90,4 +90,4 @@ def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: 
         best_linear(data(LENGTH, Panel()), "shared", "mae"),
     ]
     assert all(other is not first for other in others)
-    assert len(forecast_baselines._solved) == 4  # the first was the oldest
+    assert len(baselines._solved) == 4  # the first was the oldest

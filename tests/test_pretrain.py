@@ -15,7 +15,7 @@ from datamodules.dna.pretraining.corpus import LoadedCorpus
 from tests.datamodules.dna_reference import random_dna, write_fasta
 from tests.helpers import CONFIGS, TWO_STEPS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
-from titans_seq.experiment.pretraining import PretrainingRecipe
+from titans_seq.experiment.pretraining.experiment import PretrainingExperiment
 from titans_seq.schema import ClassificationTaskOptions, PretrainingConfig
 from titans_seq.tasks import ClassificationTask
 from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_trained
@@ -24,6 +24,7 @@ GENOMICS = CONFIGS / "genomics"
 MOTIF, PRETRAIN = GENOMICS / "motif.yaml", GENOMICS / "pretrain.yaml"
 SMALL = ["model.dim=8", "model.num_layers=2", "model.memory.num_heads=2", "model.stem_width=5", "model.stride=2"]
 SMALL += ["model.stem_pool=max", "model.memory.bound_lr=true"]
+DDP = "several devices require trainer.strategy=ddp_find_unused_parameters_true"
 MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stretch=64"]
 
 
@@ -164,7 +165,7 @@ def test_gue_is_learned_without_any_tasks_dev_and_test_rows(data_root: Path) -> 
     words = ["data.name=prom/prom_core_notata", "data.also=[]", f"data.root={data_root}"]
     config = load_config([GENOMICS / "gue_pretrain.yaml"], words)
     assert isinstance(config, PretrainingConfig)
-    corpus = PretrainingRecipe(config).data.corpus
+    corpus = PretrainingExperiment(config).data.corpus
     assert isinstance(corpus, LoadedCorpus)
     seen = set(corpus.sequences.texts())
     assert len(seen) > 30_000
@@ -192,12 +193,12 @@ def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
 
 def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
     cases = {
-        "model.direction=both": "task.objective=next takes model.direction=forward",
-        "task.objective=masked": "set it to the same number as data.segment",
-        "data.stretch=100": "100 is below data.segment=256",
-        "model.stride=3 model.stem_width=3": "256 is no multiple of model.stride=3",
-        "trainer.devices=2 trainer.strategy=ddp": "takes trainer.strategy=ddp_find_unused_parameters_true",
-        "data.unit=end data.validation_records=[a]": "holds out nothing with data.unit=end",
+        "model.direction=both": "both would see the bases to predict; task.objective=next requires forward",
+        "task.objective=masked": "must equal data.segment with task.objective=masked",
+        "data.stretch=100": "100 must be at least data.segment=256",
+        "model.stride=3 model.stem_width=3": "256 must be a multiple of model.stride=3",
+        "trainer.devices=2 trainer.strategy=ddp": DDP,
+        "data.unit=end data.validation_records=[a]": "has no effect with data.unit=end, which holds out the ends",
         "data.name=nowhere.fa": "no such FASTA file",
         "data.name=nowhere.doc": "no published set and no file of sequences",
     }
@@ -242,8 +243,8 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
     cases = {
         "model.dim=16": "stem.embed.weight is (7, 8) in the checkpoint, (7, 16) in the configured model",
         "model.stem_width=7": "stem.conv.weight is (8, 8, 5) in the checkpoint, (8, 8, 7) in the configured model",
-        "model.num_layers=3": "is absent in the checkpoint, (",
-        "model.num_layers=1": "in the checkpoint, absent in the configured model",
+        "model.num_layers=3": "is missing in the checkpoint, (",
+        "model.num_layers=1": "in the checkpoint, missing in the configured model",
         "model.stride=1": "trained with model.stride=2; the classifier has 1",
         "model.variant=cnn": "trained with model.variant=lmm; the classifier has cnn",
         "model.memory.chunk_size=8": "trained with model.memory.chunk_size=16; the classifier has 8",
@@ -325,11 +326,11 @@ def test_lower_layers_learn_more_slowly() -> None:
 
 def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
     cases = {
-        "task.frozen_blocks=3": "3 of model.num_layers=2 blocks",
-        "task.unfreeze=gradual trainer.devices=2": "takes trainer.strategy=ddp_find_unused_parameters_true",
-        "task.unfreeze=head task.frozen_blocks=1": "leave one of them out",
-        "task.unfreeze=head task.layer_decay=0.8": "trains the head alone; leave one of them out",
-        "task.layer_decay=0": "task.unfreeze=head says so",
+        "task.frozen_blocks=3": "3 exceeds model.num_layers=2",
+        "task.unfreeze=gradual trainer.devices=2": DDP,
+        "task.unfreeze=head task.frozen_blocks=1": "has no effect with task.unfreeze=head; remove one of them",
+        "task.unfreeze=head task.layer_decay=0.8": "trains the head alone; remove one of them",
+        "task.layer_decay=0": "use task.unfreeze=head for that",
     }
     for words, part in cases.items():
         assert part in refuse("fit", MOTIF, *words.split())

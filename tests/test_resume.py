@@ -22,8 +22,8 @@ from tests.faults import Command, Death, DiskFull, Done, run
 from tests.helpers import CONFIGS, SMALL_MODEL, Refuse, refusal, run_cli
 from titans_seq.config import load_config, to_yaml
 from titans_seq.errors import InputError, Interrupted
-from titans_seq.experiment.resume import find_start, newest_repeats
-from titans_seq.experiment.run_folder import RunFolder
+from titans_seq.experiment.run.folder import RunFolder
+from titans_seq.experiment.run.resume import find_start_point, newest_seeds_folder
 from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -106,7 +106,7 @@ DEATHS = [
     Death("os.fsync", 5),
     Death("pathlib.Path.hardlink_to", 2),  # while last.ckpt makes room
     Death("pathlib.Path.replace", 6),
-    Death("titans_seq.experiment.forecasting.plot_forecasts", 1),  # trained, but not done
+    Death("titans_seq.experiment.forecasting.experiment.plot_forecasts", 1),  # trained, but not done
 ]
 
 
@@ -199,7 +199,7 @@ def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
 
 @pytest.mark.parametrize(
     "full",
-    [DiskFull("os.fsync", 6), DiskFull("titans_seq.experiment.metrics_file.MetricsFile._flush", 12)],
+    [DiskFull("os.fsync", 6), DiskFull("titans_seq.experiment.run.metrics_csv.MetricsCsv._flush", 12)],
     ids=["checkpoint", "metrics"],
 )
 def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(
@@ -209,7 +209,7 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(
     stopped = run([*FIT, "logging.wandb=off", f"run.dir={folder}"], tmp_path, full)
     assert stopped.status == 2, stopped
     (line,) = stopped.err.splitlines()
-    assert "cannot be written: No space left on device; make room, then go on with" in line
+    assert "cannot be written: No space left on device; free some space, then resume with" in line
     assert f"resume={folder}" in line
     assert not (folder / "results.json").exists()
     assert not list(folder.rglob("*.part"))
@@ -302,16 +302,16 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path, stopped: Path) -> Non
     path.unlink()
     torch.save(content, path)
     line = refusal(run_cli("fit", f"resume={folder}"))
-    assert "the data are not those of" in line
+    assert "the data differ from those of" in line
     assert "sha256" in line
 
 
 def test_what_cannot_be_resumed(refuse: Refuse, tmp_path: Path, reference: Path) -> None:
-    assert "resume=last: no run in runs/synthetic; leave it out, or resume=auto" in refuse(*FIT, "resume=last")
+    assert "resume=last: no run in runs/synthetic; leave resume out, or use resume=auto" in refuse(*FIT, "resume=last")
     assert "no such run folder or checkpoint" in refuse("fit", "resume=nowhere")
     assert "not a run's folder" in refuse("fit", f"resume={tmp_path}")
     best = reference / "checkpoints" / "best.ckpt"
-    assert "holds weights to be measured, not where training stood" in refuse("fit", f"resume={best}")
+    assert "contains weights only, not the training's progress" in refuse("fit", f"resume={best}")
 
 
 def test_a_finished_run_is_left_as_it_is(reference: Path) -> None:
@@ -329,12 +329,12 @@ def test_the_newest_run_of_the_configuration_is_the_last(tmp_path: Path, stopped
     other = (runs / "b" / "config.yaml").read_text().replace("seed: 0", "seed: 1")
     (runs / "b" / "config.yaml").write_text(other)
     with contextlib.chdir(tmp_path):
-        start = find_start(load_config([SYNTHETIC], [*SHORT, "resume=last"]))
+        start = find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=last"]))
         assert start.folder
         assert start.folder.path.name == "a"
         with pytest.raises(InputError, match=r"seed is 1 in runs/synthetic/b/config.yaml, 2 now"):
-            find_start(load_config([SYNTHETIC], [*SHORT, "resume=last", "seed=2"]))
-        fresh = find_start(load_config([SYNTHETIC], [*SHORT, "resume=auto", "seed=2"]))
+            find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=last", "seed=2"]))
+        fresh = find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=auto", "seed=2"]))
         assert fresh.folder is None, "a loop over seeds, requeued, begins those that had not begun"
 
 
@@ -361,7 +361,7 @@ def test_a_run_has_one_process(tmp_path: Path, stopped: Path) -> None:
 
 def test_seeds_are_found_by_their_configuration(tmp_path: Path, refuse: Refuse) -> None:
     def repeats(*words: str) -> Path | None:
-        return newest_repeats(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *words]))
+        return newest_seeds_folder(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *words]))
 
     with contextlib.chdir(tmp_path):
         for number, words in enumerate((["model.dim=16"], [])):
@@ -381,7 +381,7 @@ def test_an_interrupted_seed_says_how_all_go_on(tmp_path: Path, monkeypatch: pyt
     def stop(config: Config) -> None:
         raise Interrupted("interrupted in epoch 1", 130)
 
-    monkeypatch.setattr("titans_seq.experiment.repeats.fit", stop)
+    monkeypatch.setattr("titans_seq.studies.seeds.fit", stop)
     answer = run_cli(*FIT, "seeds=[3,4]", f"run.dir={tmp_path}")
     assert answer.status == 130
     assert f"seed 3 alone; for all, the same command with run.dir={tmp_path} resume=auto" in answer.err

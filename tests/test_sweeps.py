@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, Refuse, refusal, run_cli
 from titans_seq.errors import InputError
-from titans_seq.sweep import ARGUMENTS, read_sweep
+from titans_seq.studies.sweep_file import ARGUMENTS, read_sweep
 
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"

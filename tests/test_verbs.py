@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from tests.helpers import DATA_VARIABLE, REPOSITORY, TWO_STEPS, run_cli
-from titans_seq.arguments import VERBS
+from titans_seq.cli.parser import COMMANDS
 
 PAGE = (REPOSITORY / "docs" / "verbs.md").read_text()
 LINES = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -34,7 +34,7 @@ def test_the_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             short = ["trainer.accelerator=cpu", "trainer.progress_bar=false"]
         answer = run_cli(*words, *short)
         assert (program, answer.status) == ("titans-seq", 0), (line, answer.err)
-    assert seen == set(VERBS), "a verb that the page leaves out"
+    assert seen == set(COMMANDS), "a verb that the page leaves out"
     for name in ("predictions.parquet", "forecast.csv", "backtest.csv", "answers.csv", "effects.csv", "variants.csv"):
         table = pl.read_parquet(name) if name.endswith("parquet") else pl.read_csv(name)
         assert len(table), name

@@ -1,9 +1,10 @@
 """From YAML files and key=value words to one checked `Config`; a fault is one line that says where it was written."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
+from functools import reduce
 from itertools import groupby
 from math import isinf
 from pathlib import Path
@@ -14,7 +15,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from titans_seq.errors import InputError
-from titans_seq.rules import check_together
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
 EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
@@ -56,6 +56,32 @@ def from_container(container: Mapping[str, Any], source: str, overrides: Iterabl
 def to_container(config: Config) -> dict[str, Any]:
     """Plain dicts, lists and scalars: what goes into checkpoints and to trackers."""
     return asdict(config)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """The value of every key of a configuration or section, by full name such as `model.dim`."""
+    found: dict[str, Any] = {}
+    for f in fields(config):
+        key, value = f"{prefix}{f.name}", getattr(config, f.name)
+        found |= flatten(value, f"{key}.") if is_dataclass(value) else {key: value}
+    return found
+
+
+def differences(before: Config, after: Config, ignoring: Container[str] = ()) -> list[tuple[str, Any, Any]]:
+    """Keys whose values differ, each with both values; a key that one of them lacks counts as None there."""
+    old, new = flatten(before), flatten(after)
+    keys = [key for key in (*new, *(old.keys() - new.keys())) if key not in ignoring]
+    return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def merged(config: Config, other: Config, keys: Container[str], source: str) -> Config:
+    """`config` with the values that `other` has for `keys`, checked again; errors name `source`."""
+    container = to_container(config)
+    for key, value in flatten(other).items():
+        if key in keys:
+            *sections, name = key.split(".")
+            reduce(dict.__getitem__, sections, container)[name] = value
+    return from_container(container, source=source)
 
 
 def to_yaml(config: Config) -> str:
@@ -157,7 +183,7 @@ def _merge(layers: list[_Layer], stored: str = "") -> Config:
         raise InputError(_describe(error, sources.get(str(error.full_key), "config"))) from None
     assert isinstance(config, schema)
     _check_bounds(config, sources)
-    check_together(config, sources, stored)
+    _check_conflicts(config, sources, stored)
     return config
 
 
@@ -281,3 +307,14 @@ def _check_bounds(section: Any, sources: dict[str, str], prefix: str = "") -> No
             raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be {wanted}")
         if isinstance(value, float) and isinf(value):
             raise InputError(f"{sources.get(key, 'config')}: {key}={value}: must be finite")
+
+
+def _check_conflicts(config: Config, sources: dict[str, str], stored: str) -> None:
+    """Raise InputError for the first conflict, naming the source that wrote one of its keys.
+
+    A key without effect passes where it comes from `stored`, the source of a trained model's own configuration.
+    """
+    for key, other, rule, no_effect in config.conflicts():
+        if not (no_effect and stored and sources.get(key) == stored):
+            source = sources.get(key) or sources.get(other, "config")  # at least one of the two is no default
+            raise InputError(f"{source}: {key}: {rule}")

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from titans_seq.checkpoint_files import BEST, LAST, make_room_for_last
 from titans_seq.errors import Interrupted
-from titans_seq.signals import StopSignals
+from titans_seq.system.checkpoint_files import BEST, LAST, make_room_for_last, read_checkpoint, write_checkpoint
+from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 
 RESUME = "resume"  # the part of a checkpoint that says where a training stands; without it there are weights alone
@@ -232,3 +233,19 @@ def _set_random_states(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"].cpu())
+
+
+class VerifiedCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are synced and renamed when written, and verified when read."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """See `write_checkpoint`; raises OSError."""
+        assert storage_options is None
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """See `read_checkpoint`; Lightning moves what it takes to its device."""
+        return read_checkpoint(Path(path))

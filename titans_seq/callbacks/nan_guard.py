@@ -10,8 +10,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from titans_seq.checkpoint_files import newest_good
 from titans_seq.errors import InputError
+from titans_seq.system.checkpoint_files import newest_good
 from titans_seq.tasks import Task
 
 

@@ -136,3 +136,14 @@ def _peak_memory(device: torch.device) -> float:
         return float(torch.cuda.max_memory_allocated(device))
     # Linux counts KiB, macOS bytes.
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+class ValidateLastStep(Callback):
+    """Validates where `max_steps` ends a training within an epoch; Lightning does so at the end of epochs alone."""
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stops as early stopping does: after a validation."""
+        if 0 < trainer.max_steps <= trainer.global_step:
+            trainer.should_stop = True

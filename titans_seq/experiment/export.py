@@ -9,9 +9,11 @@ from torch.export import Dim
 
 from titans_seq.batch import BASES
 from titans_seq.errors import InputError
-from titans_seq.experiment.evaluate import check_writable, load_task
-from titans_seq.files import replacing
-from titans_seq.schema import ClassificationConfig, Config, ForecastConfig, PretrainingConfig
+from titans_seq.experiment.registry import build_experiment
+from titans_seq.experiment.run.checkpoint import load
+from titans_seq.experiment.run.output import check_writable
+from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig
+from titans_seq.system.files import replacing
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.pretrained import save_pretrained
 
@@ -28,11 +30,11 @@ def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = (
     on batches of other sizes. Returns what was written, for the user.
     """
     out = Path(out)
-    recipe, task = load_task(checkpoint, overrides)
+    experiment, task, _ = load(checkpoint, overrides, build_experiment)
     if out.suffix != PROGRAM:
         return f"{save_pretrained(task, out)}: config.json, model.safetensors"
     check_writable(out)
-    program, difference = export_program(task, recipe.config)
+    program, difference = export_program(task, experiment.config)
     with replacing(out) as partial, partial.open("wb") as file:
         torch.export.save(program, file)
     return f"{out}: differs from the model by at most {difference:.1e}"
@@ -59,7 +61,7 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
 def inputs_of(task: Task, config: Config, size: int) -> tuple[Tensor, ...]:
     """Made-up inputs of a batch of `size`."""
     source = torch.Generator().manual_seed(size)
-    if isinstance(config, ForecastConfig):
+    if isinstance(config, ForecastingConfig):
         channels = int(task.hparams["num_channels"])
         return (torch.randn(size, config.data.context_length, channels, generator=source),)
     assert isinstance(config, ClassificationConfig)

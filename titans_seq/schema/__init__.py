@@ -1,7 +1,8 @@
-"""Every key of a configuration, its default and its bounds. Plain dataclasses: notebooks use them directly.
+"""Every configuration key with its default, bounds and conflicts, as plain dataclasses that notebooks can use directly.
 
-A number's bounds stand in its field's metadata; `titans_seq.config` checks them. Each kind of task has a schema of its
-own, which the key `task.name` chooses: what differs is in its sections data, model and task.
+A number's bounds are in its field's metadata, and `Config.conflicts` yields the values that do not go together;
+`titans_seq.config` checks both. The key `task.name` selects the task's configuration class, whose sections data, model
+and task add keys of their own.
 """
 
 from titans_seq.schema.classification import (
@@ -16,6 +17,7 @@ from titans_seq.schema.common import (
     AttentionOptions,
     BackboneOptions,
     Config,
+    Conflict,
     DataOptions,
     LoggingOptions,
     MemoryOptions,
@@ -25,16 +27,16 @@ from titans_seq.schema.common import (
 )
 from titans_seq.schema.forecasting import (
     CALENDAR,
-    ForecastConfig,
-    ForecastDataOptions,
-    ForecastModelOptions,
-    ForecastTaskOptions,
+    ForecastingConfig,
+    ForecastingDataOptions,
+    ForecastingModelOptions,
+    ForecastingTaskOptions,
 )
 from titans_seq.schema.pretraining import PretrainingConfig, PretrainingDataOptions, PretrainingTaskOptions
 from titans_seq.schema.sequences import SequenceModelOptions
 
 SCHEMAS: dict[str, type[Config]] = {
-    "forecasting": ForecastConfig,
+    "forecasting": ForecastingConfig,
     "classification": ClassificationConfig,
     "pretraining": PretrainingConfig,
 }
@@ -53,11 +55,12 @@ __all__ = [
     "ClassificationModelOptions",
     "ClassificationTaskOptions",
     "Config",
+    "Conflict",
     "DataOptions",
-    "ForecastConfig",
-    "ForecastDataOptions",
-    "ForecastModelOptions",
-    "ForecastTaskOptions",
+    "ForecastingConfig",
+    "ForecastingDataOptions",
+    "ForecastingModelOptions",
+    "ForecastingTaskOptions",
     "LoggingOptions",
     "MemoryOptions",
     "PretrainingConfig",

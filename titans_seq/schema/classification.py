@@ -1,81 +1,134 @@
-"""The configuration of a DNA classification experiment."""
+"""Configuration keys of DNA classification."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from titans_seq.schema.common import Config, DataOptions, TaskOptions, at_least, between
+from titans_seq.schema.common import Config, Conflict, DataOptions, TaskOptions, at_least, between
 from titans_seq.schema.sequences import SequenceModelOptions
 
 
 @dataclass
 class ClassificationDataOptions(DataOptions):
-    """Which labelled sequences, how they are cut into splits, and what a batch of them is."""
+    """Labelled sequences, their splits and batches."""
 
-    # simulated; a set of GenomicBenchmarks; a task of GUE, such as tf/0; or a table, a FASTA file or a folder of them
+    # simulated; a dataset of GenomicBenchmarks; a task of GUE, such as tf/0; or a table, FASTA file or folder of them
     name: str = "simulated"
     batch_size: int = at_least(128, 1)
-    max_length: int | None = at_least(None, 1)  # bases kept of a longer sequence, its first ones; null keeps all
-    both_strands: bool = False  # show half of the training rows, another half every epoch, as reverse complements
-    # Splits that the data do not bring: first test, then validation rows are cut from the training rows.
+    max_length: int | None = at_least(None, 1)  # longer sequences are cut to their first bases; null: no limit
+    both_strands: bool = False  # reverse-complement a random half of the training rows every epoch
+    # Splits that the dataset does not define: first test, then validation rows are taken from the training rows.
 
-    unit: Literal["row", "group", "chromosome"] = "row"  # what stays together
-    fraction: float = between(0.1, 0, 1)  # of the rows that are left, for each split that is cut
-    folds: int = at_least(0, 0)  # from 2 on: the first split that is cut is fold `fold` of so many
-    fold: int = at_least(0, 0)  # which, from 0
+    unit: Literal["row", "group", "chromosome"] = "row"  # unit that is never divided between splits
+    fraction: float = between(0.1, 0, 1)  # fraction of the remaining rows for each split
+    folds: int = at_least(0, 0)  # 2 or more: k-fold; the first split taken is fold `fold`
+    fold: int = at_least(0, 0)  # index of the fold, from 0
     validation_chromosomes: list[str] = field(default_factory=list)  # with unit=chromosome
-    test_chromosomes: list[str] = field(default_factory=list)  # likewise, where the data bring no test rows
-    holdout_seed: int = between(0, 0, 2**32 - 1)  # of the cut; not `seed`, so that seeds are compared on the same rows
+    test_chromosomes: list[str] = field(default_factory=list)  # likewise, where the dataset has no test split
+    holdout_seed: int = between(0, 0, 2**32 - 1)  # seed of the splits, apart from `seed`: all seeds see the same rows
     # Tables
 
     sequence: str = "sequence"  # name of the column of sequences
     label: str = "label"  # name of the column of classes
-    group: str | None = None  # column of groups that no split may part; null: the column group, if there is one
+    group: str | None = None  # column of groups that stay in one split; null: the column group, if there is one
     # FASTA files
 
-    labels: str | None = None  # table with columns id, label and, to split by, group; null: labels are in the headers
-    header_label: str = r"\blabel=(\S+)"  # regular expression whose first group is a header's label
-    bed: Any = None  # cut windows of the FASTA file: a BED file whose fourth column is the label, or {class: file}
-    length: int | None = at_least(None, 1)  # bases of every window, around its interval's middle; null: as it is
-    beyond: Literal["refuse", "N"] = "refuse"  # windows over a chromosome's ends
-    aliases: bool = False  # take 1 for chr1 and MT for chrM
+    labels: str | None = None  # table with columns id, label and optionally group; null: labels are in the headers
+    header_label: str = r"\blabel=(\S+)"  # regular expression; its first group is the label
+    bed: Any = None  # windows of the FASTA file: a BED file with the label in column 4, or {class: BED file}
+    length: int | None = at_least(None, 1)  # bases of every window, centred on its interval; null: the interval itself
+    beyond: Literal["refuse", "N"] = "refuse"  # windows over a chromosome's end: an error, or padded with N
+    aliases: bool = False  # treat 1 as chr1 and MT as chrM
     rna: bool = False  # read U as T
     # GenomicBenchmarks
 
-    reference: str | None = None  # FASTA file, or a folder of two, from which the official interval lists are cut
-    within: Literal["official", "test"] = "official"  # test: split the test rows anew, for want of train rows
+    reference: str | None = None  # genome (FASTA file, or a folder of two) for the official interval lists
+    within: Literal["official", "test"] = "official"  # test: split the test file alone, without training rows
 
 
 @dataclass
 class ClassificationModelOptions(SequenceModelOptions):
-    """The classifier: bases, backbone in one direction or both, mean over the sequence, head."""
+    """The classifier: stem, backbone, mean over the sequence, head."""
 
-    # one: as given; both_averaged: trained so, measured by the mean of both strands' logits; invariant: the mean of
-    # both strands' features, in training too.
+    # one: the given strand; both_averaged: trained on one strand, evaluated by the mean of both strands' logits;
+    # invariant: the mean of both strands' features, in training too.
     strand: Literal["one", "both_averaged", "invariant"] = "both_averaged"
-    pretrained: str | None = None  # checkpoint of a pre-training (or classification) run: everything but the head
+    pretrained: str | None = None  # checkpoint of another run, whose weights but the head's are loaded
 
 
 @dataclass
 class ClassificationTaskOptions(TaskOptions):
-    """Classification: what is minimised, and what selects."""
+    """Loss of classification, fine-tuning and model selection."""
 
     name: Literal["classification"] = "classification"
-    class_weights: Literal["none", "balanced"] = "none"  # balanced: every class counts alike in the loss
+    class_weights: Literal["none", "balanced"] = "none"  # balanced: every class has the same weight in the loss
     label_smoothing: float = between(0.0, 0, 1)
-    # What is trained: all; the head alone, on what the rest says as it stands (linear probe); or the head first and,
-    # every `unfreeze_every` epochs, one more block below, the stem last.
+    # Trained weights: all; the head alone (linear probe); or the head first and, every `unfreeze_every` epochs, one
+    # more block from the top, the stem last.
     unfreeze: Literal["all", "head", "gradual"] = "all"
     unfreeze_every: int = at_least(1, 1)  # epochs
-    frozen_blocks: int = at_least(0, 0)  # the stem and so many blocks, from the first on, are never trained
-    layer_decay: float = between(1.0, 0, 1)  # learning rate of a block, in that of the block (or head) above it
-    monitor: Literal["mcc", "accuracy", "f1", "auroc", "auprc", "loss"] = "mcc"  # on validation; selects the checkpoint
+    frozen_blocks: int = at_least(0, 0)  # the stem and the first blocks that are never trained
+    layer_decay: float = between(1.0, 0, 1)  # learning rate of a block relative to the block (or head) above it
+    monitor: Literal["mcc", "accuracy", "f1", "auroc", "auprc", "loss"] = (
+        "mcc"  # validation score that selects the checkpoint
+    )
 
 
 @dataclass
 class ClassificationConfig(Config):
-    """`task.name=classification`."""
+    """Configuration with `task.name=classification`."""
 
     experiment: str = "classification"
     data: ClassificationDataOptions = field(default_factory=ClassificationDataOptions)
     model: ClassificationModelOptions = field(default_factory=ClassificationModelOptions)
     task: ClassificationTaskOptions = field(default_factory=ClassificationTaskOptions)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Values that do not go together."""
+        yield from super().conflicts()
+        yield from self._finetuning_conflicts()
+        yield from self._data_conflicts()
+
+    def _finetuning_conflicts(self) -> Iterator[Conflict]:
+        model, task = self.model, self.task
+        if task.frozen_blocks > model.num_layers:
+            rule = f"{task.frozen_blocks} exceeds model.num_layers={model.num_layers}"
+            yield Conflict("task.frozen_blocks", "model.num_layers", rule)
+        if task.unfreeze == "head" and task.frozen_blocks:
+            rule = "has no effect with task.unfreeze=head; remove one of them"
+            yield Conflict("task.frozen_blocks", "task.unfreeze", rule)
+        if task.unfreeze == "gradual":
+            reason = "gradual: not every parameter has a gradient at every step"
+            yield from self.unused_parameter_conflicts("task.unfreeze", reason)
+        if not task.layer_decay:
+            rule = "0 would train the head alone; use task.unfreeze=head for that"
+            yield Conflict("task.layer_decay", "task.layer_decay", rule)
+        if task.label_smoothing == 1:
+            yield Conflict("task.label_smoothing", "task.label_smoothing", "1 would erase the labels; must be below 1")
+        if task.unfreeze != "gradual" and task.unfreeze_every > 1:
+            rule = f"only applies to task.unfreeze=gradual; got task.unfreeze={task.unfreeze}"
+            yield Conflict("task.unfreeze_every", "task.unfreeze", rule, no_effect=True)
+        if task.unfreeze == "head" and task.layer_decay != 1:
+            rule = "has no effect with task.unfreeze=head, which trains the head alone; remove one of them"
+            yield Conflict("task.layer_decay", "task.unfreeze", rule, no_effect=True)
+
+    def _data_conflicts(self) -> Iterator[Conflict]:
+        data = self.data
+        if data.folds == 1 or (data.folds and data.fold >= data.folds):
+            rule = f"must be 0 to data.folds - 1, with at least 2 folds; got fold {data.fold} of {data.folds}"
+            yield Conflict("data.fold", "data.folds", rule)
+        for key in ("validation_chromosomes", "test_chromosomes"):
+            if getattr(data, key) and data.unit != "chromosome":
+                rule = f"requires data.unit=chromosome; got data.unit={data.unit}"
+                yield Conflict(f"data.{key}", "data.unit", rule)
+        if data.group is not None and data.unit != "group":
+            rule = f"requires data.unit=group, which keeps groups together; got data.unit={data.unit}"
+            yield Conflict("data.group", "data.unit", rule)
+        if data.folds and data.unit == "chromosome":
+            rule = "cannot be combined with data.unit=chromosome, which holds out named chromosomes"
+            yield Conflict("data.folds", "data.unit", rule)
+        named = isinstance(data.bed, dict) and all(isinstance(file, str) for file in data.bed.values())
+        if not (data.bed is None or isinstance(data.bed, str) or named):
+            yield Conflict("data.bed", "data.bed", "must be a BED file, or {class: file, ...}")
+        if data.fold and not data.folds:
+            yield Conflict("data.fold", "data.folds", f"{data.fold} requires data.folds", no_effect=True)

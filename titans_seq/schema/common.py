@@ -1,7 +1,13 @@
-"""What the configurations of all tasks have in common."""
+"""Configuration keys that all tasks share."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+WITH_MEMORY = ("lmm", "mal", "mag", "mac", "delta")  # variants that read `model.memory`
+WITH_ATTENTION = ("mal", "mag", "mac", "transformer")  # variants that read `model.attention`
+_UNUSED_PARAMETERS = "ddp_find_unused_parameters_true"  # DDP that accepts parameters without a gradient
 
 
 def at_least(default: Any, low: float) -> Any:
@@ -14,78 +20,125 @@ def between(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
+class Conflict(NamedTuple):
+    """Two keys whose values do not go together."""
+
+    key: str  # the key to report
+    other: str  # the key it conflicts with; `key` itself where its own value is invalid
+    rule: str  # what is wrong and how to fix it, without the key's name
+    # The value of `key` has no effect. A trained model's own configuration may hold such a value: it did no harm.
+    no_effect: bool = False
+
+
 @dataclass
 class MemoryOptions:
-    """How a `titans_seq.nn.NeuralMemory` computes."""
+    """The neural memory, see `titans_seq.nn.NeuralMemory`."""
 
     num_heads: int = at_least(4, 1)
     depth: int = at_least(1, 1)  # layers of the memory's MLP; 1 is a matrix
-    expansion: int = at_least(4, 1)  # hidden width of a deeper memory, in head dimensions
+    expansion: int = at_least(4, 1)  # hidden width of a deeper memory, as a multiple of the head dimension
     chunk_size: int = at_least(16, 1)  # tokens whose gradients are taken at the same weights
-    # Where a token's gradient is taken: at its chunk's start, or at the weights before it (plain matrix only).
+    # Weights at which a token's gradient is taken: those at its chunk's start, or those just before the token (matrix
+    # memory without residual only).
     gradient: Literal["chunk", "online"] = "chunk"
     activation: Literal["silu", "gelu", "relu"] = "silu"  # inside a deeper memory
-    forget_to: Literal["zero", "initial"] = "zero"  # what forgetting decays to: nothing, or the initial memory
+    forget_to: Literal["zero", "initial"] = "zero"  # target of the decay: zero, or the initial memory
     residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of the MLP alone
-    conv_width: int = at_least(4, 1)  # tokens that the convolution after q, k and v sees; 1 is none
-    momentum: bool = True  # False: no past surprise
-    forgetting: bool = True  # False: nothing is ever dropped
+    conv_width: int = at_least(4, 1)  # kernel size of the causal convolution after q, k and v; 1 is none
+    momentum: bool = True  # False: no momentum (past surprise)
+    forgetting: bool = True  # False: no decay of the memory
     channel_forget: bool = False  # one forget gate per input channel of the memory's layers, instead of one per head
-    bound_lr: bool = False  # lr at most (1 - momentum) / chunk_size: no run of alike tokens drives a matrix apart
-    initial: Literal["learned", "zero"] = "learned"  # the memory at a sequence's start; zero for a plain matrix
-    outer_gradient: Literal["exact", "first_order"] = "exact"  # through the inner updates, or as if they were constant
-    # Chunks between the states kept for the backward pass; null chooses.
-    checkpoint_every: int | None = at_least(None, 1)
-    backend: Literal["auto", "reference", "chunked", "triton"] = "auto"  # who computes it; all agree to rounding
+    bound_lr: bool = False  # lr at most (1 - momentum) / chunk_size, so that no run of identical tokens diverges
+    initial: Literal["learned", "zero"] = "learned"  # memory at the start of a sequence; zero: matrix memory only
+    outer_gradient: Literal["exact", "first_order"] = "exact"  # first_order: inner updates count as constants
+    checkpoint_every: int | None = at_least(None, 1)  # chunks between states kept for the backward; null: automatic
+    backend: Literal["auto", "reference", "chunked", "triton"] = "auto"  # all agree to rounding
 
 
 @dataclass
 class AttentionOptions:
-    """Attention, in the variants that have it; see `titans_seq.nn.SlidingWindowAttention`."""
+    """Attention of the variants that have it, see `titans_seq.nn.SlidingWindowAttention`."""
 
     num_heads: int = at_least(4, 1)
-    window: int | None = at_least(
-        64, 1
-    )  # tokens that a query sees, itself included; null: all, which no stream has room for
-    rotary_share: float = between(0.5, 0, 1)  # of a head's features; persistent tokens live on the rest
-
-
-WITH_MEMORY = ("lmm", "mal", "mag", "mac", "delta")  # variants that read `model.memory`
-WITH_ATTENTION = ("mal", "mag", "mac", "transformer")  # and `model.attention`
+    # Tokens that a query attends to, itself included; null: full attention, whose state grows with the sequence.
+    window: int | None = at_least(64, 1)
+    rotary_share: float = between(0.5, 0, 1)  # fraction of a head's features with rotary positions
 
 
 @dataclass
 class BackboneOptions:
     """A stack of blocks from (B, T, dim) to (B, T, dim)."""
 
-    # Titans' four, and what they are compared with: attention alone, the gated delta rule, convolutions.
+    # Titans' four variants, and for comparison: attention alone, the gated delta rule, convolutions.
     variant: Literal["lmm", "mal", "mag", "mac", "transformer", "delta", "cnn"] = "lmm"
     dim: int = at_least(32, 1)  # features of a token
     num_layers: int = at_least(2, 1)
-    ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, in dims
+    ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, as a multiple of dim
     dropout: float = between(0.2, 0, 1)
     num_persistent: int = at_least(0, 0)  # learned tokens before every sequence (eq 19), in each memory and attention
-    kernel_size: int = at_least(5, 1)  # tokens that a convolution of the variant cnn sees
-    segment_length: int = at_least(64, 1)  # tokens that MAC attends to at once, and after which it reads anew
+    kernel_size: int = at_least(5, 1)  # kernel size of the variant cnn, in tokens
+    segment_length: int = at_least(64, 1)  # tokens of a segment of MAC, which reads its memory once per segment
     memory: MemoryOptions = field(default_factory=MemoryOptions)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Conflicts between keys of the section `model`."""
+        if self.variant in WITH_MEMORY:
+            yield from self._memory_conflicts()
+        if self.variant in WITH_ATTENTION:
+            yield from self._attention_conflicts()
+
+    def _memory_conflicts(self) -> Iterator[Conflict]:
+        memory = self.memory
+        plain = memory.depth == 1 and not memory.residual
+        requires_plain = "requires a matrix memory: model.memory.depth=1 and model.memory.residual=false"
+        if self.dim % memory.num_heads:
+            rule = f"{memory.num_heads} does not divide model.dim={self.dim}"
+            yield Conflict("model.memory.num_heads", "model.dim", rule)
+        if memory.gradient == "online" and memory.depth > 1:
+            rule = f"online requires model.memory.depth=1 (a matrix memory); got model.memory.depth={memory.depth}"
+            yield Conflict("model.memory.gradient", "model.memory.depth", rule)
+        if memory.gradient == "online" and memory.residual:
+            rule = "online requires model.memory.residual=false"
+            yield Conflict("model.memory.gradient", "model.memory.residual", rule)
+        if memory.bound_lr and not plain:
+            yield Conflict("model.memory.bound_lr", "model.memory.depth", requires_plain)
+        if memory.initial == "zero" and not plain:
+            yield Conflict("model.memory.initial", "model.memory.depth", f"zero {requires_plain}")
+        if self.variant == "delta" and not plain:
+            rule = "model.variant=delta requires model.memory.depth=1 and model.memory.residual=false"
+            yield Conflict("model.memory.depth", "model.variant", rule)
+
+    def _attention_conflicts(self) -> Iterator[Conflict]:
+        heads = self.attention.num_heads
+        if self.dim % heads:
+            rule = f"{heads} does not divide model.dim={self.dim}"
+            yield Conflict("model.attention.num_heads", "model.dim", rule)
+        head_dim = self.dim // heads
+        rotated = round(self.attention.rotary_share * head_dim)
+        if rotated % 2:
+            rule = f"{self.attention.rotary_share} of a head's {head_dim} features is {rotated}; it must be even"
+            yield Conflict("model.attention.rotary_share", "model.attention.num_heads", rule)
+        if self.num_persistent and rotated == head_dim:
+            rule = "1 leaves no features for persistent tokens; use less than 1, or set model.num_persistent=0"
+            yield Conflict("model.attention.rotary_share", "model.num_persistent", rule)
 
 
 @dataclass
 class DataOptions:
-    """What every task's data have."""
+    """Data keys of every task."""
 
     name: str = ""
-    root: str | None = None  # data folder; null: $TITANS_SEQ_DATA, else a cache that downloads fill
+    root: str | None = None  # data folder; null: $TITANS_SEQ_DATA, else a cache folder that downloads go to
     batch_size: int = at_least(32, 1)  # windows or sequences
 
 
 @dataclass
 class TaskOptions:
-    """What is minimised, and how."""
+    """Loss and optimiser."""
 
-    name: str = ""  # chooses the schema
-    learning_rate: float = at_least(1e-3, 0)  # AdamW, peak
+    name: str = ""  # selects the task, and with it the accepted keys
+    learning_rate: float = at_least(1e-3, 0)  # peak learning rate of AdamW
     weight_decay: float = at_least(0.05, 0)
     warmup_steps: int = at_least(200, 0)
     schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to the end of max_epochs
@@ -93,57 +146,70 @@ class TaskOptions:
 
 @dataclass
 class TrainerOptions:
-    """How long, on what, and when to stop."""
+    """Length of the training, devices, checkpoints."""
 
     max_epochs: int = at_least(10, 1)
     max_steps: int = at_least(-1, -1)  # -1: no limit
     patience: int = at_least(3, 1)  # epochs without a better validation score before training stops
-    gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0 is none
-    ema_decay: float = between(0.0, 0, 1)  # average of the weights that is validated and kept; 0 is none
+    gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0: no clipping
+    ema_decay: float = between(0.0, 0, 1)  # moving average of the weights, which is validated and kept; 0: none
     accumulate_batches: int = at_least(1, 1)  # batches whose gradients are averaged into one step
     compile: bool = False  # torch.compile the model
     accelerator: str = "auto"
-    devices: int = at_least(1, 1)  # on each machine; data.batch_size is that of all devices together
+    devices: int = at_least(1, 1)  # per machine; data.batch_size is the total over all devices
     num_nodes: int = at_least(1, 1)  # machines
     strategy: str = "auto"  # Lightning's names: ddp, fsdp, ...
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    num_threads: int = at_least(0, 0)  # CPU threads; 0 leaves the choice to torch
-    epoch_batches: int = at_least(0, 0)  # of a training epoch, others in every epoch; 0 is all there are
-    limit_batches: int = at_least(0, 0)  # batches of every split's epoch, to try things out; 0 is all
+    num_threads: int = at_least(0, 0)  # CPU threads; 0: torch's default
+    epoch_batches: int = at_least(0, 0)  # batches of a training epoch, different ones every epoch; 0: all
+    limit_batches: int = at_least(0, 0)  # batches of every split, for a quick trial; 0: all
     progress_bar: bool = True
-    # Besides the end of every epoch, last.ckpt is written after so many steps and so much time; 0: not for that reason.
+    # last.ckpt is written at the end of every epoch and after this many steps or minutes; 0: at ends of epochs only.
     checkpoint_steps: int = at_least(0, 0)
     checkpoint_minutes: float = at_least(10.0, 0)
-    keep_checkpoints: int = at_least(2, 1)  # last.ckpt and those before it, in case it is damaged
+    keep_checkpoints: int = at_least(2, 1)  # last.ckpt and its predecessors, in case it is damaged
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Conflicts between keys of the section `trainer`."""
+        for key in ("gradient_clip", "ema_decay"):
+            if self.strategy.startswith("fsdp") and getattr(self, key):
+                rule = f"must be 0 with trainer.strategy={self.strategy}, which shards the weights: Lightning supports "
+                yield Conflict(f"trainer.{key}", "trainer.strategy", f"{rule}this for unsharded weights only")
+        if self.ema_decay == 1:
+            yield Conflict(
+                "trainer.ema_decay", "trainer.ema_decay", "1 would keep the initial weights; must be below 1"
+            )
+        if self.max_steps == 0:
+            yield Conflict("trainer.max_steps", "trainer.max_steps", "0 would not train; -1 means no limit")
 
 
 @dataclass
 class LoggingOptions:
-    """Where numbers go besides metrics.csv."""
+    """Loggers beside metrics.csv."""
 
     wandb: Literal["online", "offline", "off"] | None = None  # null: $WANDB_MODE, else online with a key, else offline
     project: str = "titans_seq"
     every_n_steps: int = at_least(50, 1)
-    memory: bool = False  # what the memories do: surprise, gates and norms, averaged over a batch
-    artifact: bool = False  # give the best checkpoint to W&B
+    memory: bool = False  # log surprise, gates and norms of the memories, averaged over a batch
+    artifact: bool = False  # upload the best checkpoint to W&B
 
 
 @dataclass
 class RunOptions:
-    """Where the run's folder is."""
+    """The run's folder."""
 
     dir: str | None = None  # null: runs/<experiment>/<time>
 
 
 @dataclass
 class Config:
-    """One experiment; what a task needs besides is in `ForecastConfig` and its like."""
+    """One experiment; its task adds keys of its own, see `ForecastingConfig` and the others."""
 
     experiment: str = ""  # names the folder of its runs, below runs/
     seed: int = between(0, 0, 2**32 - 1)
-    seeds: list[int] = field(default_factory=list)  # one run for each of them, beside each other in one folder
-    # Go on with a run: last (the newest of this experiment and configuration), auto (that, or a new run if there is
-    # none), or the path of a run's folder or checkpoint.
+    seeds: list[int] = field(default_factory=list)  # one run for each seed, side by side in one folder
+    # Resume a run: last (the newest of this experiment and configuration), auto (that, or a new run if there is none),
+    # or the path of a run's folder or of a checkpoint.
     resume: str | None = None
     data: DataOptions = field(default_factory=DataOptions)
     model: BackboneOptions = field(default_factory=BackboneOptions)
@@ -151,3 +217,32 @@ class Config:
     trainer: TrainerOptions = field(default_factory=TrainerOptions)
     logging: LoggingOptions = field(default_factory=LoggingOptions)
     run: RunOptions = field(default_factory=RunOptions)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Values that do not go together; the tasks' configurations add their own."""
+        if self.experiment in ("", ".", "..") or self.experiment != Path(self.experiment).name:
+            rule = f"{self.experiment!r} must be a plain name: it names a folder below runs"
+            yield Conflict("experiment", "experiment", rule)
+        if any(not 0 <= seed < 2**32 for seed in self.seeds):
+            yield Conflict("seeds", "seeds", f"{self.seeds}: each must be between 0 and {2**32 - 1}")
+        if len(set(self.seeds)) < len(self.seeds):
+            yield Conflict("seeds", "seeds", f"{self.seeds} lists a seed twice")
+        yield from self.model.conflicts()
+        yield from self.trainer.conflicts()
+        if self.model.dropout == 1:
+            yield Conflict("model.dropout", "model.dropout", "1 would drop all features; must be below 1")
+
+    @property
+    def uses_ddp(self) -> bool:
+        """Whether several devices would train by DDP."""
+        return self.trainer.strategy == "auto" or self.trainer.strategy.startswith("ddp")
+
+    def unused_parameter_conflicts(self, key: str, reason: str) -> Iterator[Conflict]:
+        """A conflict where several devices train and, for `reason`, not every parameter gets a gradient at each step.
+
+        DDP waits for the gradient of every parameter unless its strategy says that some have none.
+        """
+        devices = self.trainer.devices * self.trainer.num_nodes
+        if devices > 1 and self.trainer.strategy != _UNUSED_PARAMETERS:
+            rule = f"{reason}; several devices require trainer.strategy={_UNUSED_PARAMETERS}"
+            yield Conflict(key, "trainer.strategy", rule)

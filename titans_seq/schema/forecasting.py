@@ -1,75 +1,125 @@
-"""The configuration of a forecasting experiment."""
+"""Configuration keys of forecasting."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from titans_seq.schema.common import BackboneOptions, Config, DataOptions, TaskOptions, at_least, between
+from titans_seq.schema.common import BackboneOptions, Config, Conflict, DataOptions, TaskOptions, at_least, between
 
 CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day_of_year", "month_of_year")
+# Keys of the section `data` that only data.name=table reads.
+_TABLE_KEYS = (
+    *("path", "time", "time_format", "id", "target", "past", "known", "static"),
+    *("fill", "train_end", "validation_end", "season"),
+)
 
 
 @dataclass
-class ForecastDataOptions(DataOptions):
-    """Which series, and what a window of it is."""
+class ForecastingDataOptions(DataOptions):
+    """Series, splits and windows."""
 
     name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2", "Weather", "table"] = "synthetic"
-    context_length: int = at_least(336, 1)  # steps the model sees
+    context_length: int = at_least(336, 1)  # steps the model sees (lookback)
     horizon: int = at_least(96, 1)  # steps it forecasts
-    mask_missing: bool = False  # Weather: fill its -9999 cells with the value before; published numbers do not
-    # Features of every step, the future's too: minute_of_hour, hour_of_day, day_of_week, day_of_month, day_of_year,
-    # month_of_year
+    mask_missing: bool = False  # Weather: replace its -9999 cells by the value before; published results keep them
+    # Calendar features of every step, past and future: minute_of_hour, hour_of_day, day_of_week, day_of_month,
+    # day_of_year, month_of_year
     calendar: list[str] = field(default_factory=list)
-    # With name=table, your own file: CSV or Parquet; wide, one column a series, or long, with a column `id`
+    # With name=table, your own CSV or Parquet file: wide (one column per series) or long (with a column `id`)
     path: str | None = None
     time: str = "date"  # column of the timestamps
-    time_format: str | None = None  # as strftime has it, such as "%d.%m.%Y %H:%M"; null: ISO 8601
-    id: str | None = None  # column that names a row's series; null: a wide table
-    target: list[str] = field(default_factory=list)  # columns to forecast; empty: all without another part
-    past: list[str] = field(default_factory=list)  # columns seen up to now
-    known: list[str] = field(default_factory=list)  # columns known for the future too, such as prices and holidays
-    static: list[str] = field(default_factory=list)  # columns with one value for each series; needs id
-    fill: Literal["none", "ffill", "interpolate"] = "none"  # missing times and empty cells
-    train_end: Any = 0.7  # where training ends: a share of each series' rows, or the first time that is not in it
-    validation_end: Any = 0.8  # the same for validation; test rows are the rest
-    season: int | None = at_least(None, 1)  # steps of the main cycle; null: a day, of days a week, of months a year
+    time_format: str | None = None  # strftime format, such as "%d.%m.%Y %H:%M"; null: ISO 8601
+    id: str | None = None  # column with the series' name; null: a wide table
+    target: list[str] = field(default_factory=list)  # columns to forecast; empty: all that have no other role
+    past: list[str] = field(default_factory=list)  # past covariates: columns known only up to the present
+    known: list[str] = field(default_factory=list)  # known covariates: columns known for the future too, such as prices
+    static: list[str] = field(default_factory=list)  # static covariates: columns with one value per series; requires id
+    fill: Literal["none", "ffill", "interpolate"] = "none"  # how missing times and empty cells are filled
+    train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
+    validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
+    season: int | None = at_least(None, 1)  # seasonal period in steps; null: a day, a week of days, a year of months
 
 
 @dataclass
-class ForecastModelOptions(BackboneOptions):
+class ForecastingModelOptions(BackboneOptions):
     """The forecaster: patches, backbone, head."""
 
     patch_length: int = at_least(16, 1)  # steps in a token
     stride: int = at_least(16, 1)  # steps between tokens
-    channel_mixing: bool = False  # all channels of a patch in one token, instead of one series per channel
+    channel_mixing: bool = False  # one token holds all channels of a patch, instead of one sequence per channel
     head_dropout: float = between(0.2, 0, 1)
-    centre: Literal["mean", "last"] = "last"  # what instance normalisation subtracts from each window
-    # A linear forecast beside the backbone, which learns the rest; solved starts it at the best map of the training
-    # windows, frozen leaves it there.
+    centre: Literal["mean", "last"] = "last"  # value that instance normalisation subtracts from each window
+    # A linear forecast added to the backbone's; solved initialises it with the best map on the training windows,
+    # frozen keeps it fixed there.
     linear_path: Literal["none", "learned", "solved", "frozen"] = "learned"
-    linear_maps: Literal["shared", "channels"] = "shared"  # one map for all channels, or one for each
-    linear_loss: Literal["mse", "mae"] = "mse"  # what it is solved for: least squares, or least absolute errors
-    # In the place of the whole model, on the same windows: naive forecasts, the linear map alone, or DLinear.
+    linear_maps: Literal["shared", "channels"] = "shared"  # one map for all channels, or one per channel
+    linear_loss: Literal["mse", "mae"] = "mse"  # least squares, or least absolute errors (L1)
+    # Replaces the whole model on the same windows: naive forecasts, the linear map alone, or DLinear.
     baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"
-    head: Literal["point", "quantile"] = "point"  # quantile: task.quantiles, of which the median is the forecast
+    head: Literal["point", "quantile"] = "point"  # quantile: predicts task.quantiles; the median is the forecast
 
 
 @dataclass
-class ForecastTaskOptions(TaskOptions):
-    """Forecasting: what is minimised."""
+class ForecastingTaskOptions(TaskOptions):
+    """Loss of forecasting, quantiles and intervals."""
 
     name: Literal["forecasting"] = "forecasting"
-    loss: Literal["mse", "mae", "huber"] = "mse"  # of the point head, on z-scores; huber has its corner at 1
-    # Of the quantile head, which is trained by their pinball loss; ascending, with 0.5.
+    loss: Literal["mse", "mae", "huber"] = "mse"  # loss of the point head, on z-scores; huber with delta 1
+    # Levels of the quantile head, trained by the pinball loss; ascending, must include 0.5.
     quantiles: list[float] = field(default_factory=lambda: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
-    # Nominal coverages of the conformal intervals, calibrated on validation after training; empty: none.
+    # Nominal coverages of the conformal intervals, calibrated on the validation split after training; empty: none.
     intervals: list[float] = field(default_factory=lambda: [0.8, 0.95])
 
 
 @dataclass
-class ForecastConfig(Config):
-    """`task.name=forecasting`."""
+class ForecastingConfig(Config):
+    """Configuration with `task.name=forecasting`."""
 
     experiment: str = "forecasting"
-    data: ForecastDataOptions = field(default_factory=ForecastDataOptions)
-    model: ForecastModelOptions = field(default_factory=ForecastModelOptions)
-    task: ForecastTaskOptions = field(default_factory=ForecastTaskOptions)
+    data: ForecastingDataOptions = field(default_factory=ForecastingDataOptions)
+    model: ForecastingModelOptions = field(default_factory=ForecastingModelOptions)
+    task: ForecastingTaskOptions = field(default_factory=ForecastingTaskOptions)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Values that do not go together."""
+        yield from super().conflicts()
+        model, data = self.model, self.data
+        if model.patch_length > data.context_length:
+            rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
+            yield Conflict("model.patch_length", "data.context_length", rule)
+        if model.stride > model.patch_length:
+            rule = f"{model.stride} exceeds model.patch_length={model.patch_length}, which would skip steps"
+            yield Conflict("model.stride", "model.patch_length", rule)
+        if model.baseline != "none" and model.head == "quantile":
+            rule = f"model.baseline={model.baseline} predicts no quantiles; use model.head=point"
+            yield Conflict("model.head", "model.baseline", rule)
+        yield from self._series_conflicts()
+        yield from self._quantile_conflicts()
+
+    def _series_conflicts(self) -> Iterator[Conflict]:
+        data, plain = self.data, ForecastingDataOptions()
+        if data.name != "table" and (given := [k for k in _TABLE_KEYS if getattr(data, k) != getattr(plain, k)]):
+            rule = f"only applies to data.name=table; got data.name={data.name}"
+            yield Conflict(f"data.{given[0]}", "data.name", rule)
+        for unknown in (name for name in data.calendar if name not in CALENDAR):
+            yield Conflict("data.calendar", "data.calendar", f"unknown {unknown!r}; accepted: {', '.join(CALENDAR)}")
+        ends = data.train_end, data.validation_end
+        for key, end in zip(("data.train_end", "data.validation_end"), ends, strict=True):
+            fraction = isinstance(end, (int, float)) and not isinstance(end, bool) and 0 < end < 1
+            if not (fraction or isinstance(end, str)):
+                rule = f"must be a fraction of the rows between 0 and 1, or a time such as 2024-03-01; got {end}"
+                yield Conflict(key, key, rule)
+        if all(isinstance(end, float) for end in ends) and ends[0] >= ends[1]:
+            yield Conflict("data.validation_end", "data.train_end", f"{ends[1]} must exceed data.train_end={ends[0]}")
+
+    def _quantile_conflicts(self) -> Iterator[Conflict]:
+        head, task = self.model.head, self.task
+        for key, levels in (("task.quantiles", task.quantiles), ("task.intervals", task.intervals)):
+            if levels != sorted(set(levels)) or not all(0 < level < 1 for level in levels):
+                yield Conflict(key, key, f"must be ascending numbers between 0 and 1; got {levels}")
+        if head == "quantile" and (0.5 not in task.quantiles or len(task.quantiles) < 2):
+            rule = f"must include 0.5 (the point forecast) and at least one more level; got {task.quantiles}"
+            yield Conflict("task.quantiles", "model.head", rule)
+        if head == "quantile" and task.loss != "mse":
+            rule = f"{task.loss} only applies to model.head=point; model.head=quantile trains by the pinball loss"
+            yield Conflict("task.loss", "model.head", rule)

@@ -1,32 +1,33 @@
-"""The configuration of DNA pre-training."""
+"""Configuration keys of DNA pre-training."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from titans_seq.schema.common import Config, DataOptions, TaskOptions, at_least, between
+from titans_seq.schema.common import WITH_MEMORY, Config, Conflict, DataOptions, TaskOptions, at_least, between
 from titans_seq.schema.sequences import SequenceModelOptions
 
 
 @dataclass
 class PretrainingDataOptions(DataOptions):
-    """Which unlabelled sequences, how they are cut into splits, and how they are read."""
+    """Unlabelled sequences, their splits, and streams of segments."""
 
-    # simulated; a task of GUE or a set of GenomicsBenchmarks, whose training rows are taken without their labels; a
-    # table with a column of sequences; or a FASTA file of any size, which is mapped and not loaded
+    # simulated; a task of GUE or a dataset of GenomicBenchmarks, of which the training rows are used without labels; a
+    # table with a column of sequences; or a FASTA file of any size, which is memory-mapped
     name: str = "simulated"
-    also: list[str] = field(default_factory=list)  # further ones, learned from together
-    # what must not be learned from, left out where it is a whole sequence, on either strand: the dev and test rows of
-    # published sets, all rows of tables and FASTA files
+    also: list[str] = field(default_factory=list)  # further sources, joined with it
+    # Sources whose sequences are removed, on either strand, where they occur as whole sequences: of published datasets
+    # the dev and test rows, of tables and FASTA files all rows.
     exclude: list[str] = field(default_factory=list)
-    batch_size: int = at_least(32, 1)  # stretches read side by side
-    segment: int = at_least(512, 1)  # bases between two steps of the optimiser
-    # bases that are read one after another, at most; null: whole records. Beyond a segment, memory is carried on from
-    # one to the next, its gradient cut.
+    batch_size: int = at_least(32, 1)  # streams read side by side
+    segment: int = at_least(512, 1)  # bases of a segment: one optimiser step each (TBPTT window)
+    # Bases of a stream, which is read segment after segment, the memory carried over without its gradient; null: whole
+    # records.
     stretch: int | None = at_least(None, 1)
-    both_strands: bool = False  # show half of the training stretches, another half every epoch, as reverse complements
-    unit: Literal["record", "end"] = "record"  # held out: whole records, or the last bases of every record
-    fraction: float = between(0.05, 0, 0.5)  # of the records or of their bases, for each of validation and test
-    validation_records: list[str] = field(default_factory=list)  # chromosomes, say, instead of a random share
+    both_strands: bool = False  # reverse-complement a random half of the training streams every epoch
+    unit: Literal["record", "end"] = "record"  # what is held out: whole records, or the last bases of every record
+    fraction: float = between(0.05, 0, 0.5)  # of the records or bases, held out for each of validation and test
+    validation_records: list[str] = field(default_factory=list)  # names, such as chromosomes, instead of random ones
     test_records: list[str] = field(default_factory=list)
     holdout_seed: int = between(0, 0, 2**32 - 1)
     sequence: str = "sequence"  # name of a table's column
@@ -35,20 +36,68 @@ class PretrainingDataOptions(DataOptions):
 
 @dataclass
 class PretrainingTaskOptions(TaskOptions):
-    """Pre-training: what is hidden, and from whom."""
+    """Objective of pre-training."""
 
     name: Literal["pretraining"] = "pretraining"
-    # next: every base from those before it. With model.stride above 1 a token stands for that many bases, and those of
-    # the next one are guessed at once, none knowing the others. masked: hidden bases from those on both sides.
+    # next: predict every base from those before it. With model.stride above 1 the bases of a token are predicted at
+    # once, independently of each other. masked: predict hidden bases from those on both sides.
     objective: Literal["next", "masked"] = "next"
-    masked_share: float = between(0.15, 0, 1)  # of the bases; eight in ten are hidden, one is replaced, one is left
+    masked_share: float = between(0.15, 0, 1)  # of the bases, to predict: 80 % hidden, 10 % replaced, 10 % kept
 
 
 @dataclass
 class PretrainingConfig(Config):
-    """`task.name=pretraining`."""
+    """Configuration with `task.name=pretraining`."""
 
     experiment: str = "pretraining"
     data: PretrainingDataOptions = field(default_factory=PretrainingDataOptions)
     model: SequenceModelOptions = field(default_factory=SequenceModelOptions)
     task: PretrainingTaskOptions = field(default_factory=PretrainingTaskOptions)
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Values that do not go together."""
+        yield from super().conflicts()
+        yield from self._objective_conflicts()
+        yield from self._holdout_conflicts()
+        yield from self._carried_state_conflicts()
+        if self.task.objective == "next" and self.task.masked_share != PretrainingTaskOptions().masked_share:
+            rule = "has no effect with task.objective=next"
+            yield Conflict("task.masked_share", "task.objective", rule, no_effect=True)
+
+    def _objective_conflicts(self) -> Iterator[Conflict]:
+        model, data, task = self.model, self.data, self.task
+        if task.objective == "next" and model.direction != "forward":
+            rule = f"{model.direction} would see the bases to predict; task.objective=next requires forward"
+            yield Conflict("model.direction", "task.objective", rule)
+        if data.segment % model.stride:
+            rule = f"{data.segment} must be a multiple of model.stride={model.stride}"
+            yield Conflict("data.segment", "model.stride", rule)
+        if data.stretch is not None and data.stretch < data.segment:
+            rule = f"{data.stretch} must be at least data.segment={data.segment}"
+            yield Conflict("data.stretch", "data.segment", rule)
+        if task.objective == "masked" and data.stretch != data.segment:
+            rule = "must equal data.segment with task.objective=masked, which predicts within a segment"
+            yield Conflict("data.stretch", "data.segment", rule)
+        if task.objective == "masked" and not task.masked_share:
+            yield Conflict("task.masked_share", "task.objective", "0 would hide no bases; must be above 0")
+
+    def _holdout_conflicts(self) -> Iterator[Conflict]:
+        data = self.data
+        for key in ("validation_records", "test_records"):
+            if getattr(data, key) and data.unit == "end":
+                rule = "has no effect with data.unit=end, which holds out the ends of all records"
+                yield Conflict(f"data.{key}", "data.unit", rule)
+        if not data.fraction and not (data.validation_records and data.test_records):
+            yield Conflict("data.fraction", "data.fraction", "0 would leave nothing to validate and test on")
+
+    def _carried_state_conflicts(self) -> Iterator[Conflict]:
+        model, data = self.model, self.data
+        if self.task.objective != "next" or data.stretch == data.segment:
+            return
+        if model.variant in ("mal", "mag", "transformer") and model.attention.window is None:
+            rule = "full attention cannot be carried over segments; set a number, or data.stretch=data.segment"
+            yield Conflict("model.attention.window", "data.stretch", rule)
+        learned = model.memory.initial == "learned" or bool(model.num_persistent)
+        if model.variant in WITH_MEMORY and learned and self.uses_ddp:
+            reason = "the memory is carried over, so that the initial one has no gradient at most steps"
+            yield from self.unused_parameter_conflicts("data.stretch", reason)

@@ -13,7 +13,7 @@ from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
 from titans_seq.models.baselines import DLinear, LastValue, SeasonalNaive
 from titans_seq.models.forecaster import CovariateSizes, Forecaster
 from titans_seq.models.linear import LinearForecaster
-from titans_seq.schema import ForecastConfig
+from titans_seq.schema import ForecastingConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.quantiles import CRPS, Coverage, central_pairs, pinball
 
@@ -32,7 +32,7 @@ def quantile_metrics(prefix: str, levels: list[float]) -> MetricCollection:
     return MetricCollection(metrics, prefix=f"{prefix}/", compute_groups=False)
 
 
-def build_model(config: ForecastConfig, num_channels: int, covariates: CovariateSizes) -> nn.Module:
+def build_model(config: ForecastingConfig, num_channels: int, covariates: CovariateSizes) -> nn.Module:
     """The forecaster that a configuration describes, or the baseline in its place, which takes no covariates."""
     length, horizon = config.data.context_length, config.data.horizon
     match config.model.baseline:
@@ -53,7 +53,7 @@ def build_model(config: ForecastConfig, num_channels: int, covariates: Covariate
 
 
 def build_forecaster(
-    config: ForecastConfig,
+    config: ForecastingConfig,
     num_channels: int,
     covariates: CovariateSizes = CovariateSizes(),  # noqa: B008 - immutable
 ) -> Forecaster:
@@ -90,7 +90,7 @@ class ForecastingTask(Task):
         layout: what the data were, as plain containers: kept in checkpoints for whoever reads other data.
     """
 
-    config: ForecastConfig
+    config: ForecastingConfig
     model: nn.Module
 
     def __init__(
@@ -102,7 +102,7 @@ class ForecastingTask(Task):
     ) -> None:
         super().__init__(config)
         self.save_hyperparameters(logger=False)
-        assert isinstance(self.config, ForecastConfig)
+        assert isinstance(self.config, ForecastingConfig)
         self.model = build_model(self.config, num_channels, CovariateSizes(**covariates or {}))
         self.loss = _LOSSES[self.config.task.loss]
         self.val_metrics = forecast_metrics("val")

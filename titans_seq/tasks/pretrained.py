@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import titans_seq
 from titans_seq.config import from_container
 from titans_seq.errors import InputError
-from titans_seq.schema import ClassificationConfig, Config, ForecastConfig, PretrainingConfig
+from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.classification import ClassificationTask
 from titans_seq.tasks.forecasting import ForecastingTask
@@ -20,7 +20,7 @@ from titans_seq.tasks.pretraining import PretrainingTask
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 _TASKS: dict[type[Config], type[Task]] = {
-    ForecastConfig: ForecastingTask,
+    ForecastingConfig: ForecastingTask,
     ClassificationConfig: ClassificationTask,
     PretrainingConfig: PretrainingTask,
 }

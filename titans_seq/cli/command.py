@@ -1,0 +1,47 @@
+"""One command of the command line: its name, help, examples, arguments and function, told in one place."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+EXAMPLE_CHECKPOINT = "runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command `titans-seq NAME ...`.
+
+    Its parser has an argument `words`: what is not an option, as written. `run` imports what it needs, so that an
+    error in a key is reported at once, without loading torch.
+    """
+
+    name: str
+    help: str  # one line, for the list of commands
+    examples: tuple[str, ...]  # command lines after `titans-seq`
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Config files and overrides."""
+    help_text = "config files, then overrides of their keys"
+    parser.add_argument("words", nargs="*", metavar="FILE|KEY=VALUE", help=help_text)
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """A checkpoint and overrides of its configuration."""
+    parser.add_argument("checkpoint", help="checkpoint of a run")
+    help_text = "overrides of the checkpoint's configuration"
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=help_text)
+
+
+def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
+    """The table to write."""
+    help_text = "file to write, .parquet or .csv (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path(default), help=help_text)
+
+
+def without_overrides(parser: argparse.ArgumentParser) -> None:
+    """No words besides the options."""
+    parser.set_defaults(words=[])

@@ -1,0 +1,79 @@
+"""Commands for trained forecasters: forecast and backtest."""
+
+import argparse
+from pathlib import Path
+
+from titans_seq.cli.command import Command, add_checkpoint_arguments, add_output_argument
+from titans_seq.system.console import quiet
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint_arguments(parser)
+    help_text = "table with the training data's columns (default: the training data)"
+    parser.add_argument("--data", type=Path, help=help_text)
+    help_text = "steps to forecast; beyond the trained horizon, recursively (default: trained horizon)"
+    parser.add_argument("--horizon", type=int, help=help_text)
+
+
+def _add_forecast_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_data_arguments(parser)
+    parser.add_argument("--future", type=Path, help="table of the known covariates of the future steps")
+    parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    add_output_argument(parser, "forecast.parquet")
+
+
+def _forecast(options: argparse.Namespace) -> None:
+    quiet()
+    from titans_seq.experiment import forecast
+
+    table = forecast(
+        options.checkpoint,
+        options.out,
+        options.words,
+        data=options.data,
+        future=options.future,
+        horizon=options.horizon,
+        plot=options.plot,
+    )
+    plot = f", plot: {options.plot}" if options.plot else ""
+    timestamps = table["timestamp"].sort()
+    print(f"{len(table):,} rows from {timestamps[0]} to {timestamps[-1]} written to {options.out}{plot}")
+
+
+def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
+    _add_data_arguments(parser)
+    parser.add_argument("--windows", type=int, default=10, help="forecasts per series (default: %(default)s)")
+    parser.add_argument("--step", type=int, help="rows between two forecast origins (default: the horizon)")
+    add_output_argument(parser, "backtest.csv")
+
+
+def _backtest(options: argparse.Namespace) -> None:
+    quiet()
+    from titans_seq.experiment import backtest, backtest_text
+
+    table = backtest(
+        options.checkpoint,
+        options.out,
+        options.words,
+        data=options.data,
+        windows=options.windows,
+        step=options.step,
+        horizon=options.horizon,
+    )
+    print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
+
+
+FORECAST = Command(
+    "forecast",
+    "forecast beyond the last row of a table, to Parquet or CSV",
+    ("forecast best.ckpt --data sales.csv --out forecast.csv --plot forecast.png",),
+    _add_forecast_arguments,
+    _forecast,
+)
+BACKTEST = Command(
+    "backtest",
+    "evaluate on past data: rolling-origin backtest over a table's last rows",
+    ("backtest best.ckpt --data sales.csv --windows 8 --step 7 --out backtest.csv",),
+    _add_backtest_arguments,
+    _backtest,
+)

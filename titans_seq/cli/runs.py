@@ -1,0 +1,146 @@
+"""Commands for one run: train, evaluate, predict, export."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from titans_seq.cli.command import (
+    EXAMPLE_CHECKPOINT,
+    Command,
+    add_checkpoint_arguments,
+    add_config_arguments,
+    add_output_argument,
+)
+from titans_seq.config import load_config, to_yaml
+from titans_seq.system.console import quiet
+
+
+def _fit(options: argparse.Namespace) -> None:
+    files, overrides = _split_words(options.words)
+    config = load_config(files, overrides)  # before the slow imports, so that errors are reported at once
+    if config.resume and not files and (own := config_file_of(config.resume)):
+        config = load_config([own], overrides)
+    quiet()
+    from titans_seq.experiment import fit
+    from titans_seq.studies.seeds import fit_seeds
+
+    if config.seeds:
+        fit_seeds(config)
+    else:
+        fit(config)
+
+
+def _show_config(options: argparse.Namespace) -> None:
+    print(to_yaml(load_config(*_split_words(options.words))), end="")
+
+
+def _validate(options: argparse.Namespace) -> None:
+    _measure(options, "validation")
+
+
+def _test(options: argparse.Namespace) -> None:
+    _measure(options, "test")
+
+
+def _measure(options: argparse.Namespace, split: Literal["validation", "test"]) -> None:
+    quiet()
+    from titans_seq.experiment import measure
+
+    scores = measure(options.checkpoint, split, options.words)
+    width = max(12, *(len(name) + 2 for name in scores))
+    for name, value in scores.items():
+        print(f"{name:<{width}}{value:.4f}")
+
+
+def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--input", type=Path, help="table or FASTA file of sequences, instead of the test split")
+    add_output_argument(parser, "predictions.parquet")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    quiet()
+    from titans_seq.experiment import predict
+
+    table = predict(options.checkpoint, options.out, options.words, source=options.input)
+    print(f"{len(table):,} rows written to {options.out}")
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True, help="a folder, or a file with the suffix .pt2")
+
+
+def _export(options: argparse.Namespace) -> None:
+    quiet()
+    from titans_seq.experiment import export
+
+    print(export(options.checkpoint, options.out, options.words))
+
+
+def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Config files and key=value overrides, each in their order."""
+    return [w for w in words if "=" not in w], [w for w in words if "=" in w]
+
+
+def config_file_of(resume: str) -> Path | None:
+    """The configuration of the run that `resume` names by the path of its folder or of a checkpoint in it."""
+    if resume in ("last", "auto") or not Path(resume).expanduser().exists():
+        return None
+    path = Path(resume).expanduser()
+    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
+    return file if file.is_file() else None
+
+
+FIT = Command(
+    "fit",
+    "train from config files, then test the best checkpoint",
+    (
+        "fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3",
+        "fit configs/forecasting/table.yaml data.path=sales.csv data.id=store data.target=[sales]",
+        "fit configs/genomics/sequences.yaml data.name=regions.fa data.labels=labels.csv",
+        "fit configs/forecasting/etth1.yaml seeds=[0,1,2]",
+        "fit resume=runs/etth1/2026-01-31_12-00-00",
+    ),
+    add_config_arguments,
+    _fit,
+)
+VALIDATE = Command(
+    "validate",
+    "evaluate a checkpoint on the validation split",
+    (f"validate {EXAMPLE_CHECKPOINT}",),
+    add_checkpoint_arguments,
+    _validate,
+)
+TEST = Command(
+    "test",
+    "evaluate a checkpoint on the test split",
+    (f"test {EXAMPLE_CHECKPOINT}",),
+    add_checkpoint_arguments,
+    _test,
+)
+PREDICT = Command(
+    "predict",
+    "predict the test split or a file of sequences, to Parquet or CSV",
+    (
+        f"predict {EXAMPLE_CHECKPOINT} --out forecasts.parquet",
+        "predict best.ckpt --input new.fa --out probabilities.csv",
+    ),
+    _add_predict_arguments,
+    _predict,
+)
+EXPORT = Command(
+    "export",
+    "export a checkpoint's model: safetensors, or a torch.export program",
+    ("export best.ckpt --out model", "export best.ckpt --out model.pt2"),
+    _add_export_arguments,
+    _export,
+)
+SHOW_CONFIG = Command(
+    "show-config",
+    "print the resolved configuration",
+    ("show-config configs/forecasting/etth1.yaml data.name=ETTm2",),
+    add_config_arguments,
+    _show_config,
+)

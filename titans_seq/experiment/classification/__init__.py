@@ -1,0 +1,1 @@
+"""The DNA classification task: experiment, baselines, transfer, variant effects, audit."""

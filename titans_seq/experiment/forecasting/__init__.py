@@ -1,0 +1,1 @@
+"""The forecasting task: experiment, baselines, intervals, forecast and backtest."""

@@ -1,0 +1,43 @@
+"""The series that a configuration names."""
+
+from pathlib import Path
+
+from datamodules.time_series.columns import Roles
+from datamodules.time_series.datasets.ett import ETT
+from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.table import SplitPoints, Table
+from datamodules.time_series.datasets.weather import Weather
+from datamodules.time_series.series import SeriesSource
+from titans_seq.errors import InputError
+from titans_seq.schema import ForecastingDataOptions
+
+
+def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
+    """Where the series comes from."""
+    if options.name == "table":
+        return build_table(options)
+    if options.name == "Weather":
+        return Weather(options.root, options.mask_missing)
+    return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
+
+
+def build_table(options: ForecastingDataOptions) -> Table:
+    """The user's own table."""
+    if options.path is None:
+        raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
+    roles = Roles(
+        time=options.time,
+        target=tuple(options.target),
+        id=options.id,
+        past=tuple(options.past),
+        known=tuple(options.known),
+        static=tuple(options.static),
+    )
+    return Table(
+        Path(options.path).expanduser(),
+        roles,
+        time_format=options.time_format,
+        fill=options.fill,
+        split=SplitPoints(options.train_end, options.validation_end),
+        season=options.season,
+    )

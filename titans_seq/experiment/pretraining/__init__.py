@@ -1,0 +1,1 @@
+"""The DNA pre-training task: experiment and baselines."""

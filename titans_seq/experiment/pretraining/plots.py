@@ -1,0 +1,25 @@
+"""Plots of a pre-training run."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from titans_seq.plots import FORECAST_COLOUR, HISTORY_COLOUR, new_figure
+
+
+def plot_bits_per_base(
+    path: Path, *, read: Sequence[int], bits: Sequence[float], levels: Mapping[str, float], title: str
+) -> None:
+    """Bits per base by the bases of a stretch that had been read before, and `levels` that know none of them."""
+    with new_figure(path, (6.4, 3.6), title=title) as axes:
+        axis = axes[0, 0]
+        if len(read) > 1:
+            axis.plot(read, bits, color=FORECAST_COLOUR, marker="o", markersize=4, linewidth=1.4, label="model")
+            axis.set_xlabel("bases of the stretch read before the segment")
+        else:  # segments that nothing is carried to
+            axis.axhline(bits[0], color=FORECAST_COLOUR, linewidth=1.4, label="model")
+            axis.set_xticks([])
+        styles = ("-", "--", "-.", ":")
+        for (name, level), style in zip(levels.items(), styles, strict=False):
+            axis.axhline(level, color=HISTORY_COLOUR, linestyle=style, linewidth=1, label=name)
+        axis.set_ylabel("bits per base")
+        axis.legend(frameon=False, fontsize=8)

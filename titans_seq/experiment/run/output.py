@@ -1,0 +1,49 @@
+"""Result tables: checked before the work, written whole or not at all, never over an input."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+
+from titans_seq.errors import InputError
+from titans_seq.schema import Config
+from titans_seq.system.files import replacing
+
+_TABLES = (".csv", ".parquet", ".pq")
+
+
+def check_writable(out: Path, option: str = "--out") -> None:
+    """Raise InputError when a file cannot be written to `out`, which the command line's `option` names."""
+    if not out.parent.is_dir():
+        raise InputError(f"{option} {out}: no such folder {out.parent}")
+    if out.is_dir() or not os.access(out.parent, os.W_OK):
+        raise InputError(f"{option} {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
+
+
+def check_table(out: Path) -> None:
+    """Raise InputError unless `write_table` can write to `out`."""
+    check_writable(out)
+    if out.suffix not in _TABLES:
+        raise InputError(f"--out {out}: takes a name that ends in .csv or .parquet")
+
+
+def refuse_to_overwrite(out: Path, config: Config, *inputs: str | Path | None) -> None:
+    """Raise InputError when a result would take the place of `inputs`, or of a file that `config.data` names."""
+    read = list(inputs)
+    for value in vars(config.data).values():  # one file, a list of them, or one for each class
+        several = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
+        read += [each for each in several if isinstance(each, str)]
+    if out.resolve() in {Path(path).expanduser().resolve() for path in read if path}:
+        raise InputError(f"--out {out}: holds data that this very run reads; name another file")
+
+
+def write_table(table: pl.DataFrame, out: Path) -> None:
+    """Write CSV where the name ends so, else Parquet; nobody ever finds half a file."""
+    try:
+        with replacing(out) as partial:
+            if out.suffix == ".csv":
+                table.write_csv(partial, datetime_format="%Y-%m-%d %H:%M:%S%.f")
+            else:
+                table.write_parquet(partial)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written: {error.strerror}") from None

@@ -1,0 +1,50 @@
+"""One run for each of several seeds."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+from titans_seq.errors import InputError, Interrupted
+from titans_seq.experiment.fit import fit
+from titans_seq.experiment.run.resume import newest_seeds_folder
+from titans_seq.experiment.run.trainer import is_first_process
+from titans_seq.experiment.run.training import Run
+from titans_seq.schema import Config, RunOptions
+from titans_seq.studies.compare import summary
+
+
+def fit_seeds(config: Config) -> list[Run]:
+    """Carry out `seeds`, one run for each in <folder>/seed-<seed>, and print means and spreads.
+
+    With `resume`, runs that are finished are left as they are, and the others go on: `auto` and `last` stand for the
+    newest such folder of this configuration, or for `run.dir`; the folder itself can be named too.
+    """
+    folder = _folder(config)
+    runs = []
+    for seed in config.seeds:
+        resume = "auto" if config.resume else None
+        one = replace(config, seed=seed, seeds=[], resume=resume, run=RunOptions(dir=str(folder / f"seed-{seed}")))
+        try:
+            runs.append(fit(one))
+        except Interrupted as stop:
+            rest = f"That is seed {seed} alone; for all, the same command with run.dir={folder} resume=auto"
+            raise Interrupted(f"{stop}. {rest}", stop.status) from None
+    if is_first_process():  # the others have no results
+        print(f"\n{summary([run.results for run in runs])}\nRun folders: {folder}")
+    return runs
+
+
+def _folder(config: Config) -> Path:
+    """Where the runs are, or will be."""
+    fresh = Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    if config.resume in (None, "auto", "last"):
+        folder = Path(config.run.dir).expanduser() if config.run.dir else None
+        if folder is None and config.resume:
+            folder = newest_seeds_folder(config)
+        if config.resume == "last" and not (folder and any(folder.glob("seed-*/config.yaml"))):
+            raise InputError(f"resume=last: no runs of seeds in {folder or fresh.parent}; leave it out, or resume=auto")
+        return folder or fresh
+    folder = Path(str(config.resume)).expanduser()
+    if not any(folder.glob("seed-*/config.yaml")):
+        raise InputError(f"resume={folder}: not a folder of seeds: it holds no seed-0/config.yaml or the like")
+    return folder

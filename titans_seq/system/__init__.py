@@ -1,0 +1,1 @@
+"""Files, checkpoints, signals, console and environment of the machine."""
