@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.backbone import Stack, build_backbone
-from titans_seq.nn.rotary import rotary_angles, turn
+from titans_seq.nn.rotary import apply_rotary, rotary_angles
 from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions
 
 FOLDER = RESULTS / "streaming"
@@ -65,7 +65,7 @@ class FullAttention(nn.Module):
         seen = cache.seen if cache else 0
         end = seen + x.shape[1]
         cos, sin = rotary_angles(q.shape[-1] // 2, end, x)
-        q, k = (turn(part, cos[seen:], sin[seen:]) for part in (q, k))
+        q, k = (apply_rotary(part, cos[seen:], sin[seen:]) for part in (q, k))
         keys, values = _append(cache, k.transpose(1, 2), v.transpose(1, 2))
         outputs = []
         for first in range(0, x.shape[1], QUERIES):

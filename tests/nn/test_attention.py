@@ -223,7 +223,7 @@ def test_a_state_survives_a_file(tmp_path: Path, num_heads: int, masked: bool) -
     assert isinstance(loaded.seen, int) != masked
     y, _ = layer(x, loaded)
     assert torch.equal(y, layer(x, state)[0])
-    with pytest.raises(ValueError, match="these are not an AttentionState's tensors: keys"):
+    with pytest.raises(ValueError, match="an AttentionState must have the tensors keys, values, seen; got keys"):
         AttentionState.from_named_tensors({"keys": state.keys})
 
 

@@ -1,4 +1,4 @@
-"""Lightning's way to files, through ours."""
+"""Lightning checkpoint plugin that uses the atomic, verified files of this package."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from titans_seq.checkpoint_files import read_checkpoint, write_checkpoint
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are synced and renamed when written, and verified when read."""
+    """Checkpoint plugin that syncs and renames files when writing, and verifies them when reading."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """See `write_checkpoint`; raises OSError."""
+        """Write with `write_checkpoint`; raises OSError."""
         assert storage_options is None
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, Path(path))
@@ -20,5 +20,5 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """See `read_checkpoint`; Lightning moves what it takes to its device."""
+        """Read with `read_checkpoint`, onto the CPU; Lightning moves the tensors to its device."""
         return read_checkpoint(Path(path))

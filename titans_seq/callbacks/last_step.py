@@ -1,4 +1,4 @@
-"""The last step of a training, wherever in an epoch it is."""
+"""Validation after the last training step, also in the middle of an epoch."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class ValidateLastStep(Callback):
-    """Validates where `max_steps` ends a training within an epoch; Lightning does so at the end of epochs alone."""
+    """Run validation when `max_steps` ends training within an epoch; Lightning validates only at the end of epochs."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops as early stopping does: after a validation."""
+        """Request a stop the way early stopping does, so that Lightning validates first."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True

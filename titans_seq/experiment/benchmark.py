@@ -21,7 +21,7 @@ from titans_seq.console import quiet
 from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.fit import fit
 from titans_seq.experiment.resume import changes
-from titans_seq.files import take, write_atomically
+from titans_seq.files import try_lock, write_atomically
 from titans_seq.schema import Config
 from titans_seq.signals import StopSignals
 from titans_seq.suite import Cell, Suite
@@ -102,7 +102,7 @@ class Store:
         """Whether nobody else is at this cell; they are kept from it until the end, as far as the disk has locks."""
         self.runs.mkdir(parents=True, exist_ok=True)
         with (self.runs / f"{cell.name}.lock").open("w") as handle:
-            yield take(handle)
+            yield try_lock(handle)
 
 
 def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:

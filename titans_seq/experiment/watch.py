@@ -54,7 +54,7 @@ class Watch:
             Schedule(options.checkpoint_steps, options.checkpoint_minutes, options.keep_checkpoints),
             signals,
             rows=metrics.secure if metrics else lambda: 0,
-            facts=facts,
+            metadata=facts,
             seconds=start.standing["seconds"],
         )
         best = ModelCheckpoint(
