@@ -1,8 +1,8 @@
-"""Sliding-window attention beside full causal attention, forward plus backward: time, peak memory, how both grow.
+"""Sliding-window and full causal attention, forward plus backward: time, peak memory and their scaling with length.
 
 Both are the same layer with the same projections; the full one is a single call of SDPA without a mask. Prints the
-exponent of a power law fitted over the lengths; 1 is linear, 2 quadratic. Every point runs in a process of its own, so
-that its peak memory is its own.
+exponent of a power law fitted over the lengths; 1 is linear, 2 quadratic. Every point runs in its own process, so
+that peak memory is measured per point.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def measure(layer_name: str, length: int, repeats: int) -> dict[str, Any]:
     torch.manual_seed(0)
     layer = SlidingWindowAttention(DIM, HEADS, window=LAYERS[layer_name], num_persistent=PERSISTENT)
     x = torch.randn(1, length, DIM, requires_grad=True)
-    layer(x[:, :WINDOW])[0].square().mean().backward()  # what is allocated once is not the length's
+    layer(x[:, :WINDOW])[0].square().mean().backward()  # warm-up: one-time allocations must not count for this length
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds = []
     for _ in range(repeats):

@@ -1,12 +1,12 @@
-"""Bases per second of the encoder beside per-character and numpy peers; batches per second of the bucketed loader.
+"""DNA encoding and loading speed: bases per second of the encoder, batches per second of the bucketed loader.
 
 Encoding: one hundred thousand sequences of 251 bases, in processor time. Peers: a Python dict looked up letter by
 letter (what the character tokenizers of the published DNA models do), `str.translate`, and numpy's own indexing with
-the same table, a sequence at a time and over all at once. All give the same tokens; ours also refuses what is no base
-and counts IUPAC codes, the peers do not check.
+the same table, a sequence at a time and over all at once. All give the same tokens; ours also raises an error at
+non-base letters and counts IUPAC codes, the peers do not check.
 
-Loading: 20,000 sequences of 100 to 573 bases, half as reverse complements, batches of 128. The peer is the design that
-the field's repositories share: a Dataset that encodes one string per call, DataLoader, pad_sequence.
+Loading: 20,000 sequences of 100 to 573 bases, half as reverse complements, batches of 128. The peer is the common
+design of published repositories: a Dataset that encodes one string per call, DataLoader, pad_sequence.
 """
 
 import statistics
@@ -58,7 +58,7 @@ def ours(texts: list[str]) -> np.ndarray:
 
 
 class PerSample(Dataset):
-    """One encoded sequence per call."""
+    """Dataset with one encoded sequence per item."""
 
     def __init__(self, texts: list[str]) -> None:
         self.texts = texts

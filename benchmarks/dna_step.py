@@ -1,8 +1,8 @@
-"""A training step of a DNA classifier on one CPU thread, with our normalisation and dropout and with torch's.
+"""Time of a training step of a DNA classifier on one CPU thread, with our RMSNorm and dropout and with torch's.
 
 Forward, backward and optimiser for 64 sequences of 500 bases, the models of docs/genomic_benchmarks.md. The peer is the
-same model with `torch.nn.RMSNorm` and `torch.nn.Dropout` in the place of ours, in turns in one process, in processor
-time.
+same model with `torch.nn.RMSNorm` and `torch.nn.Dropout` instead of ours. Both alternate in one process; measured is
+processor time.
 """
 
 import statistics
@@ -25,7 +25,7 @@ KINDS = {"ours": (RMSNorm, Dropout), "torch": (nn.RMSNorm, nn.Dropout)}
 
 def seconds(kind: str, model: nn.Module, optimiser: torch.optim.Optimizer, bases: Tensor, labels: Tensor) -> float:
     norm, dropout = KINDS[kind]
-    for module in model.modules():  # weights and all stay what they are
+    for module in model.modules():  # weights and all other attributes are unchanged
         if isinstance(module, nn.RMSNorm):
             module.__class__ = norm
         elif isinstance(module, nn.Dropout):
@@ -46,7 +46,7 @@ def main() -> None:
         name, model = cell.labels["model"], build_experiment(cell.load_config()).new_task().model.train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
         rounds = [{kind: seconds(kind, model, optimiser, bases, labels) for kind in KINDS} for _ in range(ROUNDS + 1)]
-        rounds = rounds[1:]  # the first warms up
+        rounds = rounds[1:]  # the first is the warm-up
         ratio = round(statistics.median(each["ours"] / each["torch"] for each in rounds), 3)
         steps = {kind: round(statistics.median(each[kind] for each in rounds), 3) for kind in KINDS}
         figures.append({"model": name, "seconds_a_step": steps, "ours_over_torch": ratio})

@@ -1,7 +1,7 @@
 """ETTh1, horizon 96: the shipped config with each variant on three seeds, selected on validation, tested once each.
 
-Runs `titans-seq fit configs/forecasting/etth1.yaml configs/model/<variant>.yaml` per seed (one whose result is there is
-skipped), copies each run's results.json to `results/`, and prints the means and spreads beside what is asked of the
+Runs `titans-seq fit configs/forecasting/etth1.yaml configs/model/<variant>.yaml` per seed (a run whose result exists
+is skipped), copies each run's results.json to `results/`, and prints means and spreads next to the target for the
 shipped config (LMM): MSE 0.385, MAE 0.405.
 
     python benchmarks/etth1.py                              # LMM
@@ -22,12 +22,12 @@ ROOT = Path(__file__).parent.parent
 
 
 def result_path(variant: str, seed: int) -> Path:
-    """Where the result of one run is kept."""
+    """Return the path of one run's result."""
     return RESULTS / f"etth1_96_{variant}_seed{seed}.json"
 
 
 def run(variant: str, seed: int, runs: Path) -> dict[str, float]:
-    """Train and test unless the result is there."""
+    """Train and test unless the result exists."""
     kept = result_path(variant, seed)
     if not kept.exists():
         results = runs / variant / f"seed{seed}" / "results.json"

@@ -1,6 +1,6 @@
-"""Logistic regression on frequencies of 5-mers, on the folds of configs/genomics/genomic_benchmarks_within_suite.yaml.
+"""Logistic regression on 5-mer frequencies, on the folds of configs/genomics/genomic_benchmarks_within_suite.yaml.
 
-What a table of deep models on DNA has to be read beside. The ridge is chosen on each fold's validation rows by MCC.
+A baseline for tables of deep models on DNA. The ridge penalty is chosen on each fold's validation rows by MCC.
 """
 
 import statistics

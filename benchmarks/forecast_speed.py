@@ -1,10 +1,9 @@
-"""Training pace of the attention-only forecaster beside neuralforecast's PatchTST, on ETTh1, on one CPU thread.
+"""Training speed of the attention-only forecaster and of neuralforecast's PatchTST, on ETTh1, on one CPU thread.
 
 Equal size (width 32, two layers, four heads, hidden width 64, patches of 16 hours), context 336, horizon 96, and
-batches of 64 windows x 7 channels; an epoch shows as many windows as ETTh1 has for training and ends with all of
-validation. Each fit runs in a process of its own, once for one epoch and once for three; an epoch is half of the
-difference, so that imports and set-up cancel. Time is the process's CPU time, which other programs on the machine
-hardly change.
+batches of 64 windows x 7 channels; an epoch has as many windows as ETTh1 has for training and ends with a full
+validation. Each fit runs in its own process, once for one epoch and once for three; an epoch is half of the difference,
+so that imports and set-up cancel. Time is the process's CPU time, which other programs on the machine hardly change.
 
     python -m venv PEER && PEER/bin/pip install neuralforecast
     python benchmarks/forecast_speed.py --peer-python PEER/bin/python
@@ -24,12 +23,12 @@ from typing import Any
 
 CONTEXT, HORIZON, WINDOWS, CHANNELS = 336, 96, 64, 7
 TRAIN, VALIDATION = 8640, 11520  # rows
-STEPS = -(-(TRAIN - CONTEXT - HORIZON + 1) // WINDOWS)  # of an epoch
+STEPS = -(-(TRAIN - CONTEXT - HORIZON + 1) // WINDOWS)  # per epoch
 EPOCHS = (1, 3)
 
 
 def fit_ours(csv: Path, epochs: int) -> int:
-    """Train; the number of parameters."""
+    """Train our model; return its number of parameters."""
     from titans_seq.config import load_config
     from titans_seq.experiment import fit
 
@@ -46,7 +45,7 @@ def fit_ours(csv: Path, epochs: int) -> int:
 
 
 def fit_peer(csv: Path, epochs: int) -> int:
-    """The same in neuralforecast, whose batch is made of windows of single series."""
+    """Train the peer, whose batches consist of windows of single series; return its number of parameters."""
     import pandas as pd
     import torch
     from neuralforecast import NeuralForecast
@@ -70,7 +69,7 @@ def fit_peer(csv: Path, epochs: int) -> int:
 
 
 def measure(python: str, side: str, csv: Path, epochs: int) -> dict[str, Any]:
-    """One fit in a fresh process."""
+    """Run one fit in a new process."""
     root = str(Path(__file__).parent.parent)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": root}
     if side == "peer":
@@ -84,7 +83,7 @@ def measure(python: str, side: str, csv: Path, epochs: int) -> dict[str, Any]:
 
 
 def compare(peer_python: str, csv: Path, rounds: int) -> dict[str, Any]:
-    """Rounds of both sides in turn."""
+    """Run the rounds, alternating between both sides."""
     pythons, figures = {"ours": sys.executable, "peer": peer_python}, {}
     found: dict[str, list[list[dict[str, Any]]]] = {side: [] for side in pythons}
     for _ in range(rounds):

@@ -1,7 +1,7 @@
-"""Windows per second of the window loader alone, beside a per-sample Dataset under torch's DataLoader, at batch 32.
+"""Windows per second of the window loader and of a per-sample Dataset in torch's DataLoader, at batch size 32.
 
-Both give shuffled batches of the same content: context, target and the window's position. The peer is the design that
-the field's repositories share: `__getitem__` slices one window out of a numpy array, the default collate stacks them.
+Both give shuffled batches of the same content: context, target and the window's position. The peer is the common design
+of published repositories: `__getitem__` slices one window out of a numpy array, the default collate stacks them.
 """
 
 import statistics
@@ -19,7 +19,7 @@ ROWS, CHANNELS, BATCH = 8640, 7, 32
 
 
 class PerSample(Dataset):
-    """One window per call."""
+    """Dataset with one window per item."""
 
     def __init__(self, values: np.ndarray, context_length: int, horizon: int) -> None:
         self.values, self.context_length, self.horizon = values, context_length, horizon

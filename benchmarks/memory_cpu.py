@@ -1,24 +1,24 @@
-"""The memory layer's training step on a CPU, beside the layers that it is compared with.
+"""Training step of the memory layer on a CPU, compared with other layers.
 
 Forward plus backward, gradients for input and parameters, width 256, 4 heads, batch 2, float32, two threads. Every
-measurement is a process of its own, the arms take turns, medians over the rounds are printed:
+measurement is a process of its own, the arms alternate, medians over the rounds are printed:
 
     ours-*          NeuralMemory, chunk 64: gradients at each chunk's start, gates and reads per token
     peer-coarse-*   titans-pytorch at its defaults, chunk 64: all gradients at the initial weights, gates per chunk
     peer-exact-*    titans-pytorch's setting for the rule of ours-*: chunk_size=1, batch_size=64, norms off
     sdpa            causal attention: qkv projection, F.scaled_dot_product_attention, output projection
     fla-*           flash-linear-attention's naive chunked ops between projections: a Titans with LayerNorm in its
-                    inner loss (and another inner gradient), and the gated delta rule, a relative without momentum
+                    inner loss (and another inner gradient), and the gated delta rule, which has no momentum
 
-`*-matrix` is a linear memory, `*-mlp` has two layers, expansion 4, GELU on both sides. The peers' own environment
-(torch first and pinned, a bare one may bring gigabytes of CUDA; triton, which fla's `__init__` wants, is not needed):
+`*-matrix` is a linear memory, `*-mlp` has two layers, expansion 4, GELU on both sides. The peers need their own
+environment (install torch first and pinned, otherwise pip may download gigabytes of CUDA; triton is not needed):
 
     python3 -m venv PEERS && PEERS/bin/pip install torch==2.13.0 && PEERS/bin/pip install titans-pytorch
     PEERS/bin/pip install --no-deps flash-linear-attention fla-core
     python benchmarks/memory_cpu.py --peer-python PEERS/bin/python
 
-Peak memory is the process's peak above its level before the input was made (Linux's VmHWM and VmRSS); out of memory is
-an address space of 14 GiB. The machine's peak is that of large matmuls, measured in turn with the arms.
+Peak memory is the process's peak above its level before the input was created (Linux's VmHWM and VmRSS); the address
+space is limited to 14 GiB. The machine's peak is that of large matmuls, measured alternating with the arms.
 """
 
 import argparse
@@ -44,15 +44,15 @@ from torch.nn import functional as F
 
 WIDTH, HEADS, HEAD_DIM, BATCH, CHUNK, EXPANSION, THREADS = 256, 4, 64, 2, 64, 4, 2
 MEMORY_LIMIT_GIB = 14
-REPEAT_SECONDS = 30  # no further repeat after this long
+REPEAT_SECONDS = 30  # no further repeats after this time
 ORACLE_LENGTH, PROFILED_LENGTH, MATMUL_SIZE = 2 * CHUNK + 32, 4096, 2048
 DEPTHS = {"matrix": 1, "mlp": 2}
-# Of ours-* against the peer: times as fast.
+# Required speed-up of ours-* over the peer.
 GOALS = {"peer-coarse-matrix": 2, "peer-coarse-mlp": 3, "peer-exact-matrix": 30, "peer-exact-mlp": 50}
 PEERS = [*GOALS, "fla-titans", "fla-gated-delta-rule"]
 ARMS = ["ours-matrix", "ours-mlp", "sdpa", *PEERS]
 
-Layer = tuple[Callable[[Tensor], Tensor], list[Tensor]]  # a function of (B, T, WIDTH), and its parameters
+Layer = tuple[Callable[[Tensor], Tensor], list[Tensor]]  # a function of x (B, T, WIDTH), and its parameters
 Figures = dict[str, Any]
 
 
@@ -82,7 +82,9 @@ def peer(depth: int, *, exact: bool) -> Any:
     # Gates and reads per token; batch_size tokens whose gradients are taken at the same weights.
     plain = {"chunk_size": 1, "batch_size": CHUNK, "pre_rmsnorm": False, "mem_model_norm_add_residual": False}
     layer = NeuralMemory(WIDTH, **plain, **common)
-    with torch.no_grad():  # like our fresh gates; forgetting half at every token it would be timed on denormal numbers
+    with (
+        torch.no_grad()
+    ):  # as our initial gates; with half forgotten at every token, denormal numbers would distort the timing
         layer.to_adaptive_step[0].bias.fill_(-2)
         layer.to_decay_factor[0].bias.fill_(-5.3)
     return layer
@@ -101,12 +103,14 @@ def attention() -> Layer:
 def fla_naive(op: str) -> Layer:
     root = next((Path(p, "fla") for p in sys.path if Path(p, "fla").is_dir()), Path())
     for name, folder in {"fla": root, "fla.ops": root / "ops", f"fla.ops.{op}": root / "ops" / op}.items():
-        sys.modules[name] = types.ModuleType(name)  # in the place of the package, so that no __init__ runs
+        sys.modules[name] = types.ModuleType(
+            name
+        )  # replaces the package, so that its __init__ does not run (it would import triton)
         sys.modules[name].__path__ = [str(folder)]
     naive = importlib.import_module(f"fla.ops.{op}.naive")
     qkv, gates, out = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, 3 * HEADS), nn.Linear(WIDTH, WIDTH)
     norm = [torch.ones(HEADS, HEAD_DIM, requires_grad=True), torch.zeros(HEADS, HEAD_DIM, requires_grad=True)]
-    bias = torch.tensor([-3.0, 0.0, 5.0]).repeat_interleave(HEADS)  # as our fresh gates
+    bias = torch.tensor([-3.0, 0.0, 5.0]).repeat_interleave(HEADS)  # as our initial gates
 
     def layer(x: Tensor) -> Tensor:
         q, k, v = qkv(x).unflatten(-1, (3, HEADS, -1)).unbind(2)
@@ -121,12 +125,12 @@ def fla_naive(op: str) -> Layer:
 
 
 def flops_per_token(depth: int, *, projections: bool) -> int:
-    """Floating-point operations of the matmuls for one token, forward and backward.
+    """Count the floating-point operations of the matmuls for one token, forward and backward.
 
     Per head and layer of the memory (i to o features), forward: the key pass (2 i o), the inner backward pass through
     all layers but the first (2 i o), the update and the read of W and S (4 i o each), and the read of the chunk's
     writes, which is linear attention (2 c i + 2 c o). Outside: qkv, output gate and output (10 width^2), and the gates.
-    The backward pass has two products for each. What is computed again to save memory is not counted.
+    The backward pass has two products for each. Recomputation to save memory is not counted.
     """
     widths = [HEAD_DIM, *[HEAD_DIM * EXPANSION] * (depth - 1), HEAD_DIM]
     forward = 2 * WIDTH * (5 * WIDTH + 3 * HEADS) if projections else 0
@@ -136,7 +140,7 @@ def flops_per_token(depth: int, *, projections: bool) -> int:
 
 
 def timed(action: Callable[[], Any], repeats: int) -> list[float]:
-    """Seconds of each repeat after a warm-up; of the warm-up itself where it leaves no time for another."""
+    """Return the seconds of each repeat after a warm-up, or of the warm-up if it uses up the time."""
     seconds: list[float] = []
     while len(seconds) <= repeats and sum(seconds) < REPEAT_SECONDS:
         start = time.perf_counter()
@@ -162,13 +166,13 @@ def measure(arm: str, length: int, repeats: int) -> Figures:
 
 
 def _resident_mib(field: str) -> float:
-    """VmRSS or its peak VmHWM; unlike ru_maxrss, not inherited from the process that started this one."""
+    """Return VmRSS or its peak VmHWM in MiB; unlike ru_maxrss, not inherited from the parent process."""
     line = next(row for row in Path("/proc/self/status").read_text().splitlines() if row.startswith(field))
     return int(line.split()[1]) / 1024
 
 
 def matmul_peak(size: int) -> Figures:
-    """GFLOP/s of the fastest of some large float32 matmuls."""
+    """Return the GFLOP/s of the fastest of some large float32 matmuls."""
     a, b, out = (torch.randn(size, size) for _ in range(3))
     return {"gflops": 2 * size**3 / min(timed(lambda: torch.mm(a, b, out=out), 10)) / 1e9}
 
@@ -182,7 +186,7 @@ _VIEWS = re.compile(
 
 
 def profile(length: int) -> Figures:
-    """Share of the peak that the matrix memory reaches, as a layer and as the op alone, and where its time goes."""
+    """Profile the matrix memory: fraction of the machine's peak, as layer and as op alone, and time by operator."""
     from titans_seq.ops import titans_memory
 
     function, _ = build("ours-matrix")
@@ -206,7 +210,7 @@ def profile(length: int) -> Figures:
 
 
 def _breakdown(events: Iterable[Any], peak: float) -> Figures:
-    """Shares of self CPU time by kind of operator; what the matmuls execute, and at what share of the peak."""
+    """Return fractions of self CPU time by kind of operator, and the matmuls' work and fraction of the peak."""
     micros, flops = dict.fromkeys(("matmuls", "elementwise", "copies", "sums", "launching"), 0.0), 0
     for event in events:
         name = event.key.removeprefix("aten::")
@@ -224,14 +228,14 @@ def _breakdown(events: Iterable[Any], peak: float) -> Figures:
 
 
 def oracle(length: int) -> Figures:
-    """titans-pytorch's exact setting against `titans_memory` in float64, largest differences over largest values.
+    """Compare titans-pytorch's exact setting with `titans_memory` in float64: largest differences over largest values.
 
-    The two are the same function under this mapping, read off its source (0.5.5):
+    The two are the same function under this mapping, derived from its source (0.5.5):
     - its loss is the mean over a head's features, ours the sum: lr = sigmoid(to_adaptive_step) / head_dim;
     - momentum = sigmoid(to_momentum), forget = sigmoid(to_decay_factor), in the order of ours: S_t = momentum_t S_{t-1}
       + u_t, then W_t = (1 - forget_t) W_{t-1} + S_t, with S_0 = 0;
     - chunk_size=1 puts one padding token before the queries and reads with W_0 .. W_n, so that token t reads W_t, which
-      holds its own write, as ours; batch_size is our chunk_size, and the last batch may be short;
+      includes its own write, as in ours; batch_size is our chunk_size, and the last batch may be short;
     - outside the memory: a sigmoid gate per head (retrieve_gate), then combine_heads, both applied here to our reads.
     """
     from titans_seq.ops import titans_memory
@@ -239,7 +243,9 @@ def oracle(length: int) -> Figures:
     figures: Figures = {}
     for kind, depth in DEPTHS.items():
         layer = peer(depth, exact=True).double()
-        for i, weight in enumerate(layer.memory_model_parameters):  # made as views, one memory for all heads
+        for i, weight in enumerate(
+            layer.memory_model_parameters
+        ):  # replaced, because they are views of one memory shared by all heads
             fresh = torch.randn(*weight.shape, dtype=torch.float64) / weight.shape[1] ** 0.5
             layer.memory_model_parameters[i] = nn.Parameter(fresh)
         x = torch.randn(BATCH, length, WIDTH, dtype=torch.float64, requires_grad=True)
@@ -249,7 +255,7 @@ def oracle(length: int) -> Figures:
         weights, options = list(layer.memory_model_parameters), {"chunk_size": CHUNK, "activation": "gelu"}
         y, _ = titans_memory(*qkv, lr / HEAD_DIM, momentum, forget, weights, **options)
         outputs = layer(x)[0], layer.combine_heads((y * out_gate.unsqueeze(-1)).flatten(2))
-        # memory_model's own parameters are a template that its forward never reads
+        # memory_model's own parameters are a template that the forward pass does not use
         inputs = [x, *(p for name, p in layer.named_parameters() if not name.startswith("memory_model."))]
         cotangent = torch.randn_like(x)
         theirs, mine = ([out, *torch.autograd.grad(out, inputs, cotangent)] for out in outputs)
@@ -267,7 +273,7 @@ def one(what: str, length: int, repeats: int) -> Figures:
 
 
 def in_own_process(what: str, length: int, options: argparse.Namespace) -> Figures:
-    """The figures, or why there are none."""
+    """Measure in a new process; return the figures, or the reason for a failure."""
     python, limit = options.peer_python if what in ("oracle", *PEERS) else sys.executable, options.time_limit
     if python is None:
         return {"failed": "not available: no --peer-python"}
@@ -285,7 +291,7 @@ def in_own_process(what: str, length: int, options: argparse.Namespace) -> Figur
 
 
 def measure_arms(options: argparse.Namespace) -> dict[int, dict[str, Figures]]:
-    """Medians by length and arm; an arm that failed once is not tried again."""
+    """Return medians by length and arm; an arm that failed once is not run again."""
     table: dict[int, dict[str, Figures]] = {}
     failed: dict[str, Figures] = {}
     for length in sorted(options.lengths):
@@ -305,7 +311,7 @@ def measure_arms(options: argparse.Namespace) -> dict[int, dict[str, Figures]]:
 
 
 def report(length: int, found: dict[str, Figures]) -> None:
-    """Print one length; adds to our arms their share of the matmul peak and their ratios to the peers."""
+    """Print one length; adds to our arms their fraction of the matmul peak and their ratios to the peers."""
     peak = found["matmul"].get("gflops", math.nan)
     print(f"n {length}   large matmuls {peak:.0f} GFLOP/s")
     for arm in (arm for arm in ARMS if arm in found):
@@ -326,7 +332,7 @@ def report(length: int, found: dict[str, Figures]) -> None:
 
 
 def crossing(table: dict[int, dict[str, Figures]], arm: str) -> str:
-    """The length from which the arm is faster than attention, on a log-log line between the measured ones."""
+    """Return the length from which the arm is faster than attention, interpolated log-log between measured lengths."""
     ratios = []
     for n, found in table.items():
         mine, attention = (found.get(a, {}).get("seconds", math.nan) for a in (arm, "sdpa"))
@@ -341,12 +347,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", help="the Python of the peers' environment")
     parser.add_argument("--lengths", nargs="+", type=int, default=[512, 2048, 8192, 32768])
-    parser.add_argument("--exact-lengths", nargs="+", type=int, default=[512], help="those of peer-exact-* among them")
+    parser.add_argument(
+        "--exact-lengths", nargs="+", type=int, default=[512], help="lengths at which peer-exact-* is measured too"
+    )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5, help="of a step in a process, after a warm-up")
+    parser.add_argument("--repeats", type=int, default=5, help="repeats of a step per process, after a warm-up")
     parser.add_argument("--time-limit", type=float, default=180, help="seconds for one process")
-    parser.add_argument("--oracle", action="store_true", help="only the comparison of numbers")
+    parser.add_argument("--oracle", action="store_true", help="only compare the numerical results")
     parser.add_argument("--one", nargs=2, metavar=("WHAT", "LENGTH"), help="measure in this process and print JSON")
     options = parser.parse_args()
     if options.one:

@@ -1,14 +1,14 @@
-"""The memory's kernels on a GPU: correctness, races, and speed beside their peers and beside the floor.
+"""Memory kernels on a GPU: correctness, race conditions, and speed against peers and hardware limits.
 
-One command, torch and triton are enough, under ten minutes; what does not fit into the time is left out and named:
+Needs only torch and triton, and takes less than ten minutes; measurements that do not fit are skipped and listed:
 
     python benchmarks/memory_gpu.py                  # writes results/memory_gpu_<card>.json
     python benchmarks/memory_gpu.py --dry-run        # tiny sizes in Triton's interpreter on a CPU, writes nothing
 
 Correctness: outputs, state and all gradients against the float64 token loop, relative. Races: compute-sanitizer's
 memcheck and racecheck on small shapes, if the tool is there. Speed: 16 heads of 64, chunks of 16, bfloat16, depth 1,
-and depth 2 with expansion 4, forward and forward plus backward, medians; peers that cannot be imported are named as
-absent. The floor is the larger of bytes over the measured copy bandwidth and operations over the measured matmul rate,
+and depth 2 with expansion 4, forward and forward plus backward, medians; peers that cannot be imported are reported as
+missing. The floor is the larger of bytes over the measured copy bandwidth and operations over the measured matmul rate,
 as counted in titans_seq/ops/memory/README.md.
 """
 
@@ -27,9 +27,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the package need not be installed where the GPU is
+sys.path.insert(0, str(Path(__file__).parent.parent))  # so that the package need not be installed on the GPU machine
 DRY = "--dry-run" in sys.argv
-if DRY:  # before anything imports triton
+if DRY:  # before triton is imported
     os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
@@ -47,13 +47,13 @@ CHECK_SECONDS, BUDGET_SECONDS, ARM_SECONDS = 270, 540, 4
 TOLERANCES = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 START = time.monotonic()
 Run = Callable[[], Tensor]
-Arm = tuple[Run, list[Tensor]]  # a forward pass, and what gets gradients
+Arm = tuple[Run, list[Tensor]]  # a forward pass, and the tensors that get gradients
 
 
 def make_inputs(
     batch: int, tokens: int, dtype: torch.dtype, dim: int = DIM, heads: int = HEADS, hidden: tuple[int, ...] = ()
 ) -> list[Tensor]:
-    """q, k, v, lr, momentum, forget, and the initial weights in float32, layer by layer."""
+    """Return q, k, v, lr, momentum, forget, and the initial weights in float32, layer by layer."""
     generator = torch.Generator(DEVICE).manual_seed(0)
 
     def randn(*shape: int) -> Tensor:
@@ -67,7 +67,7 @@ def make_inputs(
 
 
 def everything(inputs: list[Tensor], cut: int, **options: Any) -> list[Tensor]:
-    """Outputs, final state and all gradients of two calls with the state carried over."""
+    """Return outputs, final state and all gradients of two calls, the second continuing the first."""
     leaves = [x.detach().requires_grad_() for x in inputs]
     tokens, weights = leaves[:6], leaves[6:]
     outputs, state = [], None
@@ -81,9 +81,9 @@ def everything(inputs: list[Tensor], cut: int, **options: Any) -> list[Tensor]:
 
 
 def correctness() -> Iterator[dict[str, Any]]:
-    """The largest relative error of any result, for every shipped head dimension, rule, depth and type.
+    """Yield the largest relative error of any result, for every shipped head dimension, rule, depth and type.
 
-    Most of the time goes into compiling.
+    Most of the time is spent on compiling.
     """
     dims, chunks, length = ((32,), (16,), 21) if DRY else ((64, 32, 128), (16, 40), 75)
     memories = [("chunk", 0), ("online", 0), ("chunk", 1 if DRY else 4)]
@@ -101,7 +101,7 @@ def correctness() -> Iterator[dict[str, Any]]:
                 yield {**row, "left_out": "no time was left", "passed": None}
                 continue
             yield compared(row, inputs, length // 3, tolerance, "reference", gradient=gradient, chunk_size=chunk)
-    if not DRY:  # so long that it is cut into stretches that run in parallel
+    if not DRY:  # long enough for the split into ranges that run in parallel
         for gradient in ("chunk", "online"):
             inputs = make_inputs(1, 4096, torch.float32, 64, heads=1)
             yield compared({"stretches": True, "gradient": gradient}, inputs, 1, 1e-4, "chunked", gradient=gradient)
@@ -110,7 +110,7 @@ def correctness() -> Iterator[dict[str, Any]]:
 def compared(
     row: dict[str, Any], inputs: list[Tensor], cut: int, tolerance: float, judge: str, **options: Any
 ) -> dict[str, Any]:
-    """A row with the largest relative error, and whether that will do."""
+    """Return a row with the largest relative error, and whether it is within tolerance."""
     found = everything(inputs, cut, backend="triton", **options)
     expected = everything([x.double() for x in inputs], cut, backend=judge, **options)
     errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, expected, strict=True)]
@@ -119,7 +119,7 @@ def compared(
 
 
 def sanitize() -> dict[str, str]:
-    """What compute-sanitizer says of a small forward and backward pass."""
+    """Run a small forward and backward pass in compute-sanitizer; return its reports."""
     tool = shutil.which("compute-sanitizer") or shutil.which("/usr/local/cuda/bin/compute-sanitizer")
     if tool is None:
         return {"compute-sanitizer": "not found on this machine"}
@@ -132,7 +132,7 @@ def sanitize() -> dict[str, str]:
 
 
 def small() -> None:
-    """What the sanitizer watches."""
+    """Run the small pass that the sanitizer checks."""
     for gradient in ("chunk", "online"):
         everything(make_inputs(1, 37, torch.bfloat16, 64, heads=2), 12, gradient=gradient, backend="triton")
     everything(make_inputs(1, 37, torch.bfloat16, 64, heads=2, hidden=(64,)), 12, chunk_size=24, backend="triton")
@@ -144,7 +144,7 @@ def ours(inputs: list[Tensor], **options: Any) -> Arm:
 
 
 def deeper(inputs: list[Tensor]) -> list[Tensor]:
-    """The same tokens for a memory of depth 2 with expansion 4."""
+    """Return the same tokens with initial weights for a memory of depth 2 with expansion 4."""
     size = (HEADS, DIM, 4 * DIM)
     first = torch.randn(size, device=DEVICE, generator=torch.Generator(DEVICE).manual_seed(0)) / DIM**0.5
     return [*inputs[:6], first.requires_grad_(), (first.detach().mT / 2).contiguous().requires_grad_()]
@@ -175,7 +175,7 @@ def fla_ttt_linear(inputs: list[Tensor]) -> Arm:
 
 
 def titans_pytorch(inputs: list[Tensor]) -> Arm:
-    """Its layer, which holds projections too: chunk 64, its default rule; see memory_cpu.py for what that rule is."""
+    """Build titans-pytorch's layer, which includes projections: chunk 64, its default rule (see memory_cpu.py)."""
     layer = importlib.import_module("titans_pytorch").NeuralMemory(
         dim=HEADS * DIM, heads=HEADS, dim_head=DIM, chunk_size=64
     )
@@ -199,7 +199,7 @@ ARMS: dict[str, Callable[[list[Tensor]], Arm]] = {
 
 
 def seconds_of(run: Callable[[], Any]) -> float:
-    """Median over repeats, after warming up; slow ones are run once more only."""
+    """Return the median over repeats after a warm-up; a slow run is repeated only once."""
 
     def once() -> float:
         synchronize()
@@ -221,7 +221,7 @@ def synchronize() -> None:
 
 
 def measure(arm: Callable[[list[Tensor]], Arm], batch: int, tokens: int) -> dict[str, Any]:
-    """Seconds forward, and forward plus backward, or why there are none."""
+    """Return the seconds forward, and forward plus backward, or the reason for a failure."""
     if time.monotonic() - START > BUDGET_SECONDS:
         return {"left_out": "no time was left"}
     dtype = torch.float32 if DRY else torch.bfloat16
@@ -230,7 +230,7 @@ def measure(arm: Callable[[list[Tensor]], Arm], batch: int, tokens: int) -> dict
         with torch.no_grad():
             forward = seconds_of(run)
         both = seconds_of(lambda: torch.autograd.grad(run().float().sum(), leaves, allow_unused=True))
-    except Exception as error:  # noqa: BLE001 - a peer that fails, for memory or else, must not end the others
+    except Exception as error:  # noqa: BLE001 - a failing peer (out of memory, for example) must not stop the others
         return {"left_out": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}"}
     finally:
         if not DRY:
@@ -239,7 +239,7 @@ def measure(arm: Callable[[list[Tensor]], Arm], batch: int, tokens: int) -> dict
 
 
 def machine() -> dict[str, float]:
-    """Copy bandwidth in bytes/s, counting reads and writes, and the bfloat16 matmul rate in FLOP/s."""
+    """Measure copy bandwidth in bytes/s, counting reads and writes, and the bfloat16 matmul rate in FLOP/s."""
     size = 256 if DRY else 8192
     x = torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16)
     y = torch.empty_like(x)
@@ -248,7 +248,7 @@ def machine() -> dict[str, float]:
 
 
 def floor(batch: int, tokens: int, chunk: int, rates: dict[str, float]) -> dict[str, float]:
-    """Seconds of a forward pass that only moves its bytes, or only does its arithmetic."""
+    """Return lower bounds in seconds of a forward pass: moving its bytes only, and its arithmetic only."""
     per_head = batch * tokens * HEADS
     bytes_moved = per_head * (4 * DIM + 3) * 2
     operations = per_head * (12 * DIM**2 + 6 * chunk * DIM + chunk**2)
@@ -256,7 +256,7 @@ def floor(batch: int, tokens: int, chunk: int, rates: dict[str, float]) -> dict[
 
 
 def goals(rows: dict[str, Any], least: dict[str, float]) -> dict[str, Any]:
-    """The issue's goals, as ratios; None where an arm was left out."""
+    """Return the performance goals as ratios; None where an arm was skipped."""
     best, online, eager, delta = (
         rows[name].get("forward") for name in ("triton-chunk", "triton-online", "chunked-eager", "fla-gated-delta-rule")
     )
@@ -273,7 +273,7 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not DRY and not torch.cuda.is_available():
-        print("memory_gpu: needs a CUDA device; --dry-run does without", file=sys.stderr)
+        print("memory_gpu: requires a CUDA device; use --dry-run to run without one", file=sys.stderr)
         return 2
     if options.small:
         small()

@@ -1,8 +1,8 @@
-"""A million tokens forward: finite to the end, and the last tenth as fast as the first.
+"""Forward pass over a million tokens: outputs must stay finite, and the last tenth as fast as the first.
 
 Random tokens and gates, one head of 64, chunk 64, fed in ten pieces with the state carried from one to the next. A deep
-memory that forgets to zero can die (`titans_seq/ops/memory/README.md`); its numbers then sink below the normal range,
-where CPUs are several times slower, which the ratio of last to first tenth would show. At most 1.3 is asked.
+memory that forgets to zero can collapse to zero (`titans_seq/ops/memory/README.md`). Its numbers then become denormal,
+where CPUs are several times slower, which shows in the time ratio of last to first tenth. It must be at most 1.3.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def measure(arm: dict[str, Any], dtype: torch.dtype, tokens: int) -> dict[str, A
         start = time.process_time()
         y, state = titans_memory(q, k, v, *gates, weights, state, chunk_size=CHUNK, **options)
         seconds.append(time.process_time() - start)
-        largest = max(largest, y.abs().max().item())  # NaN and inf stick
+        largest = max(largest, y.abs().max().item())  # NaN and inf propagate
     assert state is not None
     finite = math.isfinite(largest) and all(torch.isfinite(w).all() for w in [*state.weights, *state.surprise])
     return {

@@ -1,6 +1,6 @@
-"""One training step at n = 131,072: width 256, 4 heads of 64, two-layer memory, on the CPU; at most 6 GB is asked.
+"""Peak memory of one training step at n = 131,072: width 256, 4 heads of 64, two-layer memory, CPU; at most 6 GB.
 
-Peak resident memory of this process, everything included, after the forward and after the backward pass.
+Prints the peak resident memory of the whole process after the forward and after the backward pass.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""How time and peak memory of the chunked op grow with the length, forward plus backward.
+"""Scaling of time and peak memory of the chunked op with the length, forward plus backward.
 
-Prints the exponent of a power law fitted over n = 1,024 to 32,768; 1 is linear, and at most 1.1 is asked. Every length
-runs in a process of its own, so that its peak memory is its own.
+Prints the exponent of a power law fitted over n = 1,024 to 32,768; 1 is linear, and it must be at most 1.1.
+Every length runs in its own process, so that peak memory is measured per length.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def measure(length: int, depth: int, repeats: int) -> dict[str, Any]:
     for _ in range(repeats):
         start = time.perf_counter()
         unit_k = torch.nn.functional.normalize(k, dim=-1)
-        # Towards zero, a two-layer memory with these fixed gates would die and be timed on denormal numbers.
+        # With forget_to="zero", a two-layer memory with these fixed gates collapses, and denormals distort the timing.
         y, _ = titans_memory(q, unit_k, v, lr, momentum, forget, weights, chunk_size=CHUNK, forget_to="initial")
         y.square().mean().backward()
         seconds.append(time.perf_counter() - start)
@@ -45,7 +45,7 @@ def measure(length: int, depth: int, repeats: int) -> dict[str, Any]:
 
 
 def exponent(points: list[dict[str, Any]], key: str) -> float:
-    """Slope of log(value) over log(length) by least squares."""
+    """Return the slope of log(value) over log(length) by least squares."""
     x = [math.log(p["length"]) for p in points]
     y = [math.log(p[key]) for p in points]
     mean_x, mean_y = statistics.mean(x), statistics.mean(y)

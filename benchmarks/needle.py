@@ -1,28 +1,28 @@
 """Needles in a haystack of bytes: trained at up to 1,024 bytes, tested at 1K to 64K (Titans, arXiv 2501.00663).
 
-A haystack of random bytes hides four needles, each [MARK] key value, at depths uniform over the haystack. At the end
-all four keys are asked in random order, [ASK] key value; the value is to be said when the key has been read. Answers
-are counted one by one (chance 1/32) and by haystack (all four right). Keys are 32 bytes, values 32 others, noise is
-drawn from 126 more. Tests run in pieces of 1,024 bytes with the state carried, so 64K needs no more memory than 1K.
+A haystack of random bytes contains four needles, each [MARK] key value, at uniformly random positions. At the end all
+four keys are queried in random order, [ASK] key value; the value must be predicted after the key. Accuracy is counted
+per answer (chance 1/32) and per haystack (all four correct). Keys are 32 bytes, values 32 others, noise is drawn from
+126 more. Tests run in pieces of 1,024 bytes and pass on the state, so 64K needs no more memory than 1K.
 
-    python benchmarks/needle.py                 # goes on where it stopped
+    python benchmarks/needle.py                 # resumes: skips finished runs
     python benchmarks/needle.py --report        # results/needle.json, docs/needle.md, docs/needle.png
-    python benchmarks/needle.py --develop DIR   # seed 100 alone, results go to DIR: the budget was set there
+    python benchmarks/needle.py --develop DIR   # only seed 100, on which the budget was set; results go to DIR
 
-Every (arm, seed) leaves one JSON in `results/needle/` and is skipped when it is there. One budget for all arms, set on
-seed 100 with the arms lmm and mac, for one to four minutes of one CPU thread a training: one layer of width 32 (the
+Every (arm, seed) writes one JSON to `results/needle/` and is skipped if it exists. One budget for all arms, set on
+seed 100 with the arms lmm and mac, for one to four minutes of one CPU thread per training: one layer of width 32 (the
 attention baseline has two: one layer of attention cannot bind a value to the key before it), first at 32 bytes, where
-recall is found, then at growing lengths up to 1,024, where it learns to keep. Windows and segments are 16, so that
-recall needs the memory from the shortest length on. What was tried and did not learn is in `LOG.md`.
+recall is learned, then at growing lengths up to 1,024, where retention is learned. Windows and segments are 16, so that
+recall needs the memory from the shortest length on. Settings that did not learn are in `LOG.md`.
 
-Arms (a matrix memory, chunks of 16, four persistent tokens, unless they say otherwise):
-    lmm, mal, mag, mac      Titans' four
-    transformer             attention over the sliding window alone, two layers
-    delta                   the gated delta rule (online gradients, no momentum) in LMM's place
-    no_*, deep              LMM with one part taken away; with a memory of two layers (expansion 4)
+Arms (a matrix memory, chunks of 16, four persistent tokens, unless stated otherwise):
+    lmm, mal, mag, mac      the four Titans variants
+    transformer             sliding-window attention alone, two layers
+    delta                   the gated delta rule (online gradients, no momentum) instead of LMM
+    no_*, deep              LMM without one component; LMM with a memory of two layers (expansion 4)
     lmm_online              LMM with every gradient at the token's own weights, between lmm and delta
     *_4x_steps              MAC and LMM with four times the budget's steps: is MAC slow to learn, or unable to?
-Feed-forward widths make up for what an arm has more or less of: parameters agree to some 6 %.
+Feed-forward widths are set so that the arms' numbers of parameters agree within about 6 %.
 """
 
 import argparse
@@ -49,12 +49,15 @@ PAGE = Path(__file__).parent.parent / "docs" / "needle.md"
 MARK_BELOW = "<!-- below: written by benchmarks/needle.py --report -->\n"
 SEEDS = (0, 1, 2)
 MARK, ASK, KEYS, VALUES, NOISE = 254, 255, (0, 32), (64, 96), (128, 254)  # bytes, ranges of bytes
-NEEDLES, NEEDLE = 4, 3  # in a haystack; bytes of one
+NEEDLES, NEEDLE = 4, 3  # needles per haystack; bytes per needle
 CHANCE = 1 / (VALUES[1] - VALUES[0])
 LENGTHS = tuple(1024 << i for i in range(7))
 PIECE = 1024
-STEPS, TOKENS, FEWEST, LEARNING_RATE, WARMUP = 1500, 4096, 8, 6e-3, 50  # TOKENS in a batch, of FEWEST rows at least
-SHORTEST, RAMP = 32, (0.55, 0.88)  # length of the first half of training, and when it grows to LENGTHS[0]
+STEPS, TOKENS, FEWEST, LEARNING_RATE, WARMUP = 1500, 4096, 8, 6e-3, 50  # TOKENS per batch, with at least FEWEST rows
+SHORTEST, RAMP = (
+    32,
+    (0.55, 0.88),
+)  # initial training length; fractions of the steps between which it grows to LENGTHS[0]
 
 MEMORY = MemoryOptions(num_heads=2, chunk_size=16)
 LMM = BackboneOptions(
@@ -85,8 +88,8 @@ ARMS: dict[str, BackboneOptions] = {
     "mac_4x_steps": MAC,
     "lmm_4x_steps": LMM,
 }
-EXTRA = ("lmm_online", "mac_4x_steps", "lmm_4x_steps")  # not of the paper's table: they run last
-CLAIMS = (  # what the paper says or implies, the arm that should be better, the arm that should be worse
+EXTRA = ("lmm_online", "mac_4x_steps", "lmm_4x_steps")  # not in the paper's table: they run last
+CLAIMS = (  # claim of the paper or implied by it, the arm that should be better, the arm that should be worse
     ("LMM remembers beyond a window", "lmm", "transformer"),
     ("MAL remembers beyond its window", "mal", "transformer"),
     ("MAG remembers beyond its window", "mag", "transformer"),
@@ -112,16 +115,16 @@ class Cell(NamedTuple):
     seed: int
 
     def path(self) -> Path:
-        """Where its result is."""
+        """Path of the result."""
         return FOLDER / f"{self.arm}_{self.seed}.json"
 
     def steps(self) -> int:
-        """Of its training: the budget's, but for the arms that ask what more would do."""
+        """Number of training steps: the budget's, except for the arms with four times as many."""
         return STEPS * (4 if self.arm.endswith("_4x_steps") else 1)
 
 
 def sample(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Bytes (B, T) and the values asked for (B, NEEDLES)."""
+    """Draw bytes (B, T) and the queried values (B, NEEDLES)."""
     haystack = length - NEEDLES * NEEDLE
     tokens = torch.randint(*NOISE, (batch, length), generator=generator)
     keys = KEYS[0] + torch.rand(batch, KEYS[1] - KEYS[0], generator=generator).argsort(1)[:, :NEEDLES]
@@ -129,7 +132,7 @@ def sample(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor,
     needles = torch.stack([torch.full_like(keys, MARK), keys, values], dim=2)
     room = haystack - NEEDLES * NEEDLE + 1
     starts = (torch.rand(batch, NEEDLES, generator=generator) * room).long().sort(1).values
-    starts += NEEDLE * torch.arange(NEEDLES)  # so that none lies on another
+    starts += NEEDLE * torch.arange(NEEDLES)  # so that needles do not overlap
     tokens.scatter_(1, (starts[..., None] + torch.arange(NEEDLE)).flatten(1), needles.flatten(1))
     order = torch.rand(batch, NEEDLES, generator=generator).argsort(1)
     asked = needles.gather(1, order[..., None].expand(-1, -1, NEEDLE))
@@ -139,7 +142,7 @@ def sample(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor,
 
 
 class Model(nn.Module):
-    """Embedding, backbone, norm, linear head over all bytes."""
+    """Byte model: embedding, backbone, norm, linear head over all bytes."""
 
     def __init__(self, options: BackboneOptions) -> None:
         super().__init__()
@@ -149,14 +152,14 @@ class Model(nn.Module):
         self.head = nn.Linear(options.dim, 256)
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Bytes (B, T) that end in the questions to the answers' logits (B, NEEDLES, 256), and the state."""
+        """Map bytes (B, T) that end with the queries to the answers' logits (B, NEEDLES, 256), and the state."""
         x, state = self.backbone(self.embedding(tokens), state)
         asked = torch.unflatten(x[:, -NEEDLES * NEEDLE :], 1, (NEEDLES, NEEDLE))[:, :, 1]
         return self.head(self.norm(asked)), state
 
 
 def length_at(progress: float) -> int:
-    """The same for every arm, by the share of its steps that are done: the shortest, in equal ratios to the longest."""
+    """Return the training length at a fraction of the steps: the shortest, then geometric growth to the longest."""
     share = (progress - RAMP[0]) / (RAMP[1] - RAMP[0])
     return int(SHORTEST * (LENGTHS[0] / SHORTEST) ** min(1.0, max(0.0, share))) // 16 * 16
 
@@ -172,7 +175,7 @@ def train(cell: Cell) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARMUP) * min(1, 2 * (1 - step / steps))
     )
-    generator = torch.Generator().manual_seed(1000 + cell.seed)  # the same data for every arm
+    generator = torch.Generator().manual_seed(1000 + cell.seed)  # same data for every arm
     losses = []
     for step in range(steps):
         length = length_at(step / steps)
@@ -200,7 +203,7 @@ def train(cell: Cell) -> dict[str, Any]:
 
 @torch.inference_mode()
 def test(model: Model, seed: int) -> dict[str, Any]:
-    """Shares of answers and of haystacks that are right, by length; gates on noise."""
+    """Return the accuracy per answer and per haystack, by length, and the gates on noise."""
     generator = torch.Generator().manual_seed(2000 + seed)
     found: dict[str, Any] = {"answer": {}, "haystack": {}, "questions": {}}
     for length in LENGTHS:
@@ -216,7 +219,7 @@ def test(model: Model, seed: int) -> dict[str, Any]:
 
 
 def gates_on_noise(model: Model, generator: torch.Generator) -> dict[str, Any]:
-    """Of each head of a memory: mean lr, and the share of a write that 1,024 bytes of noise leave."""
+    """Return each memory head's mean lr, and the fraction of a write that remains after 1,024 bytes of noise."""
     memory = next((m for m in model.modules() if isinstance(m, NeuralMemory)), None)
     if memory is None:
         return {}
@@ -244,14 +247,14 @@ def run(cell: Cell, folder: Path = FOLDER) -> str:
 
 
 def grid() -> Iterator[Cell]:
-    """Seed after seed, an even picture at whatever time it is stopped; the extra arms last."""
+    """Yield all runs, seed by seed, so that a stopped grid covers all arms evenly; the extra arms come last."""
     for extra, seed, arm in itertools.product((False, True), SEEDS, ARMS):
         if (arm in EXTRA) == extra:
             yield Cell(arm, seed)
 
 
 def summary() -> list[dict[str, Any]]:
-    """Of every arm that has a result: mean, spread (standard deviation) and single values over the seeds."""
+    """Return mean, spread (standard deviation) and values over the seeds of every arm with a result."""
     rows = []
     for arm in ARMS:
         cells = [json.loads(path.read_text())["figures"] for s in SEEDS if (path := Cell(arm, s).path()).exists()]
@@ -290,7 +293,7 @@ def table(rows: list[dict[str, Any]], metric: str) -> list[str]:
 
 
 def verdict(better: dict[str, Any] | None, worse: dict[str, Any] | None) -> str:
-    """Whether all seeds of the one are above all of the other, which by chance one in twenty are."""
+    """Compare seeds: whether all of one arm are above all of the other (probability 1/20 by chance)."""
     if better is None or worse is None:
         return "-"
     if min(len(better["all"]), len(worse["all"])) < len(SEEDS):
@@ -315,7 +318,7 @@ def claims(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def write_page(rows: list[dict[str, Any]]) -> None:
-    """Everything below the mark; what is above is written by hand."""
+    """Write the page below the marker; the text above it is written by hand."""
     noise = ["| arm | share of a write that 1,024 bytes of noise leave, by head; seed by seed |", "|---|---|"]
     for row in rows:
         shares = [s for s in row["left_after_1024_bytes_of_noise"] if s]
@@ -334,7 +337,7 @@ def write_page(rows: list[dict[str, Any]]) -> None:
 
 
 def picture(rows: list[dict[str, Any]]) -> None:
-    """Answers that are right against length: the variants and baselines, and LMM's ablations; thin lines are seeds."""
+    """Plot accuracy against length: the variants and baselines, and LMM's ablations; thin lines are seeds."""
     from matplotlib import pyplot as plt
 
     okabe_ito = ("#0072B2", "#009E73", "#E69F00", "#D55E00", "#000000", "#CC79A7", "#56B4E9", "#F0E442")
@@ -363,9 +366,11 @@ def picture(rows: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--report", action="store_true", help="table and picture of what is there; trains nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="write tables and figure from existing results; no training"
+    )
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--develop", type=Path, help="a folder: seed 100 alone, results go there")
+    parser.add_argument("--develop", type=Path, help="folder for results of seed 100, run alone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.report:

@@ -1,7 +1,8 @@
-"""What sequences of mixed length cost: forward and backward through a backbone that reads both directions, one thread.
+"""Cost of padding: forward and backward of a bidirectional backbone on sequences of mixed length, one thread.
 
-The same batch three ways: with every token live and no mask; with padding, as `Bidirectional` reads it; and with
-padding that the same stacks skip token by token, as a stream has to. The model is that of configs/genomics/gue.yaml.
+The same batch in three ways: all tokens valid and no mask; with padding, as `Bidirectional` processes it; and with
+padding that the same stacks skip token by token, as is necessary in a stream. The model is that of
+configs/genomics/gue.yaml.
 """
 
 import statistics
@@ -49,7 +50,7 @@ def main() -> None:
                 "padded": lambda model=model, x=x, mask=mask: model(x, mask=mask)[0],
                 "skipping": skipping,
             }
-            # In turns, so that a busy machine is busy for all three.
+            # Alternating, so that other load on the machine affects all three.
             rounds = [{name: seconds(run) for name, run in ways.items()} for _ in range(ROUNDS)]
             row = {name: round(1e3 * statistics.median(r[name] for r in rounds) / BATCH, 2) for name in ways}
             ratios = {

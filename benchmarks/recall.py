@@ -1,16 +1,16 @@
-"""Where a memory layer's gates should start: recall of a pair written long ago, by a trained small model.
+"""Choice of the memory layer's initial gates: long-range recall of key-value pairs by a small trained model.
 
-Four pairs of key and value, then filler; a key among the filler asks for its value. Trained with up to 512 tokens of
-filler (the longest grows from 32 over the first half), tested with 100 to 2,000, each from the state carried there. One
+Four key-value pairs, then filler; a key among the filler queries its value. Trained with up to 512 tokens of filler
+(the maximum grows from 32 over the first half), tested with 100 to 2,000, each continued from the state there. One
 block of NeuralMemory and feed-forward layer, two heads of 16 features. Chance is 1/16; knowing which four values were
-written, but not which is whose, gives 1/4. In the task `rewrite` two of the four pairs get a new value on the way, and
-the last one is asked for: a check that long memories do not pay for it there.
+written, but not which key each belongs to, gives 1/4. In the task `rewrite` two of the four pairs are later overwritten
+with a new value, and the latest value is queried: a check that long retention does not harm overwriting.
 
-Every training leaves one JSON in `results/recall/` and is skipped when it is there; `--report` makes
-`results/recall.json` and the tables of those that are. The gates' biases are set here, so that nothing depends on the
-layer's defaults but the arm "fresh", which is the layer as shipped. A gate "a-b" is log-spaced over the heads.
+Every training writes one JSON to `results/recall/` and is skipped if it exists; `--report` makes `results/recall.json`
+and the tables from existing results. The gates' biases are set here, so that only the arm "fresh", the layer with its
+defaults, depends on the layer's initialisation. A gate "a-b" is log-spaced over the heads.
 
-    python benchmarks/recall.py             # goes on where it stopped
+    python benchmarks/recall.py             # resumes: skips finished runs
     python benchmarks/recall.py --report
 """
 
@@ -51,7 +51,7 @@ MEMORIES: dict[str, dict[str, Any]] = {  # options of NeuralMemory
 
 
 class Cell(NamedTuple):
-    """One training. A gate is a number, or two that the heads lie between, or "fresh" (all three): the layer's own."""
+    """One training run. A gate is a number, a range "a-b" over the heads, or "fresh" (all three): the defaults."""
 
     memory: str
     lr: str
@@ -61,14 +61,14 @@ class Cell(NamedTuple):
     task: str = "recall"
 
     def path(self) -> Path:
-        """Where its result is."""
+        """Path of the result."""
         gates = f"lr{self.lr}_momentum{self.momentum}_forget{self.forget}"
         memory = self.memory.replace(",", "").replace(" ", "-")
         return FOLDER / f"{self.task}_{memory}_{gates}_seed{self.seed}.json"
 
 
 def grid() -> Iterator[Cell]:
-    """In the order in which questions came up; the first is the matrix memory's lr and forget."""
+    """Yield all runs in the order in which they were planned; first the matrix memory's lr and forget gates."""
     for lr, forget in itertools.product((".02", ".05", ".2", ".5"), (".0005", ".005", ".02")):
         yield Cell("matrix", lr, ".5", forget)
     for lr, momentum, forget in (
@@ -78,11 +78,11 @@ def grid() -> Iterator[Cell]:
         (".1", "0", ".002"),
         (".02", ".9", ".002"),
         (".05", ".9", ".002"),
-        (".05", ".5", ".0005-.005"),  # heads of several time scales
+        (".05", ".5", ".0005-.005"),  # heads with different time scales
         (".05", ".5", ".0005-.02"),
         (".02-.2", ".5", ".002"),
         (".05-.5", ".5", ".002"),
-        (".03", "0", ".002"),  # bounded on alike tokens, as is the next: lr * chunk size is half of 1 - momentum
+        (".03", "0", ".002"),  # bounded on identical tokens, as is the next: lr * chunk size is half of 1 - momentum
         (".003", ".9", ".002"),
     ):
         yield Cell("matrix", lr, momentum, forget)
@@ -100,18 +100,18 @@ def grid() -> Iterator[Cell]:
         for lr, to in itertools.product((".0075", ".02"), ("zero", "initial")):
             yield Cell(f"two layers to {to}", lr, ".5", ".002", seed)
     for memory in ("two layers to zero, chunk 4", "residual to zero", "residual to initial"):
-        yield Cell(memory, ".02", ".5", ".002", 1)  # a seed with which the plain two layers diverged
+        yield Cell(memory, ".02", ".5", ".002", 1)  # a seed at which the plain two-layer memory diverged
     for seed in (0, 1, 2):
         yield Cell("matrix", "fresh", "fresh", "fresh", seed)
 
 
 def interleave(keys: Tensor, values: Tensor) -> Tensor:
-    """Pairs as tokens (B, 2 P): key, value, key, value."""
+    """Interleave pairs as tokens (B, 2 P): key, value, key, value."""
     return torch.stack([keys + FILLER, values + FILLER + KEYS], dim=-1).flatten(1)
 
 
 class Sequences:
-    """A batch of pairs, their pieces drawn one after the other."""
+    """Batch of key-value pairs whose token pieces are drawn one after the other."""
 
     def __init__(self, batch: int, generator: torch.Generator) -> None:
         self.batch, self.generator = batch, generator
@@ -119,20 +119,20 @@ class Sequences:
         self.values_BP = self.draw(VALUES, PAIRS)
 
     def draw(self, high: int, count: int) -> Tensor:
-        """Whole numbers below `high`, (B, count)."""
+        """Draw integers below `high`, (B, count)."""
         return torch.randint(high, (self.batch, count), generator=self.generator)
 
     def write(self) -> Tensor:
-        """All pairs, as tokens."""
+        """Return all pairs as tokens."""
         return interleave(self.keys_BP, self.values_BP)
 
     def rewrite(self) -> Tensor:
-        """Every other pair again, with a new value."""
+        """Return every other pair again as tokens, with a new value."""
         self.values_BP[:, 1::2] = self.draw(VALUES, PAIRS // 2)
         return interleave(self.keys_BP[:, 1::2], self.values_BP[:, 1::2])
 
     def ask(self, length: int) -> tuple[Tensor, Tensor]:
-        """Filler and targets (B, length), -100 where nothing is asked; the last token asks."""
+        """Draw filler with queries, and targets (B, length), -100 except at queries; the last token is a query."""
         tokens, targets = self.draw(FILLER, length), torch.full((self.batch, length), -100)
         where = length - 1 - 2 * torch.randperm((length + 1) // 2, generator=self.generator)[:QUERIES]
         where[0] = length - 1
@@ -143,7 +143,7 @@ class Sequences:
 
 
 def sample(task: str, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A training batch: tokens and targets."""
+    """Draw a training batch: tokens and targets."""
     sequences = Sequences(BATCH, generator)
     pieces = [sequences.write()]
     if task == "rewrite":
@@ -156,13 +156,13 @@ def sample(task: str, length: int, generator: torch.Generator) -> tuple[Tensor, 
 
 
 def gate(text: str) -> Tensor:
-    """Its value for each head."""
+    """Return the gate's value for each head."""
     low, high = (float(x) for x in (text.split("-") * 2)[:2])
     return torch.full((HEADS,), low) if low == high else low * (high / low) ** torch.linspace(0, 1, HEADS)
 
 
 class Model(nn.Module):
-    """Embedding, one pre-norm residual block of memory and feed-forward layer, norm, linear head."""
+    """Recall model: embedding, one pre-norm residual block of memory and feed-forward layer, norm, linear head."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__()
@@ -177,7 +177,7 @@ class Model(nn.Module):
         self.head = nn.Linear(dim, VALUES)
 
     def forward(self, tokens: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Tokens (B, T) to logits (B, T, VALUES) and the memory's state."""
+        """Map tokens (B, T) to logits (B, T, VALUES) and the memory's state."""
         x = self.embedding(tokens)
         y, state = self.memory(self.norms[0](x), state)
         x = x + y
@@ -194,7 +194,7 @@ def train(cell: Cell) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARMUP) * min(1, 2 * (1 - step / STEPS))
     )
-    generator = torch.Generator().manual_seed(1000 + cell.seed)  # the same data for every arm
+    generator = torch.Generator().manual_seed(1000 + cell.seed)  # same data for every arm
     gates = [round(x, 5) for x in model.memory.gates.bias.sigmoid().tolist()]
     losses = []
     for step in range(STEPS):
@@ -223,7 +223,7 @@ def train(cell: Cell) -> dict[str, Any]:
 
 @torch.no_grad()
 def test(model: Model, cell: Cell) -> dict[str, Any]:
-    """Accuracy of every pair after each distance, and the trained gates at filler and where a value is written."""
+    """Return the accuracy at each distance, and the trained gates at filler and at written values."""
     generator = torch.Generator().manual_seed(2000 + cell.seed)
     sequences = Sequences(TEST_SEQUENCES, generator)
     gates: list[Tensor] = []
@@ -248,9 +248,9 @@ def test(model: Model, cell: Cell) -> dict[str, Any]:
 
 
 def summary() -> list[dict[str, Any]]:
-    """Of every arm: accuracy over its seeds at every distance; a diverged training counts as none."""
+    """Return each arm's accuracy over its seeds at every distance; a diverged training counts as zero."""
     cells = [cell for cell in dict.fromkeys(grid()) if cell.path().exists()]
-    cells.sort(key=lambda c: (c.task, list(MEMORIES).index(c.memory)))  # stable: else in the grid's order
+    cells.sort(key=lambda c: (c.task, list(MEMORIES).index(c.memory)))  # a stable sort: otherwise in the grid's order
     arms: dict[Cell, list[dict[str, Any]]] = {}
     for cell in cells:
         arms.setdefault(cell._replace(seed=-1), []).append(json.loads(cell.path().read_text())["figures"])
@@ -271,7 +271,7 @@ def summary() -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """One line an arm: mean accuracy, of several seeds with the least and the most."""
+    """Format one line per arm: mean accuracy, with minimum and maximum if there are several seeds."""
     names = ["task", "memory", "lr", "momentum", "forget"]
     heads = [*names, "seeds", "diverged", *map(str, DISTANCES)]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
@@ -287,7 +287,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--report", action="store_true", help="the table of what is there; trains nothing")
+    parser.add_argument("--report", action="store_true", help="write the table from existing results; no training")
     if parser.parse_args().report:
         record("recall", rows := summary())
         print(table(rows))

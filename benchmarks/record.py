@@ -1,4 +1,4 @@
-"""Where the benchmarks leave their figures."""
+"""Storage of benchmark results."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def record(name: str, figures: Any, folder: Path = RESULTS) -> Path:
-    """Write figures and the environment they were made in to `folder`/`name`.json."""
+    """Write results and a description of the environment to `folder`/`name`.json."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps({"figures": figures, "environment": describe_environment()}, indent=2) + "\n")

@@ -1,22 +1,22 @@
 """State tracking and recall at small scale: which memory rule learns what (Titans, arXiv 2501.00663, Theorem 4.1).
 
-Tasks: parity, the word problems of S3 and S5 (the running product, asked at every token) and multi-query associative
+Tasks: parity, the word problems of S3 and S5 (the running product, queried at every token) and multi-query associative
 recall (MQAR). One or two layers, trained at lengths up to 64, tested to 512, three seeds. One budget for all arms, set
-on seed 100 (seen there: online, no_momentum, chunk16 on parity; online on S3 and MQAR). Every (task, arm, layers,
-seed) leaves one JSON in `results/state_tracking/` and is skipped when it is there; `--report` makes, from those that
-are, `results/state_tracking.json`, `docs/state_tracking.png` and the tables at the end of `docs/state_tracking.md`.
+on seed 100 (arms tried there: online, no_momentum, chunk16 on parity; online on S3 and MQAR). Every (task, arm, layers,
+seed) writes one JSON to `results/state_tracking/` and is skipped if it exists; `--report` makes from existing results
+`results/state_tracking.json`, `docs/state_tracking.png` and the tables at the end of `docs/state_tracking.md`.
 
-    python benchmarks/state_tracking.py --workers 2     # goes on where it stopped
+    python benchmarks/state_tracking.py --workers 2     # resumes: skips finished runs
     python benchmarks/state_tracking.py --report
 
-Arms (a matrix memory, gradient="online", unless they say otherwise):
+Arms (a matrix memory, gradient="online", unless stated otherwise):
     online          gradients at every token's own weights (eq 14)
     chunk16         gradients at the start of a chunk of 16 tokens (eq 16); this is also the arm "depth 1"
-    attention       causal softmax attention in the memory layer's own shell: same projections, convolution, output gate
+    attention       causal softmax attention within the memory layer: same projections, convolution, output gate
     depth2          as chunk16, with a memory of two layers (expansion 2): online gradients are for matrices only
-    *_fresh         the same with NeuralMemory's first gates of that day, lr 0.05 for all heads: 0.9 is a large start
+    *_fresh         the same with NeuralMemory's initial gates of that time, lr 0.05 for all heads: 0.9 is a large start
     no_momentum, no_forgetting, delta   the momentum gate, the forget gate, or both held at 0
-    chunk1          chunk_size=1, the same rule as online: a check on both, some three times slower, so it runs last
+    chunk1          chunk_size=1, the same rule as online: a check on both, about three times slower, so it runs last
 """
 
 import argparse
@@ -44,12 +44,12 @@ PAGE = Path(__file__).parent.parent / "docs" / "state_tracking.md"
 MARK = "<!-- below: written by benchmarks/state_tracking.py --report -->\n"
 SEEDS, LAYERS = (0, 1, 2), (1, 2)
 LENGTHS, TEST_SEQUENCES = (64, 128, 256, 512), 1024  # the first length is the longest trained on
-STEPS, BATCH, LEARNING_RATE, WARMUP, DIM, HEADS = 1500, 64, 3e-3, 100, 32, 2  # of every training
-# Of the heads' lr gates at the start, for all memory arms: 0.05 for one head; a sign flip needs 1, and
-# from 0.5 training did not find it in this budget.
+STEPS, BATCH, LEARNING_RATE, WARMUP, DIM, HEADS = 1500, 64, 3e-3, 100, 32, 2  # for every training
+# Initial lr gates by head, for all memory arms: 0.05 for one head; a sign flip needs 1, which training did not reach
+# from 0.5 within this budget.
 FRESH_LR = (0.05, 0.9)
 PAIRS, KEYS, VALUES = 8, 32, 32  # MQAR: pairs in a sequence, vocabularies
-CLASSES = {"parity": 2, "S3": 6, "S5": 120, "MQAR": VALUES}  # of every task's answers
+CLASSES = {"parity": 2, "S3": 6, "S5": 120, "MQAR": VALUES}  # number of classes per task
 
 ARMS: dict[str, dict[str, Any]] = {  # options of NeuralMemory
     "online": {"gradient": "online"},
@@ -75,12 +75,12 @@ class Cell(NamedTuple):
     seed: int
 
     def path(self) -> Path:
-        """Where its result is."""
+        """Path of the result."""
         return FOLDER / ("_".join(map(str, self)) + ".json")
 
 
 def product_table(n: int) -> Tensor:
-    """The multiplication table of S_n, elements in lexicographic order, so that 0 is the identity."""
+    """Return the multiplication table of S_n, elements in lexicographic order, so that 0 is the identity."""
     elements = list(itertools.permutations(range(n)))
     index = {element: i for i, element in enumerate(elements)}
     return torch.tensor([[index[tuple(b[a[i]] for i in range(n))] for b in elements] for a in elements])
@@ -90,7 +90,7 @@ TABLES = {"parity": product_table(2), "S3": product_table(3), "S5": product_tabl
 
 
 def sample(task: str, batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Tokens and targets (B, T); -100 where nothing is asked. A prefix of a long sequence is a short sequence."""
+    """Draw tokens and targets (B, T); -100 except at queries. A prefix of a long sequence is a short sequence."""
     if task == "MQAR":
         return sample_recall(batch, length, generator)
     table = TABLES[task]
@@ -103,7 +103,7 @@ def sample(task: str, batch: int, length: int, generator: torch.Generator) -> tu
 
 
 def sample_recall(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pairs of key and value, then a mixture of noise and of queries: keys whose value is asked."""
+    """Draw key-value pairs, then a mixture of noise and queries: keys whose value is the target."""
     pairs = min(PAIRS, (length - 1) // 4)
     keys = torch.rand(batch, KEYS, generator=generator).argsort(1)[:, :pairs]
     values = torch.randint(VALUES, (batch, pairs), generator=generator)
@@ -119,7 +119,7 @@ def sample_recall(batch: int, length: int, generator: torch.Generator) -> tuple[
 
 
 class AttentionLayer(nn.Module):
-    """Causal attention in the shell of `NeuralMemory`. Order comes from the convolution; no positions."""
+    """Causal attention in place of the memory in a `NeuralMemory`; order only through the convolution, no positions."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class AttentionLayer(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """x (B, T, dim) to (B, T, dim)."""
+        """Map x (B, T, dim) to (B, T, dim)."""
         qkv, _ = self.conv(F.silu(self.qkv(x)), None)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2)
@@ -152,7 +152,7 @@ def make_mixer(arm: str) -> nn.Module:
 
 
 def hold_at_zero(memory: NeuralMemory, gate: int) -> None:
-    """Close a gate (1 momentum, 2 forget): zero weights, a bias of -30 (1e-13), and no gradient to either."""
+    """Hold a gate (1 momentum, 2 forget) at zero: zero weights, a bias of -30 (1e-13), and no gradient for either."""
     rows = torch.arange(gate * HEADS, (gate + 1) * HEADS)
     memory.gates.weight.data[rows] = 0.0
     memory.gates.bias.data[rows] = -30.0
@@ -161,7 +161,7 @@ def hold_at_zero(memory: NeuralMemory, gate: int) -> None:
 
 
 class Model(nn.Module):
-    """Embedding, pre-norm residual blocks of a mixer and a feed-forward layer, norm, linear head."""
+    """Model: embedding, pre-norm residual blocks of a mixer and a feed-forward layer, norm, linear head."""
 
     def __init__(self, task: str, arm: str, layers: int) -> None:
         super().__init__()
@@ -172,7 +172,7 @@ class Model(nn.Module):
         self.head = nn.Linear(DIM, CLASSES[task])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T) to logits (B, T, classes)."""
+        """Map tokens (B, T) to logits (B, T, classes)."""
         x = self.embedding(tokens)
         for i, (mixer, ffn) in enumerate(zip(self.mixers, self.ffns, strict=True)):
             x = x + mixer(self.norms[2 * i](x))[0]
@@ -189,7 +189,7 @@ def train(cell: Cell) -> dict[str, Any]:
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1, (step + 1) / WARMUP) * min(1, 2 * (1 - step / STEPS))
     )
-    generator = torch.Generator().manual_seed(1000 + cell.seed)  # the same data for every arm
+    generator = torch.Generator().manual_seed(1000 + cell.seed)  # same data for every arm
     losses = []
     for step in range(STEPS):
         # Curriculum, the same for every arm: the longest length grows from 8 (MQAR 24) to 64 over the first half.
@@ -212,7 +212,7 @@ def train(cell: Cell) -> dict[str, Any]:
 
 @torch.no_grad()
 def test(model: Model, cell: Cell) -> dict[str, Any]:
-    """Accuracy at prefixes of 512 tokens: of all that is asked, of the last token, of sequences without a fault."""
+    """Return the accuracy at prefixes of 512 tokens: of all queries, of the last token, and of whole sequences."""
     generator = torch.Generator().manual_seed(2000 + cell.seed)
     gates, reads, right, asked = ([] for _ in range(4))
     for mixer in model.mixers:
@@ -230,13 +230,13 @@ def test(model: Model, cell: Cell) -> dict[str, Any]:
         found["token"][length] = round((hits.sum() / where.sum()).item(), 4)
         found["last"][length] = round(hits[:, -1].float().mean().item(), 4)
         found["sequence"][length] = round((hits | ~where).all(1).float().mean().item(), 4)
-    if gates:  # of the last batch
+    if gates:  # gates of the last batch
         values = torch.stack(gates[-cell.layers :]).unflatten(-1, (3, HEADS)).movedim(-2, 0).flatten(1)
         found["gates"] = {  # 5 %, median and 95 % over tokens, heads and layers
             name: [round(row[int(share * (len(row) - 1))].item(), 4) for share in (0.05, 0.5, 0.95)]
             for name, row in zip(("lr", "momentum", "forget"), values.sort(dim=1)[0], strict=True)
         }
-        # The read's size before its norm, at each length, of the head where it is largest; 3.4e38 stands for overflow.
+        # Size of the memory read before its norm, at each length, for the head where it is largest; 3.4e38 is overflow.
         sizes = torch.stack(reads[-cell.layers :]).double().square().mean((1, 4)).sqrt().amax((0, 2)).float()
         found["read_size"] = {n: float(f"{sizes[n - 1].nan_to_num(3.4e38, 3.4e38).item():.3g}") for n in LENGTHS}
     return found
@@ -251,9 +251,9 @@ def run(cell: Cell, folder: Path = FOLDER) -> str:
 
 
 def grid() -> Iterator[Cell]:
-    """One layer first, of it seed 0 first: the most even picture at whatever time it is stopped.
+    """Yield all runs: one layer first, and of it seed 0, so that a stopped grid covers all arms evenly.
 
-    The check comes after the arms, and last the arms with other first gates and the delta rule, for two layers.
+    The check (chunk1) comes after the arms; arms with other initial gates and the delta rule, for two layers, are last.
     """
     for rank, layers, seed, arm, task in itertools.product(range(3), LAYERS, SEEDS, ARMS, CLASSES):
         if rank == (2 if arm == "delta" or arm.endswith("_fresh") else arm == "chunk1"):
@@ -261,7 +261,7 @@ def grid() -> Iterator[Cell]:
 
 
 def summary() -> list[dict[str, Any]]:
-    """Of every arm that has a result: mean, spread (standard deviation) and single values over the seeds."""
+    """Return mean, spread (standard deviation) and values over the seeds of every arm with a result."""
     found = {c: json.loads(c.path().read_text())["figures"] for c in grid() if c.path().exists()}
     rows = []
     for layers, task, arm in itertools.product(LAYERS, CLASSES, ARMS):
@@ -278,7 +278,7 @@ def summary() -> list[dict[str, Any]]:
 
 
 def tables(rows: list[dict[str, Any]]) -> str:
-    """One for every task and number of layers; of two layers only what ran."""
+    """Format one table per task and number of layers; for two layers only the arms that ran."""
     rows = [row for row in rows if row["seeds"] or row["layers"] == 1]
     columns = [*(f"token_{n}" for n in LENGTHS), "last_64", "last_512"]
     heads = ["arm", "seeds", *(f"to {n}" for n in LENGTHS), "64th token", "512th token", "largest read at 512"]
@@ -298,7 +298,7 @@ def tables(rows: list[dict[str, Any]]) -> str:
 
 
 def picture(rows: list[dict[str, Any]]) -> None:
-    """Per-token accuracy against length, one layer, one panel a task; thin lines are seeds."""
+    """Plot per-token accuracy against length, one layer, one panel per task; thin lines are seeds."""
     from matplotlib import pyplot as plt
 
     colours = {"online": "#0072B2", "chunk16": "#D55E00", "attention": "#000000", "depth2": "#CC79A7"}  # Okabe-Ito
@@ -327,10 +327,12 @@ def picture(rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--report", action="store_true", help="table and picture of what is there; trains nothing")
+    parser.add_argument(
+        "--report", action="store_true", help="write tables and figure from existing results; no training"
+    )
     parser.add_argument("--tasks", nargs="+", choices=CLASSES, default=list(CLASSES))
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    parser.add_argument("--develop", type=Path, help="a folder: seed 100 and one layer alone, results go there")
+    parser.add_argument("--develop", type=Path, help="folder for results of seed 100 and one layer, run alone")
     options = parser.parse_args()
     if options.report:
         record("state_tracking", rows := summary())

@@ -1,17 +1,17 @@
-"""Two million tokens in one stream: memory and time per token of Titans' variants, and of attention that keeps it all.
+"""Stream of two million tokens: memory and time per token of Titans' variants and of full attention with a cache.
 
 Random bytes through an untrained model (embedding, two blocks of width 64, norm, head over 256 bytes) in pieces of
-4,096, the state carried from piece to piece, without gradients. The last peer is the same stack with full attention
-and a cache of all keys and values, which the library has no stream for: the cache is this script's own and grows by
-doubling. It ends where a piece takes `PATIENCE` times as long as the first, or where the process holds `MEMORY_CAP`
-MiB, whichever comes first; the result says which and where.
+4,096, the state passed from piece to piece, without gradients. The last peer is the same stack with full attention and
+a cache of all keys and values, which the library does not support in streams: this script has its own cache, which
+grows by doubling. It stops when a piece takes `PATIENCE` times as long as the first, or when the process uses
+`MEMORY_CAP` MiB, whichever comes first; the result records which and where.
 
     python benchmarks/streaming.py              # all models, each in a process of its own; skips those already measured
-    python benchmarks/streaming.py --report     # only joins what is there: results/streaming.json, docs/streaming.png
+    python benchmarks/streaming.py --report     # from existing results: results/streaming.json, docs/streaming.png
 
-Asked of the variants: the peak memory of any piece of the last 90 % within 5 % of that of the first 10 %, and as many
-microseconds of CPU a token in the last tenth as in the second. Memory is the process's high-water mark, reset before
-every piece, so it holds what a piece needs in passing; it is read from Linux's /proc.
+Required of the variants: peak memory of any piece of the last 90 % within 5 % of that of the first 10 %, and as much
+CPU time per token in the last tenth as in the second. Memory is the process's high-water mark, reset before every
+piece, so it includes a piece's temporary memory; it is read from Linux's /proc.
 """
 
 import argparse
@@ -30,20 +30,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.backbone import Stack, build_backbone
-from titans_seq.nn.rotary import rotary_angles, turn
+from titans_seq.nn.rotary import apply_rotary, rotary_angles
 from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions
 
 FOLDER = RESULTS / "streaming"
 PICTURE = Path(__file__).parent.parent / "docs" / "streaming.png"
 TOKENS, PIECE, DIM, HEADS, WINDOW, SEGMENT, CHUNK = 2_097_152, 4096, 64, 2, 256, 256, 64
-PATIENCE, MEMORY_CAP = 100, 8192  # of attention over everything: times the first piece's time, MiB
-QUERIES = 256  # of it at a time, so that the mask stays small
+PATIENCE, MEMORY_CAP = 100, 8192  # limits of full attention: multiple of the first piece's time, MiB
+QUERIES = 256  # queries of full attention at a time, so that the mask stays small
 VARIANTS = {"lmm": "LMM", "mal": "MAL", "mag": "MAG", "mac": "MAC"}
 NAMES = {**VARIANTS, "full_attention": "attention to everything"}
 
 
 class Cache(NamedTuple):
-    """Keys and values (B, H, room, D), of which `seen` are filled."""
+    """Key-value cache with preallocated (B, H, capacity, D), of which `seen` are filled."""
 
     keys: Tensor
     values: Tensor
@@ -51,7 +51,7 @@ class Cache(NamedTuple):
 
 
 class FullAttention(nn.Module):
-    """Causal attention to all tokens so far, in the place of a block's `SlidingWindowAttention`."""
+    """Full causal attention with a cache, to replace a block's `SlidingWindowAttention`."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -60,12 +60,12 @@ class FullAttention(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
 
     def forward(self, x: Tensor, cache: Cache | None = None, *, mask: None = None) -> tuple[Tensor, Cache]:
-        """x (B, T, dim) to (B, T, dim) and the longer cache."""
+        """Map x (B, T, dim) to (B, T, dim) and the extended cache."""
         q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.num_heads, -1)).unbind(2)  # (B, T, H, D)
         seen = cache.seen if cache else 0
         end = seen + x.shape[1]
         cos, sin = rotary_angles(q.shape[-1] // 2, end, x)
-        q, k = (turn(part, cos[seen:], sin[seen:]) for part in (q, k))
+        q, k = (apply_rotary(part, cos[seen:], sin[seen:]) for part in (q, k))
         keys, values = _append(cache, k.transpose(1, 2), v.transpose(1, 2))
         outputs = []
         for first in range(0, x.shape[1], QUERIES):
@@ -78,25 +78,25 @@ class FullAttention(nn.Module):
 
 def _append(cache: Cache | None, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     if cache is None:
-        return _room(k), _room(v)
+        return _with_buffer(k), _with_buffer(v)
     need = cache.seen + k.shape[2]
     keys, values = cache.keys, cache.values
     if keys.shape[2] < need:
-        keys, values = _room(keys), _room(values)
+        keys, values = _with_buffer(keys), _with_buffer(values)
     keys[:, :, cache.seen : need] = k
     values[:, :, cache.seen : need] = v
     return keys, values
 
 
-def _room(x: Tensor) -> Tensor:
-    """x (B, H, T, D) with as much room after it."""
+def _with_buffer(x: Tensor) -> Tensor:
+    """Return x (B, H, T, D) with a free buffer of the same size after it."""
     roomy = x.new_empty(*x.shape[:2], 2 * x.shape[2], x.shape[3])
     roomy[:, :, : x.shape[2]] = x
     return roomy
 
 
 class ByteModel(nn.Module):
-    """Bytes (B, T) to the logits of what follows the last."""
+    """Byte model with the logits of the byte that follows the last."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -119,13 +119,13 @@ class ByteModel(nn.Module):
         self.head = nn.Linear(DIM, 256)
 
     def forward(self, tokens: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Tokens (B, T) and a state to logits (B, 256) and the next state."""
+        """Map tokens (B, T) and a state to logits (B, 256) and the next state."""
         x, state = self.backbone(self.embedding(tokens), state)
         return self.head(self.norm(x[:, -1])), state
 
 
 class Peak:
-    """The process's high-water mark of memory, in MiB, since the last call."""
+    """High-water mark of the process's memory since the last call, in MiB."""
 
     def __init__(self) -> None:
         self.reset = Path("/proc/self/clear_refs")
@@ -165,7 +165,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def verdict(points: list[dict[str, float]]) -> dict[str, Any]:
-    """Tokens seen, and how level memory and time were."""
+    """Return the number of tokens, and how constant memory and time were."""
     count = len(points)
     tenth = max(1, count // 10)
     level = points[tenth - 1]["peak_mib"]
@@ -185,7 +185,7 @@ def verdict(points: list[dict[str, float]]) -> dict[str, Any]:
 
 
 def thin(points: list[dict[str, float]], most: int = 128) -> list[dict[str, float]]:
-    """At most so many points: of the pieces in each, the median time and the largest memory."""
+    """Reduce to at most `most` points, each with the median time and the maximum memory of its pieces."""
     step = -(-len(points) // most)
     groups = [points[i : i + step] for i in range(0, len(points), step)]
     times = ("us_per_token", "wall_us_per_token")
@@ -240,7 +240,7 @@ def report() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=NAMES, help="measure this one, in this process")
-    parser.add_argument("--report", action="store_true", help="join and draw what is there; measure nothing")
+    parser.add_argument("--report", action="store_true", help="join and plot existing results; no measurement")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.model:

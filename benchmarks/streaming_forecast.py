@@ -1,13 +1,13 @@
-"""One forecaster reads the whole series as a stream: what does a memory that carries everything since row 0 add?
+"""Streaming forecaster: does a memory state carried since the first row of the series improve forecasts?
 
-A `StreamForecaster` with an LMM backbone is trained on streams of the training rows, its memory carried from piece to
-piece, and selected on validation, read on from row 0. Then every test window of the long-term protocol is forecast
-three ways, from the same weights: with the memory carried since row 0, with memories that read the window's own context
-alone, and by the linear path alone. A stream forecasts at every patch; streams that begin 0, 1, ... patch_length - 1
-rows later forecast at all origins, so that the windows are those of every other model.
+A `StreamForecaster` with an LMM backbone is trained on streams of the training rows, its memory passed from piece to
+piece, and selected on validation, read as a stream from row 0. Then every test window of the long-term protocol is
+forecast in three ways with the same weights: with the memory carried since row 0, with memories that read only the
+window's own context, and by the linear path alone. A stream forecasts at every patch; streams that begin 0, 1, ...
+patch_length - 1 rows later forecast at all origins, so that the windows are those of every other model.
 
     python benchmarks/streaming_forecast.py --data ETTh1 --horizon 96 --seeds 0 1 2
-    python benchmarks/streaming_forecast.py --report     # docs/streaming_forecast.md from what is there
+    python benchmarks/streaming_forecast.py --report     # docs/streaming_forecast.md from existing results
 """
 
 import argparse
@@ -34,13 +34,13 @@ from titans_seq.schema import BackboneOptions, ForecastingConfig, MemoryOptions
 FOLDER = RESULTS / "streaming_forecast"
 PAGE = Path(__file__).parent.parent / "docs" / "streaming_forecast.md"
 MARKER = "<!-- below: written by benchmarks/streaming_forecast.py --report -->"
-CONTEXT, PATCH, PIECE = 512, 16, 32  # steps, steps, patches between two cuts of the graph
-COPIES = 8  # of every channel, each at another place of the series
+CONTEXT, PATCH, PIECE = 512, 16, 32  # steps, steps, patches per truncated-backpropagation window
+COPIES = 8  # streams per channel, each at another position of the series
 WAYS = ("carried", "afresh", "linear")
 
 
 class Split(NamedTuple):
-    """A series (T, C) and the origins, rows right after a context, that are forecast of it."""
+    """Series (T, C) and its range of forecast origins, the rows right after a context."""
 
     series: Tensor
     first: int
@@ -48,21 +48,21 @@ class Split(NamedTuple):
 
 
 def build(data: ForecastingDataModule, seed: int, horizon: int) -> StreamForecaster:
-    """The model at its start, the least-squares forecast."""
+    """Build the model, initialised to the least-squares forecast."""
     torch.manual_seed(seed)
     options = BackboneOptions(dim=32, num_layers=1, dropout=0.3, memory=MemoryOptions(num_heads=4, chunk_size=16))
     model = StreamForecaster(
         build_backbone(options), dim=32, context_length=CONTEXT, horizon=horizon, patch_length=PATCH, dropout=0.3
     )
     model.linear_path.load_state_dict(best_linear(data, "shared").state_dict())
-    model.linear_path.requires_grad_(False)  # the same in all ways, so that what differs is the memory's
+    model.linear_path.requires_grad_(False)  # the same in all three ways, so that only the memory makes a difference
     return model
 
 
 def epoch(series: Tensor, horizon: int, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Pieces (B, T), their targets (B, N, H), and the context (B, L) of those that begin streams, else None.
+    """Yield pieces (B, T), their targets (B, N, H), and the context (B, L) if they begin streams, else None.
 
-    Streams of all channels, from `COPIES` random rows of the first half on; a step then sees several times of the year.
+    Streams of all channels start at `COPIES` random rows of the first half, so a step sees several times of the year.
     """
     rows, length = len(series), PIECE * PATCH
     starts = torch.randint(0, (rows - CONTEXT) // 2, (COPIES,), generator=generator)
@@ -78,7 +78,7 @@ def epoch(series: Tensor, horizon: int, generator: torch.Generator) -> Iterator[
 def train(
     model: StreamForecaster, train_rows: Tensor, validation: Split, seed: int, epochs: int, rate: float
 ) -> dict[str, Any]:
-    """Train, and leave the weights that validation chose; its scores of them all, the start first."""
+    """Train and restore the weights with the best validation score; return all scores, the initial one first."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.05)
     horizon = model.linear_path.bias.shape[-1]
@@ -112,13 +112,13 @@ def train(
 
 @torch.inference_mode()
 def measure(model: StreamForecaster, split: Split, horizon: int, way: str) -> dict[str, float]:
-    """MSE and MAE over all origins of a split."""
+    """Compute MSE and MAE over all origins of a split."""
     model.eval()
     squared = absolute = 0.0
     numbers = 0
     for phase in range(PATCH):
         start = phase
-        if way != "carried":  # what lies before the windows' contexts, and before those of their tokens, is not needed
+        if way != "carried":  # rows before the windows' contexts, and before those of their tokens, are not needed
             start += (split.first - 2 * CONTEXT - phase) // PATCH * PATCH
         stream = split.series[start:].T
         steps = (stream.shape[1] - CONTEXT) // PATCH * PATCH
@@ -162,7 +162,7 @@ def run(name: str, horizon: int, seed: int, epochs: int, rate: float) -> None:
 
 
 def report() -> None:
-    """The table in docs/streaming_forecast.md."""
+    """Write the table in docs/streaming_forecast.md."""
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob("*.json")):
         figures = json.loads(path.read_text())["figures"]

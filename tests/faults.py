@@ -1,4 +1,4 @@
-"""Runs in processes of their own that can be killed, forked from one that has imported everything already."""
+"""Fault injection: runs commands in processes that can be killed, forked from one with all imports done."""
 
 import contextlib
 import errno
@@ -19,31 +19,31 @@ _CONTEXT.set_forkserver_preload(["tests.faults_preload"])
 
 
 class Death(NamedTuple):
-    """The process kills itself when `name` is called for the `count`-th time."""
+    """Fault: the process kills itself when `name` is called for the `count`-th time."""
 
     name: str
     count: int
 
-    def strike(self, calls: int) -> None:
-        """Called before every call."""
+    def before_call(self, calls: int) -> None:
+        """Trigger the fault if this call is due; runs before every call."""
         if calls == self.count:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
 class DiskFull(NamedTuple):
-    """From the `count`-th call of `name` on there is no room on the disk."""
+    """Fault: from the `count`-th call of `name` on, the disk is full."""
 
     name: str
     count: int
 
-    def strike(self, calls: int) -> None:
-        """Called before every call."""
+    def before_call(self, calls: int) -> None:
+        """Trigger the fault if this call is due; runs before every call."""
         if calls >= self.count:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class Done(NamedTuple):
-    """What became of a process."""
+    """Exit status and output of a process."""
 
     status: int  # exit status, or minus the signal that ended it
     out: str
@@ -51,7 +51,7 @@ class Done(NamedTuple):
 
 
 class Command:
-    """`titans-seq WORDS...` in a process that is running; with `slow`, calls of what it names take longer."""
+    """`titans-seq ARGUMENTS...` in a running process; each call of the function named by `slow` takes 0.1 s longer."""
 
     def __init__(
         self,
@@ -67,21 +67,21 @@ class Command:
         self.process.start()
 
     def kill(self, sent: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal."""
+        """Send a signal to the process."""
         assert self.process.pid
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.process.pid, sent)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 300) -> None:
-        """Until something is so; fails when the process ends before."""
+        """Wait until `condition` is true; fails if the process ends first."""
         end = time.monotonic() + seconds
         while not condition():
             assert self.process.is_alive(), self.wait()
-            assert time.monotonic() < end, "it never came"
+            assert time.monotonic() < end, "timed out waiting for the condition"
             time.sleep(0.005)
 
     def wait(self, seconds: float = 500) -> Done:
-        """Until it ends; a process that does not is killed, and the test fails."""
+        """Wait until the process ends; if it does not, it is killed and the test fails."""
         self.process.join(seconds)
         hangs = self.process.is_alive()
         self.process.kill()
@@ -98,7 +98,7 @@ class Command:
 def run(
     words: Sequence[str | Path], cwd: Path, death: Death | DiskFull | None = None, env: dict[str, str] | None = None
 ) -> Done:
-    """Run a command to its end."""
+    """Run a command and wait until it ends."""
     return Command(words, cwd, death, env).wait()
 
 
@@ -108,35 +108,35 @@ def _run(
     from titans_seq.cli import main
     from titans_seq.experiment.forecasting import experiment
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have told its children to ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start its children with SIGINT ignored
     os.chdir(cwd)
     os.environ.update(env)
     with log.with_suffix(".out").open("w") as out, log.with_suffix(".err").open("w") as err:
         for file, number in ((out, 1), (err, 2)):
             os.dup2(file.fileno(), number)
         sys.stdout, sys.stderr = out, err
-        experiment.plot_forecasts = _draw_nothing
+        experiment.plot_forecasts = _skip_plot
         if death:
-            _before_each_call(death.name, death.strike)
+            _before_each_call(death.name, death.before_call)
         if slow:
             _before_each_call(slow, lambda _: time.sleep(0.1))
         try:
             status = main(words)
-        except BaseException:  # noqa: BLE001 - the test reads it
+        except BaseException:  # noqa: BLE001 - the test reads the traceback
             traceback.print_exc()
             status = 1
         out.flush()
         err.flush()
-        os._exit(status)  # no thread of a library may hold it back, nor its last words change the status
+        os._exit(status)  # at once: library threads must neither delay the exit nor change the status
 
 
-def _draw_nothing(path: Path, **_: Any) -> None:
-    """Half of a short run's time goes into its picture."""
+def _skip_plot(path: Path, **_: Any) -> None:
+    """Create an empty figure: plotting takes half of a short run's time."""
     path.touch()
 
 
 def _before_each_call(name: str, do: Callable[[int], Any]) -> None:
-    """Let `do` run, with the number of the call, before `name` (module.attribute or module.Class.method)."""
+    """Call `do` with the number of the call before each call of `name` (module.attribute or module.Class.method)."""
     module_name, _, attribute = name.rpartition(".")
     try:
         owner: Any = importlib.import_module(module_name)

@@ -1,4 +1,4 @@
-"""What the process from which the others are forked imports, and nothing more: no thread may run in it."""
+"""Imports of the process from which the others are forked; nothing more, because no thread may run in it."""
 
 import lightning.pytorch
 import wandb

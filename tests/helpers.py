@@ -1,4 +1,4 @@
-"""What several tests need: the command line in-process, the real data's folder, small files in ETT's format."""
+"""Shared test helpers: the CLI in-process, the folder of the real data, small files in ETT's format."""
 
 import contextlib
 import io
@@ -23,7 +23,7 @@ VARIANTS: tuple[str, ...] = get_args(get_type_hints(BackboneOptions)["variant"])
 DATA_VARIABLE = "TITANS_SEQ_DATA"
 DATA_ROOT = Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None
 
-# A fit of seconds that goes through everything a long one does.
+# Overrides for a fit of a few seconds that runs every stage of a long one.
 TWO_STEPS = [
     "trainer.max_steps=2",
     "trainer.limit_batches=2",
@@ -31,22 +31,24 @@ TWO_STEPS = [
     "trainer.accelerator=cpu",
     "logging.wandb=off",
 ]
-# The smallest model that still has every part.
+# Overrides for a very small model with all its components.
 SMALL_MODEL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "data.context_length=72"]
 
 
-class Answer(NamedTuple):
-    """What a command gave back."""
+class CommandResult(NamedTuple):
+    """Exit status and output of a command."""
 
     status: int
     out: str
     err: str
 
 
-def run_cli(*words: str | Path, cwd: Path | None = None, env: Mapping[str, str | None] | None = None) -> Answer:
-    """`titans-seq WORDS...` in this process; `env` sets variables for the call, None removes one.
+def run_cli(
+    *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str | None] | None = None
+) -> CommandResult:
+    """Run `titans-seq ARGUMENTS...` in this process; `env` sets variables for the call, None removes one.
 
-    What the command does to the environment and to warning filters is undone.
+    Changes that the command makes to the environment and to warning filters are undone.
     """
     from titans_seq.cli import main
 
@@ -63,27 +65,27 @@ def run_cli(*words: str | Path, cwd: Path | None = None, env: Mapping[str, str |
         stack.enter_context(contextlib.redirect_stdout(out))
         stack.enter_context(contextlib.redirect_stderr(err))
         try:
-            status = main([str(word) for word in words])
-        except SystemExit as stop:  # argparse's way out
+            status = main([str(each) for each in arguments])
+        except SystemExit as stop:  # raised by argparse
             status = stop.code if isinstance(stop.code, int) else 1
-    return Answer(status, out.getvalue(), err.getvalue())
+    return CommandResult(status, out.getvalue(), err.getvalue())
 
 
-def refusal(answer: Answer) -> str:
-    """The one line of a command that refused its input; fails when it did anything else."""
-    assert answer.status == 2, answer
-    assert "Traceback" not in answer.err, answer.err
-    lines = answer.err.splitlines()
-    assert len(lines) == 1, answer.err
-    assert lines[0].startswith("titans-seq: "), answer.err
+def refusal(result: CommandResult) -> str:
+    """Return the error line of a command that must have failed with an input error, in exactly one line."""
+    assert result.status == 2, result
+    assert "Traceback" not in result.err, result.err
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("titans-seq: "), result.err
     return lines[0]
 
 
-Refuse = Callable[..., str]  # the fixture `refuse`: command words to the one line of the refusal
+Refuse = Callable[..., str]  # the fixture `refuse`: command arguments to the error line
 
 
 def ett_rows(count: int, step_minutes: int = 60) -> list[str]:
-    """Lines of an ETT file without its header: seven random walks from one fixed seed."""
+    """Return the lines of an ETT file without its header: seven random walks with a fixed seed."""
     values = np.random.default_rng(7).normal(size=(count, len(ETT_CHANNELS))).cumsum(axis=0)
     stamps = np.datetime64("2016-07-01T00:00:00") + np.arange(count) * np.timedelta64(step_minutes, "m")
     return [
@@ -93,7 +95,7 @@ def ett_rows(count: int, step_minutes: int = 60) -> list[str]:
 
 
 def write_ett(root: Path, rows: Sequence[str], name: str = "ETTh1", header: str = ETT_HEADER) -> Path:
-    """The file of set `name` below the data folder `root`, made of a header and `rows`."""
+    """Write `header` and `rows` as the file of dataset `name` in the data folder `root`; return its path."""
     path = root / "ETT-small" / f"{name}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([header, *rows]) + "\n")

@@ -429,9 +429,8 @@ def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:
 def test_suites_and_configurations_of_one_run_are_told_apart(tmp_path: Path) -> None:
     genomics = CONFIGS / "genomics"
     answer = refusal(run_cli("benchmark", str(genomics / "gue.yaml"), cwd=tmp_path))
-    assert (
-        f"gue.yaml: is the configuration of one run; a suite has axes (docs/benchmark.md); there is {genomics}" in answer
-    )
+    what = "is the configuration of one run; a suite has axes (docs/benchmark.md)"
+    assert f"gue.yaml: {what}; there is {genomics}" in answer
     answer = refusal(run_cli("fit", str(genomics / "gue_suite.yaml"), cwd=tmp_path))
     assert "gue_suite.yaml: is a suite of runs, not the configuration of one: titans-seq benchmark" in answer
 

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers import CONFIGS, Answer, refusal, run_cli
+from tests.helpers import CONFIGS, CommandResult, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.schema import SCHEMAS
@@ -52,7 +52,7 @@ def keys() -> list[str]:
     return sorted(set(names))
 
 
-def one_line_or_success(answer: Answer) -> None:
+def one_line_or_success(answer: CommandResult) -> None:
     if answer.status:
         refusal(answer)
     assert "Traceback" not in answer.err

@@ -263,7 +263,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_taken(tmp_path: Path, 
     last.write_bytes(torn)
     line = refusal(run_cli(*FIT, f"resume={last}", f"run.dir={folder}", cwd=tmp_path))
     assert f"{last}: cut short, damaged" in line
-    assert f"good one beside it: {last.with_name('previous-1.ckpt')}" in line
+    assert f"newest intact checkpoint in the same folder: {last.with_name('previous-1.ckpt')}" in line
     done = resume(folder)
     assert done.status == 0, done.err
     assert f"note: {last}: cut short, damaged" in done.err

@@ -1,6 +1,6 @@
-"""MAL, MAG and MAC against Titans' equations, a token at a time in float64: what is asked, attended to, written, gated.
+"""MAL, MAG and MAC against Titans' equations, token by token in float64: memory reads, attention, writes and gates.
 
-The memory itself, which `tests/nn` and `tests/ops` hold against its equations, is called a token at a time.
+The memory layer itself is called token by token; `tests/nn` and `tests/ops` test it against its equations.
 """
 
 from math import sqrt
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.backbone.test_variants import LENGTH, SEGMENT, build, tokens
-from tests.nn.attention_reference import naive, turned
+from tests.nn.attention_reference import naive_attention, rotate
 from titans_seq.backbone.mac import MACBlock
 from titans_seq.backbone.mag import MAGBlock
 from titans_seq.backbone.mal import MALBlock
@@ -22,19 +22,19 @@ ROTARY_BASE = 10_000.0
 
 
 def normed(x: Tensor, norm: nn.Module) -> Tensor:
-    """RMSNorm with the weight of `norm`."""
+    """Apply RMSNorm with the weight of `norm`."""
     assert isinstance(norm.weight, Tensor)
     return x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
 
 
-def gated(block: Any, attended: Tensor, remembered: Tensor) -> Tensor:
-    """(x) of eqs 25 and 28, as `NormalisedGate` says."""
-    other = normed(remembered, block.gate.remembered_norm)
-    return normed(attended, block.gate.attended_norm) * other * torch.sigmoid(other)
+def gated(block: Any, attention_out: Tensor, memory_out: Tensor) -> Tensor:
+    """Gate as in eqs 25 and 28, see `NormalisedGate`."""
+    other = normed(memory_out, block.gate.remembered_norm)
+    return normed(attention_out, block.gate.attended_norm) * other * torch.sigmoid(other)
 
 
-def remember(memory: NeuralMemory, x_TC: Tensor) -> Tensor:
-    """What the memory says to each token when it has been written with the tokens up to it."""
+def write_and_read(memory: NeuralMemory, x_TC: Tensor) -> Tensor:
+    """Return each token's memory output, after writing the tokens up to and including it."""
     outputs, state = [], None
     for x in x_TC:
         y, state = memory(x.view(1, 1, -1), state)
@@ -42,8 +42,8 @@ def remember(memory: NeuralMemory, x_TC: Tensor) -> Tensor:
     return torch.stack(outputs)
 
 
-def ask(memory: NeuralMemory, x: Tensor, weights: Tensor) -> Tensor:
-    """M(q) of one token for a matrix memory (H, D, D): eq 21."""
+def read_memory(memory: NeuralMemory, x: Tensor, weights: Tensor) -> Tensor:
+    """Read M(q) of one token from a matrix memory (H, D, D): eq 21."""
     heads, width = weights.shape[:2]
     q = F.silu(memory.qkv.weight[: len(x)] @ x).view(heads, width)
     read = (q / q.norm(dim=-1, keepdim=True)).unsqueeze(1) @ weights
@@ -58,39 +58,39 @@ def with_ffn(block: Any, x: Tensor) -> Tensor:
 
 
 def mal(block: MALBlock, x: Tensor) -> Tensor:
-    """Eqs 29 to 31 with a residual connection around each layer."""
-    x = x + remember(block.memory, normed(x, block.memory_norm))
-    return with_ffn(block, x + naive(block.attention, normed(x, block.attention_norm)))
+    """Compute eqs 29 to 31, with a residual connection around each layer."""
+    x = x + write_and_read(block.memory, normed(x, block.memory_norm))
+    return with_ffn(block, x + naive_attention(block.attention, normed(x, block.attention_norm)))
 
 
 def mag(block: MAGBlock, x: Tensor) -> Tensor:
-    """Eqs 26 to 28."""
+    """Compute eqs 26 to 28."""
     s = normed(x, block.norm)
-    return with_ffn(block, x + gated(block, naive(block.attention, s), remember(block.memory, s)))
+    return with_ffn(block, x + gated(block, naive_attention(block.attention, s), write_and_read(block.memory, s)))
 
 
 def mac(block: MACBlock, x: Tensor) -> Tensor:
-    """Eqs 21 to 25, segment after segment."""
+    """Compute eqs 21 to 25, segment by segment."""
     state, outputs = None, []
     for segment in normed(x, block.norm).split(SEGMENT):
         start = block.memory.start_weights()[0] if state is None else state.memory.weights[0][0]
-        reads = [ask(block.memory, s, start) for s in segment]
+        reads = [read_memory(block.memory, s, start) for s in segment]
         for i in range(len(segment)):
-            attended = attend(block, reads[: i + 1], segment[: i + 1])
-            remembered, state = block.memory(attended.view(1, 1, -1), state)
-            outputs.append(gated(block, attended, remembered.view(-1)))
+            attention_out = attend(block, reads[: i + 1], segment[: i + 1])
+            memory_out, state = block.memory(attention_out.view(1, 1, -1), state)
+            outputs.append(gated(block, attention_out, memory_out.view(-1)))
     return with_ffn(block, x + torch.stack(outputs))
 
 
 def attend(block: MACBlock, reads: list[Tensor], segment: Tensor) -> Tensor:
-    """The last token of `segment` over [persistent | reads | segment] (eqs 22 and 23)."""
+    """Attend with the last token of `segment` over [persistent | reads | segment] (eqs 22 and 23)."""
     layer = block.attention
     heads, rotated = layer.num_heads, layer.rotated
     to_q, to_k, to_v = layer.qkv.weight.chunk(3)
 
     def by_head(w: Tensor, x: Tensor, position: int | None) -> Tensor:
         split = (w @ x).view(heads, -1)
-        return split if position is None else turned(split, position, rotated, ROTARY_BASE)
+        return split if position is None else rotate(split, position, rotated, ROTARY_BASE)
 
     q = by_head(to_q, segment[-1], len(segment) - 1)
     keys = [F.pad(key, (rotated, 0)) for key in layer.persistent_keys]
@@ -109,7 +109,7 @@ REFERENCES: dict[str, Any] = {"mal": mal, "mag": mag, "mac": mac}
 
 @pytest.mark.parametrize("variant", REFERENCES)
 @pytest.mark.parametrize("num_heads", [1, 2])
-def test_a_stack_does_what_the_equations_say(variant: str, num_heads: int) -> None:
+def test_a_stack_equals_the_equations(variant: str, num_heads: int) -> None:
     model = build(variant, num_heads=num_heads)
     for name, parameter in model.named_parameters():
         if name.endswith(("norm.weight", "qkv.weight")):

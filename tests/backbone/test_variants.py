@@ -1,4 +1,4 @@
-"""What holds for every variant: causality, streaming, padding, batches, gradients, files."""
+"""Properties of every variant: causality, streaming, padding, batches, gradients, files."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,7 +33,7 @@ def options(variant: str, num_persistent: int = 2, num_heads: int = 2) -> Backbo
 
 
 def build(variant: str, num_persistent: int = 2, num_heads: int = 2) -> Stack:
-    """With weights large enough that nothing hides behind a small number."""
+    """Build a model with weights so large that no effect is hidden by small numbers."""
     torch.manual_seed(0)
     model = build_backbone(options(variant, num_persistent, num_heads)).double()
     for name, parameter in model.named_parameters():
@@ -53,7 +53,7 @@ def tokens(batch: int = 3, length: int = LENGTH, seed: int = 1) -> Tensor:
 def pieces_of(
     model: Stack, x: Tensor, sizes: Sequence[int], mask: Tensor | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Outputs of x in pieces, the state carried on, and the last state's tensors."""
+    """Run x in pieces, passing on the state; return all outputs and the last state's tensors."""
     outputs, state, first = [], None, 0
     for size in sizes:
         part = slice(first, first + size)
@@ -70,7 +70,7 @@ def assert_same(found: Tensor, expected: Tensor) -> None:
 
 
 def assert_same_states(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Places may be an int in one and alike for all batch elements in the other."""
+    """Compare states; positions may be an int in one and equal for all batch elements in the other."""
     assert found.keys() == expected.keys()
     for name, x in found.items():
         pair = torch.broadcast_tensors(x, expected[name]) if x.dtype == torch.int64 else (x, expected[name])
@@ -108,18 +108,18 @@ def test_no_output_depends_on_a_later_token(variant: str) -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_batch_mates_do_not_matter(variant: str) -> None:
+def test_batch_elements_are_independent(variant: str) -> None:
     model, x = build(variant), tokens()
     together, _ = model(x)
     for b in range(len(x)):
         assert_same(model(x[b : b + 1])[0], together[b : b + 1])
 
 
-FINITE = ("transformer", "cnn")  # variants that see so many tokens and no further
+FINITE = ("transformer", "cnn")  # variants with a finite receptive field
 
 
 def test_memory_reaches_beyond_the_window() -> None:
-    """Two layers of attention or convolution see 2 (WINDOW - 1) tokens back; memories see the first from the last."""
+    """Two attention or convolution layers see 2 (WINDOW - 1) tokens back; with a memory the last sees the first."""
     for variant in VARIANTS:
         x = tokens(batch=1)
         y, _ = build(variant)(x)
@@ -134,10 +134,10 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("variant", [*VARIANTS, "both_ways"])
+@pytest.mark.parametrize("variant", [*VARIANTS, "bidirectional"])
 @pytest.mark.parametrize("where", MASKS)
 def test_padding_changes_nothing(variant: str, where: str) -> None:
-    model = Bidirectional(build("mag"), build("mal")) if variant == "both_ways" else build(variant)
+    model = Bidirectional(build("mag"), build("mal")) if variant == "bidirectional" else build(variant)
     x, mask = tokens(), torch.tensor(MASKS[where])
     poisoned = torch.where(mask.unsqueeze(-1), x, torch.nan)
     padded, state = model(poisoned, mask=mask)
@@ -145,11 +145,11 @@ def test_padding_changes_nothing(variant: str, where: str) -> None:
     weight = torch.randn_like(padded)
     found = torch.autograd.grad((padded * weight).sum(), [x, *model.parameters()])
     expected = [torch.zeros_like(p) for p in (x, *model.parameters())]
-    for b, live in enumerate(mask):
-        alone, alone_state = model(x[b : b + 1, live])
-        assert_same(padded[b : b + 1, live], alone)
+    for b, valid in enumerate(mask):
+        alone, alone_state = model(x[b : b + 1, valid])
+        assert_same(padded[b : b + 1, valid], alone)
         gradients = torch.autograd.grad(
-            (alone * weight[b : b + 1, live]).sum(), [x, *model.parameters()], materialize_grads=True
+            (alone * weight[b : b + 1, valid]).sum(), [x, *model.parameters()], materialize_grads=True
         )
         expected = [total + one for total, one in zip(expected, gradients, strict=True)]
         for name, one in state_named_tensors(alone_state).items():
@@ -160,7 +160,7 @@ def test_padding_changes_nothing(variant: str, where: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_padded_stream_in_pieces(variant: str) -> None:
-    """Batch elements come to stand at different places in windows, chunks and segments, and go on from there."""
+    """Batch elements reach different positions in windows, chunks and segments, and continue from there."""
     model, x, mask = build(variant), tokens(), torch.tensor(MASKS["holes"])
     whole, whole_state = pieces_of(model, x, [LENGTH], mask)
     pieced, pieced_state = pieces_of(model, x, [4, 1, 11, 0, 7], mask)
@@ -168,15 +168,15 @@ def test_a_padded_stream_in_pieces(variant: str) -> None:
     assert_same_states(pieced_state, whole_state)
     more = tokens(length=9, seed=2)
     _, state = model(x, mask=mask)
-    y, _ = model(more, state)  # and without a mask
-    for b, live in enumerate(mask):
-        alone, _ = model(torch.cat([x[b : b + 1, live], more[b : b + 1]], dim=1))
+    y, _ = model(more, state)  # continue without a mask
+    for b, valid in enumerate(mask):
+        alone, _ = model(torch.cat([x[b : b + 1, valid], more[b : b + 1]], dim=1))
         assert_same(y[b : b + 1], alone[:, -9:])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("before", [0, SEGMENT, SEGMENT + 2])
-def test_a_call_of_nothing_but_padding_changes_nothing(variant: str, before: int) -> None:
+def test_a_call_with_padding_only_changes_nothing(variant: str, before: int) -> None:
     model, x = build(variant), tokens()
     _, state = model(x[:, :before])
     y, after = model(torch.full_like(x[:, :3], torch.nan), state, mask=torch.zeros(3, 3, dtype=torch.bool))
@@ -188,7 +188,7 @@ def test_a_call_of_nothing_but_padding_changes_nothing(variant: str, before: int
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_other_floating_types(variant: str, dtype: torch.dtype) -> None:
-    """Half precision as a module of its own, and a state from a model of another type."""
+    """Modules in other precisions, also with a state from a model of another type."""
     model, x = build(variant), tokens().detach()
     expected, state = model(x)
     low = build(variant).to(dtype)
@@ -203,7 +203,7 @@ def test_other_floating_types(variant: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("as_module", [False, True])
 def test_half_precision_of_zeros_and_padding(variant: str, as_module: bool) -> None:
-    """Padding, empty slots of a segment and a token of zeros: nothing is divided by nothing, forward or backward."""
+    """Padding, empty segment slots and a token of zeros: no division by zero, forward or backward."""
     model, x = build(variant).float(), tokens().float().detach()
     x[:, 2] = 0
     if as_module:
@@ -221,19 +221,19 @@ def test_half_precision_of_zeros_and_padding(variant: str, as_module: bool) -> N
 @pytest.mark.parametrize(
     "change", [{"segment_length": SEGMENT - 2}, {"num_heads": 1}], ids=["segment_length", "num_heads"]
 )
-def test_a_segments_state_belongs_to_its_options(change: dict[str, int]) -> None:
+def test_a_segment_state_of_other_options_raises(change: dict[str, int]) -> None:
     x = tokens()
     num_heads = change.pop("num_heads", 2)
     other = build_backbone(replace(options("mac", num_heads=num_heads), **change)).double()  # type: ignore[arg-type]
     _, state = build("mac")(x[:, :3])
-    with pytest.raises(ValueError, match="the state must hold a segment's keys and values"):
+    with pytest.raises(ValueError, match="the state must hold a segment's keys and values of shape"):
         other(x, state)
-    with pytest.raises(ValueError, match="position must lie in a segment of 7 tokens; got 9"):
+    with pytest.raises(ValueError, match="position must be in a segment of 7 tokens; got 9"):
         build("mac")(x, [one._replace(position=9) for one in state])  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_states_and_masks_that_do_not_fit_are_refused(variant: str) -> None:
+def test_states_and_masks_that_do_not_fit_raise(variant: str) -> None:
     model, x = build(variant), tokens()
     _, state = model(x)
     for batch in (x[:1], torch.cat([x, x])):
@@ -259,13 +259,13 @@ def test_the_state_is_constant_in_size_and_survives_a_file(variant: str) -> None
     assert shapes == {name: t.shape for name, t in named.items()}
     name = next(iter(named))
     for wrong in ({**named, "7.x": named[name]}, {k: v for k, v in named.items() if k != name}):
-        with pytest.raises(ValueError, match=r"part of this state|tensors"):
+        with pytest.raises(ValueError, match=r"unknown tensor .* in the state; expected|tensors"):
             model.state_from_named_tensors(wrong)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("num_heads", [1, 2])
-def test_every_parameter_learns_and_is_kept(variant: str, num_heads: int) -> None:
+def test_every_parameter_learns_and_is_saved(variant: str, num_heads: int) -> None:
     model, x = build(variant, num_heads=num_heads).float(), tokens().float()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -282,7 +282,7 @@ def test_every_parameter_learns_and_is_kept(variant: str, num_heads: int) -> Non
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_noise_cannot_be_predicted(variant: str) -> None:
-    """Trained on independent random tokens, fresh ones at every step, no loss falls below their entropy."""
+    """Trained on i.i.d. random tokens, new ones at every step: a loss below their entropy would reveal leakage."""
     torch.manual_seed(0)
     symbols, small = 4, replace(options(variant), num_layers=1)
     model = nn.Sequential(nn.Embedding(symbols, DIM), build_backbone(small))
@@ -290,9 +290,9 @@ def test_noise_cannot_be_predicted(variant: str) -> None:
     optimizer = torch.optim.AdamW([*model.parameters(), *head.parameters()], lr=1e-2)
     losses = []
     for _ in range(120):
-        words = torch.randint(symbols, (32, LENGTH + 1))
-        logits = head(model(words[:, :-1])[0])
-        loss = F.cross_entropy(logits.flatten(0, 1), words[:, 1:].flatten())
+        sequence = torch.randint(symbols, (32, LENGTH + 1))
+        logits = head(model(sequence[:, :-1])[0])
+        loss = F.cross_entropy(logits.flatten(0, 1), sequence[:, 1:].flatten())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -302,7 +302,7 @@ def test_noise_cannot_be_predicted(variant: str) -> None:
     assert sum(losses[-40:]) / 40 > entropy - 0.01
 
 
-def test_both_directions_see_everything_and_take_no_state() -> None:
+def test_bidirectional_outputs_see_the_whole_sequence_and_take_no_state() -> None:
     for model in (Bidirectional(build("lmm")), Bidirectional(build("mac"), build("transformer"))):
         x = tokens(batch=1)
         y, state = model(x)

@@ -194,5 +194,5 @@ def test_the_spread_starts_at_the_quantiles_of_a_normal() -> None:
 
 @pytest.mark.parametrize("levels", [[0.1, 0.9], [0.5, 0.1], [0.0, 0.5], [0.5, 0.5, 0.9], [0.5, 1.0]])
 def test_levels_that_are_none(levels: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"levels must ascend within \(0, 1\) and hold 0.5"):
+    with pytest.raises(ValueError, match=r"levels must be ascending, within \(0, 1\) and include 0.5"):
         QuantileSpread(6, 1, H, levels)

@@ -1,4 +1,4 @@
-"""Sliding-window attention against a loop over positions, in float64."""
+"""Sliding-window attention against a loop over queries, in float64."""
 
 from collections.abc import Sequence
 from math import sqrt
@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from tests.nn.attention_reference import naive
+from tests.nn.attention_reference import naive_attention
 from titans_seq.nn.attention import AttentionState, SlidingWindowAttention
 
 DIM = 16
@@ -40,8 +40,8 @@ def close(found: Tensor, wanted: Tensor, atol: float = 1e-12) -> bool:
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0, atol=atol)
 
 
-class Watch(TorchFunctionMode):
-    """Sees what SDPA is asked for: how many scores, the elements of its keys and of its largest mask."""
+class SDPACalls(TorchFunctionMode):
+    """Counts the calls of SDPA, their scores, the elements of their keys and those of the largest mask."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Watch(TorchFunctionMode):
             self.scores += q.shape[0] * q.shape[2] * k.shape[2]
             self.keys += k.numel()
             if mask is not None:
-                assert mask.any(-1).all(), "kernels differ in what a softmax over nothing is"
+                assert mask.any(-1).all(), "a query without visible keys: kernels differ in the result"
                 self.mask = max(self.mask, mask.numel())
         return func(*args, **(kwargs or {}))
 
@@ -73,10 +73,10 @@ def test_equals_the_loop_over_positions_and_its_gradients(
     window: int | None, causal: bool, num_heads: int, num_persistent: int, rotary_share: float
 ) -> None:
     layer = make(window, num_heads, num_persistent, causal=causal, rotary_share=rotary_share)
-    for length in (1, 5, 6, 17, 149):  # the last in several blocks
+    for length in (1, 5, 6, 17, 149):  # the last length needs several blocks
         x = tokens(2, length)
         y, _ = layer(x)
-        wanted = torch.stack([naive(layer, row) for row in x])
+        wanted = torch.stack([naive_attention(layer, row) for row in x])
         assert close(y, wanted), length
         inputs = [x, *layer.parameters()]
         for a, b in zip(gradients(y, inputs), gradients(wanted, inputs), strict=True):
@@ -85,7 +85,7 @@ def test_equals_the_loop_over_positions_and_its_gradients(
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [1, 5, None])
-def test_no_tokens_give_no_tokens(window: int | None, causal: bool) -> None:
+def test_an_empty_sequence_gives_an_empty_output(window: int | None, causal: bool) -> None:
     layer = make(window, causal=causal)
     y, state = layer(tokens(2, 0))
     assert y.shape == (2, 0, DIM)
@@ -96,11 +96,11 @@ def test_no_tokens_give_no_tokens(window: int | None, causal: bool) -> None:
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("window", [1, 4, 70, None])
-def test_a_token_reaches_exactly_the_queries_whose_window_holds_it(window: int | None, causal: bool) -> None:
+def test_a_token_affects_exactly_the_queries_whose_window_contains_it(window: int | None, causal: bool) -> None:
     layer = make(window, causal=causal)
     length, reach = 150, 150 if window is None else window
     x = tokens(1, length).detach()
-    changed = x + torch.eye(length, dtype=x.dtype)[..., None]  # element t has token t changed
+    changed = x + torch.eye(length, dtype=x.dtype)[..., None]  # batch element t: token t changed
     moved = (layer(torch.cat([x, changed]))[0][1:] - layer(x)[0]).abs().amax(-1) > 1e-12
     ago = torch.arange(length) - torch.arange(length)[:, None]
     assert torch.equal(moved, (ago < reach) & (ago >= (0 if causal else 1 - reach)))
@@ -116,12 +116,12 @@ def test_batch_elements_do_not_see_each_other() -> None:
         assert close(y[1:2], layer(x[1:2])[0])
 
 
-def test_nothing_but_distance_counts_and_persistent_tokens_look_the_same_from_everywhere() -> None:
+def test_scores_depend_on_distance_alone_and_persistent_tokens_are_position_independent() -> None:
     layer = make(8)
     x = tokens(1, 1).detach().expand(1, 40, DIM)
     y, _ = layer(x)
     assert close(y[:, 8:], y[:, 7:8].expand(-1, 32, -1))
-    # Seen beside nothing but a query's own pair, which stands at no distance, they must give one and the same.
+    # With window 1 a query sees only itself, at distance 0, and them: the output must be the same at all positions.
     y, _ = make(1)(x)
     assert close(y, y[:, :1].expand(-1, 40, -1))
 
@@ -130,21 +130,23 @@ PIECES = [1, 2, 0, 1, 1, 16, 5, 40, 2, 150, 1, 0, 7, 30]
 
 
 @pytest.mark.parametrize("window", [1, 2, 5, 16, 100])
-@pytest.mark.parametrize("share_live", [1.0, 0.6])
-def test_pieces_equal_one_call_and_its_gradients(window: int, share_live: float) -> None:
+@pytest.mark.parametrize("valid_fraction", [1.0, 0.6])
+def test_pieces_equal_one_call_and_its_gradients(window: int, valid_fraction: float) -> None:
     layer = make(window)
     x = tokens(3, sum(PIECES))
-    live = torch.rand(x.shape[:2]) < share_live
-    live[1, : sum(PIECES[:8])] = False  # one that begins late, and one that ends early
-    live[2, sum(PIECES[:9]) :] = False
-    mask = None if share_live == 1 else live
+    valid = torch.rand(x.shape[:2]) < valid_fraction
+    valid[1, : sum(PIECES[:8])] = False  # a sequence that begins late, and one that ends early
+    valid[2, sum(PIECES[:9]) :] = False
+    mask = None if valid_fraction == 1 else valid
     whole, last = layer(x, mask=mask)
     outputs: list[Tensor] = []
     state = None
-    for piece, piece_mask in zip(x.split(PIECES, 1), live.split(PIECES, 1), strict=True):
+    for piece, piece_mask in zip(x.split(PIECES, 1), valid.split(PIECES, 1), strict=True):
         y, state = layer(piece, state, mask=None if mask is None else piece_mask)
         outputs.append(y)
-        assert state.keys.shape == state.values.shape == (3, 2, window - 1, DIM // 2)  # from the first piece on
+        assert (
+            state.keys.shape == state.values.shape == (3, 2, window - 1, DIM // 2)
+        )  # constant from the first piece on
     found = torch.cat(outputs, dim=1)
     assert close(found, whole, 1e-10)
     assert state is not None
@@ -155,7 +157,7 @@ def test_pieces_equal_one_call_and_its_gradients(window: int, share_live: float)
         assert close(a, b, 1e-10)
 
 
-def test_masked_and_unmasked_pieces_may_take_turns() -> None:
+def test_masked_and_unmasked_pieces_may_alternate() -> None:
     layer = make(5)
     first, second, third = tokens(2, 4), tokens(2, 3), tokens(2, 90)
     mask = torch.tensor([[True, False, False], [False, True, True]])
@@ -164,12 +166,12 @@ def test_masked_and_unmasked_pieces_may_take_turns() -> None:
     y, _ = layer(third, state)
     for b in range(2):
         sequence = torch.cat([first[b], second[b, mask[b]], third[b]])
-        assert close(y[b], naive(layer, sequence)[-90:], 1e-10)
+        assert close(y[b], naive_attention(layer, sequence)[-90:], 1e-10)
 
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("window", "num_persistent"), [(1, 0), (3, 0), (3, 2), (70, 0), (70, 2), (None, 0), (None, 2)])
-def test_padding_leaves_no_trace(window: int | None, num_persistent: int, causal: bool) -> None:
+def test_padding_has_no_effect(window: int | None, num_persistent: int, causal: bool) -> None:
     layer = make(window, num_persistent=num_persistent, causal=causal)
     x = tokens(5, 200)
     mask = torch.rand(5, 200) < 0.7
@@ -178,7 +180,7 @@ def test_padding_leaves_no_trace(window: int | None, num_persistent: int, causal
     mask[3] = False
     mask[4] = True
     poisoned = torch.where(mask[..., None], x, torch.nan)
-    with Watch():
+    with SDPACalls():
         y, state = layer(poisoned, mask=mask)
     assert torch.equal(y[~mask], torch.zeros_like(y[~mask]))
     found = gradients(y, [x, *layer.parameters()])
@@ -196,11 +198,11 @@ def test_padding_leaves_no_trace(window: int | None, num_persistent: int, causal
 
 
 @pytest.mark.parametrize("window", [4, 70])
-def test_a_batch_of_nothing_but_padding_is_finite_and_leaves_the_state_alone(window: int) -> None:
+def test_a_batch_of_padding_only_is_finite_and_keeps_the_state(window: int) -> None:
     layer = make(window, num_persistent=0)
     _, before = layer(tokens(2, 3))
     padding = torch.full((2, 100, DIM), torch.nan, dtype=torch.float64, requires_grad=True)
-    with Watch():
+    with SDPACalls():
         y, after = layer(padding, before, mask=torch.zeros(2, 100, dtype=torch.bool))
     assert torch.equal(y, torch.zeros_like(y))
     for gradient in gradients(y, [padding, *layer.parameters()]):
@@ -223,11 +225,11 @@ def test_a_state_survives_a_file(tmp_path: Path, num_heads: int, masked: bool) -
     assert isinstance(loaded.seen, int) != masked
     y, _ = layer(x, loaded)
     assert torch.equal(y, layer(x, state)[0])
-    with pytest.raises(ValueError, match="these are not an AttentionState's tensors: keys"):
+    with pytest.raises(ValueError, match="an AttentionState must have the tensors keys, values, seen; got keys"):
         AttentionState.from_named_tensors({"keys": state.keys})
 
 
-def test_a_state_holds_no_more_than_its_window() -> None:
+def test_a_state_stores_no_more_than_its_window() -> None:
     for num_heads in (1, 2):
         _, state = make(6, num_heads)(tokens(2, 500))
         for x in (state.keys, state.values):
@@ -237,7 +239,7 @@ def test_a_state_holds_no_more_than_its_window() -> None:
 
 @pytest.mark.parametrize("num_heads", [1, 4])
 @pytest.mark.parametrize("causal", [True, False])
-def test_every_parameter_of_a_fresh_layer_learns(num_heads: int, causal: bool) -> None:
+def test_every_parameter_of_a_new_layer_gets_a_gradient(num_heads: int, causal: bool) -> None:
     layer = SlidingWindowAttention(DIM, num_heads, window=4, causal=causal, num_persistent=2)
     y, _ = layer(torch.randn(2, 9, DIM))
     y.square().mean().backward()
@@ -246,35 +248,35 @@ def test_every_parameter_of_a_fresh_layer_learns(num_heads: int, causal: bool) -
         assert (parameter.grad != 0).any(), name
 
 
-def asked(layer: SlidingWindowAttention, length: int) -> Watch:
-    with Watch() as watch, torch.no_grad():
+def sdpa_calls(layer: SlidingWindowAttention, length: int) -> SDPACalls:
+    with SDPACalls() as calls, torch.no_grad():
         layer(torch.randn(1, length, DIM, dtype=torch.float64))
-    return watch
+    return calls
 
 
 @pytest.mark.parametrize("window", [1, 64, 300])
 def test_work_and_memory_grow_linearly(window: int) -> None:
     causal = make(window)
-    short, long = asked(causal, 4096), asked(causal, 16384)
+    short, long = sdpa_calls(causal, 4096), sdpa_calls(causal, 16384)
     assert long.calls <= 2
-    assert 0 < max(short.mask, long.mask) <= 256 * (256 + window)  # one for all blocks
+    assert 0 < max(short.mask, long.mask) <= 256 * (256 + window)  # one mask for all blocks
     assert long.scores < 4.5 * short.scores
     assert long.keys < 4.5 * short.keys
     assert long.scores < 16384 * (2 * window + 300)
     both_ways = make(window, causal=False)
-    assert asked(both_ways, 16384).mask < 4.5 * asked(both_ways, 4096).mask
+    assert sdpa_calls(both_ways, 16384).mask < 4.5 * sdpa_calls(both_ways, 4096).mask
 
 
 @pytest.mark.parametrize(("window", "length"), [(None, 50), (64, 64), (100, 50)])
 def test_a_first_window_and_full_attention_need_no_mask(window: int | None, length: int) -> None:
     for mask in (None, torch.rand(1, length) < 0.5):
-        with Watch() as watch:
+        with SDPACalls() as calls:
             make(window)(tokens(1, length), mask=mask)
-        assert (watch.calls, watch.mask) == (1, 0)
+        assert (calls.calls, calls.mask) == (1, 0)
 
 
-def test_a_stream_never_grows_its_angles() -> None:
-    """The hundredth piece is bit for bit the second: positions are not counted from the stream's beginning."""
+def test_rotary_angles_do_not_grow_along_a_stream() -> None:
+    """Piece 100 equals piece 2 bit for bit: positions are not counted from the start of the stream."""
     layer = SlidingWindowAttention(DIM, 2, window=8)
     x = torch.randn(1, 16, DIM)
     _, state = layer(x)
@@ -302,7 +304,7 @@ def test_lower_precision(window: int | None, causal: bool) -> None:
             layer(x, layer(x)[1], mask=mask)
     assert mixed.dtype == state.keys.dtype == torch.bfloat16
     if causal and window is not None:
-        assert layer(x, state)[0].dtype == torch.float32  # a state of one precision serves another
+        assert layer(x, state)[0].dtype == torch.float32  # a state in one precision continues in another
     half, _ = layer.bfloat16()(x.bfloat16(), mask=mask)
     assert half.dtype == torch.bfloat16
     size = exact.abs().max()
@@ -310,17 +312,17 @@ def test_lower_precision(window: int | None, causal: bool) -> None:
         assert (y.double() - exact).abs().max() < 0.05 * size
 
 
-def test_refusals_say_the_rule() -> None:
-    def refuse(match: str, *arguments: int, **options: Any) -> None:
+def test_invalid_arguments_raise_errors_with_the_rule() -> None:
+    def assert_raises(match: str, *arguments: int, **options: Any) -> None:
         with pytest.raises(ValueError, match=match):
             SlidingWindowAttention(*arguments, **{"window": 4, **options})
 
-    refuse("num_heads must divide dim; got 3 and 16", 16, 3)
-    refuse("window must be at least 1 or None, num_persistent 0; got 0 and 0", 16, 2, window=0)
-    refuse("window must be at least 1 or None, num_persistent 0; got 4 and -1", 16, 2, num_persistent=-1)
-    refuse("of head_dim must be even; got 0.5 of 6", 12, 2)
-    refuse("of head_dim must be even; got 1.5 of 8", 16, 2, rotary_share=1.5)
-    refuse("persistent tokens need features that are not rotated", 16, 2, num_persistent=1, rotary_share=1.0)
+    assert_raises("num_heads must divide dim; got 3 and 16", 16, 3)
+    assert_raises("window must be at least 1 or None, num_persistent 0; got 0 and 0", 16, 2, window=0)
+    assert_raises("window must be at least 1 or None, num_persistent 0; got 4 and -1", 16, 2, num_persistent=-1)
+    assert_raises("of head_dim must be even; got 0.5 of 6", 12, 2)
+    assert_raises("of head_dim must be even; got 1.5 of 8", 16, 2, rotary_share=1.5)
+    assert_raises("persistent tokens need features that are not rotated", 16, 2, num_persistent=1, rotary_share=1.0)
 
     x = tokens(2, 5)
     _, state = make(4)(x)

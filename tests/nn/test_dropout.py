@@ -5,7 +5,7 @@ from titans_seq.nn.dropout import Dropout
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.97])
-def test_a_share_p_is_dropped_and_the_rest_makes_up_for_it(p):
+def test_a_fraction_p_is_dropped_and_the_rest_is_rescaled(p):
     torch.manual_seed(0)
     x = torch.full((1001, 999), 2.0, requires_grad=True)
     y = Dropout(p)(x)
@@ -19,7 +19,7 @@ def test_a_share_p_is_dropped_and_the_rest_makes_up_for_it(p):
 
 
 def test_features_are_dropped_independently_of_their_neighbours():
-    """Four share a word of the generator."""
+    """Four features share one word of the generator."""
     torch.manual_seed(0)
     dropped = (Dropout(0.3)(torch.ones(400_000)) == 0).double()
     for lag in (1, 2, 3, 4, 8):
@@ -27,7 +27,7 @@ def test_features_are_dropped_independently_of_their_neighbours():
         assert abs(both - 0.09) < 5 * (0.09 * 0.91 / len(dropped)) ** 0.5 + 1e-4
 
 
-def test_a_seed_gives_the_same_again_and_a_state_goes_on():
+def test_masks_are_reproducible_from_a_seed_and_from_a_random_state():
     layer, x = Dropout(0.5), torch.ones(3, 5, dtype=torch.float64)
     torch.manual_seed(1)
     first = layer(x)
@@ -42,10 +42,10 @@ def test_a_seed_gives_the_same_again_and_a_state_goes_on():
 
 
 @pytest.mark.parametrize(("p", "training"), [(0.0, True), (0.5, False)])
-def test_nothing_is_dropped_where_nothing_is_to_be(p, training):
+def test_nothing_is_dropped_at_p_0_or_in_evaluation(p, training):
     x = torch.randn(1000)
     assert torch.equal(Dropout(p).train(training)(x), x)
 
 
-def test_all_is_dropped_at_one():
+def test_everything_is_dropped_at_p_1():
     assert not Dropout(1.0)(torch.ones(100)).any()

@@ -1,4 +1,4 @@
-"""What a layer's fresh gates promise: writes that last, a memory that stays bounded, recall that can be learned."""
+"""Gates at initialisation: writes last, the memory stays bounded, and recall can be learned."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from titans_seq.nn import NeuralMemory, NeuralMemoryState
 
 RECALL = Path(__file__).parents[2] / "benchmarks" / "results" / "recall.json"
-NO_LR = -1e4  # the logit of an lr of exactly 0
+NO_LR = -1e4  # logit of an lr of exactly 0
 
 MATRICES: dict[str, dict[str, Any]] = {
     "chunk 16": {},
@@ -33,13 +33,13 @@ BOUNDED: dict[str, dict[str, Any]] = {
 }
 
 
-def fresh_layer(dim: int, num_heads: int, **options: Any) -> NeuralMemory:
+def new_layer(dim: int, num_heads: int, **options: Any) -> NeuralMemory:
     torch.manual_seed(0)
     return NeuralMemory(dim, num_heads, **options)
 
 
 def with_lr_logit(layer: NeuralMemory, logit: float) -> None:
-    """The same lr at every token of every head."""
+    """Set the lr gates' logits to one value for all tokens and heads."""
     with torch.no_grad():
         layer.gates.weight[: layer.num_heads] = 0
         layer.gates.bias[: layer.num_heads] = logit
@@ -47,7 +47,7 @@ def with_lr_logit(layer: NeuralMemory, logit: float) -> None:
 
 @torch.no_grad()
 def written(layer: NeuralMemory, token: Tensor, later: Tensor, logit: float) -> Tensor:
-    """What a first token's write has left in W, (B, H, d, d), after the later ones, which write nothing."""
+    """Return what remains in W, (B, H, d, d), of the first token's write after later tokens, which write nothing."""
     finals = []
     for first in (logit, NO_LR):
         with_lr_logit(layer, first)
@@ -59,11 +59,11 @@ def written(layer: NeuralMemory, token: Tensor, later: Tensor, logit: float) -> 
 
 
 @pytest.mark.parametrize("options", MATRICES.values(), ids=MATRICES)
-def test_fresh_gates_keep_half_of_a_write_over_100_tokens(options: dict[str, Any]) -> None:
-    layer = fresh_layer(64, 4, **options).double()
+def test_initial_gates_keep_half_of_a_write_over_100_tokens(options: dict[str, Any]) -> None:
+    layer = new_layer(64, 4, **options).double()
     logit = layer.gates.bias[0].item()
     x = torch.randn(3, 101, 64, dtype=torch.float64)
-    # The write as it would be without forgetting: its gradient, summed up by momentum over tokens without end.
+    # The write without forgetting: its gradient, accumulated by momentum over infinitely many tokens.
     u = written(layer, x[:, :1], x[:, :0], logit)
     momentum = layer.gates.bias[layer.num_heads].sigmoid()
     left = written(layer, x[:, :1], x[:, 1:], logit).norm(dim=(-2, -1)) / (u / (1 - momentum)).norm(dim=(-2, -1))
@@ -74,13 +74,13 @@ def test_fresh_gates_keep_half_of_a_write_over_100_tokens(options: dict[str, Any
     i = torch.arange(101, dtype=torch.float64)
     expected = ((1 - forget) ** (100 - i) * momentum**i).sum() * (1 - momentum)
     assert expected > 0.75
-    assert left.max() < 1.15 * expected  # gates depend on their tokens, but not by much
+    assert left.max() < 1.15 * expected  # gates depend only weakly on their tokens
     assert left.min() > expected / 1.15
 
 
 @torch.no_grad()
 def memory_growth(layer: NeuralMemory, x: Tensor) -> float:
-    """The norm of W after x over that of the initial memory; inf when it is no number."""
+    """Return the norm of W after x relative to the initial memory's; inf if it is NaN."""
     state: NeuralMemoryState = layer(x)[1]
     after = sum(w.square().sum((-2, -1)) for w in state.memory.weights)
     start = sum(w.square().sum((-2, -1)) for w in layer.initial)
@@ -89,41 +89,39 @@ def memory_growth(layer: NeuralMemory, x: Tensor) -> float:
 
 @pytest.mark.parametrize("options", BOUNDED.values(), ids=BOUNDED)
 @pytest.mark.parametrize(("dim", "num_heads"), [(32, 2), (128, 1)])
-def test_a_fresh_memory_stays_bounded_on_tokens_that_are_all_alike(
+def test_an_untrained_memory_stays_bounded_on_identical_tokens(
     options: dict[str, Any], dim: int, num_heads: int
 ) -> None:
     x = torch.randn(4, 1, dim, generator=torch.Generator().manual_seed(1)).expand(4, 512, dim)
-    assert memory_growth(fresh_layer(dim, num_heads, **options), x) < 2
+    assert memory_growth(new_layer(dim, num_heads, **options), x) < 2
 
 
 def test_an_lr_that_ignores_the_chunk_size_does_not_stay_bounded() -> None:
-    layer = fresh_layer(128, 2, chunk_size=64)
+    layer = new_layer(128, 2, chunk_size=64)
     with_lr_logit(layer, torch.tensor(0.05).logit().item())
     assert memory_growth(layer, torch.randn(4, 1, 128).expand(4, 512, 128)) > 1e3
 
 
 @pytest.mark.parametrize("options", MATRICES.values(), ids=MATRICES)
 @pytest.mark.parametrize("momentum", [-3.0, 0.0, 2.0, 4.0])
-def test_a_bounded_lr_stays_bounded_on_alike_tokens_whatever_the_gates_say(
-    options: dict[str, Any], momentum: float
-) -> None:
+def test_a_bounded_lr_stays_bounded_on_identical_tokens_for_any_gates(options: dict[str, Any], momentum: float) -> None:
     x = torch.randn(4, 1, 32, generator=torch.Generator().manual_seed(1)).expand(4, 512, 32).double()
     growth = []
     for bound_lr in (False, True):
-        layer = fresh_layer(32, 2, bound_lr=bound_lr, **options).double()
+        layer = new_layer(32, 2, bound_lr=bound_lr, **options).double()
         with torch.no_grad():
             layer.gates.weight.zero_()
-            layer.gates.bias.fill_(-20)  # nothing is forgotten
+            layer.gates.bias.fill_(-20)  # no forgetting
             layer.gates.bias[:4] = torch.tensor([20, 20, momentum, momentum])
         growth.append(memory_growth(layer, x))
     assert growth[1] < 2
-    assert (growth[0] > 1e3) == ("gradient" not in options), "online gradients do not add up"
+    assert (growth[0] > 1e3) == ("gradient" not in options), "online gradients do not accumulate within a chunk"
 
 
-def test_a_bounded_lr_begins_as_an_unbounded_one() -> None:
+def test_a_bounded_lr_is_initialised_like_an_unbounded_one() -> None:
     x = torch.randn(2, 40, 32)
     for options in ({}, {"momentum": False}, {"gradient": "online"}, {"chunk_size": 3}):
-        free, bounded = (fresh_layer(32, 2, bound_lr=bound_lr, **options) for bound_lr in (False, True))  # type: ignore[arg-type]
+        free, bounded = (new_layer(32, 2, bound_lr=bound_lr, **options) for bound_lr in (False, True))  # type: ignore[arg-type]
         with torch.no_grad():
             bounded.load_state_dict({**free.state_dict(), "gates.bias": bounded.gates.bias})
             free.gates.weight.zero_()
@@ -132,7 +130,7 @@ def test_a_bounded_lr_begins_as_an_unbounded_one() -> None:
 
 
 class Recaller(nn.Module):
-    """The smallest model with a memory: embedding, one residual memory layer, head."""
+    """Minimal model with a memory: embedding, one residual memory layer, head."""
 
     def __init__(self, num_tokens: int, num_values: int) -> None:
         super().__init__()
@@ -148,39 +146,42 @@ class Recaller(nn.Module):
 
 
 def sample_pairs(batch: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, answers, where: two pairs (4 keys, 4 values), then filler, where 8 keys are asked, one at its end."""
+    """Return tokens, target values and query positions.
+
+    Two key-value pairs (4 keys, 4 values), then filler with 8 queries, the last at its end.
+    """
     keys = torch.rand(batch, 4, generator=generator).argsort(dim=1)[:, :2]
     values = torch.randint(4, (batch, 2), generator=generator)
     filler = torch.randint(8, 16, (batch, length), generator=generator)
     tokens = torch.cat([torch.stack([keys, values + 4], dim=-1).flatten(1), filler], dim=1)
-    asked = torch.randint(2, (batch, 8), generator=generator)
+    queried = torch.randint(2, (batch, 8), generator=generator)
     where = torch.linspace(length / 8, length, 8).long() + 3
-    tokens[:, where] = keys.gather(1, asked)
-    return tokens, values.gather(1, asked), where
+    tokens[:, where] = keys.gather(1, queried)
+    return tokens, values.gather(1, queried), where
 
 
 def test_a_small_model_learns_to_recall_a_pair_over_500_tokens() -> None:
-    """Trained at up to 128 tokens. Chance is 1/4; knowing both values, but not which is whose, gives 5/8."""
+    """Trained at up to 128 tokens. Chance is 1/4; knowing both values, but not which key each belongs to, gives 5/8."""
     torch.manual_seed(0)
     model, generator, steps = Recaller(16, 4), torch.Generator().manual_seed(0), 120
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 20, 2 * (1 - s / steps)))
     for step in range(steps):
-        tokens, answers, where = sample_pairs(16, round(16 + 112 * min(1, 1.5 * step / steps)), generator)
-        loss = F.cross_entropy(model(tokens)[:, where].flatten(0, 1), answers.flatten())
+        tokens, targets, where = sample_pairs(16, round(16 + 112 * min(1, 1.5 * step / steps)), generator)
+        loss = F.cross_entropy(model(tokens)[:, where].flatten(0, 1), targets.flatten())
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    tokens, answers, where = sample_pairs(256, 500, generator)
+    tokens, targets, where = sample_pairs(256, 500, generator)
     with torch.no_grad():
-        right = (model(tokens)[:, where].argmax(-1) == answers).double().mean(0)
-    assert right[-1] > 0.9, right
+        correct = (model(tokens)[:, where].argmax(-1) == targets).double().mean(0)
+    assert correct[-1] > 0.9, correct
 
 
-def test_the_benchmark_says_that_the_shipped_gates_recall() -> None:
-    """The harder task of benchmarks/recall.py, chance 1/16, three seeds; its gates are still those of a fresh layer."""
+def test_the_benchmark_shows_that_the_default_gates_recall() -> None:
+    """The harder task of benchmarks/recall.py (chance 1/16, three seeds), measured with the current initial gates."""
     rows = json.loads(RECALL.read_text())["figures"]
     (row,) = [row for row in rows if row["lr"] == "fresh" and row["memory"] == "matrix"]
     assert len(row["seeds"]) == 3

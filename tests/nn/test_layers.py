@@ -1,4 +1,4 @@
-"""The layers and the backbone: exact streaming, causality, and that every parameter matters."""
+"""Layers and backbone: exact streaming, causality, and a gradient for every parameter."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_convolution_equals_torch_and_its_gradients(length: int, width: int) -> 
         assert torch.allclose(a, b, rtol=0, atol=1e-12)
 
 
-def test_convolution_starts_as_the_identity() -> None:
+def test_convolution_is_initialised_as_the_identity() -> None:
     x = torch.randn(2, 5, 3)
     y, _ = CausalConv(3, 4)(x)
     assert torch.equal(y, x)
@@ -57,7 +57,7 @@ def test_lmm_continues_exactly_at_every_split(width: int) -> None:
         assert torch.allclose(torch.cat([first, second], dim=1), whole, rtol=0, atol=1e-10)
 
 
-def test_lmm_does_not_see_the_future_nor_its_batch_mates() -> None:
+def test_lmm_sees_neither_later_tokens_nor_other_batch_elements() -> None:
     model = small_lmm()
     x = torch.randn(2, 17, 16, dtype=torch.float64)
     y, _ = model(x)
@@ -89,7 +89,7 @@ def test_every_parameter_learns_and_survives_a_checkpoint(num_heads: int, depth:
     assert torch.equal(copy(x)[0], after)
 
 
-def test_a_fresh_memory_keeps_half_of_a_write_over_100_tokens() -> None:
+def test_an_untrained_memory_keeps_half_of_a_write_over_100_tokens() -> None:
     layer = NeuralMemory(32, 4)
     gates = torch.sigmoid(layer.gates(torch.randn(1, 100, 32)))
     forget = gates[..., -4:]
@@ -102,7 +102,7 @@ def test_heads_must_divide_the_width() -> None:
 
 
 @pytest.mark.parametrize("centre", ["mean", "last"])
-def test_instance_normalisation_is_undone_exactly(centre: str) -> None:
+def test_instance_normalisation_is_inverted_exactly(centre: str) -> None:
     norm = ReversibleInstanceNorm(3, centre).double()  # type: ignore[arg-type]
     torch.nn.init.normal_(norm.log_scale)
     torch.nn.init.normal_(norm.shift)
@@ -118,7 +118,7 @@ def test_instance_normalisation_of_a_constant_window_is_finite() -> None:
 
 
 @pytest.mark.parametrize(("length", "patch", "stride"), [(32, 8, 8), (33, 8, 8), (20, 8, 3), (5, 5, 2)])
-def test_patches_end_at_the_last_step_and_miss_none(length: int, patch: int, stride: int) -> None:
+def test_patches_end_at_the_last_step_and_cover_all_steps(length: int, patch: int, stride: int) -> None:
     embed = PatchEmbedding(1, patch, patch, stride)
     with torch.no_grad():
         embed.project.weight.copy_(torch.eye(patch))

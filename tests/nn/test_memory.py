@@ -1,4 +1,4 @@
-"""The memory layer with masked tokens and packed sequences, against each sequence alone; its stats and its state."""
+"""Memory layer with masked tokens and packed sequences, against each sequence alone; its stats and its state."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -51,12 +51,12 @@ def flags(length: int, share: float, seed: int) -> Tensor:
 
 
 def all_of(y: Tensor, state: NeuralMemoryState) -> list[Tensor]:
-    """Everything a call returns."""
+    """List all tensors that a call returns."""
     return [*flatten(y, state.memory), state.conv]
 
 
 def loss_by_row(results: list[Tensor], mask: Tensor) -> Tensor:
-    """What a batch element adds must depend neither on the others nor on where its live tokens lie."""
+    """Sum of per-element losses, independent of other batch elements and of the positions of valid tokens."""
     y, *states = results
     rows = (loss_of([y[b : b + 1, mask[b]], *(s[b : b + 1] for s in states)]) for b in range(BATCH))
     return sum(rows, torch.zeros(()))
@@ -69,23 +69,23 @@ def with_gradients(layer: NeuralMemory, x: Tensor, results: list[Tensor], loss: 
 def run(
     layer: NeuralMemory, x: Tensor, state: NeuralMemoryState | None, mask: Tensor, reset: Tensor | None = None
 ) -> list[Tensor]:
-    """Outputs, states and gradients of the whole batch with flags."""
+    """Run the whole batch with flags; return outputs, states and gradients."""
     x = x.clone().requires_grad_()
     y, after = layer(x, state, mask=mask, reset=reset)
     return with_gradients(layer, x, all_of(y, after), loss_by_row(all_of(y, after), mask))
 
 
 def run_alone(layer: NeuralMemory, x: Tensor, mask: Tensor, reset: Tensor | None = None) -> list[Tensor]:
-    """The same of every sequence on its own, without flags: its masked tokens removed, the state None at its start."""
+    """Run every sequence alone without flags, with masked tokens removed and no initial state; return the same."""
     x = x.clone().requires_grad_()
     y = torch.zeros_like(x)
     finals = []
     for b in range(BATCH):
-        (live,) = mask[b].nonzero(as_tuple=True)
-        begins = [] if reset is None else reset[b, live].nonzero().flatten().tolist()
-        cuts = [0, *begins, len(live)]
+        (valid,) = mask[b].nonzero(as_tuple=True)
+        begins = [] if reset is None else reset[b, valid].nonzero().flatten().tolist()
+        cuts = [0, *begins, len(valid)]
         for first, last in pairwise(cuts):
-            tokens = live[first:last]
+            tokens = valid[first:last]
             piece, after = layer(x[b : b + 1, tokens])
             y = y.index_put((torch.tensor([b]), tokens), piece[0])
         finals.append(all_of(piece, after)[1:])
@@ -104,11 +104,11 @@ def test_masked_equals_removed(options: dict[str, Any], length: int) -> None:
 
 
 @every_layer
-def test_packed_sequences_with_holes_equal_each_alone(options: dict[str, Any]) -> None:
+def test_packed_sequences_with_gaps_equal_each_alone(options: dict[str, Any]) -> None:
     layer = make_layer(**options)
     x, everything = make_x(19), torch.ones(BATCH, 19, dtype=torch.bool)
-    for kept, begun in ((1.0, 0.2), (0.6, 0.3), (0.7, 1.0)):
-        mask, reset = flags(19, kept, 2), flags(19, begun, 4)
+    for kept_rate, start_rate in ((1.0, 0.2), (0.6, 0.3), (0.7, 1.0)):
+        mask, reset = flags(19, kept_rate, 2), flags(19, start_rate, 4)
         assert_same(run(layer, x, None, mask, reset), run_alone(layer, x, mask, reset))
     expected = run_alone(layer, x, everything, reset)
     found = all_of(*layer(x, reset=reset))  # without a mask
@@ -116,11 +116,11 @@ def test_packed_sequences_with_holes_equal_each_alone(options: dict[str, Any]) -
 
 
 @every_layer
-@pytest.mark.parametrize(("kept", "begun"), [(0.5, 0.0), (1.0, 0.2), (0.5, 0.2)])
-def test_pieces_with_flags_continue_exactly(options: dict[str, Any], kept: float, begun: float) -> None:
-    """Batch elements have different numbers of live tokens before the cut, some none."""
+@pytest.mark.parametrize(("kept_rate", "start_rate"), [(0.5, 0.0), (1.0, 0.2), (0.5, 0.2)])
+def test_pieces_with_flags_continue_exactly(options: dict[str, Any], kept_rate: float, start_rate: float) -> None:
+    """Batch elements have different numbers of valid tokens before the cut, some none."""
     layer = make_layer(**options)
-    mask, reset = flags(11, kept, 5), flags(11, begun, 6)
+    mask, reset = flags(11, kept_rate, 5), flags(11, start_rate, 6)
     mask[0, :4] = False
     whole = run(layer, make_x(11), None, mask, reset)
     for cut in range(12):
@@ -132,7 +132,7 @@ def test_pieces_with_flags_continue_exactly(options: dict[str, Any], kept: float
 
 
 @every_layer
-def test_a_masked_piece_leaves_the_state_bit_identical_and_its_content_unseen(options: dict[str, Any]) -> None:
+def test_a_masked_piece_keeps_the_state_bit_for_bit_whatever_it_contains(options: dict[str, Any]) -> None:
     layer = make_layer(**options)
     padding = torch.full((BATCH, 5, DIM), float("nan"))
     nothing = torch.zeros(BATCH, 5, dtype=torch.bool)
@@ -145,7 +145,7 @@ def test_a_masked_piece_leaves_the_state_bit_identical_and_its_content_unseen(op
         assert torch.equal(torch.as_tensor(state.memory.position), torch.as_tensor(after.memory.position))
 
 
-def test_whatever_padding_holds_reaches_no_gradient() -> None:
+def test_the_content_of_padding_reaches_no_gradient() -> None:
     layer, mask = make_layer(), flags(9, 0.5, 2)
     mask[0, 0] = False
     clean = make_x(9).masked_fill(~mask.unsqueeze(-1), 0)
@@ -155,22 +155,22 @@ def test_whatever_padding_holds_reaches_no_gradient() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_the_convolution_keeps_each_rows_last_live_inputs(width: int) -> None:
+def test_the_convolution_keeps_the_last_valid_inputs_of_each_row(width: int) -> None:
     conv = CausalConv(2, width).double()
     x = torch.randn(3, 5, 2, dtype=torch.float64)
     past = torch.randn(3, width - 1, 2, dtype=torch.float64)
     mask = torch.tensor([[0, 1, 0, 0, 0], [1, 1, 0, 1, 1], [1, 0, 1, 1, 0]], dtype=torch.bool)
     reset = torch.zeros(3, 5, dtype=torch.bool)
-    reset[2, [1, 3]] = True  # the first of these is masked
+    reset[2, [1, 3]] = True  # the first of these tokens is masked
     y, after = conv(x, past, mask, reset)
-    assert torch.equal(y, x * mask.unsqueeze(-1))  # a fresh convolution passes each token on
+    assert torch.equal(y, x * mask.unsqueeze(-1))  # the convolution is initialised as the identity
     blank = torch.zeros(width, 2, dtype=torch.float64)
     seen = [torch.cat([past[0], x[0, 1:2]]), torch.cat([past[1], x[1, mask[1]]]), torch.cat([blank, x[2, 3:4]])]
     for row, inputs in zip(after, seen, strict=True):
         assert torch.equal(row, inputs[len(inputs) - width + 1 :])
 
 
-def test_flags_that_say_nothing_change_nothing() -> None:
+def test_trivial_flags_change_nothing() -> None:
     layer, x = make_layer(), make_x(13)
     nothing = torch.zeros(BATCH, 13, dtype=torch.bool)
     assert_same(all_of(*layer(x, mask=~nothing, reset=nothing)), all_of(*layer(x)))
@@ -180,7 +180,7 @@ def test_flags_that_say_nothing_change_nothing() -> None:
     assert_same(all_of(*layer(x, state)), all_of(*layer(x)))
 
 
-def test_flags_of_another_shape_or_type_are_refused() -> None:
+def test_flags_of_wrong_shape_or_type_raise() -> None:
     layer, x = make_layer(), make_x(5)
     with pytest.raises(ValueError, match=r"mask must be bool, \(B, T\) = \(3, 5\); got torch.int64"):
         layer(x, mask=torch.ones(BATCH, 5, dtype=torch.int64))
@@ -191,7 +191,7 @@ def test_flags_of_another_shape_or_type_are_refused() -> None:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_stats_are_those_of_the_op_on_what_it_was_given(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stats_are_those_of_the_op_on_its_inputs(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     from titans_seq.nn import memory as module
 
     layer, x = make_layer(), make_x(9)
@@ -200,27 +200,27 @@ def test_stats_are_those_of_the_op_on_what_it_was_given(masked: bool, monkeypatc
     given: list[Any] = []
     op = module._uncompiled_memory
 
-    def overheard(*tokens: Any, **options: Any) -> Any:
+    def recording(*tokens: Any, **options: Any) -> Any:
         given.extend([tokens, op(*tokens, **options)])
         return given[1]
 
-    monkeypatch.setattr(module, "_uncompiled_memory", overheard)
+    monkeypatch.setattr(module, "_uncompiled_memory", recording)
     y, state, stats = layer(x, mask=mask, return_stats=True)
     tokens, (_, _, of_op) = given
     for a, b in zip(all_of(y, state), plain, strict=True):
         assert torch.equal(a, b)
-    live = torch.ones(BATCH, 9, dtype=torch.bool) if mask is None else mask
+    valid = torch.ones(BATCH, 9, dtype=torch.bool) if mask is None else mask
     assert isinstance(stats, LayerStats)
     names = ("surprise", "update", "memory", "lr", "momentum", "forget")
     for name, used in zip(names, [*of_op, *tokens[3:6]], strict=True):
         found = getattr(stats, name)
-        assert torch.equal(found, used * live.unsqueeze(-1))
+        assert torch.equal(found, used * valid.unsqueeze(-1))
         assert not found.requires_grad
-        assert stats.means()[name] == pytest.approx(used[live].mean().item(), rel=1e-12)
+        assert stats.means()[name] == pytest.approx(used[valid].mean().item(), rel=1e-12)
     assert set(stats.means()) == set(names)
 
 
-def test_zero_is_no_parameter_and_learns_within_the_sequence() -> None:
+def test_initial_zero_is_no_parameter_and_learns_within_the_sequence() -> None:
     layer, x = make_layer(initial="zero"), make_x(9)
     assert not any("initial" in name or "zero" in name for name, _ in layer.named_parameters())
     assert not any("initial" in name or "zero" in name for name in layer.state_dict())
@@ -234,7 +234,7 @@ def test_zero_is_no_parameter_and_learns_within_the_sequence() -> None:
 
 
 @pytest.mark.parametrize("options", [{"depth": 2}, {"residual": True}])
-def test_zero_is_for_a_plain_matrix(options: dict[str, Any]) -> None:
+def test_initial_zero_requires_a_plain_matrix(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"bound_lr is for a plain matrix memory"):
         NeuralMemory(DIM, 2, bound_lr=True, **options)
     with pytest.raises(ValueError, match=r'initial="zero" is for a plain matrix memory: .* got depth=., residual='):
@@ -243,7 +243,7 @@ def test_zero_is_for_a_plain_matrix(options: dict[str, Any]) -> None:
         NeuralMemory(DIM, 2, initial="none")  # type: ignore[arg-type]
 
 
-def test_persistent_tokens_and_reset_exclude_each_other_with_a_state_too() -> None:
+def test_persistent_tokens_and_reset_exclude_each_other_even_with_a_state() -> None:
     layer, x = make_layer(num_persistent=2), make_x(5)
     _, state = layer(x)
     for before in (None, state):
@@ -285,7 +285,7 @@ def test_a_state_goes_through_a_file_and_continues_exactly(tmp_path: Path, width
 
 
 @pytest.mark.parametrize("change", ["missing", "foreign", "foreign inside", "missing inside"])
-def test_tensors_of_something_else_are_refused(change: str) -> None:
+def test_tensors_of_something_else_raise(change: str) -> None:
     _, state = make_layer()(make_x(3))
     named = state.named_tensors()
     if change.startswith("missing"):

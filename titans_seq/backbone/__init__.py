@@ -1,4 +1,4 @@
-"""Sequence models from (B, T, dim) to (B, T, dim): Titans' variants and what they are compared with."""
+"""Backbones, sequence models from (B, T, dim) to (B, T, dim): Titans' variants and their baselines."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from titans_seq.backbone.stack import Stack, state_named_tensors
 from titans_seq.backbone.transformer import TransformerBlock
 from titans_seq.schema import BackboneOptions
 
-BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # model.variant in a configuration
+BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # keys are the values of model.variant in a configuration
     "lmm": LMMBlock,
     "mal": MALBlock,
     "mag": MAGBlock,
@@ -26,7 +26,7 @@ BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # model.variant i
 
 
 def build_backbone(options: BackboneOptions) -> Stack:
-    """The stack that `options` describe, freshly initialised."""
+    """Build the stack of blocks described by `options`, with new weights."""
     return Stack([BLOCKS[options.variant](options) for _ in range(options.num_layers)])
 
 

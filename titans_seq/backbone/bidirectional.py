@@ -1,4 +1,4 @@
-"""Both directions of a sequence, for tasks that may look at all of it."""
+"""Bidirectional backbone, for tasks in which every output may depend on the whole sequence."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from titans_seq.ops.masking import check_flags, take_tokens
 
 
 class Bidirectional(nn.Module):
-    """The mean of a stack over the sequence and of one over its reverse.
+    """Mean of a forward stack over the sequence and a backward stack over the reversed sequence.
 
-    Nothing is carried on from here, so no stack need skip padding, which would cost it as much again as its work: live
-    tokens close ranks, and the columns after them, which no live token sees, are filled with the sequence once more.
-    (With zeros, a memory would be written the same token a thousand times, which is how the exact rule can overflow.)
+    No state is returned, so the stacks need not skip padding, which would double their cost. Instead the valid tokens
+    are compacted to the front, and the columns after them, which no valid token sees, repeat the sequence. (With zeros
+    there, a memory would be written with the same token many times, on which the exact rule can overflow.)
 
     Args:
-        ahead: the stack that reads from the first token on.
-        back: the stack that reads from the last token on; None reads with `ahead`'s weights.
+        ahead: forward stack, which reads from the first token on.
+        back: backward stack, which reads from the last token on; None uses `ahead` for both directions.
     """
 
     def __init__(self, ahead: Stack, back: Stack | None = None) -> None:
@@ -30,26 +30,26 @@ class Bidirectional(nn.Module):
     def forward(
         self, x: Tensor, state: Sequence[BlockState] | None = None, *, mask: Tensor | None = None
     ) -> tuple[Tensor, list[BlockState]]:
-        """x (B, T, dim) to (B, T, dim), zero where `mask` (B, T) is False, and no state.
+        """Map x (B, T, dim) to (B, T, dim), zero where `mask` (B, T) is False, and an empty state.
 
-        Raises ValueError when a state is passed on: what comes later has been seen already.
+        Raises ValueError when a state is passed: outputs depend on later tokens, so a sequence cannot be continued.
         """
         if state:
-            raise ValueError("a bidirectional backbone takes no state: its outputs depend on tokens to come")
+            raise ValueError("a bidirectional backbone takes no state: its outputs depend on later tokens")
         if mask is None:
             ahead, back = self._read(x, x.flip(1))
             return torch.lerp(ahead, back.flip(1), 0.5), []
         check_flags(mask, None, x.shape[:2])
         x = x.masked_fill(~mask.unsqueeze(-1), 0)
-        order = torch.argsort(~mask, dim=1, stable=True)  # the live tokens first
-        count, place = mask.sum(1, keepdim=True), torch.arange(x.shape[1], device=x.device)
-        laps = (order.gather(1, at % count.clamp_min(1)) for at in (place, count - 1 - place))
-        ahead, back = self._read(*(take_tokens(x, lap) for lap in laps))
+        order = torch.argsort(~mask, dim=1, stable=True)  # the valid tokens first
+        count, column = mask.sum(1, keepdim=True), torch.arange(x.shape[1], device=x.device)
+        indices = (order.gather(1, at % count.clamp_min(1)) for at in (column, count - 1 - column))
+        ahead, back = self._read(*(take_tokens(x, index) for index in indices))
         rank = (mask.cumsum(1) - 1).clamp_min(0)
         y = torch.lerp(take_tokens(ahead, rank), take_tokens(back, (count - 1 - rank).clamp_min(0)), 0.5)
         return y.masked_fill(~mask.unsqueeze(-1), 0), []
 
-    def _read(self, x: Tensor, mirrored: Tensor) -> tuple[Tensor, Tensor]:
+    def _read(self, x: Tensor, reverse: Tensor) -> tuple[Tensor, Tensor]:
         ahead, _ = self.ahead(x)
-        back, _ = (self.back or self.ahead)(mirrored)
+        back, _ = (self.back or self.ahead)(reverse)
         return ahead, back

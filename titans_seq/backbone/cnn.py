@@ -1,4 +1,4 @@
-"""A convolutional network in the same blocks, without memory or attention: the usual peer of models of DNA."""
+"""Convolutional baseline: the same blocks without memory or attention, the usual comparison for DNA models."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -15,28 +15,30 @@ from titans_seq.schema import BackboneOptions
 
 
 class CNNState(NamedTuple):
-    """The last inputs of a block's convolution, (B, kernel_size - 1, dim)."""
+    """State of a `CNNBlock`: its convolution's last inputs."""
 
-    recent: Tensor
+    recent: Tensor  # (B, kernel_size - 1, dim)
 
     def detach(self) -> "CNNState":
-        """The same state, cut from the graph that made it."""
+        """Return the state detached from the autograd graph."""
         return CNNState(self.recent.detach())
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """A contiguous copy under its name, as `safetensors.torch.save_file` takes it."""
+        """Return a contiguous copy under its name, ready for `safetensors.torch.save_file`."""
         return {"recent": self.recent.detach().clone(memory_format=torch.contiguous_format)}
 
     @classmethod
     def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "CNNState":
-        """The state that `named_tensors` wrote down; raises ValueError when a name is missing or unknown."""
+        """Rebuild the state from `named_tensors`; raises ValueError when a name is missing or unknown."""
         if set(named) != {"recent"}:
-            raise ValueError(f"these are not a convolution's tensors: {', '.join(sorted(named)) or 'none'}")
+            raise ValueError(
+                f"a CNNState must have the tensor recent; got tensors {', '.join(sorted(named)) or 'none'}"
+            )
         return cls(named["recent"])
 
 
 class CNNBlock(nn.Module):
-    """x + GELU(Conv(x)), then x + FFN(x): the convolution sees the last `kernel_size` tokens, all features of them."""
+    """CNN block: x + GELU(Conv(x)), then x + FFN(x), with a dense convolution over the last `kernel_size` tokens."""
 
     State = CNNState
 
@@ -49,7 +51,7 @@ class CNNBlock(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: CNNState | None, mask: Tensor | None) -> tuple[Tensor, CNNState]:
-        """x (B, T, dim) to (B, T, dim) and the state."""
-        seen, recent = self.conv(self.conv_norm(x), state and state.recent, mask)
-        x = x + self.dropout(F.gelu(seen))
+        """Map x (B, T, dim) to (B, T, dim) and the state."""
+        conv_out, recent = self.conv(self.conv_norm(x), state and state.recent, mask)
+        x = x + self.dropout(F.gelu(conv_out))
         return x + self.dropout(self.ffn(self.ffn_norm(x))), CNNState(recent)

@@ -1,4 +1,4 @@
-"""The gated delta rule (Yang et al., ICLR 2025), LMM's nearest relative: a matrix memory, online, without momentum."""
+"""Gated delta rule (Yang et al., ICLR 2025): LMM with a matrix memory, online gradients and no momentum."""
 
 from dataclasses import replace
 
@@ -7,10 +7,10 @@ from titans_seq.schema import BackboneOptions
 
 
 def delta_block(options: BackboneOptions) -> LMMBlock:
-    """LMM's block with the memory's rule reduced to the gated delta rule; its other options stay.
+    """Build an LMM block whose memory update is the gated delta rule; all other options are kept.
 
-    lr is half the rule's beta, for the loss has no 1/2, and 1 - forget is its alpha. As in eq 13, what a key recalls is
-    taken from the memory before it forgets, not after.
+    lr is half of the rule's beta, because the loss has no factor 1/2, and 1 - forget is its alpha. As in eq 13, the
+    prediction for a key is read from the memory before forgetting, not after.
     """
     memory = replace(options.memory, depth=1, residual=False, gradient="online", momentum=False)
     return LMMBlock(replace(options, memory=memory))

@@ -10,7 +10,7 @@ from titans_seq.schema import BackboneOptions
 
 
 class LMMBlock(nn.Module):
-    """x + M(x), then x + FFN(x); persistent tokens are the memory's first."""
+    """LMM block: x + M(x), then x + FFN(x). Persistent tokens are written to the memory before the first token."""
 
     State = NeuralMemoryState
 
@@ -25,7 +25,7 @@ class LMMBlock(nn.Module):
     def forward(
         self, x: Tensor, state: NeuralMemoryState | None, mask: Tensor | None
     ) -> tuple[Tensor, NeuralMemoryState]:
-        """x (B, T, dim) to (B, T, dim) and the state."""
-        read, state = self.memory(self.memory_norm(x), state, mask=mask)
-        x = x + self.dropout(read)
+        """Map x (B, T, dim) to (B, T, dim) and the state."""
+        memory_out, state = self.memory(self.memory_norm(x), state, mask=mask)
+        x = x + self.dropout(memory_out)
         return x + self.dropout(self.ffn(self.ffn_norm(x))), state

@@ -1,4 +1,4 @@
-"""MAG, memory as a gate: memory and attention side by side (Titans, arXiv 2501.00663, section 4.2)."""
+"""MAG, memory as a gate: memory and attention in parallel (Titans, arXiv 2501.00663, section 4.2)."""
 
 from torch import Tensor, nn
 
@@ -11,10 +11,10 @@ from titans_seq.schema import BackboneOptions
 
 
 class MAGBlock(nn.Module):
-    """Attention over a sliding window, gated by the memory of the same tokens, then a feed-forward layer.
+    """MAG block: sliding-window attention gated by the memory of the same tokens, then a feed-forward layer.
 
-    x~ = [p | x], y = SW-Attn*(x~), o = y (x) M(x~) (eqs 26 to 28), added to the stream. Each branch has persistent
-    tokens of its own, as in MAL.
+    x~ = [p | x], y = SW-Attn*(x~), o = y (x) M(x~) (eqs 26 to 28), added to the residual stream. Each branch has
+    its own persistent tokens, as in MAL.
     """
 
     State = HybridState
@@ -30,9 +30,9 @@ class MAGBlock(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: HybridState | None, mask: Tensor | None) -> tuple[Tensor, HybridState]:
-        """x (B, T, dim) to (B, T, dim) and the state."""
+        """Map x (B, T, dim) to (B, T, dim) and the state."""
         tokens = self.norm(x)
-        seen, attention = self.attention(tokens, state and state.attention, mask=mask)
-        read, memory = self.memory(tokens, state and state.memory, mask=mask)
-        x = x + self.dropout(self.gate(seen, read))
+        attention_out, attention = self.attention(tokens, state and state.attention, mask=mask)
+        memory_out, memory = self.memory(tokens, state and state.memory, mask=mask)
+        x = x + self.dropout(self.gate(attention_out, memory_out))
         return x + self.dropout(self.ffn(self.ffn_norm(x))), HybridState(memory, attention)

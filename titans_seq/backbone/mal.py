@@ -1,4 +1,4 @@
-"""MAL, memory as a layer: attention over what the memory has compressed (Titans, arXiv 2501.00663, section 4.3)."""
+"""MAL, memory as a layer: attention over the output of a memory (Titans, arXiv 2501.00663, section 4.3)."""
 
 from torch import Tensor, nn
 
@@ -10,12 +10,12 @@ from titans_seq.schema import BackboneOptions
 
 
 class MALBlock(nn.Module):
-    """Memory, then attention over a sliding window, then a feed-forward layer.
+    """MAL block: memory, then sliding-window attention, then a feed-forward layer.
 
     x~ = [p | x], y = M(x~), o = SW-Attn(y) (eqs 29 to 31). The equations leave out the residual connections that
-    section 4.4 asks for in all blocks; here each of the three layers adds to the stream, so that attention sees the
-    tokens and what the memory made of them. Each of the two has persistent tokens of its own: the memory's are written
-    first, the attention's are always in sight.
+    section 4.4 requires in all blocks; here each of the three layers adds to the residual stream, so that attention
+    sees the tokens plus the memory's output. Memory and attention have their own persistent tokens: the memory's are
+    written first, the attention's are visible to every query.
     """
 
     State = HybridState
@@ -31,9 +31,9 @@ class MALBlock(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: HybridState | None, mask: Tensor | None) -> tuple[Tensor, HybridState]:
-        """x (B, T, dim) to (B, T, dim) and the state."""
-        read, memory = self.memory(self.memory_norm(x), state and state.memory, mask=mask)
-        x = x + self.dropout(read)
-        seen, attention = self.attention(self.attention_norm(x), state and state.attention, mask=mask)
-        x = x + self.dropout(seen)
+        """Map x (B, T, dim) to (B, T, dim) and the state."""
+        memory_out, memory = self.memory(self.memory_norm(x), state and state.memory, mask=mask)
+        x = x + self.dropout(memory_out)
+        attention_out, attention = self.attention(self.attention_norm(x), state and state.attention, mask=mask)
+        x = x + self.dropout(attention_out)
         return x + self.dropout(self.ffn(self.ffn_norm(x))), HybridState(memory, attention)

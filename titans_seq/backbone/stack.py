@@ -1,19 +1,19 @@
-"""A stack of blocks: what all variants have in common."""
+"""Stack of blocks, shared by all variants."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from torch import Tensor, nn
 
-from titans_seq.backbone.states import BlockState, join, part
+from titans_seq.backbone.states import BlockState, add_prefixes, split_prefixes
 from titans_seq.ops.masking import check_flags
 
 
 class Stack(nn.Module):
-    """Blocks, one after another, each with a state of its own.
+    """Sequence of blocks, each with its own state.
 
-    The output is the residual stream itself. A norm after it would take away how large a token is, which a forecast
-    needs and a classifier does not: heads that want one bring it.
+    The output is the residual stream itself. A final norm would remove the size of a token, which a forecast needs and
+    a classifier does not: heads that need a norm include it.
 
     Args:
         blocks: modules `block(x, state, mask) -> (x, state)` with a class attribute `State`.
@@ -26,13 +26,13 @@ class Stack(nn.Module):
     def forward(
         self, x: Tensor, state: Sequence[BlockState] | None = None, *, mask: Tensor | None = None
     ) -> tuple[Tensor, list[BlockState]]:
-        """Run over x (B, T, dim).
+        """Run all blocks over x (B, T, dim).
 
         Args:
             x: tokens.
-            state: what an earlier call returned; the sequence goes on exactly, in pieces of any size.
-            mask: (B, T) bool, False where a token is padding, which may stand anywhere and hold anything: it changes
-                nothing for the others, nor the state.
+            state: returned by an earlier call; continues its sequence exactly, in pieces of any size.
+            mask: (B, T) bool, False at padding, which may be anywhere and contain anything: it affects neither the
+                other tokens nor the state.
 
         Returns:
             (B, T, dim), zero at padding, and one state per block.
@@ -51,13 +51,13 @@ class Stack(nn.Module):
         return x if mask is None else x.masked_fill(~mask.unsqueeze(-1), 0), states
 
     def state_from_named_tensors(self, named: Mapping[str, Tensor]) -> list[BlockState]:
-        """The state that `state_named_tensors` wrote down; raises ValueError when a name is missing or unknown."""
+        """Rebuild the state from `state_named_tensors`; raises ValueError when a name is missing or unknown."""
         names = [str(index) for index in range(len(self.blocks))]
-        parts = part(named, names)
+        parts = split_prefixes(named, names)
         kinds = (cast(type[BlockState], block.State) for block in self.blocks)
         return [kind.from_named_tensors(parts[name]) for kind, name in zip(kinds, names, strict=True)]
 
 
 def state_named_tensors(state: Sequence[BlockState]) -> dict[str, Tensor]:
-    """A stack's state as contiguous tensors under flat names, as `safetensors.torch.save_file` takes them."""
-    return join({str(index): block.named_tensors() for index, block in enumerate(state)})
+    """Return a stack's state as contiguous tensors under flat names, ready for `safetensors.torch.save_file`."""
+    return add_prefixes({str(index): block.named_tensors() for index, block in enumerate(state)})

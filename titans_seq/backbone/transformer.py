@@ -1,4 +1,4 @@
-"""Attention alone: the same blocks without memory, for fair comparisons."""
+"""Attention-only baseline: the same blocks without memory."""
 
 from torch import Tensor, nn
 
@@ -10,7 +10,7 @@ from titans_seq.schema import BackboneOptions
 
 
 class TransformerBlock(nn.Module):
-    """x + Attn(x), then x + FFN(x): MAL's and MAG's block without its memory."""
+    """Transformer block: x + Attn(x), then x + FFN(x), which is MAL's and MAG's block without the memory."""
 
     State = AttentionState
 
@@ -23,7 +23,7 @@ class TransformerBlock(nn.Module):
         self.dropout = Dropout(options.dropout)
 
     def forward(self, x: Tensor, state: AttentionState | None, mask: Tensor | None) -> tuple[Tensor, AttentionState]:
-        """x (B, T, dim) to (B, T, dim) and the state."""
-        seen, state = self.attention(self.attention_norm(x), state, mask=mask)
-        x = x + self.dropout(seen)
+        """Map x (B, T, dim) to (B, T, dim) and the state."""
+        attention_out, state = self.attention(self.attention_norm(x), state, mask=mask)
+        x = x + self.dropout(attention_out)
         return x + self.dropout(self.ffn(self.ffn_norm(x))), state

@@ -1,4 +1,4 @@
-"""What watches a training: exact checkpoints, the guard against NaN, and what is logged."""
+"""Trainer callbacks: exact checkpoints, detection of NaN losses, and logging."""
 
 from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints, VerifiedCheckpointIO
 from titans_seq.callbacks.nan_guard import NaNGuard

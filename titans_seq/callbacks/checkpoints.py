@@ -1,4 +1,4 @@
-"""Checkpoints from which a training goes on as if it had never stopped."""
+"""Checkpoints from which training resumes exactly, as if it had not been interrupted."""
 
 import random
 import time
@@ -20,35 +20,35 @@ from titans_seq.system.checkpoint_files import BEST, LAST, make_room_for_last, r
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 
-RESUME = "resume"  # the part of a checkpoint that says where a training stands; without it there are weights alone
+RESUME = "resume"  # checkpoint key of the training progress; a checkpoint without it has weights only
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When a checkpoint is written, besides at the end of every epoch, and how many are kept."""
+    """Schedule of checkpoints within an epoch (one is always written at its end), and how many are kept."""
 
-    steps: int = 0  # after every so many optimiser steps; 0: never for that reason
-    minutes: float = 0.0  # after so much time; 0: never for that reason
-    keep: int = 2  # last.ckpt among them
+    steps: int = 0  # write one after this many optimiser steps; 0: no limit by steps
+    minutes: float = 0.0  # write one after this many minutes; 0: no limit by time
+    keep: int = 2  # number of checkpoints kept, including last.ckpt
 
 
 class TrainingCheckpoints(Callback):
-    """Writes last.ckpt between two steps, and takes a training up from there, bit for bit.
+    """Write last.ckpt between two steps, and resume training from it bit for bit.
 
-    What Lightning restores by itself is not exact: not the random numbers, not the place in the epoch, and its own
-    progress counters lack what happens after its hooks for checkpoints (rows for the loggers, the end of the epoch).
-    So checkpoints are written at a step's beginning, when all of the step before is done and logged, with the counters
-    as they stand there. Gradients that are still being accumulated are never cut in two.
+    Lightning alone does not resume exactly: it restores neither the random state nor the position in the epoch, and its
+    progress counters miss everything after its checkpoint hooks (logged rows, the end of the epoch). So checkpoints are
+    written at the beginning of a step, when the previous step is finished and logged, with the counters of that moment.
+    A checkpoint is never written between the batches of one gradient accumulation.
 
     It must be the first callback of the trainer.
 
     Args:
-        folder: where last.ckpt and its predecessors are.
-        schedule: see there.
-        signals: looked at before every step.
-        rows: number of rows logged so far, after making sure that they are on the disk.
-        facts: plain values for the checkpoint's readers: version, data.
-        seconds: that the training took before it was stopped.
+        folder: folder of last.ckpt and its predecessors.
+        schedule: when to write checkpoints, and how many to keep.
+        signals: stop signals, checked before every step.
+        rows: returns the number of rows logged so far, after syncing them to disk.
+        metadata: plain values stored in the checkpoint: version, data.
+        seconds: training time of earlier processes of this run.
     """
 
     def __init__(
@@ -57,86 +57,88 @@ class TrainingCheckpoints(Callback):
         schedule: Schedule,
         signals: StopSignals,
         rows: Callable[[], int],
-        facts: dict[str, Any],
+        metadata: dict[str, Any],
         seconds: float = 0.0,
     ) -> None:
         self.folder = folder
         self.schedule = schedule
         self.signals = signals
         self.rows = rows
-        self.facts = facts
+        self.metadata = metadata
         self._seconds = seconds
         self._began: float | None = None
-        self._standing: tuple[int, int] | None = None  # epoch and batches of it, while last.ckpt is being written
-        self._processes: list[dict[str, dict[str, Tensor]]] = []  # what each of them alone holds, by rank
+        self._progress: tuple[int, int] | None = None  # epoch and batches done in it, while last.ckpt is being written
+        self._processes: list[dict[str, dict[str, Tensor]]] = []  # per-process random and task state, by rank
         self._resumed: dict[str, Any] | None = None
         self._saved_step = 0
         self._saved_at = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """That the training has taken so far, in all processes that carried it on."""
+        """Training time of this run so far, in seconds, including the processes before it was resumed."""
         return self._seconds + (0.0 if self._began is None else time.monotonic() - self._began)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts the loader, the random numbers and the counters where the checkpoint left them."""
-        if trainer.world_size > 1:  # the first process knows the run's folder
+        """Restore the loader's position, the random state and the counters from the checkpoint."""
+        if trainer.world_size > 1:  # only the first process knows the run's folder
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
-        self.signals.install()  # Lightning has put its own in their place
+        self.signals.install()  # Lightning has replaced them with its own
         self.signals.deferring = True
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         self._began = self._saved_at
         if self._resumed is None:
             return
-        standing, self._resumed = self._resumed, None
-        if standing["batches"]:
+        progress, self._resumed = self._resumed, None
+        if progress["batches"]:
             loader = trainer.train_dataloader
             assert loader is not None
-            loader.load_state_dict({"epoch": standing["epoch"], "batches": standing["batches"]})
+            loader.load_state_dict({"epoch": progress["epoch"], "batches": progress["batches"]})
         else:
-            trainer.fit_loop.restarting = False  # an epoch begins, as any other does
-        trainer.should_stop = standing["should_stop"]
-        if len(standing["processes"]) == trainer.world_size:  # else it goes on, though not exactly
-            here = standing["processes"][trainer.global_rank]
+            trainer.fit_loop.restarting = False  # at the start of an epoch there is nothing to restore
+        trainer.should_stop = progress["should_stop"]
+        if (
+            len(progress["processes"]) == trainer.world_size
+        ):  # with another number of processes training resumes, but not bit for bit
+            here = progress["processes"][trainer.global_rank]
             cast(Task, pl_module).set_process_state(here["task"])
             _set_random_states(here["random"])
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end of the epoch before is a good place."""
+        """Write a checkpoint at the end of the previous epoch."""
         if trainer.current_epoch > 0 and trainer.global_step > self._saved_step:
             self._save(trainer, trainer.current_epoch, 0)
-            self._stop_if_asked(trainer)
+            self._stop_if_signalled(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Writes a checkpoint when it is due or when a signal came, and then stops."""
+        """Write a checkpoint when one is due or a signal was received; stop after a signal."""
         accumulating = batch_idx % trainer.accumulate_grad_batches
         if batch_idx == 0 or accumulating:
             return
-        asked = _on_any(trainer, self.signals.received is not None)
-        if asked or _on_any(trainer, self._is_due(trainer)):
+        stopping = _any_process(trainer, self.signals.received is not None)
+        if stopping or _any_process(trainer, self._is_due(trainer)):
             if trainer.global_step > self._saved_step:
                 self._save(trainer, trainer.current_epoch, batch_idx)
-            self._stop_if_asked(trainer)
+            self._stop_if_signalled(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The end of the last epoch."""
+        """Write the final checkpoint and stop deferring signals."""
         if trainer.global_step > self._saved_step:
             self._save(trainer, trainer.current_epoch, 0)
         self._seconds, self._began = self.seconds, None
-        self._stop_if_asked(trainer)
+        self._stop_if_signalled(trainer)
         self.signals.deferring = False
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """From here on a signal ends the program at once."""
+        """Stop deferring signals: from here on a signal ends the program at once."""
         self.signals.deferring = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the facts to every checkpoint, and to last.ckpt all that is needed to go on."""
-        checkpoint["titans_seq"] = self.facts
-        if self._standing is None:
+        """Add the metadata to every checkpoint, and to last.ckpt everything needed to resume."""
+        checkpoint["titans_seq"] = self.metadata
+        if self._progress is None:
             return
-        epoch, batches = self._standing
-        checkpoint["epoch"] = epoch if batches else epoch - 1  # the one that the weights have last seen
+        epoch, batches = self._progress
+        checkpoint["epoch"] = epoch if batches else epoch - 1  # the epoch of the weights' last update
         _set_counters(checkpoint["loops"]["fit_loop"], epoch, batches)
         checkpoint[RESUME] = {
             "epoch": epoch,
@@ -148,12 +150,14 @@ class TrainingCheckpoints(Callback):
         }
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Remembers where the training stood; the folder may have moved since."""
+        """Keep the training progress for `on_train_start`, and adapt paths to the folder, which may have been moved."""
         self._resumed = checkpoint[RESUME]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None and isinstance(callback, ModelCheckpoint):
-                callback.current_score = state["current_score"]  # which it keeps, but does not take back
+                callback.current_score = state[
+                    "current_score"
+                ]  # Lightning saves the current score but does not restore it
                 best = str(self.folder.resolve() / BEST)
                 score = state["best_model_score"]
                 moved = {"dirpath": str(self.folder.resolve()), "best_model_path": best, "kth_best_model_path": best}
@@ -168,39 +172,41 @@ class TrainingCheckpoints(Callback):
     def _save(self, trainer: Trainer, epoch: int, batches: int) -> None:
         if trainer.is_global_zero:
             make_room_for_last(self.folder, self.schedule.keep)
-        self._standing = epoch, batches
-        # Gathered here: every process takes part in a checkpoint, but the hook runs on some strategies' first alone.
+        self._progress = epoch, batches
+        # Gathered here, where every process takes part: some strategies run the save hook in the first process only.
         here = {"random": _random_state(), "task": cast(Task, trainer.lightning_module).process_state()}
-        self._processes = _of_all_processes(trainer, here)
+        self._processes = _gather(trainer, here)
         try:
             trainer.save_checkpoint(self.folder / LAST)
         finally:
-            self._standing = None
+            self._progress = None
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
 
-    def _stop_if_asked(self, trainer: Trainer) -> None:
-        if _on_any(trainer, self.signals.received is not None):
+    def _stop_if_signalled(self, trainer: Trainer) -> None:
+        if _any_process(trainer, self.signals.received is not None):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
             raise Interrupted(f"stopped after {where}", status=self.signals.status())
 
 
 def _set_counters(fit_loop: dict[str, Any], epoch: int, batches: int) -> None:
-    """Lightning's progress as it is between two steps, or between two epochs (`batches` 0)."""
-    begun = epoch + 1 if batches else epoch
+    """Set Lightning's progress counters to their values between two steps, or between two epochs (`batches` 0)."""
+    epochs_started = epoch + 1 if batches else epoch
     for kind in ("total", "current"):
-        fit_loop["epoch_progress"][kind].update(ready=begun, started=begun, processed=epoch, completed=epoch)
+        fit_loop["epoch_progress"][kind].update(
+            ready=epochs_started, started=epochs_started, processed=epoch, completed=epoch
+        )
         counted = fit_loop["epoch_loop.batch_progress"][kind]
         counted["ready"] = counted["started"] = counted["processed"] = counted["completed"]
     fit_loop["epoch_loop.batch_progress"]["is_last_batch"] = False
 
 
-def _on_any(trainer: Trainer, here: bool) -> bool:
-    """Whether it is so in any of the processes; all must ask."""
+def _any_process(trainer: Trainer, here: bool) -> bool:
+    """Whether `here` is true in any process; must be called by all processes."""
     return trainer.strategy.reduce_boolean_decision(here, all=False) if trainer.world_size > 1 else here
 
 
-def _of_all_processes(trainer: Trainer, here: Any) -> list[Any]:
-    """What each process gives, in the order of their ranks; all must ask."""
+def _gather(trainer: Trainer, here: Any) -> list[Any]:
+    """Gather `here` of all processes, ordered by rank; must be called by all processes."""
     if trainer.world_size == 1:
         return [here]
     everywhere = [None] * trainer.world_size
@@ -209,7 +215,7 @@ def _of_all_processes(trainer: Trainer, here: Any) -> list[Any]:
 
 
 def _random_state() -> dict[str, Tensor]:
-    """Of Python, numpy and torch, as tensors: checkpoints hold nothing that has to be unpickled."""
+    """Return the random state of Python, numpy and torch as tensors, so that no checkpoint needs unpickling."""
     version, words, gauss = random.getstate()
     _, keys, place, has_gauss, cached = np.random.get_state()
     assert version == 3
@@ -236,10 +242,10 @@ def _set_random_states(state: dict[str, Tensor]) -> None:
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """Checkpoints that are synced and renamed when written, and verified when read."""
+    """Checkpoint plugin that syncs and renames files when writing, and verifies them when reading."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """See `write_checkpoint`; raises OSError."""
+        """Write with `write_checkpoint`; raises OSError."""
         assert storage_options is None
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_checkpoint(checkpoint, Path(path))
@@ -247,5 +253,5 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """See `read_checkpoint`; Lightning moves what it takes to its device."""
+        """Read with `read_checkpoint`, onto the CPU; Lightning moves the tensors to its device."""
         return read_checkpoint(Path(path))

@@ -1,4 +1,4 @@
-"""What is logged beside the loss: the gradient's norm, the machine's speed and memory, and what the memories do."""
+"""Logging callbacks: gradient norm, throughput, peak memory, and statistics of the memory layers."""
 
 import resource
 import sys
@@ -13,16 +13,16 @@ from torch.utils.hooks import RemovableHandle
 
 from titans_seq.nn import NeuralMemory
 
-# Quantities of the machine and the moment; all others are the same in every repetition of a run.
+# Prefix of quantities that depend on the machine; all others are identical when a run is repeated.
 MACHINE = "machine/"
 
 
 class StepLog(Callback):
-    """Adds to the rows that hold the loss: `gradient_norm` before clipping, and under machine/ what the run takes.
+    """Log `gradient_norm` (before clipping), throughput and peak memory, in the rows that contain the loss.
 
-    `machine/samples_per_second` counts windows or sequences, `machine/tokens_per_second` tokens at the backbone's
-    entrance, both over all devices and without validation; `machine/peak_memory_gib` is the device's, or on a CPU the
-    process's.
+    `machine/samples_per_second` counts windows or sequences, `machine/tokens_per_second` the backbone's input tokens,
+    both over all devices and without validation; `machine/peak_memory_gib` is that of the device, or on a CPU that of
+    the process.
     """
 
     def __init__(self) -> None:
@@ -32,22 +32,22 @@ class StepLog(Callback):
         self._handle: RemovableHandle | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts tokens where they enter the backbone."""
+        """Register the hook that counts the backbone's input tokens."""
         backbone = getattr(pl_module.model, "backbone", None)
         if isinstance(backbone, nn.Module):
             self._handle = backbone.register_forward_pre_hook(self._count)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Counts no more."""
+        """Remove the hook."""
         if self._handle is not None:
             self._handle.remove()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Starts the clock."""
+        """Start the timer."""
         self._began = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Logs the norm over all parameters."""
+        """Log the gradient norm over all parameters."""
         if is_logged(trainer, trainer.global_step + 1):
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
             norm = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -56,7 +56,7 @@ class StepLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops the clock, and logs what has been done since the last row."""
+        """Stop the timer, and log throughput since the last logged row."""
         assert self._began is not None
         self._samples += len(batch[0])
         stepped = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
@@ -79,11 +79,11 @@ class StepLog(Callback):
 
 
 class MemoryLog(Callback):
-    """Adds to the rows that hold the loss what every `NeuralMemory` did in that step, averaged over tokens and heads.
+    """Log the statistics of every `NeuralMemory`, averaged over tokens and heads, in the rows that contain the loss.
 
     The names are memory/<layer>/<quantity>, of `titans_seq.nn.memory.LayerStats`: surprise, update, memory (norms), lr,
-    momentum and forget (gates). Between these steps nothing is computed. Where both directions are read, a sequence
-    shorter than the batch's longest counts with the repeats that fill its row.
+    momentum and forget (gates). In steps that are not logged no statistics are computed. In a bidirectional backbone, a
+    sequence shorter than the batch's longest counts with the repeats that fill its row.
     """
 
     def __init__(self) -> None:
@@ -91,19 +91,19 @@ class MemoryLog(Callback):
         self._means: dict[str, list[float]] = {}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Asks the memories for their stats when the step will be logged."""
+        """Request statistics from the memories if the step will be logged."""
         last = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not (last and is_logged(trainer, trainer.global_step + 1)):
             return
         memories = [module for module in pl_module.modules() if isinstance(module, NeuralMemory)]
         for number, memory in enumerate(memories):
-            self._handles.append(memory.register_forward_pre_hook(_ask, with_kwargs=True))
-            self._handles.append(memory.register_forward_hook(self._taker(number)))
+            self._handles.append(memory.register_forward_pre_hook(_request_stats, with_kwargs=True))
+            self._handles.append(memory.register_forward_hook(self._collector(number)))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Logs what they answered."""
+        """Log the collected statistics."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -111,39 +111,39 @@ class MemoryLog(Callback):
             pl_module.log(f"memory/{name}", sum(values) / len(values), batch_size=1)
         self._means.clear()
 
-    def _taker(self, number: int) -> Any:
-        def take(module: nn.Module, inputs: Any, output: Any) -> tuple[Tensor, Any]:
+    def _collector(self, number: int) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> tuple[Tensor, Any]:
             y, state, stats = output
             for name, mean in stats.means().items():
                 self._means.setdefault(f"{number}/{name}", []).append(mean)
             return y, state
 
-        return take
+        return hook
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
-    """Whether step number `step`, from 1, is one whose row is written."""
+    """Whether a row is logged at step number `step`, counted from 1."""
     return step % int(trainer.log_every_n_steps) == 0  # type: ignore[attr-defined]
 
 
-def _ask(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _request_stats(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return inputs, {**keywords, "return_stats": True}
 
 
 def _peak_memory(device: torch.device) -> float:
-    """Bytes."""
+    """Return the peak memory in bytes."""
     if device.type == "cuda":
         return float(torch.cuda.max_memory_allocated(device))
-    # Linux counts KiB, macOS bytes.
+    # ru_maxrss is in KiB on Linux, in bytes on macOS.
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 class ValidateLastStep(Callback):
-    """Validates where `max_steps` ends a training within an epoch; Lightning does so at the end of epochs alone."""
+    """Run validation when `max_steps` ends training within an epoch; Lightning validates only at the end of epochs."""
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stops as early stopping does: after a validation."""
+        """Request a stop the way early stopping does, so that Lightning validates first."""
         if 0 < trainer.max_steps <= trainer.global_step:
             trainer.should_stop = True

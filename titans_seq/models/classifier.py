@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from titans_seq.batch import COMPLEMENT, NUM_TOKENS, PAD_TOKEN
 from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.norm import RMSNorm
-from titans_seq.nn.stem import BaseStem, Pool, without_padding
+from titans_seq.nn.stem import BaseStem, Pool, mask_or_none
 
 Strand = Literal["one", "both_averaged", "invariant"]
 
@@ -60,7 +60,7 @@ class SequenceClassifier(nn.Module):
         """
         if mask is not None:
             tokens, mask = _to_the_left(tokens, mask)
-            mask = without_padding(mask)
+            mask = mask_or_none(mask)
         if self.strand == "one" or (self.strand == "both_averaged" and self.training):
             return self._scores(self.features(tokens, mask))
         # One call for both strands: their features are computed alike, so that swapping them changes nothing.

@@ -111,7 +111,7 @@ class Forecaster(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         if self.known is not None:
-            self.known.silence()
+            self.known.zero_initialise()
 
     def _decode(self, context: Tensor, covariates: CovariateInputs | None) -> _Decoded:
         assert self._takes_covariates == (covariates is not None), "covariates come with every window or with none"

@@ -9,7 +9,7 @@ from titans_seq.backbone.states import BlockState
 from titans_seq.batch import NUM_TOKENS
 from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.norm import RMSNorm
-from titans_seq.nn.stem import BaseStem, Pool, without_padding
+from titans_seq.nn.stem import BaseStem, Pool, mask_or_none
 
 NUM_BASES = 4  # A, C, G and T: nobody is asked to guess N
 
@@ -58,6 +58,6 @@ class SequenceLanguageModel(nn.Module):
         tokens, live = self.stem(bases, mask)
         assert live is not None
         read = slice(left // stride, (left + length) // stride)
-        y, state = self.backbone(tokens[:, read], state, mask=without_padding(live[:, read]))
+        y, state = self.backbone(tokens[:, read], state, mask=mask_or_none(live[:, read]))
         scores: Tensor = self.head(self.dropout(self.norm(y)))
         return scores.unflatten(2, (stride, NUM_BASES)).flatten(1, 2), state

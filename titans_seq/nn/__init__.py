@@ -1,4 +1,4 @@
-"""Layers: plain torch modules from (B, T, dim) to (B, T, dim)."""
+"""Layers: plain torch modules that map (B, T, dim) to (B, T, dim)."""
 
 from titans_seq.nn.attention import AttentionState, SlidingWindowAttention
 from titans_seq.nn.conv import CausalConv

@@ -1,6 +1,6 @@
-"""What a forecaster is told besides the series.
+"""Covariates of a forecaster: covariates with known future values, and static ones.
 
-B windows, C channels, G of them in one token (1 or all), H steps, D inputs of the head, R effects.
+B windows, C channels, G of them in one token (1 or all), H steps, K known covariates, D inputs of the head, R effects.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 
 class KnownFuture(nn.Module):
-    """The effect of what is known of a future step on that step alone, scaled by what the window has shown.
+    """Effect of a future step's known covariates on the forecast of that step, scaled by the window's tokens.
 
-    Each step's covariates give R effects; the window's tokens say how much each of them matters here (how strongly this
-    shop answers a discount). No step sees the covariates of another, so that steps may be left out.
+    Each step's covariates give R effects; the window's tokens give a sensitivity to each of them (for example, how
+    strongly this shop reacts to a discount). No step sees the covariates of another, so that steps may be left out.
     """
 
     def __init__(self, num_known: int, width: int, features: int, *, hidden: int = 32, effects: int = 8) -> None:
@@ -22,20 +22,20 @@ class KnownFuture(nn.Module):
         self.sensitivity = nn.Linear(width, features * effects)
 
     def forward(self, tokens: Tensor, known: Tensor) -> Tensor:
-        """tokens (B C / G, D) and known (B, H, K) to what is added to the forecast, (B, C, H)."""
+        """Map tokens (B C / G, D) and known covariates (B, H, K) to the term added to the forecast, (B, C, H)."""
         effects_BHR = self.effects(known)
         batch, _, effects = effects_BHR.shape
         sensitivity_BCR = self.sensitivity(tokens).view(batch, -1, effects)
         return torch.einsum("bcr,bhr->bch", sensitivity_BCR, effects_BHR)
 
-    def silence(self) -> None:
-        """Start without any effect."""
+    def zero_initialise(self) -> None:
+        """Set the sensitivities to zero, so that training starts without any effect."""
         nn.init.zeros_(self.sensitivity.weight)
         nn.init.zeros_(self.sensitivity.bias)
 
 
 class StaticEmbedding(nn.Module):
-    """A series' categories and numbers as one vector, for all of its tokens."""
+    """Embedding of a series' static categories and numbers as one vector, shared by all of its tokens."""
 
     def __init__(self, categories: Sequence[int], num_numbers: int, dim: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class StaticEmbedding(nn.Module):
         self.numbers = nn.Linear(num_numbers, dim, bias=False) if num_numbers else None
 
     def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
-        """categories (B, S) int64 and numbers (B, N) to (B, dim)."""
+        """Map categories (B, S) int64 and numbers (B, N) to (B, dim)."""
         parts = [table(codes) for table, codes in zip(self.tables, categories.unbind(1), strict=True)]
         if self.numbers is not None:
             parts.append(self.numbers(numbers))

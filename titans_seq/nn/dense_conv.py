@@ -1,4 +1,4 @@
-"""A convolution over tokens that sees the past only and mixes all features."""
+"""Causal convolution over tokens that mixes all features."""
 
 import torch
 from torch import Tensor, nn
@@ -8,20 +8,24 @@ from titans_seq.ops.masking import check_flags, take_tokens
 
 
 class DenseCausalConv(nn.Module):
-    """Every output is a linear map of the last `width` tokens, all their features together."""
+    """Dense causal convolution: every output is a linear map of all features of the last `width` tokens."""
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
         if width < 1:
             raise ValueError(f"width must be at least 1; got {width}")
         self.width = width
-        self.map = nn.Linear(width * dim, dim)  # of the oldest token's features first
+        self.map = nn.Linear(width * dim, dim)  # input features: the oldest token's first
 
     def forward(self, x: Tensor, past: Tensor | None = None, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x (B, T, dim) and the last width - 1 inputs before it (zeros if None) to (B, T, dim) and the last inputs.
+        """Convolve x (B, T, dim), preceded by `past`, the last width - 1 inputs (zeros if None).
 
-        Tokens where `mask` (B, T) is False are skipped: no other token sees them, their outputs are zero. Raises
-        ValueError when these are of another shape or not bool.
+        Tokens where `mask` (B, T) is False are skipped: no other token sees them, their outputs are zero.
+
+        Returns:
+            (B, T, dim), and the last width - 1 inputs, to pass as `past` with the next tokens.
+
+        Raises ValueError when a shape is wrong, or the mask is not bool.
         """
         batch, length, dim = x.shape
         expected = (batch, self.width - 1, dim)
@@ -29,21 +33,21 @@ class DenseCausalConv(nn.Module):
             past = x.new_zeros(expected)
         if past.shape != expected:
             raise ValueError(f"the state's last inputs must be {expected}; got {tuple(past.shape)}")
-        past = past.to(x.dtype)  # of a model in another precision, perhaps
+        past = past.to(x.dtype)  # the state may come from a model in another precision
         check_flags(mask, None, x.shape[:2])
         if mask is None:
             inputs = torch.cat([past, x], dim=1)
             return self._map(inputs), inputs[:, length:]
-        # Live tokens close ranks behind the past; masked ones come last, where no live one looks.
+        # Valid tokens are compacted right after the past; masked tokens go last, where no valid token sees them.
         order = torch.argsort(~mask, dim=1, stable=True)
-        live = x.masked_fill(~mask.unsqueeze(-1), 0)
-        inputs = torch.cat([past, take_tokens(live, order)], dim=1)
+        valid = x.masked_fill(~mask.unsqueeze(-1), 0)
+        inputs = torch.cat([past, take_tokens(valid, order)], dim=1)
         y = take_tokens(self._map(inputs), (mask.cumsum(1) - 1).clamp_min(0))
         last = mask.sum(1, keepdim=True) + torch.arange(self.width - 1, device=x.device)
         return y.masked_fill(~mask.unsqueeze(-1), 0), take_tokens(inputs, last)
 
     def _map(self, inputs: Tensor) -> Tensor:
-        """inputs (B, width - 1 + T, dim) to (B, T, dim), tap by tap: no copy of `width` times their size is made."""
+        """Map inputs (B, width - 1 + T, dim) to (B, T, dim), tap by tap, to avoid a copy `width` times their size."""
         length = inputs.shape[1] - self.width + 1
         taps = self.map.weight.chunk(self.width, dim=1)
         y = F.linear(inputs[:, :length], taps[0], self.map.bias)

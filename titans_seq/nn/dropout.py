@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Dropout that is fast on a CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -7,13 +7,13 @@ _LEVELS = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """As `torch.nn.Dropout`, which on a CPU draws a Bernoulli number for every feature, at ten times a product's cost.
+    """`torch.nn.Dropout` with cheaper random numbers on a CPU, where a Bernoulli draw costs ten multiplications.
 
-    There each feature has 16 bits of a generator's 64, so that `p` is rounded to a multiple of 1 / 65,536.
+    On a CPU each feature uses 16 of the 64 bits of a generator's word, so `p` is rounded to a multiple of 1 / 65,536.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x to the same shape; each entry is 0 with probability p, and else divided by 1 - p."""
+        """Set each entry of x to 0 with probability p, and divide the others by 1 - p; the shape stays."""
         dropped = round(self.p * _LEVELS)
         drawn = self.training and 0 < dropped < _LEVELS
         if not drawn or x.device.type != "cpu" or torch.compiler.is_compiling():

@@ -1,13 +1,13 @@
-"""From series to tokens."""
+"""Patch embedding: time series to tokens."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 class PatchEmbedding(nn.Module):
-    """Cuts a series into patches of `patch_length`, every `stride` steps, and embeds each linearly (PatchTST).
+    """Linear embedding of patches of `patch_length` steps, one every `stride` steps (PatchTST).
 
-    The last patch ends at the last step; a first patch that would begin before the series repeats its first value.
+    The last patch ends at the last step. A first patch that begins before the series is padded with the first value.
     """
 
     def __init__(self, num_features: int, dim: int, patch_length: int, stride: int) -> None:
@@ -19,11 +19,11 @@ class PatchEmbedding(nn.Module):
         self.project = nn.Linear(patch_length * num_features, dim)
 
     def num_patches(self, context_length: int) -> int:
-        """Patches that a series of `context_length` steps gives."""
+        """Return the number of patches of a series of `context_length` steps."""
         return max(0, -(-(context_length - self.patch_length) // self.stride)) + 1
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, features, L) to tokens (B, patches, dim)."""
+        """Map x (B, features, L) to tokens (B, patches, dim)."""
         missing = (self.num_patches(x.shape[2]) - 1) * self.stride + self.patch_length - x.shape[2]
         patches = F.pad(x, (missing, 0), mode="replicate").unfold(2, self.patch_length, self.stride)
         tokens: Tensor = self.project(patches.transpose(1, 2).flatten(2))

@@ -1,4 +1,4 @@
-"""The position-wise feed-forward layer."""
+"""Position-wise feed-forward layer."""
 
 from torch import Tensor, nn
 
@@ -15,6 +15,6 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., dim) to (..., dim)."""
+        """Map x (..., dim) to (..., dim)."""
         y: Tensor = self.layers(x)
         return y

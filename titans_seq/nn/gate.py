@@ -1,4 +1,4 @@
-"""How a block joins what it attended to with what it remembers."""
+"""Gate that combines the outputs of attention and memory."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,11 +7,11 @@ from titans_seq.nn.norm import RMSNorm
 
 
 class NormalisedGate(nn.Module):
-    """attended (x) remembered of Titans, eqs 25 and 28: both normalised with learned weights, one gating the other.
+    """Normalised gate: RMSNorm(attention_out) * SiLU(RMSNorm(memory_out)), the (x) of Titans' eqs 25 and 28.
 
-    The paper says that the outputs are normalised "using learnable vector-valued weights, followed by a non-linearity",
-    and leaves open which of them goes through it. Here the memory's does, SiLU: it decides what of the attention's
-    output passes, and how much, sign included.
+    The paper normalises both outputs "using learnable vector-valued weights, followed by a non-linearity", and does not
+    say which of them goes through the non-linearity. Here the memory's output does, with SiLU: it scales each feature
+    of the attention's output and may flip its sign.
     """
 
     def __init__(self, dim: int) -> None:
@@ -19,7 +19,7 @@ class NormalisedGate(nn.Module):
         self.attended_norm = RMSNorm(dim)
         self.remembered_norm = RMSNorm(dim)
 
-    def forward(self, attended: Tensor, remembered: Tensor) -> Tensor:
-        """Both (B, T, dim)."""
-        gated: Tensor = self.attended_norm(attended) * F.silu(self.remembered_norm(remembered))
+    def forward(self, attention_out: Tensor, memory_out: Tensor) -> Tensor:
+        """Gate attention_out with memory_out, both (B, T, dim): (B, T, dim)."""
+        gated: Tensor = self.attended_norm(attention_out) * F.silu(self.remembered_norm(memory_out))
         return gated

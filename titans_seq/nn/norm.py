@@ -1,4 +1,4 @@
-"""Unit vectors, root mean squares, and a normalisation that is undone at the output."""
+"""Normalisation layers: unit norm, RMSNorm, and reversible instance normalisation (RevIN)."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 
 class _UnitNorm(torch.autograd.Function):
-    """As `torch.nn.functional.normalize`, with a backward of three passes instead of eight."""
+    """`torch.nn.functional.normalize` with a backward of three passes over the data instead of eight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
@@ -27,15 +27,15 @@ class _UnitNorm(torch.autograd.Function):
 
 
 def unit_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x (..., D) divided by its norm over D, or by eps where that is larger; in float16 eps is at least 1e-3."""
-    if x.dtype == torch.float16:  # whose largest number is 65,504: 1 / 1e-6 times a row of zeros would be NaN
+    """Return x (..., D) divided by its norm over D, or by eps where that is larger; in float16 eps is at least 1e-3."""
+    if x.dtype == torch.float16:  # 1 / 1e-6 exceeds its maximum of 65,504, and infinity times a row of zeros is NaN
         eps = max(eps, 1e-3)
     y: Tensor = _UnitNorm.apply(x, eps)  # type: ignore[no-untyped-call]
     return y
 
 
 class _RootMeanSquare(torch.autograd.Function):
-    """As `torch.nn.functional.rms_norm`, which on a CPU is written as one pass for every step of its equation."""
+    """`torch.nn.functional.rms_norm` with fewer passes: on a CPU torch runs one for every step of the equation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -51,22 +51,22 @@ class _RootMeanSquare(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, None]:
         unit, inverse, weight = ctx.saved_tensors
         along = grad_y * unit
-        share = (along * weight).sum(-1, keepdim=True).div_(len(weight))  # a product of matrices would be autocast
+        share = (along * weight).sum(-1, keepdim=True).div_(len(weight))  # a matrix product would be autocast
         grad_x: Tensor = (grad_y * weight).addcmul_(unit, share, value=-1).mul_(inverse)
         return grad_x, along.reshape(-1, len(weight)).sum(0), None
 
 
 class RMSNorm(nn.RMSNorm):
-    """x divided by the root of its mean square over D features, times a weight (Zhang & Sennrich, NeurIPS 2019).
+    """RMSNorm: x / sqrt(mean(x^2)) over D features, times a learned weight (Zhang & Sennrich, NeurIPS 2019).
 
-    On a CPU its gradient has no second derivative, and `torch.func` does not know it.
+    The CPU implementation supports neither second derivatives nor `torch.func`.
     """
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__(dim, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (..., D) to (..., D)."""
+        """Map x (..., D) to (..., D)."""
         plain = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
         if x.device.type != "cpu" or not plain or torch.compiler.is_compiling():
             return super().forward(x)
@@ -78,20 +78,20 @@ Centre = Literal["mean", "last"]
 
 
 class InstanceStatistics(NamedTuple):
-    """What was taken out of each window and channel, both (B, 1, C)."""
+    """Centre and standard deviation that were removed from each window and channel, both (B, 1, C)."""
 
     centre: Tensor
     std: Tensor
 
 
 class ReversibleInstanceNorm(nn.Module):
-    """Reversible instance normalisation (RevIN, Kim et al., ICLR 2022), a learned scale and shift per channel.
+    """Reversible instance normalisation with a learned scale and shift per channel (RevIN, Kim et al., ICLR 2022).
 
-    The scale is kept positive by learning its logarithm, so that undoing it can never divide by zero.
+    The logarithm of the scale is learned: the scale stays positive and the inverse never divides by zero.
 
     Args:
         num_channels: C.
-        centre: what becomes zero: the window's mean (RevIN), or its last value (NLinear), which follows drift.
+        centre: value subtracted from the window: its mean (RevIN), or its last value (NLinear), which follows drift.
         eps: added to the variance, so that a constant window stays finite.
     """
 
@@ -103,12 +103,12 @@ class ReversibleInstanceNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(num_channels))
 
     def normalise(self, x: Tensor) -> tuple[Tensor, InstanceStatistics]:
-        """x (B, L, C) to centre 0 and deviation 1 over L, then scaled and shifted."""
+        """Normalise x (B, L, C) to centre 0 and standard deviation 1 over L, then scale and shift it."""
         variance, mean = torch.var_mean(x.detach(), dim=1, keepdim=True, correction=0)
         centre = mean if self.centre == "mean" else x[:, -1:].detach()
         statistics = InstanceStatistics(centre, (variance + self.eps).sqrt())
         return (x - centre) / statistics.std * self.log_scale.exp() + self.shift, statistics
 
     def restore(self, y: Tensor, statistics: InstanceStatistics) -> Tensor:
-        """The inverse, for y (B, H, C) with the statistics of its window."""
+        """Undo the normalisation of y (B, H, C) with the statistics of its window."""
         return (y - self.shift) * torch.exp(-self.log_scale) * statistics.std + statistics.centre

@@ -1,6 +1,6 @@
-"""Attention inside a segment, over its tokens and what a memory says to them (Titans, arXiv 2501.00663, section 4.1).
+"""Attention within a segment, over its tokens and their memory reads (Titans, arXiv 2501.00663, section 4.1).
 
-Dimensions: B batch, T tokens, H heads, D features of a head, P persistent tokens, C slots of a segment.
+Dimensions: B batch, T tokens, H heads, D features of a head, P persistent tokens, C tokens of a full segment.
 """
 
 from typing import NamedTuple
@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from titans_seq.nn.rotary import rotary_angles, turn
+from titans_seq.nn.rotary import apply_rotary, rotary_angles
 
 
 class SegmentCache(NamedTuple):
-    """Keys and values of an open segment's tokens, constant in size; what no token has filled yet is zero."""
+    """Key-value cache of a partial segment, constant in size; slots without a token yet are zero."""
 
-    keys: Tensor  # (B, 2, C, H, D), rotated: those of the reads, then those of the tokens
+    keys: Tensor  # (B, 2, C, H, D), rotated: of the memory reads, then of the tokens
     values: Tensor  # (B, 2, C, H, D)
 
 
@@ -23,16 +23,18 @@ class SegmentAttention(nn.Module):
     """Causal attention over [persistent | read | segment] (eqs 22 and 23).
 
     Token i of a segment sees the persistent tokens, the reads of tokens 1 to i and tokens 1 to i. Under the plain
-    causal mask that the paper draws, every token would see the reads of all, and with them its own future. A token and
-    its read have the same rotary position, counted from the segment's start. Persistent tokens are pairs of a key and a
-    value on features that are not rotated, as in `SlidingWindowAttention`.
+    causal mask of the paper's figure, every token would see the reads of all tokens, and through them its own future. A
+    token and its read have the same rotary position, counted from the segment's start. Persistent tokens are key-value
+    pairs on the features that are not rotated, as in `SlidingWindowAttention`.
 
     Args:
         dim: features of a token; num_heads must divide it.
         num_heads: heads.
         segment_length: C.
         num_persistent: P.
-        rotary_share: share of a head's features that is rotated; of these there must be an even number.
+        rotary_share: fraction of a head's features that is rotated; the number of rotated features must be even.
+
+    Raises ValueError for sizes that do not fit together.
     """
 
     def __init__(
@@ -63,24 +65,24 @@ class SegmentAttention(nn.Module):
             self.persistent_values = nn.Parameter(torch.randn(num_persistent, num_heads, head_dim) * 0.02)
 
     def empty_cache(self, x: Tensor) -> SegmentCache:
-        """Of a segment without tokens, for x (B, ..., dim)."""
-        nothing = x.new_zeros(x.shape[0], 2, self.segment_length, self.num_heads, x.shape[-1] // self.num_heads)
-        return SegmentCache(nothing, nothing)
+        """Return the cache of a segment without tokens, for x (B, ..., dim)."""
+        zeros = x.new_zeros(x.shape[0], 2, self.segment_length, self.num_heads, x.shape[-1] // self.num_heads)
+        return SegmentCache(zeros, zeros)
 
     def forward(
-        self, x: Tensor, read: Tensor, cache: SegmentCache, first: int, live: Tensor | None = None
+        self, x: Tensor, read: Tensor, cache: SegmentCache, first: int, valid: Tensor | None = None
     ) -> tuple[Tensor, SegmentCache]:
-        """Tokens of one segment, from slot `first` on.
+        """Attend with tokens of one segment, from slot `first` on.
 
         Args:
             x: tokens (B, T, dim), first + T <= C.
-            read: what the memory says to each, (B, T, dim).
-            cache: of the segment's tokens in the slots before `first`; with `live`, in those that are not live as well.
+            read: each token's memory read, (B, T, dim).
+            cache: keys and values in the slots before `first`; with `valid`, also in slots that are not valid.
             first: slot of the first token.
-            live: (B, T) bool, False where there is no token; what is cached there stays.
+            valid: (B, T) bool, False where there is no token; the cache is unchanged there.
 
         Returns:
-            (B, T, dim), and the cache with these tokens.
+            (B, T, dim), and the cache including these tokens.
         """
         last = first + x.shape[1]
         q, k, v = torch.unflatten(self.qkv(x), -1, (3, self.num_heads, -1)).unbind(2)  # (B, T, H, D)
@@ -89,9 +91,9 @@ class SegmentAttention(nn.Module):
         new = [torch.stack(pair, dim=1) for pair in zip(of_read, (k, v), strict=True)]  # (B, 2, T, H, D)
         if self.rotated:
             cos, sin = (angles[first:last] for angles in rotary_angles(self.rotated, last, x))
-            q, new[0] = turn(q, cos, sin), turn(new[0], cos, sin)
-        if live is not None:
-            where = live[:, None, :, None, None]
+            q, new[0] = apply_rotary(q, cos, sin), apply_rotary(new[0], cos, sin)
+        if valid is not None:
+            where = valid[:, None, :, None, None]
             new = [torch.where(where, fresh, old[:, :, first:last]) for fresh, old in zip(new, cache, strict=True)]
         cache = SegmentCache(
             *(
@@ -100,15 +102,15 @@ class SegmentAttention(nn.Module):
             )
         )
         slot = torch.arange(last, device=x.device)
-        sees = (slot <= slot[first:, None]).repeat(1, 2)  # (T, 2 last): reads, then tokens
+        visible = (slot <= slot[first:, None]).repeat(1, 2)  # (T, 2 last): reads, then tokens
         keys, values = (part[:, :, :last].flatten(1, 2) for part in cache)  # (B, 2 last, H, D)
         if self.num_persistent:
-            sees = F.pad(sees, (self.num_persistent, 0), value=True)
+            visible = F.pad(visible, (self.num_persistent, 0), value=True)
             always = F.pad(self.persistent_keys, (self.rotated, 0)), self.persistent_values
             keys, values = (
                 torch.cat([pairs.to(part.dtype).expand(len(x), -1, -1, -1), part], dim=1)
                 for pairs, part in zip(always, (keys, values), strict=True)
             )
         q, keys, values = (part.transpose(1, 2) for part in (q, keys.to(q.dtype), values.to(q.dtype)))
-        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=sees)
+        y = F.scaled_dot_product_attention(q, keys, values, attn_mask=visible)
         return self.out(y.transpose(1, 2).flatten(2)), cache

@@ -1,6 +1,6 @@
-"""From bases to the tokens of a backbone.
+"""Stem of the DNA models: embeds bases and turns them into the tokens of a backbone.
 
-Shapes: B sequences, T bases, U tokens (T / stride, rounded up), V kinds of base, D features.
+Shapes: B sequences, T bases, U tokens (T / stride, rounded up), V vocabulary size, D features.
 """
 
 from typing import Literal
@@ -12,21 +12,21 @@ from torch.nn import functional as F
 Pool = Literal["none", "max"]
 
 
-def without_padding(mask: Tensor) -> Tensor | None:
-    """None for a mask (B, T) that hides nothing: reading on from a state, skipping takes as long again as reading."""
+def mask_or_none(mask: Tensor) -> Tensor | None:
+    """Return the mask (B, T), or None if it masks nothing: skipping tokens doubles the cost of continuing a state."""
     return None if bool(mask.all()) else mask
 
 
 class BaseStem(nn.Module):
-    """An embedding of bases, a convolution over it, and a token for every `stride` bases.
+    """Base embedding and convolution, with one token for every `stride` bases.
 
     Args:
         vocabulary: V.
         dim: D.
-        width: bases that the convolution sees, around its own; 1 is a plain embedding.
-        stride: bases between tokens.
-        pool: "none" computes the convolution at every stride-th base alone. "max" computes it at every base and keeps
-            each feature's largest value among `stride` bases, then GELU: a pattern is found wherever it begins.
+        width: kernel size of the convolution in bases, centred on its own base; 1 is a plain embedding.
+        stride: bases per token.
+        pool: "none" computes the convolution only at every stride-th base. "max" computes it at every base, takes each
+            feature's maximum over `stride` bases, then applies GELU: a motif is detected at any offset.
     """
 
     def __init__(self, vocabulary: int, dim: int, width: int = 1, stride: int = 1, pool: Pool = "none") -> None:
@@ -39,19 +39,19 @@ class BaseStem(nn.Module):
 
     @property
     def before(self) -> int:
-        """Bases that a token sees before its first one, at u * stride."""
+        """Number of bases in a token's receptive field before its first one, which is at u * stride."""
         return (self.width - 1) // 2
 
     @property
     def after(self) -> int:
-        """Bases that a token sees after its first one."""
+        """Number of bases in a token's receptive field after its first one."""
         return self.width // 2 + (self.stride - 1 if self.pool == "max" else 0)
 
     def forward(self, bases: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """bases (B, T), int, with mask (B, T), False where there is none, to tokens (B, U, D) with mask (B, U).
+        """Map bases (B, T), int, with a mask (B, T), False at padding, to tokens (B, U, D) with a mask (B, U).
 
-        What is no base counts as zero, as do the places beyond both ends. A token is live if its first base is. Without
-        a mask all are bases, and all tokens live.
+        Padding counts as zero, as do the positions beyond both ends. A token is valid if its first base is. Without a
+        mask all bases and all tokens are valid.
         """
         token_mask = None if mask is None else mask[:, :: self.stride]
         x = self._convolve(bases, mask)
@@ -62,19 +62,19 @@ class BaseStem(nn.Module):
             if token_mask is not None:
                 x = x.masked_fill(~token_mask.unsqueeze(1), 0)
             x = F.gelu(x)
-        # Blocks add to what they are given: all of them would walk a transposed array.
+        # Contiguous, because every block adds to its input: otherwise all of them would work on a transposed array.
         return x.transpose(1, 2).contiguous(), token_mask
 
     def _convolve(self, bases: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, D, T), or (B, D, U) without pooling."""
+        """Convolve the embedded bases: (B, D, T), or (B, D, U) without pooling."""
         stride = 1 if self.pool == "max" else self.stride
         if self.conv is None:
             x: Tensor = self.embed(bases)
             if mask is not None:
                 x = x.masked_fill(~mask.unsqueeze(-1), 0)
             return x.transpose(1, 2)[..., ::stride]
-        # Of V kinds of base, each has its own product with every tap: multiplying embedding and taps first leaves a
-        # convolution of V channels instead of D.
+        # Multiplying the embedding table (V rows) with the kernel first leaves a convolution over V one-hot channels
+        # instead of D.
         weight = torch.einsum("vd,odw->ovw", self.embed.weight, self.conv.weight)
         kinds = torch.arange(self.embed.num_embeddings, device=bases.device)
         is_kind = bases.unsqueeze(1) == kinds.view(-1, 1)

@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole or not there: written under another name, verified when read, never unpickled."""
+"""Checkpoint files: written atomically, verified when read, never unpickled."""
 
 import os
 import pickle
@@ -12,23 +12,23 @@ import torch
 from titans_seq.errors import InputError
 from titans_seq.system.files import replacing
 
-LAST, BEST = "last.ckpt", "best.ckpt"  # where training stands, and the weights that validation chose
+LAST, BEST = "last.ckpt", "best.ckpt"  # the latest training state; the best weights by validation
 
 
 class DamagedCheckpointError(InputError):
-    """The file is not what was written: cut short, altered, or never a checkpoint."""
+    """The file is truncated, altered or not a checkpoint."""
 
 
 def write_checkpoint(content: dict[str, Any], path: Path) -> None:
-    """Write to a temporary name, make sure that it is on the disk, then rename: nobody ever finds half a file.
+    """Write a checkpoint atomically: to a temporary file, synced to disk, then renamed.
 
-    Raises OSError when the disk is full or gone; what was at `path` is untouched then.
+    Raises OSError when the disk is full or unavailable; an existing file at `path` is unchanged then.
     """
     with replacing(path) as partial, partial.open("wb") as file:
         try:
             torch.save(content, file)
-        except RuntimeError as error:  # torch's words for a write that failed
-            file.flush()  # says what the system said, if the buffer still holds something
+        except RuntimeError as error:  # how torch reports a failed write
+            file.flush()  # raises the system's own error if the buffer is not empty
             raise (error.__context__ if isinstance(error.__context__, OSError) else OSError(str(error))) from None
         file.flush()
         os.fsync(file.fileno())
@@ -36,9 +36,9 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What `write_checkpoint` wrote, on the CPU, after every byte's checksum was compared. Executes nothing.
+    """Read a checkpoint of `write_checkpoint` onto the CPU after verifying its checksums; executes no code.
 
-    Raises InputError, naming the newest good checkpoint beside a damaged one.
+    Raises InputError; for a damaged file it names the newest intact checkpoint in the same folder.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint file")
@@ -46,12 +46,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return _read(path)
     except DamagedCheckpointError as damaged:
         good = newest_good(path.parent, besides=path)
-        hint = f"; the newest good one beside it: {good}" if good else ""
+        hint = f"; newest intact checkpoint in the same folder: {good}" if good else ""
         raise DamagedCheckpointError(f"{damaged}{hint}") from None
 
 
 def newest_good(folder: Path, besides: Path | None = None) -> Path | None:
-    """The newest checkpoint of a folder that is whole."""
+    """Return the newest intact checkpoint of a folder, None if there is none."""
     for path in by_age(folder):
         if besides is None or path.name != besides.name:
             try:
@@ -63,7 +63,7 @@ def newest_good(folder: Path, besides: Path | None = None) -> Path | None:
 
 
 def by_age(folder: Path) -> Iterator[Path]:
-    """The checkpoints of a folder, newest first: last.ckpt, then its predecessors, then best.ckpt."""
+    """Yield the checkpoints of a folder, newest first: last.ckpt, its predecessors, best.ckpt, then all others."""
     names = [LAST, *(path.name for path in sorted(folder.glob(predecessor("*")), key=_number)), BEST]
     yield from (folder / name for name in names if (folder / name).is_file())
     others = (path for path in folder.glob("*.ckpt") if path.name not in names)
@@ -71,12 +71,12 @@ def by_age(folder: Path) -> Iterator[Path]:
 
 
 def predecessor(number: int | str) -> str:
-    """The name of last.ckpt after `number` others took its place."""
+    """Return the file name of last.ckpt after `number` newer ones replaced it."""
     return f"previous-{number}.ckpt"
 
 
 def make_room_for_last(folder: Path, keep: int) -> None:
-    """Let last.ckpt have the name previous-1.ckpt too, so that the next one can take its place; `keep` are kept."""
+    """Link last.ckpt to previous-1.ckpt, so that a new one can replace it, and keep at most `keep` checkpoints."""
     for path in folder.glob(predecessor("*")):
         if _number(path) >= keep - 1:
             path.unlink()
@@ -86,13 +86,13 @@ def make_room_for_last(folder: Path, keep: int) -> None:
         if (older := folder / predecessor(number)).exists():
             older.replace(folder / predecessor(number + 1))
     try:
-        (folder / predecessor(1)).hardlink_to(folder / LAST)  # last.ckpt is there at every moment
+        (folder / predecessor(1)).hardlink_to(folder / LAST)  # a link, so that last.ckpt exists at every moment
     except OSError:  # a file system without hard links
         (folder / LAST).replace(folder / predecessor(1))
 
 
 def drop_predecessors(folder: Path) -> None:
-    """What is left of a finished run: last.ckpt and best.ckpt."""
+    """Delete the predecessors of last.ckpt; a finished run keeps last.ckpt and best.ckpt only."""
     for path in folder.glob(predecessor("*")):
         path.unlink()
 
@@ -104,34 +104,34 @@ def _number(path: Path) -> int:
 
 def _read(path: Path) -> dict[str, Any]:
     bad = f"{path}: cut short, damaged or not a checkpoint"
-    if not zipfile.is_zipfile(path):  # torch would read it as its older format, and fail in any way whatever
+    if not zipfile.is_zipfile(path):  # torch would try its older format and fail with an arbitrary exception
         raise DamagedCheckpointError(
-            f"{path}: cut short, damaged or not a checkpoint: not the archive that torch writes"
+            f"{path}: cut short, damaged or not a checkpoint: not a zip archive as torch writes it"
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            if wrong := archive.testzip():  # torch does not compare the checksums that it writes
+            if wrong := archive.testzip():  # torch does not verify the checksums that it writes
                 raise DamagedCheckpointError(
                     f"{path}: cut short, damaged or not a checkpoint: {wrong} fails its checksum"
                 )
         content = torch.load(path, map_location="cpu", weights_only=True)
     except DamagedCheckpointError:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged archive fails in any way whatever
-        reason = str(error).partition("\n")[0] or type(error).__name__  # an EOFError says nothing
+    except Exception as error:  # noqa: BLE001 - a damaged archive fails with arbitrary exceptions
+        reason = str(error).partition("\n")[0] or type(error).__name__  # an EOFError has no message
         if isinstance(error, pickle.UnpicklingError):
-            reason = "it holds more than tensors and plain values"
+            reason = "it contains objects other than tensors and plain values"
         raise DamagedCheckpointError(f"{bad}: {reason}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: not a checkpoint of titans_seq: it holds a {type(content).__name__}")
+        raise InputError(f"{path}: not a checkpoint of titans_seq: expected a dictionary, got {type(content).__name__}")
     return content
 
 
 def _sync_folder(folder: Path) -> None:
-    """Without it a crash of the machine can undo the renaming."""
+    """Sync the folder: otherwise a crash of the machine can undo the renaming."""
     try:
         handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # on Windows folders cannot be opened
         return
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""What the console and notebooks are spared."""
+"""Suppression of library messages on the console and in notebooks."""
 
 import logging
 import os
@@ -6,11 +6,11 @@ import warnings
 
 
 def quiet() -> None:
-    """Keep the console for what the user asked: Lightning's hints about hardware, workers and products are not.
+    """Suppress Lightning's hints about hardware, workers and products.
 
-    To be called before torch is first imported, for then idle threads sleep too.
+    Call it before torch is first imported: then idle OpenMP threads sleep, too.
     """
-    # Idle OpenMP threads that spin slow down everybody on a shared machine; read when torch is first imported.
+    # Spinning idle OpenMP threads slow down other processes; the variable is read when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import lightning.pytorch  # noqa: F401, PLC0415 - sets its own log level when first imported
 

@@ -1,4 +1,4 @@
-"""Where and with what a number was made."""
+"""Description of the software and hardware environment, stored with results."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ _PACKAGES = ("torch", "lightning", "torchmetrics", "omegaconf", "polars", "wandb
 
 
 def describe_environment() -> dict[str, Any]:
-    """Versions, hardware, code and command, as plain containers."""
+    """Return versions, hardware, code state and command as plain containers."""
     return {
         "command": " ".join(["titans-seq", *sys.argv[1:]]) if _is_cli() else " ".join(sys.argv),
         "titans_seq": titans_seq.__version__,
@@ -38,7 +38,7 @@ def _is_cli() -> bool:
 
 
 def _git(*arguments: str) -> str | None:
-    """The answer of git about this code, None where the code is not in a repository."""
+    """Return the output of a git command on this code, None where the code is not in a repository."""
     try:
         done = subprocess.run(
             ["git", "-C", str(Path(__file__).parent), *arguments],

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic file writing and file locks."""
 
 import errno
 import fcntl
@@ -13,9 +13,9 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, whose file takes its place unless the block raises.
+    """Yield a temporary path next to `path`; its file replaces `path` unless the block raises.
 
-    Nobody ever finds half a file; what was at `path` is untouched until then.
+    A partly written file is never visible at `path`; an existing file there is unchanged until the replacement.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
@@ -26,15 +26,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text so; line ends are written as they are."""
+    """Write a text atomically; line endings are not translated."""
     with replacing(path) as partial, partial.open("w", newline="") as file:
         file.write(text)
 
 
-def take(file: IO[str]) -> bool:
-    """Whether no other process has taken `file`, which is open for writing; it is ours until it is closed.
+def try_lock(file: IO[str]) -> bool:
+    """Lock `file`, which is open for writing, until it is closed; return False if another process holds the lock.
 
-    A killed process lets go. A file system without locks keeps nobody away: True for all.
+    The lock of a killed process is released. Always True on a file system without locks.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

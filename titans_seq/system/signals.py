@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGUSR1: a training ends after the step it is in, and leaves a checkpoint; all else at once."""
+"""Handling of Ctrl-C, SIGTERM and SIGUSR1: training stops after its step with a checkpoint, all else at once."""
 
 import signal
 import sys
@@ -9,17 +9,17 @@ from typing import Any
 
 from titans_seq.errors import Interrupted
 
-# What sends them: a user, a machine that shuts down, a scheduler that takes the machine back (SLURM's --signal).
+# Sent by the user, by a machine that shuts down, and by a scheduler before it ends the job (SLURM's --signal).
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
-    """Answers the signals for as long as it is entered.
+    """Context manager that handles stop signals.
 
-    While `deferring`, the first signal is only noted, in `received`: whoever trains looks there between two steps.
-    Otherwise, and at a second Ctrl-C, `Interrupted` is raised at once. Its exit status is 128 and the signal's number,
-    as shells have it: 130, 143, 138. (Left to itself, Lightning swallows SIGTERM wherever it does not train, and turns
-    Ctrl-C into status 1.)
+    While `deferring`, the first signal is only stored in `received`, which the training loop checks between two steps.
+    Otherwise, and at a second Ctrl-C, `Interrupted` is raised at once. Its exit status is 128 plus the signal's number,
+    as in shells: 130, 143, 138. (Lightning alone ignores SIGTERM when it is not training, and turns Ctrl-C into exit
+    status 1.)
     """
 
     def __init__(self) -> None:
@@ -38,13 +38,13 @@ class StopSignals(AbstractContextManager["StopSignals"]):
                 signal.signal(each, handler)
 
     def install(self) -> None:
-        """Put the handlers in place, over those that Lightning has set in the meantime; only a main thread may."""
+        """Install the handlers, replacing those that Lightning has set since; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             for each in _SIGNALS:
                 signal.signal(each, self._handle)
 
     def status(self) -> int:
-        """The exit status that says which signal it was."""
+        """Return the exit status of the received signal, 128 plus its number."""
         return 128 + (self.received or signal.SIGTERM)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -52,7 +52,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         self.received = signal.Signals(number)
         if self.deferring and not (again and number == signal.SIGINT):
             if not again:
-                more = "; again to stop at once" if number == signal.SIGINT else ""
+                more = "; press Ctrl-C again to stop immediately" if number == signal.SIGINT else ""
                 print(f"note: {self.received.name}: stopping after this step{more}", file=sys.stderr)
             return
         raise Interrupted("interrupted", status=self.status())

@@ -54,7 +54,7 @@ class RunCallbacks:
             Schedule(options.checkpoint_steps, options.checkpoint_minutes, options.keep_checkpoints),
             signals,
             rows=metrics.secure if metrics else lambda: 0,
-            facts=metadata,
+            metadata=metadata,
             seconds=start.progress["seconds"],
         )
         best = ModelCheckpoint(

@@ -10,7 +10,7 @@ from typing import Any
 from titans_seq.config import to_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import Config
-from titans_seq.system.files import take, write_atomically
+from titans_seq.system.files import try_lock, write_atomically
 
 
 class RunFolder:
@@ -57,7 +57,7 @@ class RunFolder:
         Raises InputError when another one has it.
         """
         with (self.path / "config.yaml").open("r+") as handle:  # network file systems lock what can be written alone
-            if not take(handle):
+            if not try_lock(handle):
                 raise InputError(f"{self.path}: another process is at this run")
             yield
 

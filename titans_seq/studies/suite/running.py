@@ -23,7 +23,7 @@ from titans_seq.experiment.run.resume import CHANGEABLE_KEYS
 from titans_seq.schema import Config
 from titans_seq.studies.suite import Cell, Suite
 from titans_seq.system.console import quiet
-from titans_seq.system.files import take, write_atomically
+from titans_seq.system.files import try_lock, write_atomically
 from titans_seq.system.signals import StopSignals
 
 Status = Literal["done", "outdated", "missing"]
@@ -104,7 +104,7 @@ class Store:
         """Whether nobody else is at this cell; they are kept from it until the end, as far as the disk has locks."""
         self.runs.mkdir(parents=True, exist_ok=True)
         with (self.runs / f"{cell.name}.lock").open("w") as handle:
-            yield take(handle)
+            yield try_lock(handle)
 
 
 def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
