@@ -58,7 +58,7 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
             self._corpus,
             self._split,
             segment=options.segment,
-            stretch=options.stretch,
+            stream_length=options.stretch,
             batch_size=options.batch_size,
             left=left,
             right=right,
@@ -98,7 +98,7 @@ class PretrainingRecipe(Recipe[PretrainingTask]):
             validation_records=options.validation_records,
             test_records=options.test_records,
             seed=options.holdout_seed,
-            unasked=self._unasked,
+            context_only=self._unasked,
         )
 
     def new_task(self) -> PretrainingTask:
