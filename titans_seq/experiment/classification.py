@@ -17,7 +17,7 @@ from datamodules.common.messages import ambiguous_note, listed
 from datamodules.dna.classification.bucketing import SequenceLoader
 from datamodules.dna.classification.datamodule import SequenceDataModule
 from datamodules.dna.classification.holdout import Holdout
-from datamodules.dna.classification.labelled import Rows, SequenceSource
+from datamodules.dna.classification.labelled import Examples, SequenceSource
 from datamodules.dna.datasets.catalogue import open_data, read_unlabelled
 from datamodules.dna.datasets.fasta import BedWindows, LabelledFasta
 from datamodules.dna.datasets.genomic_benchmarks import GenomicBenchmark
@@ -54,7 +54,7 @@ def _source(options: ClassificationDataOptions) -> SequenceSource:
             options.name,
             options.bed,
             length=options.length,
-            beyond=options.beyond,
+            out_of_bounds=options.beyond,
             aliases=options.aliases,
             rna=options.rna,
         )
@@ -184,7 +184,7 @@ class ClassificationRecipe(Recipe[ClassificationTask]):
         """Whether the model learns from both strands, or answers by both."""
         return self.config.data.both_strands or self.config.model.strand != "one"
 
-    def _shown(self, rows: Rows) -> Rows:
+    def _shown(self, rows: Examples) -> Examples:
         """The rows with no more bases than the model sees."""
         longest = self.config.data.max_length
         if longest is None:
@@ -284,7 +284,7 @@ def score_sequences(
     """Class scores (n, K) of sequences in their order, without trainer.limit_batches."""
     options = recipe.config.data
     labels = np.zeros(len(sequences), dtype=np.int64)  # nobody looks at them
-    loader = SequenceLoader(Rows(sequences, labels), options.batch_size, max_length=options.max_length)
+    loader = SequenceLoader(Examples(sequences, labels), options.batch_size, max_length=options.max_length)
     return _predict(task, trainer, loader)[1]
 
 
