@@ -149,7 +149,7 @@ def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: R
     assert results["records"] == 41
     assert "all.fa: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
     nothing = f"data.exclude=[{tmp_path / 'all.csv'}]"
-    assert "nothing of it is left to learn from" in refuse("fit", PRETRAIN, words[0], nothing)
+    assert "sequences are in data.exclude: none is left to train on" in refuse("fit", PRETRAIN, words[0], nothing)
 
 
 def test_gue_is_learned_from_its_training_rows_alone(tmp_path: Path, data_root: Path) -> None:
