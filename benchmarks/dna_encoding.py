@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.dna.classification.bucketing import SequenceLoader
-from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.sequences import Sequences
 from datamodules.dna.tokenizer import encode
 
@@ -106,7 +106,7 @@ def encoding(rng: np.random.Generator) -> dict[str, float]:
 def loading(rng: np.random.Generator) -> dict[str, float]:
     lengths = rng.integers(100, 574, 20_000)
     texts = [rng.choice(np.frombuffer(b"ACGT", dtype=np.uint8), length).tobytes().decode() for length in lengths]
-    rows = Rows(Sequences.read(texts, str), np.zeros(len(texts), dtype=np.int64))
+    rows = Examples(Sequences.read(texts, str), np.zeros(len(texts), dtype=np.int64))
     loader = SequenceLoader(rows, 128, shuffle=True, both_strands=True)
     peer = DataLoader(PerSample(texts), batch_size=128, shuffle=True, collate_fn=collate)
     figures: dict[str, float] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from record import record
 
-from datamodules.dna.audit.shortcuts import Composition, score
+from datamodules.dna.audit.shortcuts import KmerCompositionClassifier, score
 from datamodules.dna.classification.datamodule import SequenceDataModule
 from titans_seq.experiment.classification.experiment import ClassificationExperiment
 from titans_seq.studies.suite import read_suite
@@ -22,7 +22,7 @@ def fold_scores(data: SequenceDataModule) -> dict[str, float]:
     classes = len(data.class_names)
     best, chosen, answer = -1.0, 0.0, test.labels
     for ridge in RIDGES:
-        model = Composition(train.sequences, train.labels, classes, k=5, ridge=ridge)
+        model = KmerCompositionClassifier(train.sequences, train.labels, classes, k=5, ridge=ridge)
         found = score("validation", "5-mers", validation.labels, model(validation.sequences), classes).mcc
         if found > best:
             best, chosen, answer = found, ridge, model(test.sequences)

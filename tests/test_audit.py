@@ -48,7 +48,7 @@ def test_published_sets_by_name(data_root: Path) -> None:
         "data.max_length=100",
         "data.unit=group",
     )
-    assert "splits are cut as `fit` cuts them, by group" in text
+    assert "no test rows; the splits are cut as in `fit`, by group" in text
     assert row(text, "test", "length,", "cut", "at", "100")
 
 

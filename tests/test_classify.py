@@ -264,7 +264,7 @@ def test_a_class_that_is_missing_where_it_is_measured_is_refused(refuse: Refuse,
         for name in ("train", "dev", "test"):
             write_table(folder / f"{name}.csv", texts, ["a", "a" if name == split else "b"] * 20)
         line = refuse("fit", MOTIF, *SMALL, f"data.name={folder}")
-        assert f"none of the 40 {wanted} rows is of class b: MCC, AUROC and AUPRC have no meaning there" in line
+        assert f"none of the 40 {wanted} rows is of class b: MCC, AUROC and AUPRC are undefined there" in line
 
 
 def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path
     for name in ("train", "dev", "test"):
         write_table(tmp_path / f"{name}.csv", texts, ["a", "b"] * 20)
     for word in ("folds=5", "unit=chromosome", "unit=group"):
-        assert f"data.{word.partition('=5')[0]} has nothing to cut" in refuse(
+        assert f"already has validation and test rows; remove data.{word.partition('=5')[0]}" in refuse(
             "fit", MOTIF, f"data.name={tmp_path}", f"data.{word}"
         )
     (tmp_path / "dev.csv").unlink()
@@ -287,12 +287,15 @@ def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path
     (tmp_path / "train.csv").write_text("\n".join(["sequence,label,region,start,end", *places]) + "\n")
     words = ["data.unit=chromosome", "data.validation_chromosomes=[chr1]", "data.test_chromosomes=[chr2]"]
     line = refuse("fit", MOTIF, f"data.name={tmp_path}", *words)
-    assert "brings its test rows; data.test_chromosomes has nothing to cut" in line
+    assert "already has test rows; remove data.test_chromosomes" in line
     data = tmp_path / "grouped.csv"
     rows = [f"{text},{'ab'[row % 2]},{row // 4}" for row, text in enumerate(texts)]
     data.write_text("\n".join(["sequence,label,group", *rows]) + "\n")
     done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}")
-    assert "rows have groups, which the cut may part; data.unit=group keeps them whole" in done.results["printed"]
+    assert (
+        "rows have groups, which a split by row may separate; set data.unit=group to keep them whole"
+        in done.results["printed"]
+    )
 
 
 def test_data_keys_that_would_say_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
@@ -319,7 +322,7 @@ def test_groups_of_given_splits_that_cross_are_noted(tmp_path: Path) -> None:
         rows = [f"ACG{'ACGT'[i]},{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["sequence,label,group", *rows]) + "\n")
     splits = open_data(str(tmp_path)).load()
-    assert splits.notes == ("train.csv: 2 of 3 test rows are of groups that train has too",)
+    assert splits.notes == ("train.csv: 2 of 3 test rows are of groups that also occur in train",)
     assert splits.train.groups is not None
     assert splits.train.groups.tolist() == [0, 0, 0, 1]
 

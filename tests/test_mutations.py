@@ -119,8 +119,11 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
         "beyond the end": ([("chr1", 500, ".", "A", "G")], "beyond"),
         "one beyond the end": ([("chr1", 81, ".", "N", "G")], "beyond"),
         "no reference": ([("chr1", 6, ".", "", "G")], "line 3"),
-        "no variants": ([("chr1", 6, ".", good, "<DUP>")], "no variants; 1 without letters"),
-        "two alleles": ([("chr1", 6, ".", good, "A/C")], "line 3: ALT is 'A/C'; needed: A, C, G, T and N, <...>, *, ."),
+        "no variants": ([("chr1", 6, ".", good, "<DUP>")], "no variants; 1 symbolic alternatives"),
+        "two alleles": (
+            [("chr1", 6, ".", good, "A/C")],
+            "line 3: ALT is 'A/C'; expected A, C, G, T and N, <...>, *, .",
+        ),
         "a dash": ([("chr1", 6, ".", good, "-")], "line 3: ALT is '-'"),
         "nothing between commas": ([("chr1", 6, ".", good, "N,,A")], "line 3: ALT is 'N,,A'"),
         "no position": ([("chr1", "x", ".", good, "A")], "line 3"),
@@ -175,7 +178,7 @@ def test_alleles_that_no_window_holds(checkpoint: Path, refuse: Refuse, tmp_path
     assert table["alternative_motif"][0] == pytest.approx(after, abs=1e-5)
     vcf = write_vcf(tmp_path / "a.vcf", deletion, insertion)
     line = refuse("variants", checkpoint, "--vcf", vcf, *words)
-    assert "line 3: REF or ALT has 21 letters, more than the window of data.length=20; so have all 2" in line
+    assert "line 3: REF or ALT has 21 letters, more than the window of data.length=20, as in all 2 variants" in line
 
 
 def test_codes_for_several_bases_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_tables_are_joined_and_repeats_left_out(tmp_path: Path) -> None:
     words = [f"data.name={tmp_path / 'a.csv'}", f"data.also=[{tmp_path / 'b.csv'}]", "data.sequence=dna"]
     results, printed = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
     assert sum(results["bases"].values()) == 50 * 30
-    assert "5 of 55 sequences repeat others, on either strand; left out" in printed
+    assert "5 of 55 sequences are duplicates of others, on either strand; left out" in printed
 
 
 def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: Refuse) -> None:
@@ -144,13 +144,13 @@ def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: R
     words = [f"data.name={tmp_path / 'all.csv'}", exclude]
     results, printed = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
     assert results["records"] == 41
-    assert "all.csv: 9 of 50 sequences are in data.exclude, whole; left out" in printed
+    assert "all.csv: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
     words[0] = f"data.name={tmp_path / 'all.fa'}"
     results, printed = fit(PRETRAIN, tmp_path / "mapped", *SMALL, *MASKED, *words)
     assert results["records"] == 41
-    assert "all.fa: 9 of 50 sequences are in data.exclude, whole; left out" in printed
+    assert "all.fa: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
     nothing = f"data.exclude=[{tmp_path / 'all.csv'}]"
-    assert "nothing of it is left to learn from" in refuse("fit", PRETRAIN, words[0], nothing)
+    assert "sequences are in data.exclude: none is left to train on" in refuse("fit", PRETRAIN, words[0], nothing)
 
 
 def test_gue_is_learned_from_its_training_rows_alone(tmp_path: Path, data_root: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
     lone = write_fasta(tmp_path / "lone.fa", {"a": "ACGTACGT", "b": "A", "c": "C"})
     short = write_fasta(tmp_path / "short.fa", {name: "ACGTACGT"[i:] for i, name in enumerate("abc")})
     held = ["data.validation_records=[b]", "data.test_records=[c]"]
-    nothing = "every base after the first 4 of each stretch is N, or there is none"
+    nothing = "every base after the first 4 of each stream is N, or there is none"
     cases = {
         f"lone.fa: validation: {nothing}": [f"data.name={lone}"],
         "task.masked_share=1e-06 of so few bases hid none": [f"data.name={short}", "task.masked_share=1e-6", *MASKED],
@@ -200,7 +200,7 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "trainer.devices=2 trainer.strategy=ddp": DDP,
         "data.unit=end data.validation_records=[a]": "has no effect with data.unit=end, which holds out the ends",
         "data.name=nowhere.fa": "no such FASTA file",
-        "data.name=nowhere.doc": "no published set and no file of sequences",
+        "data.name=nowhere.doc": "no published dataset, and no file of sequences",
     }
     for words, part in cases.items():
         assert part in refuse("fit", PRETRAIN, *words.split())

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 class Intervals(NamedTuple):
-    """Places on a genome, 0-based and half-open: `start` is the first base, `end` the first one after."""
+    """Intervals on a genome, 0-based and half-open: `start` is the first base, `end` the one after the last."""
 
     regions: NDArray[np.str_]  # (n,): chromosomes or transcripts
     starts: NDArray[np.int64]  # (n,)
@@ -17,26 +17,26 @@ class Intervals(NamedTuple):
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Bases of each, (n,)."""
+        """Number of bases of each interval, (n,)."""
         return self.ends - self.starts
 
     @property
     def overlapping(self) -> NDArray[np.bool_]:
-        """Which share a base with another, on either strand, (n,)."""
-        before = min(0, int(self.starts.min(initial=0)))  # windows may begin before their chromosome does
+        """Whether each interval shares a base with another one, on either strand, (n,)."""
+        before = min(0, int(self.starts.min(initial=0)))  # windows may start before base 0 of their chromosome
         region = np.unique(self.regions, return_inverse=True)[1] * (int(self.ends.max(initial=0)) - before)
         order = np.argsort(region + self.starts, kind="stable")
         starts, ends = (region + self.starts)[order], (region + self.ends)[order]
         found = np.zeros(len(order), dtype=np.bool_)
-        found[1:] = starts[1:] < np.maximum.accumulate(ends)[:-1]  # one that begins before
-        found[:-1] |= starts[1:] < ends[:-1]  # the next one
+        found[1:] = starts[1:] < np.maximum.accumulate(ends)[:-1]  # with an interval that starts before
+        found[:-1] |= starts[1:] < ends[:-1]  # with the next one
         mask = np.empty_like(found)
         mask[order] = found
         return mask
 
     @classmethod
     def joined(cls, parts: Sequence["Intervals"]) -> "Intervals":
-        """All intervals of `parts`, one after another."""
+        """Concatenate the intervals of `parts`."""
         return cls(
             np.concatenate([part.regions for part in parts]),
             np.concatenate([part.starts for part in parts]),

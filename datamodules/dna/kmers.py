@@ -1,22 +1,24 @@
-"""All stretches of k bases of many sequences, each as one number: two bits a base."""
+"""k-mers of many sequences, each encoded as one integer: two bits per base."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.dna.sequences import Sequences, runs
 
-MAX_K = 32  # what 64 bits hold
+MAX_K = 32  # bases that fit into 64 bits
 
 
 def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
-    """Codes of every stretch of k bases without an N, and the sequence it is from, both (m,), in order.
+    """Return the code of every k-mer without an N and the row of its sequence, both (m,), in order.
 
-    With `both_strands` a stretch and its reverse complement have one code, the smaller of the two.
+    With `both_strands`, a k-mer and its reverse complement have one code, the smaller of the two (canonical k-mers).
+
+    Raises ValueError for k outside 1 to 32.
     """
     if not 1 <= k <= MAX_K:
-        raise ValueError(f"k must lie in 1..{MAX_K}; got {k}")
+        raise ValueError(f"k must be between 1 and {MAX_K}; got {k}")
     codes, rows = [], []
-    for part in runs(sequences.lengths):  # some hundred megabytes of codes while they are made
+    for part in runs(sequences.lengths):  # limits the intermediate codes to a few hundred megabytes
         lengths, start = sequences.lengths[part], sequences.starts[part.start]
         tokens = sequences.tokens[start : start + lengths.sum()]
         if len(tokens) < k:
@@ -36,7 +38,7 @@ def kmers(sequences: Sequences, k: int, *, both_strands: bool = False) -> tuple[
 
 
 def counts(sequences: Sequences, k: int) -> NDArray[np.float64]:
-    """How often each of the 4^k stretches of k bases occurs in each sequence, (n, 4^k)."""
+    """Count each of the 4^k k-mers in each sequence, (n, 4^k)."""
     codes, rows = kmers(sequences, k)
     size = 4**k
     flat = np.bincount(rows.astype(np.int64) * size + codes.astype(np.int64), minlength=len(sequences) * size)
@@ -44,7 +46,7 @@ def counts(sequences: Sequences, k: int) -> NDArray[np.float64]:
 
 
 def _codes(bases: NDArray[np.uint64], k: int, *, last_base_lowest: bool) -> NDArray[np.uint64]:
-    """Codes of every window of k bases, (n - k + 1,): joined from windows of powers of two, log k passes in all."""
+    """Codes of every window of k bases, (n - k + 1,): joined from windows of powers of two in log k passes."""
     window, length = bases, 1
     code, done = np.zeros(len(bases) + 1, dtype=np.uint64), 0
     while True:

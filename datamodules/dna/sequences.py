@@ -1,4 +1,4 @@
-"""Many sequences of unequal lengths in one array, padded only when a batch is cut."""
+"""Many sequences of different lengths in one array, padded only when a batch is made."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -12,11 +12,11 @@ from titans_seq.batch import PAD_TOKEN
 
 Side = Literal["left", "right"]
 
-_RUN = 1 << 22  # bases that are worked on at a time
+_RUN = 1 << 22  # bases processed at a time
 
 
 class Sequences:
-    """Token sequences end to end: one byte a base, no padding, no object per sequence.
+    """Concatenated token sequences: one byte per base, no padding, no object per sequence.
 
     Args:
         tokens: all sequences one after another, (total,) uint8.
@@ -32,9 +32,9 @@ class Sequences:
         assert len(tokens) == lengths.sum()
 
     @classmethod
-    def read(cls, texts: Sequence[str], place: Callable[[int], str], *, rna: bool = False) -> "Sequences":
-        """From letters, see `dna.encode`."""
-        return cls(*encode(texts, place, rna=rna))
+    def read(cls, texts: Sequence[str], locate: Callable[[int], str], *, rna: bool = False) -> "Sequences":
+        """Encode sequences of letters; see `tokenizer.encode`."""
+        return cls(*encode(texts, locate, rna=rna))
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -50,16 +50,16 @@ class Sequences:
         return [letters[start:end] for start, end in zip(self.starts.tolist(), ends.tolist(), strict=True)]
 
     def rows(self) -> NDArray[np.int64]:
-        """The sequence that each token belongs to, (total,)."""
+        """Row of the sequence that each token belongs to, (total,)."""
         return np.repeat(np.arange(len(self)), self.lengths)
 
     def take(self, index: NDArray[np.int64], *, max_length: int | None = None) -> "Sequences":
-        """The sequences `index` (m,), in that order; of longer ones than `max_length` their first bases."""
+        """The sequences `index` (m,), in that order, each truncated to its first `max_length` bases."""
         lengths = self.lengths[index]
         if max_length is not None:
             lengths = np.minimum(lengths, max_length)
         taken = Sequences(np.empty(lengths.sum(), dtype=np.uint8), lengths)
-        for rows in runs(lengths):  # the places of bases take far more room than the bases
+        for rows in runs(lengths):  # in runs, since indices of bases need far more memory than bases
             sizes, first = lengths[rows], taken.starts[rows.start]
             shifts = self.starts[index[rows]] - (taken.starts[rows] - first)
             where = np.arange(sizes.sum()) + np.repeat(shifts, sizes)
@@ -67,7 +67,7 @@ class Sequences:
         return taken
 
     def reverse_complement(self) -> "Sequences":
-        """The reverse complements of all sequences, the last sequence's first."""
+        """Reverse complements of all sequences, in reverse order."""
         return Sequences(complement(self.tokens[::-1]), self.lengths[::-1], self.ambiguous)
 
     def padded(
@@ -78,10 +78,10 @@ class Sequences:
         side: Side = "right",
         reverse: NDArray[np.bool_] | None = None,
     ) -> tuple[Tokens, NDArray[np.bool_]]:
-        """Tokens and mask, both (B, T), of sequences `index` (B,), T the longest of them.
+        """Return tokens and mask, both (B, T), of sequences `index` (B,); T is the length of the longest.
 
-        Longer ones than `max_length` lose their end; then the rows `reverse` (B,) are replaced by their reverse
-        complements: either strand shows the same bases. `side` is where the padding goes.
+        Sequences longer than `max_length` are truncated at their end; then the rows where `reverse` (B,) is True are
+        replaced by their reverse complements, so that both strands cover the same bases. `side` is the padded side.
         """
         lengths = self.lengths[index]
         if max_length is not None:
@@ -96,7 +96,7 @@ class Sequences:
             mask = position < lengths[:, None]
         if reverse is not None:
             position = np.where(reverse[:, None], lengths[:, None] - 1 - position, position)
-        # Padding reads its row's first base, which is always there, and is overwritten.
+        # Padding reads the first base of its row, which always exists, and is overwritten below.
         tokens = self.tokens[self.starts[index][:, None] + np.where(mask, position, 0)]
         if reverse is not None:
             tokens[reverse] = complement(tokens[reverse])
@@ -105,12 +105,12 @@ class Sequences:
 
 
 def runs(lengths: NDArray[np.int64]) -> list[slice]:
-    """Slices of sequences of `lengths` (n,) in their order, whole ones, of some `_RUN` bases each."""
+    """Slices of consecutive whole sequences of `lengths` (n,), of about `_RUN` bases each."""
     firsts = np.flatnonzero(np.diff((np.cumsum(lengths) - lengths) // _RUN, prepend=-1)).tolist()
     return [slice(first, end) for first, end in pairwise([*firsts, len(lengths)])]
 
 
 def joined_sequences(parts: Sequence[Sequences]) -> Sequences:
-    """All sequences of `parts`, one after another."""
+    """Concatenate the sequences of `parts`."""
     tokens, lengths = (np.concatenate([getattr(part, field) for part in parts]) for field in ("tokens", "lengths"))
     return Sequences(tokens, lengths, sum(part.ambiguous for part in parts))

@@ -1,7 +1,7 @@
-"""DNA as tokens: one per base, looked up a byte at a time over all sequences at once.
+"""DNA tokenizer: one token per base, looked up a byte at a time over all sequences at once.
 
-Lower case (soft-masked repeats) is read as upper case. IUPAC's codes for several possible bases become N and are
-counted. Anything else is refused with its place; so is RNA's U, unless asked for.
+Lower case (soft-masked repeats) is read as upper case. IUPAC ambiguity codes become N and are counted. Any other letter
+raises an error that gives its position; so does RNA's U unless `rna` is set.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,14 @@ from titans_seq.errors import InputError
 
 Tokens = NDArray[np.uint8]
 
-_AMBIGUOUS = "RYSWKMBDHV"  # IUPAC's other codes: two or three possible bases each
-_IS_AMBIGUOUS, _IS_NO_BASE = 254, 255  # marks of the tables below
+_AMBIGUOUS = "RYSWKMBDHV"  # IUPAC's ambiguity codes besides N: two or three possible bases each
+_IS_AMBIGUOUS, _IS_NO_BASE = 254, 255  # markers in the tables below
 _N = BASES.index("N")
 _BLOCK_TEXTS, _BLOCK_LETTERS = 1 << 10, 1 << 20
 
 
 def _table(extra: str = "") -> bytes:
-    """Token of every byte; `extra` pairs further letters with bases, as in "UT"."""
+    """Lookup table from bytes to tokens; `extra` pairs further letters with bases, as in "UT"."""
     table = np.full(256, _IS_NO_BASE, dtype=np.uint8)
     pairs = [(base, token) for token, base in enumerate(BASES)]
     pairs += [(code, _IS_AMBIGUOUS) for code in _AMBIGUOUS]
@@ -38,31 +38,32 @@ _LETTERS = np.frombuffer((BASES + "." * (256 - len(BASES))).encode(), dtype=np.u
 
 
 class Encoded(NamedTuple):
-    """Many sequences end to end."""
+    """Many sequences, concatenated."""
 
     tokens: Tokens  # (total,)
     lengths: NDArray[np.int64]  # (n,)
     ambiguous: int  # letters that became N
 
 
-def encode(texts: Sequence[str], place: Callable[[int], str], *, rna: bool = False) -> Encoded:
-    """Tokens of all `texts`.
+def encode(texts: Sequence[str], locate: Callable[[int], str], *, rna: bool = False) -> Encoded:
+    """Encode `texts` as tokens.
 
     Args:
         texts: the sequences, none of them empty.
-        place: says where sequence `i` stands, for messages: `train.csv: line 7`.
+        locate: returns the location of sequence `i`, for messages: `train.csv: line 7`.
         rna: read U as T.
 
-    Raises InputError with the first letter that is no base, its place, and how many there are.
+    Raises InputError for an empty sequence, and for letters that are not bases; the message gives the first one, its
+    position, and how many there are.
     """
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
     if not lengths.all():
         row = int(lengths.argmin())
-        raise InputError(f"{place(row)}: no sequence; {np.count_nonzero(lengths == 0)} rows have none. Remove them.")
+        raise InputError(f"{locate(row)}: no sequence; {np.count_nonzero(lengths == 0)} rows have none. Remove them.")
     tokens = _look_up(texts, int(lengths.sum()), _RNA if rna else _DNA)
     highest = tokens.max(initial=0)
     if highest == _IS_NO_BASE:
-        _refuse(texts, lengths, tokens, place)
+        _raise_not_dna(texts, lengths, tokens, locate)
     if highest < _IS_AMBIGUOUS:
         return Encoded(tokens, lengths, 0)
     ambiguous = tokens == _IS_AMBIGUOUS
@@ -70,9 +71,9 @@ def encode(texts: Sequence[str], place: Callable[[int], str], *, rna: bool = Fal
 
 
 def decode(tokens: Tokens) -> str:
-    """The letters of `tokens` (T,), padding left out.
+    """Return the letters of `tokens` (T,), without padding.
 
-    Raises ValueError for a token that stands for no base.
+    Raises ValueError for a token that is not a base.
     """
     bases = tokens[tokens != PAD_TOKEN]
     if bases.max(initial=0) >= len(BASES):
@@ -81,23 +82,23 @@ def decode(tokens: Tokens) -> str:
 
 
 def complement(tokens: Tokens) -> Tokens:
-    """The base opposite each, in the same order; N and padding stay."""
+    """Complement each base, in the same order; N and padding stay."""
     return _COMPLEMENTS[tokens]
 
 
 def reverse_complement(tokens: Tokens) -> Tokens:
-    """The other strand of `tokens` (..., T), read in its own direction."""
+    """Reverse complement of `tokens` (..., T)."""
     return complement(tokens[..., ::-1])
 
 
 def _look_up(texts: Sequence[str], total: int, table: bytes) -> Tokens:
-    """The table's entry for every letter, (total,)."""
+    """Table entry of every letter, (total,)."""
     tokens = np.empty(total, dtype=np.uint8)
     done = 0
     for first in range(0, len(texts), _BLOCK_TEXTS):
         block = "".join(texts[first : first + _BLOCK_TEXTS])
         for start in range(0, len(block), _BLOCK_LETTERS):
-            # One byte a character, whatever it is, so that places stay. `translate` is ten times as fast as numpy's
+            # One byte for any character, so that positions are kept. `translate` is ten times as fast as numpy's
             # indexing, and twice as fast on blocks that stay in the cache as on all letters at once.
             letters = block[start : start + _BLOCK_LETTERS].encode("latin-1", "replace")
             tokens[done : done + len(letters)] = np.frombuffer(letters.translate(table), dtype=np.uint8)
@@ -106,15 +107,17 @@ def _look_up(texts: Sequence[str], total: int, table: bytes) -> Tokens:
     return tokens
 
 
-def _refuse(texts: Sequence[str], lengths: NDArray[np.int64], tokens: Tokens, place: Callable[[int], str]) -> None:
+def _raise_not_dna(
+    texts: Sequence[str], lengths: NDArray[np.int64], tokens: Tokens, locate: Callable[[int], str]
+) -> None:
     wrong = np.flatnonzero(tokens == _IS_NO_BASE)
     ends = np.cumsum(lengths)
     rows = np.searchsorted(ends, wrong, side="right")
     row = int(rows[0])
     base = int(wrong[0] - (ends[row] - lengths[row]))
     letter = texts[row][base]
-    hint = " Is it RNA? data.rna=true reads U as T." if letter in "Uu" else ""
+    hint = " For RNA, set data.rna=true: it reads U as T." if letter in "Uu" else ""
     raise InputError(
-        f"{place(row)}: {letter!r} at base {base + 1} is no DNA letter (A, C, G, T, N or another IUPAC code, either "
-        f"case); {len(wrong)} such letters in {len(np.unique(rows))} sequences.{hint}"
+        f"{locate(row)}: {letter!r} at base {base + 1} is not a DNA letter (A, C, G, T, N or another IUPAC code, in "
+        f"either case); {len(wrong)} such letters in {len(np.unique(rows))} sequences.{hint}"
     )

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from datamodules.common.download import DATA_VARIABLE
-from datamodules.dna.audit.audit import Audit, Shared, audit, audit_intervals, audit_source
+from datamodules.dna.audit.audit import Audit, Overlap, audit, audit_intervals, audit_source
 from datamodules.dna.audit.logistic import Logistic
 from datamodules.dna.audit.shortcuts import Shortcut, by_length, score
 from datamodules.dna.classification.classes import Classes
 from datamodules.dna.classification.holdout import Holdout
-from datamodules.dna.classification.labelled import IntervalRows, IntervalSplits, Rows, Splits
+from datamodules.dna.classification.labelled import Examples, IntervalExamples, IntervalSplits, Splits
 from datamodules.dna.datasets.catalogue import open_data, read_unlabelled
 from datamodules.dna.datasets.fasta import LabelledFasta
 from datamodules.dna.datasets.genomic_benchmarks import GenomicBenchmark
@@ -27,16 +27,16 @@ from tests.datamodules.dna_reference import place, random_dna, refused, slow_rev
 TWO = Classes(("negative", "positive"))
 
 
-def rows_of(texts: list[str], labels: list[int]) -> Rows:
-    return Rows(Sequences.read(texts, place), np.array(labels))
+def rows_of(texts: list[str], labels: list[int]) -> Examples:
+    return Examples(Sequences.read(texts, place), np.array(labels))
 
 
-def clues_of(result: Audit, split: str = "test") -> dict[str, Shortcut]:
-    return {clue.clue: clue for clue in result.clues if clue.split == split}
+def shortcuts_of(result: Audit, split: str = "test") -> dict[str, Shortcut]:
+    return {each.name: each for each in result.shortcuts if each.split == split}
 
 
-def shared_of(result: Audit, split: str, by: str) -> Shared:
-    return next(each for each in result.shared if (each.split, each.by) == (split, by))
+def overlap_of(result: Audit, split: str, by: str) -> Overlap:
+    return next(each for each in result.overlaps if (each.split, each.by) == (split, by))
 
 
 # Parts of it, against code that goes one by one.
@@ -94,11 +94,11 @@ def test_scores_are_those_of_torchmetrics() -> None:
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, 500)
     said = np.where(rng.random(500) < 0.5, labels, rng.integers(0, 3, 500))
-    clue = score("test", "x", labels, said, 3)
+    shortcut = score("test", "x", labels, said, 3)
     mcc = multiclass_matthews_corrcoef(torch.tensor(said), torch.tensor(labels), num_classes=3)
-    assert clue.mcc == pytest.approx(float(mcc), abs=1e-6)
-    assert clue.accuracy == (labels == said).mean()
-    assert clue.constant == max(np.bincount(labels)) / 500
+    assert shortcut.mcc == pytest.approx(float(mcc), abs=1e-6)
+    assert shortcut.accuracy == (labels == said).mean()
+    assert shortcut.constant == max(np.bincount(labels)) / 500
     assert score("test", "x", labels, np.zeros(500, dtype=int), 3).mcc == 0.0
 
 
@@ -157,11 +157,11 @@ def test_a_length_that_gives_the_class_away_is_found() -> None:
     texts = random_dna([50, 60] * 100 + [600, 700] * 50)
     labels = [0, 1] * 150
     splits = Splits("set", TWO, rows_of(texts, labels), test=rows_of(random_dna([50, 600, 60, 700], 1), [0, 0, 1, 1]))
-    clues = clues_of(audit(splits, max_length=512))
-    assert clues["length"].accuracy == 1.0
-    assert clues["length"].mcc == 1.0
-    assert clues["length, cut at 512"].accuracy == 0.75
-    assert clues["half of the 32-mers in training rows"].accuracy == 0.5
+    shortcuts = shortcuts_of(audit(splits, max_length=512))
+    assert shortcuts["length"].accuracy == 1.0
+    assert shortcuts["length"].mcc == 1.0
+    assert shortcuts["length, cut at 512"].accuracy == 0.75
+    assert shortcuts["half of the 32-mers in training rows"].accuracy == 0.5
 
 
 def test_composition_that_gives_the_class_away_is_found() -> None:
@@ -174,9 +174,9 @@ def test_composition_that_gives_the_class_away_is_found() -> None:
     test_pairs = rows_of(plain[80:] + without[80:], [0] * 20 + [1] * 20)
     test_bases = rows_of(plain[80:] + rich[80:], [0] * 20 + [1] * 20)
 
-    def both(splits: Splits, test: Rows) -> list[float]:
-        clues = clues_of(audit(Splits(splits.name, TWO, splits.train, test=test)))
-        return [clues["frequencies of bases"].accuracy, clues["frequencies of pairs of bases"].accuracy]
+    def both(splits: Splits, test: Examples) -> list[float]:
+        shortcuts = shortcuts_of(audit(Splits(splits.name, TWO, splits.train, test=test)))
+        return [shortcuts["frequencies of bases"].accuracy, shortcuts["frequencies of pairs of bases"].accuracy]
 
     on_pairs, on_bases = both(pairs, test_pairs), both(bases, test_bases)
     assert on_pairs[0] < 0.75
@@ -192,13 +192,18 @@ def test_repeated_contradictory_and_turned_rows_are_counted() -> None:
     repeats = {each.split: (each.rows, each.repeated, each.contradictory) for each in result.repeats}
     # Over all: a (3 rows), b (3), c and e (2 each); a, b and e have both labels.
     assert repeats == {"train": (6, 2, 1), "test": (7, 1, 1), "all": (13, 6, 3)}
-    shared = shared_of(result, "test", "32-mers")
-    assert (shared.rows, shared.identical, shared.contradictory, shared.reverse_complements) == (7, 3, 2, 1)
-    assert shared.identical_by_class == (0.25, 1 / 3)  # b of four, c of three
-    assert shared.half_found == shared.any_found == 4 / 7
+    overlap = overlap_of(result, "test", "32-mers")
+    assert (overlap.rows, overlap.identical, overlap.contradictory, overlap.reverse_complements) == (7, 3, 2, 1)
+    assert overlap.identical_by_class == (0.25, 1 / 3)  # b of four, c of three
+    assert overlap.half_in_train == overlap.any_in_train == 4 / 7
     assert result.counts == {"train": (4, 2), "test": (4, 3)}
     tables = result.tables()
-    assert {name: len(table) for name, table in tables.items()} == {"rows": 4, "clues": 4, "repeats": 3, "shared": 1}
+    assert {name: len(table) for name, table in tables.items()} == {
+        "rows": 4,
+        "shortcuts": 4,
+        "repeats": 3,
+        "overlaps": 1,
+    }
 
 
 def test_pieces_of_training_rows_are_recognised_on_either_strand() -> None:
@@ -212,10 +217,10 @@ def test_pieces_of_training_rows_are_recognised_on_either_strand() -> None:
     splits = Splits("set", TWO, rows_of(train, labels), test=rows_of(test[:20] + fresh[20:], labels))
     result = audit(splits)
     # 120 of a row's 200 bases are from train: 89 of its 169 32-mers.
-    assert shared_of(result, "test", "32-mers").half_found == 0.5
-    assert clues_of(result)["half of the 32-mers in training rows"].accuracy == 0.75
-    assert shared_of(audit(splits, k=20), "test", "20-mers").any_found == 0.5
-    assert shared_of(result, "test", "32-mers").identical == 0
+    assert overlap_of(result, "test", "32-mers").half_in_train == 0.5
+    assert shortcuts_of(result)["half of the 32-mers in training rows"].accuracy == 0.75
+    assert overlap_of(audit(splits, k=20), "test", "20-mers").any_in_train == 0.5
+    assert overlap_of(result, "test", "32-mers").identical == 0
 
 
 def test_a_class_that_repeats_itself_makes_unknown_rows_of_the_other() -> None:
@@ -224,15 +229,15 @@ def test_a_class_that_repeats_itself_makes_unknown_rows_of_the_other() -> None:
         begin = np.array(starts) * 1000
         return Intervals(np.array(["chr1"] * len(begin)), begin, begin + 100, begin < 0)
 
-    train = IntervalRows(places([*list(range(10)) * 10, *range(100, 200)]), np.array([0] * 100 + [1] * 100))
-    test = IntervalRows(places([3, 5, 300, 301, 302, 303]), np.array([0, 0, 1, 1, 1, 0]))
+    train = IntervalExamples(places([*list(range(10)) * 10, *range(100, 200)]), np.array([0] * 100 + [1] * 100))
+    test = IntervalExamples(places([3, 5, 300, 301, 302, 303]), np.array([0, 0, 1, 1, 1, 0]))
     result = audit_intervals(IntervalSplits("set", TWO, train, test))
-    clues = clues_of(result)
+    shortcuts = shortcuts_of(result)
     for name in ("the same interval in training rows", "half covered by a training row"):
-        assert clues[name].accuracy == 5 / 6
-    shared = shared_of(result, "test", "intervals")
-    assert (shared.identical, shared.identical_by_class) == (2, (2 / 3, 0.0))
-    assert shared.half_found == 1 / 3
+        assert shortcuts[name].accuracy == 5 / 6
+    overlap = overlap_of(result, "test", "intervals")
+    assert (overlap.identical, overlap.identical_by_class) == (2, (2 / 3, 0.0))
+    assert overlap.half_in_train == 1 / 3
     assert [(each.split, each.repeated) for each in result.repeats] == [("train", 90), ("test", 0), ("all", 92)]
 
 
@@ -241,11 +246,11 @@ def test_half_a_row_is_the_limit() -> None:
         starts, ends = np.array(rows).T
         return Intervals(np.array(["chr1"] * len(rows)), starts, ends, starts < 0)
 
-    train = IntervalRows(places((0, 100), (1000, 1100), (2000, 2100)), np.array([1, 1, 0]))
-    test = IntervalRows(places((2050, 2150), (2051, 2151)), np.array([0, 0]))
+    train = IntervalExamples(places((0, 100), (1000, 1100), (2000, 2100)), np.array([1, 1, 0]))
+    test = IntervalExamples(places((2050, 2150), (2051, 2151)), np.array([0, 0]))
     result = audit_intervals(IntervalSplits("set", TWO, train, test))
-    assert shared_of(result, "test", "intervals").half_found == 0.5
-    assert clues_of(result)["half covered by a training row"].accuracy == 0.5
+    assert overlap_of(result, "test", "intervals").half_in_train == 0.5
+    assert shortcuts_of(result)["half covered by a training row"].accuracy == 0.5
 
 
 # The command's way in.
@@ -283,17 +288,20 @@ def test_data_is_found_by_name_file_and_folder(tmp_path: Path, no_data_folder: N
 
 
 def test_what_is_no_data_is_refused(tmp_path: Path, no_data_folder: None) -> None:
-    assert "no such file or folder, and no published set" in refused(lambda: open_data(str(tmp_path / "none")))
+    assert "no such file or folder, and no published dataset" in refused(lambda: open_data(str(tmp_path / "none")))
     assert "no train file" in refused(lambda: open_data(str(tmp_path)))
     write_csv(tmp_path / "both" / "train.csv", "sequence,label", [("ACGT", 0), ("GG", 1)])
     write_fasta(tmp_path / "both" / "test.fa", {"x label=0": "ACGT", "y label=1": "GG"})
     line = refused(lambda: open_data(str(tmp_path / "both")))
+    assert "the splits must be all tables or all FASTA files; got " in line
     assert "train.csv and " in line
-    assert "test.fa: all splits as tables, or all as FASTA files" in line
+    assert line.endswith("test.fa")
     write_csv(tmp_path / "both" / "train.tsv", "sequence,label", [("ACGT", 0), ("GG", 1)])
-    assert "train.csv and train.tsv are there for one split" in refused(lambda: open_data(str(tmp_path / "both")))
+    assert "several files for one split: train.csv and train.tsv; keep one of them" in refused(
+        lambda: open_data(str(tmp_path / "both"))
+    )
     (tmp_path / "both" / "train.tsv").rename(tmp_path / "both" / "Train.csv")
-    assert "Train.csv and train.csv are there" in refused(lambda: open_data(str(tmp_path / "both")))
+    assert "several files for one split: Train.csv and train.csv" in refused(lambda: open_data(str(tmp_path / "both")))
     (tmp_path / "a.txt").write_text("ACGT")
     assert "neither a table" in refused(lambda: open_data(str(tmp_path / "a.txt")))
 
@@ -304,8 +312,8 @@ def test_one_table_is_audited_as_it_would_be_cut(tmp_path: Path, no_data_folder:
     path = write_csv(tmp_path / "a.csv", "sequence,label,group,region,start,end", rows)
     result = audit_source(open_data(str(path)), Holdout(unit="group", fraction=0.2))
     assert result.counts == {"train": (30, 30), "validation": (10, 10), "test": (10, 10)}
-    assert result.notes == ("a.csv: no test rows: splits are cut as `fit` cuts them, by group",)
-    assert clues_of(result)["length"].accuracy == 1.0
+    assert result.notes == ("a.csv: no test rows; the splits are cut as in `fit`, by group",)
+    assert shortcuts_of(result)["length"].accuracy == 1.0
     held_out = Holdout(unit="chromosome", validation_chromosomes=["chr1"], test_chromosomes=["chr3"])
     assert audit_source(open_data(str(path)), held_out).counts["test"] == (10, 10)
 
@@ -327,7 +335,7 @@ def test_sequences_without_labels_are_read_for_prediction(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "clue", "accuracy"),
+    ("name", "shortcut", "accuracy"),
     [
         # The table of the project's protocols, in percent; 87.76 stands there as 87.7.
         ("human_enhancers_ensembl", "the same interval in training rows", 87.76),
@@ -341,21 +349,21 @@ def test_sequences_without_labels_are_read_for_prediction(tmp_path: Path) -> Non
     ],
 )
 def test_the_published_lists_leak_what_is_known(
-    data_root: Path, interval_audits: dict[str, Audit], name: str, clue: str, accuracy: float
+    data_root: Path, interval_audits: dict[str, Audit], name: str, shortcut: str, accuracy: float
 ) -> None:
     if name not in interval_audits:
         source = GenomicBenchmark(name, str(data_root))
         interval_audits[name] = audit_intervals(source.load_intervals(), max_length=512)
     result = interval_audits[name]
-    assert round(100 * clues_of(result)[clue].accuracy, 2) == accuracy
-    shared = shared_of(result, "test", "intervals")
+    assert round(100 * shortcuts_of(result)[shortcut].accuracy, 2) == accuracy
+    overlap = overlap_of(result, "test", "intervals")
     if name == "human_enhancers_ensembl":
-        assert round(100 * shared.identical_by_class[1], 1) == 75.5
-        assert shared.identical_by_class[0] == 0.0
+        assert round(100 * overlap.identical_by_class[1], 1) == 75.5
+        assert overlap.identical_by_class[0] == 0.0
     elif name == "human_nontata_promoters":
-        assert round(100 * shared.half_found, 1) == 47.5
+        assert round(100 * overlap.half_in_train, 1) == 47.5
     else:
-        best = max(each.accuracy for each in result.clues)
+        best = max(each.accuracy for each in result.shortcuts)
         assert name == "human_ensembl_regulatory" or 0.502 <= round(best, 3) <= 0.537
 
 
@@ -378,7 +386,7 @@ KNOWN = {
 @pytest.mark.parametrize("task", KNOWN)
 def test_the_real_gue_tasks_repeat_what_is_known(data_root: Path, task: str) -> None:
     result = audit(GUE(task, str(data_root)).load())
-    test, dev = (shared_of(result, split, "32-mers").identical for split in ("test", "validation"))
+    test, dev = (overlap_of(result, split, "32-mers").identical for split in ("test", "validation"))
     repeats = {each.split: each for each in result.repeats}
     found = (test, dev, repeats["train"].repeated, repeats["all"].contradictory)
     for known, ours in zip(KNOWN[task], found, strict=True):
@@ -390,5 +398,5 @@ def test_rows_shorter_than_a_stretch_are_recognised_whole() -> None:
     train = rows_of(texts[:8], [0, 1] * 4)
     test = rows_of([texts[0], slow_reverse_complement(texts[1]), *texts[8:]], [0, 1] * 3)
     found = audit(Splits("short", TWO, train, None, test))
-    assert shared_of(found, "test", "32-mers").half_found == pytest.approx(2 / 6)
-    assert clues_of(found)["half of the 32-mers in training rows"].accuracy >= 4 / 6
+    assert overlap_of(found, "test", "32-mers").half_in_train == pytest.approx(2 / 6)
+    assert shortcuts_of(found)["half of the 32-mers in training rows"].accuracy >= 4 / 6

@@ -48,10 +48,10 @@ def test_repeats_are_left_out_and_counted() -> None:
     corpus = loaded("ACGT", "GATT", "ACGT", "ACG")
     assert [decode(corpus.sequences[row]) for row in range(3)] == ["ACGT", "GATT", "ACG"]
     assert corpus.names == ["0", "1", "3"]
-    assert corpus.notes == ("mine: 1 of 4 sequences repeat others, on either strand; left out",)
+    assert corpus.notes == ("mine: 1 of 4 sequences are duplicates of others, on either strand; left out",)
     again = joined([corpus, loaded("GATT", "CCCC")])
     assert list(again.names) == ["mine:0", "mine:1", "mine:3", "mine:1"]
-    assert again.notes[-1] == "mine + mine: 1 of 5 sequences repeat others, on either strand; left out"
+    assert again.notes[-1] == "mine + mine: 1 of 5 sequences are duplicates of others, on either strand; left out"
     opposite = loaded("ACG", "GATT", "CGT", "AATC", "ACGT")
     assert [decode(opposite.sequences[row]) for row in range(3)] == ["ACG", "GATT", "ACGT"]
 
@@ -63,7 +63,7 @@ def test_repeats_of_a_file_on_disk_are_left_out_too(tmp_path: Path) -> None:
     assert corpus.names == ["r0", "r1", "r4", "r5"]
     assert corpus.lengths.tolist() == [3, 7, 4, 6]
     assert [decode(corpus.read(record, 0, 3)) for record in range(4)] == ["ACG", "GAT", "ACG", "GAT"]
-    assert corpus.notes == ("a.fa: 3 of 7 sequences repeat others, on either strand; left out",)
+    assert corpus.notes == ("a.fa: 3 of 7 sequences are duplicates of others, on either strand; left out",)
 
 
 def test_what_is_excluded_is_left_out_of_every_part(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_is_excluded_is_left_out_of_every_part(tmp_path: Path) -> None:
     held_out = Sequences.read(["TGTAATC", "CCC", "ACGT"], place)
     rest = genome.without(held_out)
     assert rest.names == ["r0", "r2"]
-    assert rest.notes == ("a.fa: 1 of 3 sequences are in data.exclude, whole; left out",)
+    assert rest.notes == ("a.fa: 1 of 3 sequences are identical to ones in data.exclude; left out",)
     assert genome.names == ["r0", "r1", "r2"]
     both = joined([genome, loaded("GGG", "ACGG")]).without(held_out)
     assert list(both.names) == ["a.fa:r0", "a.fa:r2", "mine:1"]
@@ -87,7 +87,10 @@ def test_joined_records_are_read_from_their_parts(tmp_path: Path) -> None:
     assert [decode(both.read(record, 1, 4)) for record in range(5)] == ["CGT", "TTT", "ATT", "CGT", "TTT"]
     assert both.lengths.tolist() == [8, 5, 7, 8, 5]
     assert joined([genome]) is genome
-    assert "are not looked for, as one is mapped: they can cross splits" in both.notes[-1]
+    assert (
+        "duplicates across these files are not removed, as one is memory-mapped: they can cross splits"
+        in both.notes[-1]
+    )
 
 
 def bases_of(corpus: Corpus, **options: object) -> dict[str, set[tuple[int, int]]]:
@@ -116,7 +119,7 @@ def test_every_base_is_in_one_split(unit: str) -> None:
 def test_a_split_of_n_alone_is_refused() -> None:
     corpus = loaded("ACGTN", "N" * 9, "NNGN", "N" * 7)
     line = refused(lambda: split_corpus(corpus, validation_records=["0"], test_records=["2"]))
-    assert "mine: train: every base is N, in 2 stretches, the first of record '1'" in line
+    assert "mine: train: every base is N, in 2 streams, the first of record '1'" in line
     line = refused(lambda: split_corpus(corpus, validation_records=["1", "3"], test_records=["2"]))
     assert "validation: every base is N" in line
     assert "data.validation_records" in line
@@ -127,11 +130,11 @@ def test_a_split_of_n_alone_is_refused() -> None:
 
 def test_a_split_too_short_to_be_asked_for_anything_is_refused() -> None:
     corpus = loaded("ACGTACGTAC", "TTTTACGTGC", "ACG", "GGCA")
-    line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["2"], unasked=3))
-    assert "mine: test: every base after the first 3 of each stretch is N, or there is none, in 1 stretches" in line
-    line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["0"], unasked=4))
+    line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["2"], context_only=3))
+    assert "mine: test: every base after the first 3 of each stream is N, or there is none, in 1 streams" in line
+    line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["0"], context_only=4))
     assert "mine: validation: every base after the first 4" in line
-    assert len(split_corpus(corpus, validation_records=["3"], test_records=["2"], unasked=2)) == 3
+    assert len(split_corpus(corpus, validation_records=["3"], test_records=["2"], context_only=2)) == 3
 
 
 def test_records_are_held_out_by_name(tmp_path: Path) -> None:
@@ -145,7 +148,9 @@ def test_records_are_held_out_by_name(tmp_path: Path) -> None:
     assert "held-out record '2' has no rows; there are: chr1 (1 rows)" in line
     assert "data.test_records" in refused(lambda: split_corpus(corpus, validation_records=["chr2"]))
     assert "data.unit=end" in refused(lambda: split_corpus(loaded("ACGT", "AAAA")))
-    assert "nothing is left" in refused(lambda: split_corpus(loaded("ACGT", "AA"), unit="end", fraction=0.4))
+    assert "too few to hold out two ends of data.fraction=0.4" in refused(
+        lambda: split_corpus(loaded("ACGT", "AA"), unit="end", fraction=0.4)
+    )
 
 
 def test_the_simulated_genome_repeats_itself() -> None:

@@ -59,7 +59,7 @@ def test_other_iupac_letters_become_n_and_are_counted() -> None:
 @pytest.mark.parametrize(
     ("texts", "pattern"),
     [
-        (["ACGT", "ACXGX", "X"], "row 1: 'X' at base 3 is no DNA letter.*; 3 such letters in 2 sequences"),
+        (["ACGT", "ACXGX", "X"], "row 1: 'X' at base 3 is not a DNA letter.*; 3 such letters in 2 sequences"),
         (["ACGT", "AC GT"], "row 1: ' ' at base 3"),
         (["A-C"], "row 0: '-' at base 2"),
         (["ACG\n"], r"row 0: '\\n' at base 4"),

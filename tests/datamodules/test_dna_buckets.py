@@ -10,16 +10,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from datamodules.dna.augmentation import draw_reverse_complements
 from datamodules.dna.classification.bucketing import SequenceLoader
-from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.sequences import Sequences
 from datamodules.dna.tokenizer import decode
 from tests.datamodules.dna_reference import place, random_dna, slow_reverse_complement
 from titans_seq.batch import SequenceBatch
 
 
-def some_rows(count: int, longest: int = 90) -> Rows:
+def some_rows(count: int, longest: int = 90) -> Examples:
     lengths = np.random.default_rng(1).integers(1, longest, count)
-    return Rows(Sequences.read(random_dna(lengths), place), np.arange(count) % 3)
+    return Examples(Sequences.read(random_dna(lengths), place), np.arange(count) % 3)
 
 
 def order(loader: SequenceLoader, epoch: int = 0) -> list[list[int]]:

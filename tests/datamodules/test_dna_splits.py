@@ -10,7 +10,7 @@ from datamodules.common.splitting import fold_split, held_out_split, stratified_
 from datamodules.dna.classification.classes import Classes
 from datamodules.dna.classification.datamodule import SequenceDataModule
 from datamodules.dna.classification.holdout import Holdout, cut_splits
-from datamodules.dna.classification.labelled import Rows, Splits
+from datamodules.dna.classification.labelled import Examples, Splits
 from datamodules.dna.intervals import Intervals
 from datamodules.dna.sequences import Sequences
 from tests.datamodules.dna_reference import place, random_dna, refused
@@ -108,7 +108,7 @@ def some_splits(count: int = 200, *, test: bool = False, regions: bool = False, 
     sequences = Sequences.read(random_dna(range(1, count + 1)), place)  # a row's length says which row it is
     zeros = np.zeros(count, dtype=np.int64)
     chromosomes = np.array(["chr1", "chr2", "chr3"])[rng.integers(0, 3, count)]
-    rows = Rows(
+    rows = Examples(
         sequences,
         np.arange(count) % 2,
         rng.integers(0, 20, count) if groups else None,
@@ -174,7 +174,9 @@ def test_overlapping_places_are_found(seed: int) -> None:
 
 def test_overlapping_rows_that_a_cut_may_part_are_noted() -> None:
     splits = some_splits(regions=True)  # three places for 200 rows
-    note = "set: 200 of 200 rows overlap another on the genome, and the cut may part them; data.unit=chromosome"
+    note = (
+        "set: 200 of 200 rows overlap another on the genome, and a split by row may separate them; set data.unit=chromo"
+    )
     assert cut_splits(splits, Holdout()).notes[0].startswith(note)
     chosen = Holdout(unit="chromosome", validation_chromosomes=["chr3"], test_chromosomes=["chr1"])
     assert not cut_splits(splits, chosen).notes
@@ -182,7 +184,7 @@ def test_overlapping_rows_that_a_cut_may_part_are_noted() -> None:
 
 def test_holdouts_that_cannot_be_are_refused() -> None:
     no_intervals = refused(lambda: cut_splits(some_splits(), Holdout(unit="chromosome")))
-    assert "carry no intervals. A table has them in columns region, start and end" in no_intervals
+    assert "the rows have no intervals. Add columns region, start and end" in no_intervals
     lack = refused(lambda: cut_splits(some_splits(regions=True), Holdout(unit="chromosome", test_chromosomes=["chr1"])))
     assert "set data.validation_chromosomes" in lack
     assert "data.group" in refused(lambda: cut_splits(some_splits(), Holdout(unit="group")))
@@ -190,9 +192,9 @@ def test_holdouts_that_cannot_be_are_refused() -> None:
     rows = some_splits(regions=True)
     only = np.where(rows.train.labels == 0, "chr1", "chr2")
     assert rows.train.intervals
-    one = Rows(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=only))
+    one = Examples(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=only))
     names = np.where(np.arange(len(only)) % 2 == 0, only, "1")
-    two = Rows(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=names))
+    two = Examples(rows.train.sequences, rows.train.labels, None, rows.train.intervals._replace(regions=names))
     chosen = Holdout(unit="chromosome", test_chromosomes=["chr1"])
     line = refused(lambda: cut_splits(Splits("set", rows.classes, two, validation=one), chosen))
     assert "set: '1' and 'chr1' name the same region" in line

@@ -43,7 +43,7 @@ def test_rows_without_a_group_are_groups_of_their_own(tmp_path: Path) -> None:
     first, second, third, fourth = splits.train.groups.tolist()
     assert first == third
     assert len({first, second, fourth}) == 3
-    assert splits.notes == ("a.csv: 2 rows have no group: each is a group of its own",)
+    assert splits.notes == ("a.csv: 2 rows have no group; each is a group of its own",)
 
 
 def test_windows_line_ends_and_other_column_names(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_validation_and_test_take_the_training_classes(tmp_path: Path) -> None:
 
     unseen = write_csv(tmp_path / "more.csv", "sequence,label", [("AC", "b"), ("AC", "c"), ("AC", "d")])
     message = refused(SequenceTable(str(train), test=str(unseen)).load)
-    assert f"{unseen}: line 3: class 'c' is none of the training classes (a, b); 2 rows of c, d" in message
+    assert f"{unseen}: line 3: class 'c' is not a training class (a, b); 2 rows of c, d" in message
 
 
 def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_words_for_what_is_missing_are_classes_and_groups_with_a_note(tmp_path: 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("sequence,label\nACGT,0\nACQT,1\n", "line 3: 'Q' at base 3 is no DNA letter"),
+        ("sequence,label\nACGT,0\nACQT,1\n", "line 3: 'Q' at base 3 is not a DNA letter"),
         ("sequence,label\nACGT,0\n,1\n", "line 3: no sequence; 1 rows"),
         ("sequence,label\nACGT,0\nNA,1\n nan ,1\n", "line 3: no sequence (NA); 2 rows"),
         ("sequence,label\nACGT,0\nAC,\nG,1\n", "line 3: no label; 1 rows"),
@@ -101,7 +101,7 @@ def test_words_for_what_is_missing_are_classes_and_groups_with_a_note(tmp_path: 
         ('"a\nb",c\nAC,0\n', "no column 'sequence'; found 'a\\nb', c."),
         ('sequence,label\nAC,0\nGG,"x\ny"\nT,\n', "no label"),
         ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,x,2\n", "line 3: start is 'x'"),
-        ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,5,5\n", "line 3: an interval from 5 to 5"),
+        ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,chr1,5,5\n", "line 3: interval from 5 to 5"),
         ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1,,5,7\n", "line 3: no region"),
         ("sequence,label,region,start,end\nAC,0,chr1,1,2\nAC,1, ,5,7\n", "line 3: no region"),
         ("sequence,label,region,start,end,strand\nAC,0,c,1,2,+\nAC,1,c,5,7,x\n", "line 3: strand 'x'"),
@@ -182,7 +182,7 @@ def test_a_column_of_names_is_not_taken_for_classes(tmp_path: Path) -> None:
     rows = [("ACGT", f"r{row}") for row in range(21)]
     path, same = (write_csv(tmp_path / f"{name}.csv", "sequence,label", rows) for name in ("a", "b"))
     message = refused(SequenceTable(str(path)).load)
-    assert "a.csv: 21 classes among 21 labels: r0, r1, r10 and 18 more. Are these the classes? data.label" in message
+    assert "a.csv: 21 classes among 21 labels: r0, r1, r10 and 18 more. Check that data.label is the column" in message
     assert len(SequenceTable(str(path), str(same), str(same)).load().classes.names) == 21, "one row each may do"
     write_csv(path, "sequence,label", [*rows, *rows])
     assert len(SequenceTable(str(path)).load().classes.names) == 21

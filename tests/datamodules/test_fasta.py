@@ -62,7 +62,7 @@ def test_labels_from_a_table_or_by_a_pattern(tmp_path: Path) -> None:
     short = write_csv(tmp_path / "s.csv", "id,label", [("s2|neg", "u")])
     assert "record 's1|pos' has no row in" in refused(LabelledFasta(str(path), labels=str(short)).load)
     twice = write_csv(tmp_path / "t.csv", "id,label", [("s1|pos", "u"), ("s1|pos", "v")])
-    assert "line 3: id 's1|pos' again, as 'v'; before it was 'u'" in refused(
+    assert "line 3: duplicate id 's1|pos' with 'v'; an earlier row has 'u'" in refused(
         LabelledFasta(str(path), labels=str(twice)).load
     )
     wrong = write_csv(tmp_path / "w.csv", "name,label", [("s1", "u")])
@@ -87,7 +87,7 @@ def test_a_table_of_labels_says_what_stays_together(tmp_path: Path) -> None:
         again = [*lines[0][:column], other, *lines[0][column + 1 :]]
         twice = write_csv(tmp_path / "t.csv", columns, [*lines, again])
         message = refused(LabelledFasta(str(path), labels=str(twice), label="kind", group="gene").load)
-        assert "line 5: id 'r3' again, as " in message
+        assert "line 5: duplicate id 'r3' with " in message
     plain = LabelledFasta(str(path), labels=str(table), label="kind").load()
     assert plain.train.groups is None
 
@@ -100,7 +100,7 @@ def test_a_table_of_labels_says_what_stays_together(tmp_path: Path) -> None:
         (">a label=x\nAC\n>b label=y\n>c label=x\nGG\n", "record 2, 'b label=y': a header without a sequence"),
         (">a label=x\nAC\n>\nGG\n", "record 2: '>' without a name"),
         (">a label=x\nAC\n>b\nGG\n", "header 'b' has no label"),
-        (">a label=x\nAC\n>b label=y\nGEG\n", "record 'b': 'E' at base 2 is no DNA letter"),
+        (">a label=x\nAC\n>b label=y\nGEG\n", "record 'b': 'E' at base 2 is not a DNA letter"),
         (">a label=x\nAC\n>b label=y\nGGU\n", "data.rna=true"),
     ],
 )
@@ -113,7 +113,7 @@ def test_faulty_fasta_is_refused(tmp_path: Path, text: str, wanted: str) -> None
 
 
 def test_faulty_options_and_files_are_refused(tmp_path: Path) -> None:
-    assert "no regular expression" in refused(lambda: LabelledFasta("a.fa", header_label="("))
+    assert "is not a valid regular expression" in refused(lambda: LabelledFasta("a.fa", header_label="("))
     assert "has no group" in refused(lambda: LabelledFasta("a.fa", header_label="label"))
     assert "not a readable FASTA" in refused(LabelledFasta(str(tmp_path / "none.fa")).load)
     (tmp_path / "torn.fa.gz").write_bytes(gzip.compress(b">a\nACGT\n" * 100)[:-9])
@@ -134,16 +134,17 @@ def test_intervals_equal_plain_slices_on_both_strands(genome: Path) -> None:
 
 def test_what_lies_beyond_the_ends_is_refused_or_n(genome: Path) -> None:
     over = intervals(("chr2", 80, 95, "+"), ("chr2", 80, 95, "-"), ("chr2", -3, 4, "+"), ("chr2", 0, 90, "+"))
-    texts = [text.upper() for text in Genome(genome).texts(over, place, beyond="N")]
+    texts = [text.upper() for text in Genome(genome).texts(over, place, out_of_bounds="N")]
     assert texts[0] == CHR2[80:] + "N" * 5
     assert texts[1] == slow_reverse_complement(CHR2[80:] + "N" * 5)
     assert texts[2] == "NNN" + CHR2[:4]
     assert texts[3] == CHR2
     message = refused(lambda: Genome(genome).texts(over, place))
-    assert "row 0: chr2:80-95 reaches beyond 'chr2'" in message
-    assert "has 90 bases; 3 such intervals. Is it another assembly? data.beyond=N fills up with N." in message
+    assert "row 0: chr2:80-95 extends beyond 'chr2'" in message
+    assert "has 90 bases; 3 such intervals. Check that both are of the same assembly. Set data.beyond=N" in message
+    assert message.endswith("data.beyond=N to pad with N.")
     outside = intervals(("chr2", 90, 95, "+"))
-    assert "chr2:90-95" in refused(lambda: Genome(genome).texts(outside, place, beyond="N"))
+    assert "chr2:90-95" in refused(lambda: Genome(genome).texts(outside, place, out_of_bounds="N"))
 
 
 def test_other_names_are_the_same_only_on_request(tmp_path: Path) -> None:
@@ -151,12 +152,12 @@ def test_other_names_are_the_same_only_on_request(tmp_path: Path) -> None:
     rows = intervals(("chr1", 1, 3, "+"), ("chrM", 0, 2, "+"), ("ENST001", 0, 1, "+"), ("1", 0, 1, "+"))
     assert Genome(path, aliases=True).texts(rows, place) == ["CG", "GG", "T", "A"]
     message = refused(lambda: Genome(path).texts(rows, place))
-    assert "row 0: no region 'chr1'" in message
-    assert "there are: 1, MT, ENST001.7" in message
+    assert "row 0: unknown region 'chr1'" in message
+    assert "available: 1, MT, ENST001.7" in message
     assert "data.aliases=true" in message
     unknown = intervals(("1", 0, 1, "+"), ("chr7", 0, 1, "+"))
     message = refused(lambda: Genome(path, aliases=True).texts(unknown, place))
-    assert "row 1: no region 'chr7'" in message
+    assert "row 1: unknown region 'chr7'" in message
     assert "aliases=true" not in message
 
 
@@ -168,7 +169,7 @@ def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch:
         path = tmp_path / f"bad{number}.fa"
         path.write_text(text)
         line = refused(lambda path=path: Genome(path))  # type: ignore[misc]
-        assert "not a FASTA file that can be indexed" in line
+        assert "this FASTA file cannot be indexed" in line
         assert "github" not in line
     (tmp_path / "bom.fa").write_bytes(b"\xef\xbb\xbf>a\nACGT\n")
     assert "byte order mark" in refused(lambda: Genome(tmp_path / "bom.fa"))
@@ -299,7 +300,10 @@ def test_windows_of_rna(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("chr1\t5\t9\ta\nchr1\t9\t5\tb\n", "line 2: 'chr1\\\\t9\\\\t5\\\\tb'; needed"),
+        (
+            "chr1\t5\t9\ta\nchr1\t9\t5\tb\n",
+            "line 2: expected chromosome, start, end with 0 <= start < end (0-based); got 'chr1\\\\t9\\\\t5\\\\tb'",
+        ),
         ("chr1\t-5\t9\ta\n", "line 1"),
         ("chr1\t5\t9\ta\t0\t-\nchr1\t5\t9\tb\t0\t-1\n", "line 2: strand '-1' in the sixth column"),
         ("chr1\t5\n", "line 1"),
@@ -308,8 +312,8 @@ def test_windows_of_rna(tmp_path: Path) -> None:
         ("chr1\t5\t9\n", "line 1: no fourth column"),
         ("# nothing\n", "no intervals"),
         ("chr1\t5\t9\ta\nchr1\t5\t9\ta\n", "found only 'a'"),
-        ("chr1\t5\t9\ta\nchr1\t5\t900\tb\n", "line 2: chr1:5-900 reaches beyond 'chr1'"),
-        ("chr1\t5\t9\ta\n3\t5\t9\tb\n", "line 2: no region '3'"),
+        ("chr1\t5\t9\ta\nchr1\t5\t900\tb\n", "line 2: chr1:5-900 extends beyond 'chr1'"),
+        ("chr1\t5\t9\ta\n3\t5\t9\tb\n", "line 2: unknown region '3'"),
     ],
 )
 def test_faulty_bed_is_refused(tmp_path: Path, genome: Path, text: str, wanted: str) -> None:

@@ -62,7 +62,9 @@ def test_all_nine_sets_are_known_with_sorted_classes() -> None:
     assert len(SETS) == 9
     for name, known in SETS.items():
         assert tuple(known.classes) == tuple(sorted(known.classes)) == CLASSES.get(name, ("negative", "positive"))
-    assert "there are: demo_coding" in refused(lambda: GenomicBenchmark("human_enhancers"))
+    assert "unknown genomic benchmark 'human_enhancers'; available: demo_coding" in refused(
+        lambda: GenomicBenchmark("human_enhancers")
+    )
 
 
 @pytest.mark.parametrize("inner", ["", "genomic_benchmarks"])
@@ -111,7 +113,7 @@ def test_tables_with_names_or_numbers(tmp_path: Path, labels: tuple[str, str], s
     assert splits.classes.names == CLASSES[REGULATORY], "classes are the set's, whether they occur or not"
     assert splits.train.labels.tolist() == [1, 0]
     path = write_csv(tmp_path / REGULATORY / "train.csv", "sequence,label", [("ACG", 3)])
-    assert "class '3' is none of the training classes" in refused(GenomicBenchmark(REGULATORY, str(tmp_path)).load)
+    assert "class '3' is not a training class" in refused(GenomicBenchmark(REGULATORY, str(tmp_path)).load)
 
 
 def test_absent_splits_say_where_they_were_looked_for_and_what_else_there_is(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_sets_of_two_genomes_take_each_class_from_its_own(tmp_path: Path) -> Non
     write_lists(tmp_path, "demo_human_or_worm", {"human": [("chr7", 5, 25, "-")], "worm": [("I", 5, 25, "+")]})
     load = GenomicBenchmark("demo_human_or_worm", str(tmp_path), reference=str(tmp_path)).load
     message = refused(load)
-    assert "no Caenorhabditis_elegans.WBcel235.dna.toplevel.fa. Get http" in message
+    assert "no Caenorhabditis_elegans.WBcel235.dna.toplevel.fa. Download http" in message
     worm_file = write_fasta(tmp_path / "Caenorhabditis_elegans.WBcel235.dna.toplevel.fa", {"I": worm})
     assert texts_of(load()) == [slow_reverse_complement(human[5:25]), worm[5:25]]
     one = GenomicBenchmark("demo_human_or_worm", str(tmp_path), reference=str(worm_file))
@@ -167,7 +169,7 @@ def test_faulty_lists_are_refused(tmp_path: Path) -> None:
     message = refused(GenomicBenchmark(name, str(tmp_path)).load_intervals)
     assert f"no interval list {name}/train/negative.csv.gz" in message
     write_lists(tmp_path, name, {"negative": [("chr1", 5, 3, "+")], "positive": [("chr1", 0, 3, "+")]})
-    assert "negative.csv.gz: line 2: an interval from 5 to 3" in refused(
+    assert "negative.csv.gz: line 2: interval from 5 to 3" in refused(
         GenomicBenchmark(name, str(tmp_path)).load_intervals
     )
     path = tmp_path / "datasets" / name / "train" / "negative.csv.gz"
@@ -230,8 +232,8 @@ def test_the_official_fixture(data_root: Path, tmp_path: Path) -> None:
 
     name = "human_nontata_promoters"
     message = refused(GenomicBenchmark(name, str(fixture), reference=str(reference)).load)
-    assert "negative.csv.gz: line 2: no region 'chr16'" in message
-    assert "there are: test" in message
+    assert "negative.csv.gz: line 2: unknown region 'chr16'" in message
+    assert "available: test" in message
     lists = GenomicBenchmark(name, str(fixture)).load_intervals()
     assert (len(lists.train), len(lists.test)) == (8, 8)
     assert lists.train.intervals.lengths.tolist() == [251] * 8

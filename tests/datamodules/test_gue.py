@@ -64,9 +64,9 @@ def test_a_missing_file_says_what_is_there_and_where_to_get_it(tmp_path: Path) -
     (tmp_path / "GUE" / "EMP" / "H3" / "train.csv").unlink()
     message = refused(GUE("EMP/H3", str(tmp_path)).prepare)
     assert "no train file of GUE's EMP/H3" in message
-    assert "there are dev.csv, test.csv" in message
+    assert "found dev.csv, test.csv" in message
     assert "GUE.zip" in message
-    assert "cannot be downloaded by itself: unpack GUE.zip" in refused(GUE("EMP/H3").prepare)
+    assert "cannot be downloaded as a single file; unpack GUE.zip" in refused(GUE("EMP/H3").prepare)
 
 
 def test_files_are_taken_from_the_cache_that_downloads_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,7 @@ def test_a_window_shows_what_lies_around_its_segment() -> None:
     for rows in loader.sampler():
         (row,) = rows.tolist()
         for number in range(-(-len(TEXTS[row]) // 8)):
-            batch = loader.batch(Segment(rows, number, last=False, reading=0))
+            batch = loader.batch(Segment(rows, number, last=False, epoch_pass=0))
             around = ["." if not 0 <= i < len(TEXTS[row]) else TEXTS[row][i] for i in range(number * 8 - 5, 300)]
             expected = "".join(around[: 5 + batch.length + 3])
             found = "".join(".ACGTN"[int(t) + 1 if t != PAD_TOKEN else 0] for t in batch.bases[0])
@@ -79,8 +79,8 @@ def test_half_of_the_stretches_are_read_from_the_other_strand() -> None:
     texts = random_dna([30] * 40, seed=3)
     corpus = LoadedCorpus("many", Sequences.read(texts, place))
     records = np.arange(40)
-    stretches = Streams(records, np.zeros_like(records), corpus.lengths)
-    loader = StreamLoader(corpus, stretches, 10, 8, both_strands=True, shuffle=True)
+    streams = Streams(records, np.zeros_like(records), corpus.lengths)
+    loader = StreamLoader(corpus, streams, 10, 8, both_strands=True, shuffle=True)
     turned = []
     for epoch in (0, 1):
         loader.sampler.set_epoch(epoch)

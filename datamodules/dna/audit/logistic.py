@@ -1,33 +1,33 @@
-"""Multinomial logistic regression with a ridge, by Newton's method: small, exact, and the same every time."""
+"""Multinomial logistic regression with a ridge penalty, by Newton's method: small, exact and deterministic."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Matrix = NDArray[np.float64]
 
-_STEPS = 50
-_ENOUGH = 1e-8  # gain of the objective, relative to it, below which the search stops
+_MAX_STEPS = 50
+_TOLERANCE = 1e-8  # relative improvement of the objective below which the iteration stops
 
 
 class Logistic:
-    """A fitted model: class scores linear in standardised features."""
+    """Fitted multinomial logistic regression: class scores linear in standardised features."""
 
     def __init__(self, features: Matrix, labels: NDArray[np.int64], num_classes: int, *, ridge: float = 1.0) -> None:
         """Fit `features` (n, F) to `labels` (n,): the sum of log losses plus ridge / 2 times the squared weights.
 
-        The intercept bears no ridge. Features are standardised by their own mean and deviation.
+        The intercept is not penalised. Features are standardised by their own mean and standard deviation.
         """
         self.mean = features.mean(axis=0)
         std = features.std(axis=0)
-        # A feature that never changes says nothing; rounding leaves it a deviation of about 1e-17.
+        # A constant feature carries no information; rounding leaves it a standard deviation of about 1e-17.
         self.scale = np.where(std > 1e-12, 1 / np.maximum(std, 1e-12), 0.0)
         x = self._design(features)
         truth = np.eye(num_classes)[labels]
         self.weights = np.zeros((x.shape[1], num_classes))
         penalty = np.full(x.shape[1], float(ridge))
-        penalty[-1] = 1e-6 * len(x)  # scores are free up to a constant: this picks one
+        penalty[-1] = 1e-6 * len(x)  # makes the solution unique: scores are determined only up to a constant
         value, probability = _objective(x, truth, self.weights, penalty)
-        for _ in range(_STEPS):
+        for _ in range(_MAX_STEPS):
             step = _newton_step(x, truth, probability, self.weights, penalty)
             size = 1.0
             while True:
@@ -38,11 +38,11 @@ class Logistic:
                 size /= 2
             gain, value = value - new, new
             self.weights, probability = candidate, new_probability
-            if gain <= _ENOUGH * abs(value):
+            if gain <= _TOLERANCE * abs(value):
                 break
 
     def predict(self, features: Matrix) -> NDArray[np.int64]:
-        """The likeliest class of each row, (n,)."""
+        """Most likely class of each row, (n,)."""
         likeliest: NDArray[np.int64] = (self._design(features) @ self.weights).argmax(axis=1)
         return likeliest
 
@@ -51,7 +51,7 @@ class Logistic:
 
 
 def _objective(x: Matrix, truth: Matrix, weights: Matrix, penalty: Matrix) -> tuple[float, Matrix]:
-    """The value that is made small, and the class probabilities (n, K)."""
+    """Value of the objective to be minimised, and the class probabilities (n, K)."""
     scores = x @ weights
     scores -= scores.max(axis=1, keepdims=True)
     exponentials = np.exp(scores)

@@ -1,4 +1,4 @@
-"""Batches of sequences of similar length: little padding, in an order that any epoch can repeat and resume."""
+"""Length-bucketed batches: little padding, in an order that any epoch can reproduce and resume."""
 
 from math import ceil
 
@@ -8,22 +8,22 @@ from numpy.typing import NDArray
 
 from datamodules.common.loading import ALONE, Loader, Order, ProcessShard
 from datamodules.dna.augmentation import draw_reverse_complements
-from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.sequences import Side
 from titans_seq.batch import SequenceBatch
 
-_POOL = 50  # batches that are sorted together: near enough to sorted for the padding, far from it for the order
+_POOL = 50  # batches sorted together: enough for little padding, few enough for a random order
 
 
 class BucketOrder(Order):
-    """The batches of an epoch.
+    """Batches of an epoch.
 
     A random order is cut into pools of 50 batches; within a pool rows are sorted by length and cut into batches, and
-    the batches of all pools are shown in a random order. So every row's place is random, while a batch's rows are of
-    nearly one length. Without `shuffle`, rows are sorted by length, equal ones in the split's order.
+    the batches of all pools are shuffled. So every row's position is random, while the rows of a batch have nearly the
+    same length. Without `shuffle`, rows are sorted by length, equal ones in the split's order.
 
     Args:
-        lengths: of the rows (n,).
+        lengths: lengths of the rows, (n,).
         batch_size: rows in a batch; one batch of an epoch is smaller where it does not divide n.
         shuffle: see above.
         seed: of the random order.
@@ -38,7 +38,7 @@ class BucketOrder(Order):
         return ceil(len(self.lengths) / self.batch_size)
 
     def __call__(self) -> list[NDArray[np.int64]]:
-        """The rows of each batch of the current epoch."""
+        """Rows of each batch of the current epoch."""
         if not self.shuffle:
             return self._cut(np.argsort(self.lengths, kind="stable"))
         rng = self.generator()
@@ -53,13 +53,13 @@ class BucketOrder(Order):
 
 
 class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
-    """Batches of labelled sequences, every row once an epoch.
+    """Batches of labelled sequences, every row once per epoch.
 
     Args:
         rows: the split.
         batch_size: rows in a batch.
         max_length: bases kept of a longer sequence, its first ones; None keeps all.
-        padding: the side it goes to.
+        padding: the padded side.
         shuffle: a new order every epoch.
         both_strands: show half of the rows, another half every epoch, as their reverse complements.
         seed: of order and strands.
@@ -68,7 +68,7 @@ class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
 
     def __init__(
         self,
-        rows: Rows,
+        rows: Examples,
         batch_size: int,
         *,
         max_length: int | None = None,
@@ -90,12 +90,12 @@ class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
         return self.share.batches(len(self.rows), self.sampler.batch_size, even=self.sampler.shuffle)
 
     def plan(self) -> list[NDArray[np.int64]]:
-        """The rows of each batch."""
+        """Rows of each batch for this process."""
         parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in self.sampler())
         return [part for part in parts if len(part)]
 
     def batch(self, part: NDArray[np.int64]) -> SequenceBatch:
-        """The rows `part` (B,) as the current epoch shows them."""
+        """Make the batch of the rows `part` (B,), on the strands that the current epoch draws."""
         order, strands = self.sampler, None
         if self.both_strands:
             strands = draw_reverse_complements(part, seed=order.seed, epoch=order.epoch)

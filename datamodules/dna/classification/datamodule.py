@@ -1,4 +1,4 @@
-"""The data module of every set of labelled sequences: a source, its three splits, and length-bucketed batches."""
+"""Data module for labelled sequences: a source, its three splits, and length-bucketed batches."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from datamodules.common.messages import listed
 from datamodules.common.splitting import Split
 from datamodules.dna.classification.bucketing import SequenceLoader
 from datamodules.dna.classification.holdout import Holdout, cut_splits
-from datamodules.dna.classification.labelled import Rows, SequenceSource, Splits
+from datamodules.dna.classification.labelled import Examples, SequenceSource, Splits
 from datamodules.dna.sequences import Side
 from titans_seq.errors import InputError
 
@@ -20,13 +20,13 @@ from titans_seq.errors import InputError
 class SequenceDataModule(LightningDataModule):
     """Padded batches of a source's sequences, with a validation split cut from the training rows if it has none.
 
-    Where the source has no test rows either, those are cut first, then the validation rows from what is left.
+    If the source has no test rows either, those are cut first, then the validation rows from the rest.
 
     Args:
         source: where the sequences come from.
         batch_size: sequences in a batch.
         max_length: bases kept of a longer sequence; None keeps all.
-        padding: the side it goes to.
+        padding: the padded side.
         both_strands: train on reverse complements too.
         holdout: how missing splits are cut.
         seed: of the order and the strands in which an epoch shows the training rows.
@@ -56,7 +56,7 @@ class SequenceDataModule(LightningDataModule):
         self._is_set_up = False
 
     def prepare_data(self) -> None:
-        """Fetch what is missing."""
+        """Download missing files."""
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
@@ -68,8 +68,8 @@ class SequenceDataModule(LightningDataModule):
         self._is_set_up = True
 
     def _check_classes(self) -> None:
-        """MCC and the areas under curves are numbers without a meaning where a class has no rows."""
-        held_out: dict[Split, Rows | None] = {"validation": self.splits.validation, "test": self.splits.test}
+        """Raise InputError if a held-out split lacks a class: MCC and areas under curves are then undefined."""
+        held_out: dict[Split, Examples | None] = {"validation": self.splits.validation, "test": self.splits.test}
         for split, rows in held_out.items():
             assert rows is not None
             absent = sorted(set(range(len(self.class_names))) - set(np.unique(rows.labels).tolist()))
@@ -77,21 +77,21 @@ class SequenceDataModule(LightningDataModule):
                 names = listed(self.class_names[number] for number in absent)
                 raise InputError(
                     f"{self.splits.name}: none of the {len(rows):,} {split} rows is of class {names}: MCC, AUROC and "
-                    "AUPRC have no meaning there. Hold out other rows, or more of them, or leave the class out."
+                    "AUPRC are undefined there. Hold out other or more rows, or remove the class."
                 )
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes' names, by number."""
+        """Names of the classes, by number."""
         return self.splits.classes.names
 
     @property
     def class_counts(self) -> NDArray[np.int64]:
-        """Training rows of each class, (K,)."""
+        """Number of training rows of each class, (K,)."""
         return np.bincount(self.splits.train.labels, minlength=len(self.class_names))
 
-    def rows(self, split: Split) -> Rows:
-        """The rows of a split."""
+    def rows(self, split: Split) -> Examples:
+        """Rows of a split."""
         rows = {"train": self.splits.train, "validation": self.splits.validation, "test": self.splits.test}[split]
         assert rows is not None, "setup has not run"
         return rows
@@ -121,8 +121,8 @@ class SequenceDataModule(LightningDataModule):
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others: digests of the files and of each split's sequences and labels."""
-        splits: dict[Split, Rows] = {each: self.rows(each) for each in ("train", "validation", "test")}
+        """Identity of the data: hashes of the files and of each split's sequences and labels."""
+        splits: dict[Split, Examples] = {each: self.rows(each) for each in ("train", "validation", "test")}
         return {
             "name": self.splits.name,
             "classes": list(self.class_names),

@@ -1,4 +1,4 @@
-"""Data sets as they are named on the command line: published ones by name, a user's by their files."""
+"""Datasets by their names on the command line: published ones by name, a user's own by their files."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from datamodules.dna.datasets.genomic_benchmarks import SETS, GenomicBenchmark, 
 from datamodules.dna.datasets.gue import GUE, TASKS
 from datamodules.dna.datasets.simulated_genome import simulated_genome
 from datamodules.dna.datasets.simulated_motif import PlantedMotif
-from datamodules.dna.datasets.table import NOTHING, SUFFIXES, SequenceTable, check_text, locator, read_table
+from datamodules.dna.datasets.table import MISSING_VALUES, SUFFIXES, SequenceTable, check_text, locator, read_table
 from datamodules.dna.pretraining.corpus import Corpus, GenomeCorpus, LoadedCorpus
 from datamodules.dna.sequences import Sequences, joined_sequences
 from titans_seq.errors import InputError
 
 _FASTA = tuple(f"{suffix}{packed}" for packed in ("", ".gz") for suffix in (".fa", ".fasta", ".fna", ".fas", ".ffn"))
-_SPLITS = (("train",), ("validation", "valid", "val", "dev"), ("test",))  # as they are called in folders
+_SPLITS = (("train",), ("validation", "valid", "val", "dev"), ("test",))  # file names in a folder
 
 
 def open_data(
@@ -33,15 +33,15 @@ def open_data(
     header_label: str = HEADER_LABEL,
     rna: bool = False,
 ) -> SequenceSource:
-    """The source of `data`.
+    """Open the source of `data`.
 
     Args:
         data: "simulated"; the name of a genomic benchmark or of a GUE task; a table or FASTA file; or a folder with a
-            train file and, if there are any, validation (dev) and test files.
-        root: the data folder of the published sets.
+            train file and, optionally, validation (dev) and test files.
+        root: the data folder of the published datasets.
         reference, within: see `GenomicBenchmark`.
-        sequence, label, group: columns of tables; see `SequenceTable`. A column `group` is taken without being named.
-        labels, header_label: of FASTA files; see `LabelledFasta`.
+        sequence, label, group: columns of tables; see `SequenceTable`. A column `group` is used by default.
+        labels, header_label: options of FASTA files; see `LabelledFasta`.
         rna: read U as T in a user's own files.
     """
     if data == "simulated":
@@ -56,7 +56,9 @@ def open_data(
     train, *others = _files(data, path)
     kinds = {_kind(file): file for file in (train, *others) if file}
     if len(kinds) > 1:
-        raise InputError(f"{data}: {' and '.join(kinds.values())}: all splits as tables, or all as FASTA files")
+        raise InputError(
+            f"{data}: the splits must be all tables or all FASTA files; got {' and '.join(kinds.values())}"
+        )
     if SUFFIXES in kinds:
         return SequenceTable(train, *others, sequence=sequence, label=label, group=group or "auto", rna=rna)
     if _FASTA in kinds:
@@ -66,9 +68,9 @@ def open_data(
 
 
 def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence", rna: bool = False) -> Corpus:
-    """Unlabelled DNA: of a published set the training rows alone, a table's column `sequence`, or a FASTA file.
+    """Open unlabelled DNA: the training rows of a published dataset, a table's column `sequence`, or a FASTA file.
 
-    A FASTA file that is not compressed is mapped, whatever its size; a compressed one is read into memory.
+    An uncompressed FASTA file is memory-mapped, whatever its size; a compressed one is read into memory.
     """
     if data == "simulated":
         return simulated_genome()
@@ -84,7 +86,7 @@ def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence
 
 
 def open_held_out(data: str, root: str | None = None, *, sequence: str = "sequence", rna: bool = False) -> Sequences:
-    """What no training may see: dev and test rows of a GUE task, test rows of a genomic benchmark, all of a file."""
+    """Read held-out sequences: dev and test rows of a GUE task, test rows of a genomic benchmark, all of a file."""
     if data in TASKS:
         return joined_sequences(GUE(data, root).held_out())
     if data in SETS:
@@ -93,56 +95,57 @@ def open_held_out(data: str, root: str | None = None, *, sequence: str = "sequen
 
 
 def _read_file(data: str, path: Path, *, sequence: str, rna: bool) -> tuple[list[str], Sequences]:
-    """Names and sequences of a user's file, at least one."""
+    """Read names and sequences of a user's file, at least one."""
     if not path.is_file() or not _kind(path):
         raise InputError(
-            f"{data}: no published set and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}); {_published(data)}"
+            f"{data}: no published dataset, and no file of sequences ({', '.join((*SUFFIXES, *_FASTA))}); "
+            f"{_published(data)}"
         )
     return read_unlabelled(path, sequence=sequence, rna=rna)
 
 
 def _kind(file: str | Path) -> tuple[str, ...]:
-    """The suffixes of tables or those of FASTA files, by a file's own; none for other files."""
+    """Suffixes of the file's kind, tables or FASTA files; empty for other files."""
     return next((kind for kind in (SUFFIXES, _FASTA) if str(file).lower().endswith(kind)), ())
 
 
 def _published(data: str) -> str:
-    """What `data` may have been meant to be."""
-    return f"{did_you_mean(data, [*SETS, *TASKS])}Sets: {', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
+    """List the published datasets for a message, the closest name to `data` first."""
+    return f"{did_you_mean(data, [*SETS, *TASKS])}Datasets: {', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
 
 
 def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
-    """The train, validation and test file of a user's file or folder."""
+    """Find the train, validation and test file of a user's file or folder."""
     if path.is_file():
         return str(path), None, None
     if not path.is_dir():
-        raise InputError(f"{data}: no such file or folder, and no published set; {_published(data)}")
+        raise InputError(f"{data}: no such file or folder, and no published dataset; {_published(data)}")
     there = sorted(file.name for file in path.iterdir())
     wanted = ([f"{name}{suffix}" for name in names for suffix in (*SUFFIXES, *_FASTA)] for names in _SPLITS)
     train, *others = (_only(path, [file for file in there if file.lower() in names]) for names in wanted)
     if train is None:
-        raise InputError(f"{path}: no train file; looked for train with {', '.join((*SUFFIXES, *_FASTA))}")
+        raise InputError(f"{path}: no train file; expected train with one of {', '.join((*SUFFIXES, *_FASTA))}")
     validation, test = (None if file is None else str(file) for file in others)
     return str(train), validation, test
 
 
 def _only(folder: Path, names: list[str]) -> Path | None:
-    """The file for a split, if there is one; raises InputError when there are several."""
+    """File of a split, None if there is none; raises InputError if there are several."""
     if len(names) > 1:
-        raise InputError(f"{folder}: {' and '.join(names)} are there for one split; leave one of them")
+        raise InputError(f"{folder}: several files for one split: {' and '.join(names)}; keep one of them")
     return folder / names[0] if names else None
 
 
 def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False) -> tuple[list[str], Sequences]:
-    """Names and sequences of a table or FASTA file, labels or none: what is to be predicted.
+    """Read names and sequences of a table or FASTA file, for prediction; labels are ignored.
 
-    A FASTA record is named by its header up to the first blank, a table's row by its column `id`, else by its number.
+    A FASTA record is named by its header up to the first blank, a table's row by its column `id`, or by its number.
     """
     if _kind(path) == _FASTA:
         headers, texts = read_fasta(path)
         names = [header.split(maxsplit=1)[0] for header in headers]
         return names, Sequences.read(texts, lambda row: f"{path}: record {names[row]!r}", rna=rna)
-    table, place = read_table(path), locator(path)
+    table, locate = read_table(path), locator(path)
     if sequence not in table.columns:
         raise InputError(f"{path}: no column {sequence!r}; found {listed(table.columns)}. Set data.sequence to one.")
     if table.is_empty():
@@ -150,5 +153,5 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
     check_text(table, path, sequence)
     named = "id" in table.columns and table["id"].dtype == pl.String
     names = table["id"].fill_null("").to_list() if named else [str(row) for row in range(len(table))]
-    written = table[sequence].fill_null("").str.strip_chars().replace(dict.fromkeys(NOTHING, ""))
-    return names, Sequences.read(written.to_list(), place, rna=rna)
+    written = table[sequence].fill_null("").str.strip_chars().replace(dict.fromkeys(MISSING_VALUES, ""))
+    return names, Sequences.read(written.to_list(), locate, rna=rna)

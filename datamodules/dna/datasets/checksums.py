@@ -1,4 +1,4 @@
-"""sha256 of published DNA files, by path below the data folder."""
+"""SHA-256 checksums of published DNA files, by path below the data folder."""
 
 GENOMIC_BENCHMARKS = {
     "demo_coding_vs_intergenomic_seqs": {
@@ -59,7 +59,7 @@ GENOMIC_BENCHMARKS = {
     },
 }
 
-# Of the files as published, not compressed.
+# Of the uncompressed files, as published.
 GUE = {
     "prom/prom_core_all/train.csv": "a36e0bbf2b59e01479bb904534d310041b493fec9221ccd74b518893d74054ed",
     "prom/prom_core_all/dev.csv": "98dd5d2b5df3c93cad9fa0a4a36078d28fa95b7bf9ab73fb2e5ba1fa74877f2b",

@@ -1,4 +1,4 @@
-"""A user's own sequences: FASTA files with labels in a table or in the headers, or windows of a genome named in BED."""
+"""A user's own sequences: FASTA files with labels in a table or in the headers, or windows of a genome from BED."""
 
 import re
 from collections.abc import Mapping
@@ -7,25 +7,24 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.common.reading import read_text
-from datamodules.dna.classification.labelled import Records, Splits, read_splits
+from datamodules.dna.classification.labelled import RawRecords, Splits, read_splits
 from datamodules.dna.datasets.table import read_records
-from datamodules.dna.genome import Beyond, Genome
+from datamodules.dna.genome import Genome, OutOfBounds
 from datamodules.dna.intervals import Intervals
 from titans_seq.errors import InputError
 
-_STRANDS = {"+", "-", "1", "-1"}  # the latter as Ensembl writes them
-HEADER_LABEL = r"\blabel=(\S+)"  # a label in a header, unless told otherwise
+_STRANDS = {"+", "-", "1", "-1"}  # 1 and -1 are Ensembl's notation
+HEADER_LABEL = r"\blabel=(\S+)"  # default pattern of a label in a header
 
 
 class LabelledFasta:
-    """FASTA files, a record a sequence.
+    """FASTA files, one sequence per record.
 
     Args:
-        train: the file that is trained on, and split if there is no other.
-        validation, test: further files, if there are any.
-        labels: a table of all files' records: columns `id` (the header up to its first blank) and `label`, and, where
-            they are to be split by, a group or region, start and end, see `read_records`. None takes the labels from
-            the headers.
+        train: the file to train on; the splits without a file of their own are cut from it.
+        validation, test: files of these splits, None if there are none.
+        labels: a table of the records of all files: columns `id` (the header up to its first blank), `label` and, to
+            split by them, a group or region, start and end; see `read_records`. None takes the labels from the headers.
         header_label: regular expression whose first group is the label of a header.
         label, group: names of these columns; see `SequenceTable`.
         rna: read U as T.
@@ -51,13 +50,13 @@ class LabelledFasta:
         try:
             self.pattern = re.compile(header_label)
         except re.error as error:
-            raise InputError(f"data.header_label={header_label!r} is no regular expression: {error}") from None
+            raise InputError(f"data.header_label={header_label!r} is not a valid regular expression: {error}") from None
         if not self.pattern.groups:
-            raise InputError(f"data.header_label={header_label!r} has no group: put the label's part in (brackets)")
+            raise InputError(f"data.header_label={header_label!r} has no group: put the label in (parentheses)")
         self.rna = rna
 
     def prepare(self) -> None:
-        """Nothing to fetch."""
+        """No download is needed."""
 
     def load(self) -> Splits:
         """Read and check the files."""
@@ -66,42 +65,45 @@ class LabelledFasta:
         others = [None if path is None else self._records(path, table) for path in (self.validation, self.test)]
         return read_splits(Path(self.train).name, train, *others, rna=self.rna)
 
-    def _records(self, file: str, table: "_LabelTable | None") -> Records:
+    def _records(self, file: str, table: "_LabelTable | None") -> RawRecords:
         path = Path(file).expanduser()
         headers, texts = read_fasta(path)
         names = [header.split(maxsplit=1)[0] for header in headers]
-        records = Records(str(path), lambda row: f"{path}: record {names[row]!r}", texts, [], files=(path,))
-        return records._replace(labels=self._of_headers(path, headers)) if table is None else table.join(records, names)
+        records = RawRecords(str(path), lambda row: f"{path}: record {names[row]!r}", texts, [], files=(path,))
+        return (
+            records._replace(labels=self._header_labels(path, headers)) if table is None else table.join(records, names)
+        )
 
-    def _of_headers(self, path: Path, headers: list[str]) -> list[str]:
-        """The label in each header."""
+    def _header_labels(self, path: Path, headers: list[str]) -> list[str]:
+        """Label in each header."""
         found = [self.pattern.search(header) for header in headers]
         wrong = [header for header, match in zip(headers, found, strict=True) if not (match and match[1])]
         if wrong:
             raise InputError(
-                f"{path}: header {wrong[0]!r} has no label by data.header_label={self.pattern.pattern!r}; "
-                f"{len(wrong)} of {len(headers)} headers. Or name a table of labels in data.labels."
+                f"{path}: header {wrong[0]!r} has no label that matches data.header_label={self.pattern.pattern!r}; "
+                f"{len(wrong)} of {len(headers)} headers. Change the pattern, or set data.labels to a table of labels."
             )
         return [match[1] for match in found if match]
 
 
 class _LabelTable:
-    """What a table says about the records of FASTA files, by their names."""
+    """Labels, groups and intervals of FASTA records, from a table by record name."""
 
     def __init__(self, path: Path, label: str, group: str | None) -> None:
         self.table = read_records(path, sequence="id", label=label, group=group, names=True)
         self.rows: dict[str, int] = {}
-        places = [":".join(map(str, place)) for place in zip(*self.table.intervals or (), strict=True)]
+        intervals = [":".join(map(str, each)) for each in zip(*self.table.intervals or (), strict=True)]
         for row, name in enumerate(self.table.texts):
             before = self.rows.setdefault(name, row)
-            for what in (self.table.labels, self.table.groups or (), places):
-                if what and what[row] != what[before]:
+            for column in (self.table.labels, self.table.groups or (), intervals):
+                if column and column[row] != column[before]:
                     raise InputError(
-                        f"{self.table.place(row)}: id {name!r} again, as {what[row]!r}; before it was {what[before]!r}"
+                        f"{self.table.locate(row)}: duplicate id {name!r} with {column[row]!r}; an earlier row has "
+                        f"{column[before]!r}"
                     )
 
-    def join(self, records: Records, names: list[str]) -> Records:
-        """The records of these names, with their labels and what else the table has of them."""
+    def join(self, records: RawRecords, names: list[str]) -> RawRecords:
+        """Add the labels, groups and intervals of the table to the records of these names."""
         missing = [name for name in names if name not in self.rows]
         if missing:
             raise InputError(
@@ -119,14 +121,14 @@ class _LabelTable:
 
 
 class BedWindows:
-    """Windows of a genome, labelled by BED files; split them by chromosome.
+    """Windows of a genome, labelled by BED files; to be split by chromosome.
 
     Args:
-        fasta: the genome, not compressed.
-        bed: one file whose fourth column (name) is the label, or a file for every class.
+        fasta: the genome, uncompressed.
+        bed: one file whose fourth column (name) is the label, or a file per class.
         length: bases of every window, around the middle of its interval; None takes the intervals as they are.
-        beyond: what to do with windows that reach over a chromosome's ends.
-        aliases: see `Genome`; regions are then called as the genome calls them.
+        out_of_bounds: what to do with windows that extend past a chromosome's ends; see `Genome.texts`.
+        aliases: see `Genome`; regions then get the names that the genome has.
         rna: read U as T.
     """
 
@@ -136,7 +138,7 @@ class BedWindows:
         bed: str | Mapping[str, str],
         *,
         length: int | None = None,
-        beyond: Beyond = "refuse",
+        out_of_bounds: OutOfBounds = "refuse",
         aliases: bool = False,
         rna: bool = False,
     ) -> None:
@@ -145,12 +147,12 @@ class BedWindows:
         self.fasta = fasta
         self.beds = {None: bed} if isinstance(bed, str) else dict(bed)
         self.length = length
-        self.beyond: Beyond = beyond
+        self.out_of_bounds: OutOfBounds = out_of_bounds
         self.aliases = aliases
         self.rna = rna
 
     def prepare(self) -> None:
-        """Nothing to fetch."""
+        """No download is needed."""
 
     def load(self) -> Splits:
         """Read and check the intervals, then their bases."""
@@ -167,23 +169,23 @@ class BedWindows:
             starts = (intervals.starts + intervals.ends) // 2 - self.length // 2
             intervals = intervals._replace(starts=starts, ends=starts + self.length)
         genome = Genome(Path(self.fasta).expanduser(), aliases=self.aliases)
-        texts = genome.texts(intervals, places.__getitem__, beyond=self.beyond, rna=self.rna)
+        texts = genome.texts(intervals, places.__getitem__, out_of_bounds=self.out_of_bounds, rna=self.rna)
         # One chromosome must not be held out under one name and trained on under another.
         intervals = intervals._replace(regions=genome.own_names(intervals.regions))
         source = ", ".join(map(str, self.beds.values()))
         files = tuple(Path(file).expanduser() for file in (self.fasta, *self.beds.values()))
-        records = Records(source, places.__getitem__, texts, labels, None, intervals, files)
+        records = RawRecords(source, places.__getitem__, texts, labels, None, intervals, files)
         return read_splits(Path(self.fasta).name, records, rna=self.rna)
 
 
 def read_fasta(path: Path) -> tuple[list[str], list[str]]:
-    """Headers (without `>`) and sequences of a FASTA file, which may be compressed by gzip.
+    """Read headers (without `>`) and sequences of a FASTA file, which may be gzipped.
 
     Raises InputError for text before the first header, a header without a name and a record without a sequence.
     """
     text = read_text(path, "FASTA").lstrip()
     if not text.startswith(">"):
-        raise InputError(f"{path}: begins with {text[:20]!r}; a FASTA file begins with '>' and a name")
+        raise InputError(f"{path}: begins with {text[:20]!r}; expected '>' and a name")
     headers, texts = [], []
     for number, record in enumerate(text[1:].split("\n>"), 1):
         header, _, body = record.partition("\n")
@@ -198,9 +200,9 @@ def read_fasta(path: Path) -> tuple[list[str], list[str]]:
 
 
 def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[str | None]]:
-    """Places in the file, intervals, and names (None where there is none) of the lines of a BED file, gzipped or not.
+    """Read locations in the file, intervals and names (None if missing) of a BED file, which may be gzipped.
 
-    Raises InputError for a line that is no interval, and for one without a name if they are to be `labelled`.
+    Raises InputError for a line that is not an interval, and with `labelled` for one without a name.
     """
     places, regions, edges, strands = [], [], [], []
     names: list[str | None] = []
@@ -211,10 +213,12 @@ def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[
         fields = line.split("\t") if "\t" in line else line.split()
         start, end = (int(f) if f.strip().isdecimal() else -1 for f in (*fields[1:3], "", "")[:2])
         if not 0 <= start < end:
-            raise InputError(f"{place}: {line[:60]!r}; needed: chromosome, start, end with 0 <= start < end (0-based)")
+            raise InputError(
+                f"{place}: expected chromosome, start, end with 0 <= start < end (0-based); got {line[:60]!r}"
+            )
         if labelled and len(fields) < 4:
             raise InputError(
-                f"{place}: no fourth column (name), which is the label. Or set data.bed to a file a class."
+                f"{place}: no fourth column (name) for the label; add it, or set data.bed to one file per class"
             )
         places.append(place)
         regions.append(fields[0])
@@ -223,9 +227,11 @@ def read_bed(path: Path, *, labelled: bool) -> tuple[list[str], Intervals, list[
         strands.append(fields[5].strip() if len(fields) > 5 else "")
     if not places:
         raise InputError(f"{path}: no intervals")
-    if _STRANDS & set(strands):  # else the sixth column is something else
+    if _STRANDS & set(strands):  # otherwise the sixth column is not a strand
         wrong = [row for row, strand in enumerate(strands) if strand not in ("+", "-", ".", "")]
         if wrong:
-            raise InputError(f"{places[wrong[0]]}: strand {strands[wrong[0]]!r} in the sixth column; needed: +, - or .")
+            raise InputError(
+                f"{places[wrong[0]]}: strand {strands[wrong[0]]!r} in the sixth column; expected +, - or ."
+            )
     starts, ends = np.array(edges, dtype=np.int64).T
     return places, Intervals(np.array(regions), starts, ends, np.array(strands) == "-"), names

@@ -1,8 +1,8 @@
-"""GenomicBenchmarks: nine classification sets of human, mouse, fly and worm DNA; Gresova et al., BMC Genomic Data 2023.
+"""GenomicBenchmarks: nine classification datasets of human, mouse, fly and worm DNA (Gresova et al., 2023).
 
-A set is read from whichever of three forms is at hand: the official folders of text files, one table a split, or the
-official interval lists and the genome they were cut from. Classes are numbered by sorted name: the official loader
-takes the order in which the file system lists them.
+Source: BMC Genomic Data. A dataset is read from whichever of three forms is available: the official folders of text
+files, one table per split, or the official interval lists and the genome they were cut from. Classes are numbered by
+sorted name; the official loader takes the order in which the file system lists them.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from datamodules.common.download import PublishedFile, data_root, first_file, lo
 from datamodules.common.messages import listed
 from datamodules.common.splitting import Split
 from datamodules.dna.classification.classes import Classes
-from datamodules.dna.classification.labelled import IntervalRows, IntervalSplits, Records, Splits, read_splits
+from datamodules.dna.classification.labelled import IntervalExamples, IntervalSplits, RawRecords, Splits, read_splits
 from datamodules.dna.datasets.checksums import GENOMIC_BENCHMARKS
 from datamodules.dna.datasets.table import SUFFIXES, locator, read_intervals, read_records, read_table
 from datamodules.dna.genome import Genome
@@ -37,8 +37,8 @@ Within = Literal["official", "test"]
 
 
 class _Set(NamedTuple):
-    classes: dict[str, str]  # name, in sorted order, to the reference its intervals are on
-    train: int  # published rows
+    classes: dict[str, str]  # from name, sorted, to the URL of the reference of its intervals
+    train: int  # number of published rows
     test: int
 
 
@@ -60,22 +60,22 @@ SETS = {
 
 
 class GenomicBenchmark:
-    """One of the nine sets.
+    """One of the nine datasets.
 
     Args:
         name: a key of `SETS`.
         root: the data folder; None takes $TITANS_SEQ_DATA, else the user's cache, to which interval lists (not
             sequences) are downloaded.
-        reference: cut the sequences from this FASTA file by the interval lists; for the sets of two genomes, the folder
-            that holds both under their official names.
-        within: "official" splits, or the "test" rows alone, to be split anew: what to do without the train rows.
+        reference: cut the sequences from this FASTA file by the interval lists; for datasets of two genomes, the folder
+            that contains both under their official names.
+        within: "official" splits, or only the "test" rows, which are then split again: for use without the train rows.
     """
 
     def __init__(
         self, name: str, root: str | None = None, *, reference: str | None = None, within: Within = "official"
     ) -> None:
         if name not in SETS:
-            raise InputError(f"no genomic benchmark {name!r}; there are: {', '.join(SETS)}")
+            raise InputError(f"unknown genomic benchmark {name!r}; available: {', '.join(SETS)}")
         self.name = name
         self.root = root
         self.reference = reference
@@ -83,7 +83,7 @@ class GenomicBenchmark:
         self.classes = Classes(tuple(SETS[name].classes))
 
     def prepare(self) -> None:
-        """Download the interval lists if they are wanted and nowhere."""
+        """Download the interval lists if they are needed and there is no data folder."""
         if self.reference and data_root(self.root) is None:
             self._lists("train")
             self._lists("test")
@@ -101,65 +101,67 @@ class GenomicBenchmark:
         return read_splits(self.name, train, None, *others, classes=self.classes, notes=notes)
 
     def load_intervals(self) -> IntervalSplits:
-        """Read and check the interval lists alone."""
-        return IntervalSplits(self.name, self.classes, self._interval_rows("train"), self._interval_rows("test"))
+        """Read and check only the interval lists."""
+        return IntervalSplits(
+            self.name, self.classes, self._interval_examples("train"), self._interval_examples("test")
+        )
 
     def has_sequences(self) -> bool:
         """Whether `load` would find train and test sequences, or cut them from a reference."""
-        return bool(self.reference) or all(any(self._found(split)) for split in ("train", "test"))
+        return bool(self.reference) or all(any(self._find(split)) for split in ("train", "test"))
 
-    def _records(self, split: Split) -> Records:
+    def _records(self, split: Split) -> RawRecords:
         if self.reference:
             return self._compose(split, Path(self.reference).expanduser())
-        folder, table = self._found(split)
+        folder, table = self._find(split)
         if folder:
             return self._read_folders(folder)
         if table:
             records = read_records(table, group="auto")
-            return records._replace(labels=self._named(records.labels))
+            return records._replace(labels=self._class_names(records.labels))
         looked = [f"{split}/<class>/*.txt", *(f"{split}{suffix}" for suffix in SUFFIXES)]
-        where = " or ".join(map(str, self._places())) or "no data folder (set data.root)"
+        where = " or ".join(map(str, self._folders())) or "no data folder (set data.root)"
         raise InputError(
-            f"no {split} sequences of {self.name}: looked for {', '.join(looked)} in {where}. With data.reference="
-            f"<FASTA of its genome> they are cut by the interval lists; data.within=test splits the test rows anew."
+            f"no {split} sequences of {self.name}: looked for {', '.join(looked)} in {where}. Set data.reference="
+            f"<FASTA of its genome> to cut them by the interval lists, or data.within=test to split only the test rows."
         )
 
-    def _places(self) -> list[Path]:
+    def _folders(self) -> list[Path]:
         root = data_root(self.root)
         return [] if root is None else [root / "genomic_benchmarks" / self.name, root / self.name]
 
-    def _found(self, split: Split) -> tuple[Path | None, Path | None]:
-        """The folder of text files or the table that holds a split, if there is one."""
-        for place in self._places():
-            if any((place / split).glob("*/*.txt")):
-                return place / split, None
-            table = first_file([place / f"{split}{suffix}" for suffix in SUFFIXES])
+    def _find(self, split: Split) -> tuple[Path | None, Path | None]:
+        """Find the folder of text files or the table of a split; both None if there is neither."""
+        for folder in self._folders():
+            if any((folder / split).glob("*/*.txt")):
+                return folder / split, None
+            table = first_file([folder / f"{split}{suffix}" for suffix in SUFFIXES])
             if table:
                 return None, table
         return None, None
 
-    def _named(self, labels: Sequence[str | None]) -> Sequence[str | None]:
-        """Labels as class names, from names or from numbers."""
+    def _class_names(self, labels: Sequence[str | None]) -> Sequence[str | None]:
+        """Convert labels to class names; a label may be a name or a class number."""
         numbers = {str(number): name for number, name in enumerate(self.classes.names)}
         return [numbers.get(label, label) if label else label for label in labels]
 
-    def _read_folders(self, folder: Path) -> Records:
-        """`<class>/*.txt` below `folder`, a file a sequence, in the order of their names."""
+    def _read_folders(self, folder: Path) -> RawRecords:
+        """Read `<class>/*.txt` below `folder`, one file per sequence, in the order of their names."""
         found = {path.name for path in folder.iterdir() if path.is_dir()}
         if found != set(self.classes.names):
             raise InputError(
-                f"{folder}: the classes of {self.name} are {', '.join(self.classes.names)}; found folders "
-                f"{listed(sorted(found))}"
+                f"{folder}: expected a folder per class of {self.name} ({', '.join(self.classes.names)}); "
+                f"found folders {listed(sorted(found))}"
             )
         files = [(name, path) for name in self.classes.names for path in sorted((folder / name).glob("*.txt"))]
         try:
             texts = [path.read_text(encoding="latin-1").strip() for _, path in files]
         except OSError as error:
             raise InputError(f"{folder}: {error}") from None
-        return Records(str(folder), lambda row: str(files[row][1]), texts, [name for name, _ in files])
+        return RawRecords(str(folder), lambda row: str(files[row][1]), texts, [name for name, _ in files])
 
     def _lists(self, split: Split) -> list[Path]:
-        """The interval lists of a split, by class."""
+        """Find the interval lists of a split, one per class."""
         root = data_root(self.root)
         files = [f"{self.name}/{split}/{name}.csv.gz" for name in self.classes.names]
         if root is None:
@@ -170,18 +172,18 @@ class GenomicBenchmark:
             path = first_file([base / file for base in bases])
             if path is None:
                 raise InputError(
-                    f"no interval list {file}: looked in {', '.join(map(str, bases))}. Get it from {_LISTS}/{file}"
+                    f"no interval list {file}: looked in {', '.join(map(str, bases))}. Download it from {_LISTS}/{file}"
                 )
             paths.append(path)
         return paths
 
-    def _interval_rows(self, split: Split) -> IntervalRows:
+    def _interval_examples(self, split: Split) -> IntervalExamples:
         lists = [_read_list(path) for path in self._lists(split)]
         labels = np.repeat(np.arange(len(lists)), [len(part.starts) for part in lists])
-        return IntervalRows(Intervals.joined(lists), labels)
+        return IntervalExamples(Intervals.joined(lists), labels)
 
-    def _compose(self, split: Split, reference: Path) -> Records:
-        """The sequences of a split, cut from the genomes of its classes."""
+    def _compose(self, split: Split, reference: Path) -> RawRecords:
+        """Cut the sequences of a split from the genomes of its classes."""
         genomes: dict[Path, Genome] = {}
         parts, texts, labels = [], [], []
         places: list[str] = []
@@ -190,38 +192,38 @@ class GenomicBenchmark:
             if fasta not in genomes:
                 genomes[fasta] = Genome(fasta, aliases=True)
             parts.append(_read_list(path))
-            texts += genomes[fasta].texts(parts[-1], locator(path), beyond="N")
+            texts += genomes[fasta].texts(parts[-1], locator(path), out_of_bounds="N")
             labels += [name] * len(parts[-1].starts)
             places += [f"{path}: line {line + 2}" for line in range(len(parts[-1].starts))]
         files = (*self._lists(split), *genomes)
-        return Records(str(reference), places.__getitem__, texts, labels, None, Intervals.joined(parts), files)
+        return RawRecords(str(reference), places.__getitem__, texts, labels, None, Intervals.joined(parts), files)
 
     def _fasta(self, reference: Path, url: str) -> Path:
-        """The file that holds one of the set's references."""
+        """Find the file of one of the dataset's references."""
         name = url.rpartition("/")[2]
         if reference.is_dir():
-            # The primary assembly is the same chromosomes without the alternatives that make the other so large.
+            # The primary assembly has the same chromosomes without the alternative loci, which make the other so large.
             found = first_file([reference / name, reference / name.replace("toplevel", "primary_assembly")])
             if found is None:
-                raise InputError(f"{reference}: no {name}. Get {url}.gz and decompress it there.")
+                raise InputError(f"{reference}: no {name}. Download {url}.gz and decompress it there.")
             return found
         if len(set(SETS[self.name].classes.values())) > 1:
             raise InputError(
-                f"{self.name} is of two genomes, and data.reference={reference} is one file: set it to a folder that "
-                f"holds both, as {' and '.join(each.rpartition('/')[2] for each in SETS[self.name].classes.values())}"
+                f"{self.name} is of two genomes, but data.reference={reference} is one file; set it to a folder that "
+                f"contains both: {' and '.join(each.rpartition('/')[2] for each in SETS[self.name].classes.values())}"
             )
         return reference
 
 
 def published_list(file: str) -> PublishedFile:
-    """An official interval list, `<set>/<split>/<class>.csv.gz`."""
+    """Official interval list `<dataset>/<split>/<class>.csv.gz`, to be downloaded."""
     name, _, rest = file.partition("/")
     checksum = GENOMIC_BENCHMARKS[name][rest]
     return PublishedFile(f"genomic_benchmarks_coordinates/{file}", f"{_LISTS}/{file}", checksum)
 
 
 def _read_list(path: Path) -> Intervals:
-    """An official interval list: columns id, region, start, end, strand."""
+    """Read an official interval list: columns id, region, start, end, strand."""
     table = read_table(path)
     missing = {"region", "start", "end", "strand"} - set(table.columns)
     if missing:

@@ -1,14 +1,14 @@
-"""GUE, DNABERT-2's benchmark: 28 classification tasks, each with its train, dev and test file; Zhou et al., ICLR 2024.
+"""GUE, DNABERT-2's benchmark: 28 classification tasks with train, dev and test files each (Zhou et al., ICLR 2024).
 
-The official archive is on a file-sharing site. The ten tasks whose files are published whole on GitHub are downloaded
-from there; for the others, unpack GUE.zip and set data.root.
+The official archive is on a file-sharing site. The ten tasks whose files are completely published on GitHub are
+downloaded from there; for the others, unpack GUE.zip and set data.root.
 """
 
 from pathlib import Path
 
 from datamodules.common.download import PublishedFile, data_root, first_file, locate
 from datamodules.common.messages import did_you_mean
-from datamodules.dna.classification.labelled import Records, Splits, read_splits
+from datamodules.dna.classification.labelled import RawRecords, Splits, read_splits
 from datamodules.dna.datasets.checksums import GUE as CHECKSUMS
 from datamodules.dna.datasets.table import SUFFIXES, read_records
 from datamodules.dna.sequences import Sequences
@@ -34,18 +34,18 @@ class GUE:
 
     Args:
         task: one of `TASKS`.
-        root: the data folder; None takes $TITANS_SEQ_DATA, else the user's cache, filled by a download where there is
-            one.
+        root: the data folder; None takes $TITANS_SEQ_DATA, else the user's cache, to which the published files are
+            downloaded.
     """
 
     def __init__(self, task: str, root: str | None = None) -> None:
         if task not in TASKS:
-            raise InputError(f"no GUE task {task!r}; {did_you_mean(task, TASKS)}there are: {', '.join(TASKS)}")
+            raise InputError(f"unknown GUE task {task!r}; {did_you_mean(task, TASKS)}available: {', '.join(TASKS)}")
         self.task = task
         self.root = root
 
     def prepare(self) -> None:
-        """Download the files that are nowhere."""
+        """Download the files that are missing."""
         for split in ("train", "dev", "test"):
             self._locate(split)
 
@@ -54,10 +54,10 @@ class GUE:
         return read_splits(self.task, *(self._records(split) for split in ("train", "dev", "test")))
 
     def held_out(self) -> list[Sequences]:
-        """The sequences of dev and of test, for which no training file is needed."""
-        return [Sequences.read(each.texts, each.place) for each in map(self._records, ("dev", "test"))]
+        """Read the sequences of dev and of test; the training file is not needed."""
+        return [Sequences.read(each.texts, each.locate) for each in map(self._records, ("dev", "test"))]
 
-    def _records(self, split: str) -> Records:
+    def _records(self, split: str) -> RawRecords:
         return read_records(self._locate(split))
 
     def _locate(self, split: str) -> Path:
@@ -65,20 +65,22 @@ class GUE:
         file = f"{self.task}/{split}"
         if root is None:
             if f"{file}.csv" not in CHECKSUMS:
-                raise InputError(f"{file}.csv cannot be downloaded by itself: unpack {_ARCHIVE}, and set data.root")
+                raise InputError(
+                    f"{file}.csv cannot be downloaded as a single file; unpack {_ARCHIVE}, and set data.root"
+                )
             return locate(published_file(f"{file}.csv"), None)
         bases = [root / "gue", root / "GUE", root]
         found = first_file([base / f"{file}{suffix}" for base in bases for suffix in SUFFIXES])
         if found is None:
             there = sorted({path.name for base in bases for path in (base / self.task).glob("*.*")})
-            have = f"there {'is' if len(there) == 1 else 'are'} {', '.join(there)}" if there else "there is nothing"
+            found_files = f"found {', '.join(there)}" if there else "found no files"
             raise InputError(
                 f"no {split} file of GUE's {self.task}: looked for {split}.csv, .csv.gz, .tsv or .parquet in "
-                f"{' and '.join(str(base / self.task) for base in bases)}; {have}. It is in {_ARCHIVE}."
+                f"{' and '.join(str(base / self.task) for base in bases)}; {found_files}. Get it from {_ARCHIVE}."
             )
         return found
 
 
 def published_file(file: str) -> PublishedFile:
-    """A file of a task that is downloaded, `<task>/<split>.csv`."""
+    """Published file `<task>/<split>.csv`, to be downloaded."""
     return PublishedFile(f"gue/{file}", f"{_MIRROR}/{file}", CHECKSUMS[file])

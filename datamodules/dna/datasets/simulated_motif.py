@@ -1,7 +1,7 @@
-"""Simulated DNA: does a sequence hold the motif, on either strand? Made anew from a seed; no file is needed.
+"""Simulated DNA: classify whether a sequence contains a motif on either strand. Generated from a seed, without files.
 
-Bases are drawn evenly. Sequences of class "motif" get the motif, anywhere, on a strand chosen at random; the others do
-not hold it. The motif has every base twice, so that the composition of a sequence tells next to nothing. One label in a
+Bases are drawn uniformly. Sequences of class "motif" get the motif at a random position on a random strand; the others
+do not contain it. The motif has every base twice, so that base composition is almost uninformative. One label in a
 hundred of each class of each split is wrong: the best possible accuracy is 0.99, by construction.
 """
 
@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from datamodules.dna.classification.classes import Classes
-from datamodules.dna.classification.labelled import Rows, Splits
+from datamodules.dna.classification.labelled import Examples, Splits
 from datamodules.dna.sequences import Sequences
 from datamodules.dna.tokenizer import Tokens, reverse_complement
 from titans_seq.batch import BASES
@@ -24,23 +24,23 @@ _ROWS = {"train": 4000, "validation": 1000, "test": 1000}
 
 
 class PlantedMotif:
-    """The embedded data set: deterministic, classes "background" and "motif" in equal parts."""
+    """Built-in simulated dataset: deterministic, with equal parts of the classes "background" and "motif"."""
 
     def prepare(self) -> None:
-        """Nothing to fetch."""
+        """No download is needed."""
 
     def load(self) -> Splits:
         """Generate the sequences."""
         rng = np.random.default_rng(_SEED)
-        train, validation, test = (_rows(count, rng) for count in _ROWS.values())
+        train, validation, test = (_examples(count, rng) for count in _ROWS.values())
         return Splits("simulated", Classes(("background", "motif")), train, validation, test)
 
 
-def _rows(count: int, rng: np.random.Generator) -> Rows:
+def _examples(count: int, rng: np.random.Generator) -> Examples:
     motif = np.array([BASES.index(base) for base in MOTIF], dtype=np.uint8)
     strands = np.stack([motif, reverse_complement(motif)])
     tokens = rng.integers(4, size=(count, _LONGEST), dtype=np.uint8)
-    while (found := _holds(tokens, strands)).any():
+    while (found := _contains(tokens, strands)).any():
         tokens[found] = rng.integers(4, size=(int(found.sum()), _LONGEST), dtype=np.uint8)
     lengths = rng.integers(_SHORTEST, _LONGEST + 1, size=count)
     labels = rng.permutation(np.arange(count) % 2)
@@ -50,11 +50,11 @@ def _rows(count: int, rng: np.random.Generator) -> Rows:
     wrong = np.concatenate([rng.permutation(np.flatnonzero(labels == k))[: count // 200] for k in (0, 1)])
     labels[wrong] = 1 - labels[wrong]
     kept = np.arange(_LONGEST) < lengths[:, None]
-    return Rows(Sequences(tokens[kept], lengths), labels)
+    return Examples(Sequences(tokens[kept], lengths), labels)
 
 
-def _holds(tokens: Tokens, strands: Tokens) -> NDArray[np.bool_]:
-    """Which rows of tokens (n, T) hold one of `strands` (2, k)."""
+def _contains(tokens: Tokens, strands: Tokens) -> NDArray[np.bool_]:
+    """Whether each row of tokens (n, T) contains one of `strands` (2, k), (n,)."""
     windows = sliding_window_view(tokens, strands.shape[1], axis=1)
     found: NDArray[np.bool_] = np.zeros(len(tokens), dtype=np.bool_)
     for strand in strands:

@@ -1,4 +1,4 @@
-"""Unlabelled DNA to learn from: many short sequences in memory, or a genome that stays on disk."""
+"""Corpora of unlabelled DNA for pre-training: many short sequences in memory, or a memory-mapped genome."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -17,35 +17,35 @@ from datamodules.dna.sequences import Sequences, joined_sequences
 from datamodules.dna.tokenizer import Tokens, encode, reverse_complement
 from titans_seq.errors import InputError
 
-_SCAN = 1 << 24  # bases that are checked at a time
+_SCAN = 1 << 24  # bases checked at a time
 
 
 class Corpus(Protocol):
-    """Named records of DNA, of which any stretch can be read."""
+    """Named records of DNA, of which any part can be read."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name for titles and messages."""
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the records."""
+        """Names of the records."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Bases of each record, (n,)."""
+        """Number of bases of each record, (n,)."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should be told once, a line each."""
+        """Messages for the user, one line each."""
 
     def digest(self) -> str:
-        """What tells its contents from others'."""
+        """Hash of the contents."""
 
     def without(self, held_out: Sequences) -> "Corpus":
-        """The records that are not in `held_out`, on neither strand; one that shares a stretch with it stays.
+        """Corpus without the records that are in `held_out`, on either strand; partial overlaps stay.
 
-        Raises InputError when none is left.
+        Raises InputError if no record is left.
         """
 
     def read(self, record: int, start: int, end: int) -> Tokens:
@@ -53,12 +53,12 @@ class Corpus(Protocol):
 
 
 class LoadedCorpus:
-    """Sequences in memory, each once: what is there again, on either strand, is left out and counted.
+    """Sequences in memory without duplicates: repeats on either strand are left out and counted.
 
     Args:
-        name: what it is called.
+        name: for titles and messages.
         sequences: the records.
-        names: of the records; None numbers them.
+        names: names of the records; None numbers them.
     """
 
     def __init__(self, name: str, sequences: Sequences, names: Sequence[str] | None = None) -> None:
@@ -77,13 +77,13 @@ class LoadedCorpus:
         """See `Corpus`."""
         own, held = strandless_numbers([self.sequences, held_out])
         kept = np.flatnonzero(~np.isin(own, held))
-        rest = copy(self)  # nothing repeats itself any more
+        rest = copy(self)  # without the constructor: there are no duplicates left
         rest.notes = (*self.notes, *_excluded_note(self.name, len(kept), len(self.names)))
         rest._hold(self.sequences, self.names, kept)
         return rest
 
     def digest(self) -> str:
-        """Of the bases."""
+        """Hash of the bases."""
         return hash_arrays(self.sequences.tokens, self.lengths)
 
     def read(self, record: int, start: int, end: int) -> Tokens:
@@ -92,12 +92,12 @@ class LoadedCorpus:
 
 
 class GenomeCorpus:
-    """A FASTA file of any size, mapped into memory: bases are looked up where they stand on disk.
+    """Memory-mapped FASTA file of any size: bases are read from disk when needed.
 
-    Every letter is checked once, before anything is trained, in pieces.
+    Every letter is checked once, in pieces, before training.
 
     Args:
-        path: the file, not compressed; pyfaidx's index of it is built if there is none.
+        path: the uncompressed file; pyfaidx's index of it is built if there is none.
         rna: read U as T.
     """
 
@@ -123,14 +123,16 @@ class GenomeCorpus:
         self.lengths = self.lengths[records]
 
     def _first_of_each(self) -> list[int]:
-        """Records that repeat no earlier one, on neither strand."""
+        """Records that are not duplicates of earlier ones, on either strand."""
         _, which, count = np.unique(self.lengths, return_inverse=True, return_counts=True)
         first: dict[int | bytes, int] = {}
-        for record, alone in enumerate((count[which] == 1).tolist()):  # of its length: a chromosome is not looked at
-            first.setdefault(record if alone else self._either_strand(record), record)
+        for record, alone in enumerate(
+            (count[which] == 1).tolist()
+        ):  # of its length, as chromosomes are: no need to hash it
+            first.setdefault(record if alone else self._strandless_digest(record), record)
         return list(first.values())
 
-    def _either_strand(self, record: int) -> bytes:
+    def _strandless_digest(self, record: int) -> bytes:
         return _digest_of_both_strands(self.read(record, 0, int(self.lengths[record])))
 
     def without(self, held_out: Sequences) -> "GenomeCorpus":
@@ -138,14 +140,16 @@ class GenomeCorpus:
         held = {_digest_of_both_strands(held_out[row]) for row in range(len(held_out))}
         sizes = set(held_out.lengths.tolist())
         lengths = self.lengths.tolist()
-        kept = [row for row, size in enumerate(lengths) if size not in sizes or self._either_strand(row) not in held]
+        kept = [
+            row for row, size in enumerate(lengths) if size not in sizes or self._strandless_digest(row) not in held
+        ]
         rest = copy(self)
         rest.notes = (*self.notes, *_excluded_note(self.name, len(kept), len(lengths)))
         rest._keep(kept)
         return rest
 
     def digest(self) -> str:
-        """Of the file."""
+        """Hash of the file."""
         return digest_of_file(self.path)
 
     def read(self, record: int, start: int, end: int) -> Tokens:
@@ -153,7 +157,7 @@ class GenomeCorpus:
         return self._encode(record, start, end)[0]
 
     def _encode(self, record: int, start: int, end: int) -> tuple[Tokens, int]:
-        """Tokens, and how many letters became N."""
+        """Read tokens, and the number of letters that became N."""
         if start >= end:
             return np.empty(0, dtype=np.uint8), 0
         line = self._lines[record]
@@ -161,12 +165,12 @@ class GenomeCorpus:
         raw = np.asarray(self._bytes[first : last + 1])
         column = (np.arange(first, last + 1) - line.offset) % line.bytes_per_line
         text = raw[column < line.bases_per_line].tobytes().decode("latin-1")
-        place = f"{self.path}: record {self.names[record]!r}, from base {start + 1} on"
-        encoded = encode([text], lambda _: place, rna=self.rna)
+        location = f"{self.path}: record {self.names[record]!r}, from base {start + 1} on"
+        encoded = encode([text], lambda _: location, rna=self.rna)
         return encoded.tokens, encoded.ambiguous
 
     def _scan(self) -> int:
-        """Read everything once; how many letters became N. Raises InputError for letters that are no bases."""
+        """Read everything once and count the letters that become N; raises InputError for letters that are no bases."""
         return sum(
             self._encode(record, start, min(start + _SCAN, length))[1]
             for record, length in enumerate(self.lengths.tolist())
@@ -175,21 +179,21 @@ class GenomeCorpus:
 
 
 class Joined(NamedTuple):
-    """Several corpora as one."""
+    """Several corpora read as one."""
 
     parts: tuple[Corpus, ...]
     name: str
     names: Sequence[str]
     lengths: NDArray[np.int64]
     notes: tuple[str, ...]
-    firsts: NDArray[np.int64]  # the first record of every part
+    firsts: NDArray[np.int64]  # number of the first record of every part
 
     def digest(self) -> str:
-        """Of the parts."""
+        """Hashes of the parts."""
         return " ".join(part.digest() for part in self.parts)
 
     def without(self, held_out: Sequences) -> Corpus:
-        """See `Corpus`; none may lose all that it has."""
+        """See `Corpus`; every part must keep at least one record."""
         return joined([part.without(held_out) for part in self.parts])
 
     def read(self, record: int, start: int, end: int) -> Tokens:
@@ -199,9 +203,9 @@ class Joined(NamedTuple):
 
 
 def joined(parts: Sequence[Corpus]) -> Corpus:
-    """All records of `parts`, named `<part>:<record>`; of sequences in memory, repeats across parts are left out.
+    """Join the records of `parts`, named `<part>:<record>`; duplicates across parts are left out if all are in memory.
 
-    Three and more are called by the first: the name stands in titles and messages.
+    The name of three or more parts is that of the first and a count, as it is used in titles and messages.
     """
     if len(parts) == 1:
         return parts[0]
@@ -216,23 +220,23 @@ def joined(parts: Sequence[Corpus]) -> Corpus:
         return whole
     counts = np.array([len(part.names) for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
-    crossing = "records that stand in two of them are not looked for, as one is mapped: they can cross splits"
+    crossing = "duplicates across these files are not removed, as one is memory-mapped: they can cross splits"
     notes = (*notes, f"{name}: {crossing}")
     return Joined(tuple(parts), name, names, lengths, notes, np.cumsum(counts) - counts)
 
 
 def _digest_of_both_strands(tokens: Tokens) -> bytes:
-    """A digest of a sequence, the same for its reverse complement."""
+    """Hash of a sequence, the same for its reverse complement."""
     return min(blake2b(each.tobytes(), digest_size=16).digest() for each in (tokens, reverse_complement(tokens)))
 
 
 def _repeats_note(name: str, kept: int, count: int) -> tuple[str, ...]:
     if kept == count:
         return ()
-    return (f"{name}: {count - kept:,} of {count:,} sequences repeat others, on either strand; left out",)
+    return (f"{name}: {count - kept:,} of {count:,} sequences are duplicates of others, on either strand; left out",)
 
 
 def _excluded_note(name: str, kept: int, count: int) -> tuple[str, ...]:
     if not kept:
-        raise InputError(f"{name}: all {count:,} sequences are in data.exclude; nothing of it is left to learn from")
-    return (f"{name}: {count - kept:,} of {count:,} sequences are in data.exclude, whole; left out",)
+        raise InputError(f"{name}: all {count:,} sequences are in data.exclude: none is left to train on")
+    return (f"{name}: {count - kept:,} of {count:,} sequences are identical to ones in data.exclude; left out",)

@@ -1,4 +1,4 @@
-"""The data module of pre-training: a corpus, its three splits, and stretches of it read a segment at a time."""
+"""Data module for pre-training: a corpus, its three splits, and streams of it read one segment at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from titans_seq.errors import InputError
 
 Unit = Literal["record", "end"]
 _N = BASES.index("N")
-_PIECE = 1 << 20  # bases that are looked at together
+_PIECE = 1 << 20  # bases checked at a time
 
 
 def split_corpus(
@@ -27,20 +27,20 @@ def split_corpus(
     validation_records: Sequence[str] = (),
     test_records: Sequence[str] = (),
     seed: int = 0,
-    unasked: int = 0,
+    context_only: int = 0,
 ) -> dict[Split, Streams]:
-    """The bases of each split.
+    """Split the bases of a corpus.
 
     Args:
-        corpus: what is split.
-        unit: "record" holds out whole records: those that are named, or a random share. "end" holds out the last bases
-            of every record: for test, and before them for validation.
+        corpus: the corpus to split.
+        unit: "record" holds out whole records: the named ones, or a random share. "end" holds out the last bases of
+            every record for test, and the ones before them for validation.
         fraction: the share of the records, or of every record's bases, for each of validation and test.
-        validation_records, test_records: names (chromosomes, say); both or none.
+        validation_records, test_records: names, such as chromosomes; set both or none.
         seed: of the random choice.
-        unasked: how many bases at the start of a stretch nobody is asked for.
+        context_only: bases at the start of a stream that carry no loss.
 
-    Raises InputError when a split would be empty, or nobody be asked for any base but N.
+    Raises InputError if a split would be empty, or have no target base but N.
     """
     records = np.arange(len(corpus.names))
     if unit == "end":
@@ -48,20 +48,20 @@ def split_corpus(
         if (corpus.lengths <= 2 * held).any():
             short = int((corpus.lengths <= 2 * held).argmax())
             raise InputError(
-                f"{corpus.name}: record {corpus.names[short]!r} has {corpus.lengths[short]} bases: nothing is left "
-                f"between two ends of data.fraction={fraction}"
+                f"{corpus.name}: record {corpus.names[short]!r} has {corpus.lengths[short]} bases, too few to "
+                f"hold out two ends of data.fraction={fraction}; use a smaller one"
             )
         edges = [np.zeros_like(held), corpus.lengths - 2 * held, corpus.lengths - held, corpus.lengths]
-        return _with_bases(corpus, [Streams(records, *edges[i : i + 2]) for i in range(3)], unasked)
+        return _checked_splits(corpus, [Streams(records, *edges[i : i + 2]) for i in range(3)], context_only)
     if validation_records or test_records:
         missing = [key for key, names in (("validation", validation_records), ("test", test_records)) if not names]
         if missing:
-            raise InputError(f"{corpus.name}: set data.{missing[0]}_records too: both are held out by name, or neither")
+            raise InputError(f"{corpus.name}: set data.{missing[0]}_records too: hold out both by name, or neither")
         parts = held_out_split(np.array(corpus.names, dtype=np.str_), [validation_records, test_records], kind="record")
     elif len(records) < 3:
         raise InputError(
-            f"{corpus.name}: {len(records)} records are too few to hold out whole ones; data.unit=end holds out the "
-            "ends of each"
+            f"{corpus.name}: {len(records)} records are too few to hold out whole ones; set data.unit=end to hold "
+            "out the ends of each"
         )
     else:
         shares = (1 - 2 * fraction, fraction, fraction)
@@ -70,42 +70,45 @@ def split_corpus(
         except InputError:
             raise InputError(
                 f"{corpus.name}: {len(records)} records are too few to hold out data.fraction={fraction} of them "
-                "twice; name some in data.validation_records and data.test_records, or data.unit=end takes the ends of "
-                "each"
+                "twice; name some in data.validation_records and data.test_records, or set data.unit=end to hold out "
+                "the ends of each"
             ) from None
     whole = [Streams(part, np.zeros_like(part), corpus.lengths[part]) for part in parts]
-    return _with_bases(corpus, whole, unasked)
+    return _checked_splits(corpus, whole, context_only)
 
 
-def _with_bases(corpus: Corpus, parts: Sequence[Streams], unasked: int) -> dict[Split, Streams]:
-    """The splits by name: unplaced scaffolds, and the ends of chromosomes, may be N from first to last, or tiny."""
+def _checked_splits(corpus: Corpus, parts: Sequence[Streams], context_only: int) -> dict[Split, Streams]:
+    """Return the splits by name, each checked to have a target base other than N.
+
+    Unplaced scaffolds and the ends of chromosomes may be all N, or very short.
+    """
     for split, part in zip(SPLITS, parts, strict=True):
-        asked = Streams(*(column[part.lengths > unasked] for column in part))
-        asked = asked._replace(starts=asked.starts + unasked)
-        pieces = zip(*(column.tolist() for column in asked.cut(_PIECE)), strict=True)
+        targets = Streams(*(column[part.lengths > context_only] for column in part))
+        targets = targets._replace(starts=targets.starts + context_only)
+        pieces = zip(*(column.tolist() for column in targets.cut(_PIECE)), strict=True)
         if not any((corpus.read(*piece) != _N).any() for piece in pieces):
             first = corpus.names[int(part.records[0])]
-            what = f"every base after the first {unasked} of each stretch" if unasked else "every base"
+            what = f"every base after the first {context_only} of each stream" if context_only else "every base"
             raise InputError(
-                f"{corpus.name}: {split}: {what} is N{', or there is none' if unasked else ''}, in {len(part.records)} "
-                f"stretches, the first of record {first!r}. Set data.unit, data.fraction or data.validation_records "
-                "and data.test_records otherwise"
+                f"{corpus.name}: {split}: {what} is N{', or there is none' if context_only else ''}, in "
+                f"{len(part.records)} streams, the first of record {first!r}. Change data.unit, data.fraction, or "
+                "data.validation_records and data.test_records"
             )
     return dict(zip(SPLITS, parts, strict=True))
 
 
 class PretrainingDataModule(LightningDataModule):
-    """Segments of the stretches of a corpus; see `StreamLoader`.
+    """Segments of the streams of a corpus; see `StreamLoader`.
 
     Args:
-        corpus: reads the corpus, once.
-        split: its splits, see `split_corpus`.
+        corpus: function that reads the corpus; called once.
+        split: function that splits it; see `split_corpus`.
         segment: bases of a segment.
-        stretch: bases that are read one after another, at most; None reads whole records.
-        batch_size: stretches read side by side.
+        stream_length: maximum number of bases of a stream; None reads whole records.
+        batch_size: streams read side by side.
         left, right, multiple: see `StreamLoader`.
         both_strands: train on reverse complements too.
-        seed: of the order and the strands in which an epoch shows the training stretches.
+        seed: of the order and the strands in which an epoch shows the training streams.
         epoch_batches: see `StreamLoader`; of training.
     """
 
@@ -118,7 +121,7 @@ class PretrainingDataModule(LightningDataModule):
         split: Callable[[Corpus], dict[Split, Streams]],
         *,
         segment: int,
-        stretch: int | None,
+        stream_length: int | None,
         batch_size: int,
         left: int = 0,
         right: int = 0,
@@ -131,7 +134,7 @@ class PretrainingDataModule(LightningDataModule):
         self._open = corpus
         self._split = split
         self.segment = segment
-        self.stretch = stretch
+        self.stream_length = stream_length
         self.batch_size = batch_size
         self.left = left
         self.right = right
@@ -146,23 +149,23 @@ class PretrainingDataModule(LightningDataModule):
         if self._is_set_up:
             return
         self.corpus = self._open()
-        self.splits = {split: part.cut(self.stretch) for split, part in self._split(self.corpus).items()}
+        self.splits = {split: part.cut(self.stream_length) for split, part in self._split(self.corpus).items()}
         self._is_set_up = True
 
     def bases(self, split: Split) -> int:
-        """How many bases a split has."""
+        """Number of bases of a split."""
         return int(self.splits[split].lengths.sum())
 
     def train_dataloader(self) -> StreamLoader:
-        """Training stretches in a new order every epoch."""
+        """Training streams in a new order every epoch."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> StreamLoader:
-        """Validation stretches by length."""
+        """Validation streams by length."""
         return self._loader("validation")
 
     def test_dataloader(self) -> StreamLoader:
-        """Test stretches by length."""
+        """Test streams by length."""
         return self._loader("test")
 
     def _loader(self, split: Split, *, shuffle: bool = False) -> StreamLoader:
@@ -182,6 +185,6 @@ class PretrainingDataModule(LightningDataModule):
         )
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others: a digest of the corpus and of each split's stretches."""
+        """Identity of the data: hashes of the corpus and of each split's streams."""
         digests = {split: hash_arrays(*self.splits[split]) for split in SPLITS}
         return {"name": self.corpus.name, "sha256": {"corpus": self.corpus.digest(), **digests}}

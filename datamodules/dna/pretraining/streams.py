@@ -1,4 +1,4 @@
-"""Streams of unlabelled DNA, read side by side a segment at a time, so that a model can carry its memory along."""
+"""Streams of unlabelled DNA, read side by side one segment at a time, so that a model carries its memory along."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ Index = NDArray[np.int64]
 
 
 class Streams(NamedTuple):
-    """Runs of bases of a corpus, (n,) each."""
+    """Contiguous ranges of bases of a corpus, (n,) each."""
 
     records: Index
     starts: Index
@@ -24,11 +24,11 @@ class Streams(NamedTuple):
 
     @property
     def lengths(self) -> Index:
-        """Bases of each, (n,)."""
+        """Number of bases of each stream, (n,)."""
         return self.ends - self.starts
 
     def cut(self, longest: int | None) -> "Streams":
-        """The same bases in stretches of at most `longest`; None leaves them whole."""
+        """Cut into streams of at most `longest` bases; None leaves them whole."""
         if longest is None:
             return self
         pieces = -(-self.lengths // longest)
@@ -39,16 +39,16 @@ class Streams(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of some stretches that are read side by side."""
+    """One segment of each of several streams that are read side by side."""
 
-    rows: Index  # the stretches, (B,)
-    number: int  # from each one's start
+    rows: Index  # the streams, (B,)
+    number: int  # of the segment, from the start of each stream
     last: bool
-    reading: int  # of the whole split, which order and strands depend on
+    epoch_pass: int  # number of the pass over the whole split; order and strands depend on it
 
 
-class StretchOrder(Order):
-    """The batches of stretches of an epoch, their segments as many in every one."""
+class StreamOrder(Order):
+    """Batches of streams of an epoch; the streams of a batch have similar numbers of segments."""
 
     def __init__(self, segments: Index, batch_size: int, *, shuffle: bool, seed: int) -> None:
         super().__init__(shuffle=shuffle, seed=seed)
@@ -56,43 +56,43 @@ class StretchOrder(Order):
         self.batch_size = batch_size
 
     def __call__(self) -> list[Index]:
-        """The stretches of each batch of the reading that is the current epoch's."""
+        """Streams of each batch of the pass whose number is the current epoch."""
         return self.of(self.epoch)
 
-    def of(self, reading: int) -> list[Index]:
-        """The stretches of each batch when the split is read for the `reading`-th time, from 0 on."""
-        rng = np.random.default_rng((self.seed, reading))
+    def of(self, epoch_pass: int) -> list[Index]:
+        """Streams of each batch of pass number `epoch_pass` over the split, from 0 on."""
+        rng = np.random.default_rng((self.seed, epoch_pass))
         order = rng.permutation(len(self.segments)) if self.shuffle else np.arange(len(self.segments))
         order = order[np.argsort(self.segments[order], kind="stable")]
         batches = [order[first : first + self.batch_size] for first in range(0, len(order), self.batch_size)]
         return [batches[i] for i in rng.permutation(len(batches))] if self.shuffle else batches
 
 
-class StreamLoader(Loader[StretchOrder, Segment, StreamBatch]):
-    """Batches of stretches, each given as its segments from first to last; every stretch once an epoch.
+class StreamLoader(Loader[StreamOrder, Segment, StreamBatch]):
+    """Batches of streams, each given as its segments from first to last; every stream once per epoch.
 
-    The stretches of a batch have about the same number of segments. A shorter one's last windows are padding. Epochs of
-    fewer batches go on where the one before stopped, in the middle of a stretch too: a chromosome may be longer than
-    any epoch.
+    The streams of a batch have about the same number of segments. The last windows of a shorter one are padding. With
+    `epoch_batches`, an epoch continues where the one before stopped, even in the middle of a stream: a chromosome may
+    be longer than any epoch.
 
     Args:
-        corpus: what is read.
-        stretches: its parts.
+        corpus: the corpus to read.
+        streams: its ranges.
         segment: L, bases of a segment.
-        batch_size: B, stretches read side by side.
-        left, right: bases of the stretch that a window shows before and after its segment.
+        batch_size: B, streams read side by side.
+        left, right: bases of the stream that a window shows before and after its segment.
         multiple: the length of every segment is a multiple of this, `segment` too.
         shuffle: a new order every epoch.
-        both_strands: show half of the stretches, another half every epoch, as their reverse complements.
+        both_strands: show half of the streams, another half every epoch, as their reverse complements.
         seed: of order and strands.
         share: see `Loader`.
-        epoch_batches: the most segments of an epoch; 0 reads all in each.
+        epoch_batches: maximum number of segments of an epoch; 0 reads all in each.
     """
 
     def __init__(
         self,
         corpus: Corpus,
-        stretches: Streams,
+        streams: Streams,
         segment: int,
         batch_size: int,
         *,
@@ -106,9 +106,9 @@ class StreamLoader(Loader[StretchOrder, Segment, StreamBatch]):
         epoch_batches: int = 0,
     ) -> None:
         assert segment % multiple == 0, (segment, multiple)
-        super().__init__(StretchOrder(-(-stretches.lengths // segment), batch_size, shuffle=shuffle, seed=seed), share)
+        super().__init__(StreamOrder(-(-streams.lengths // segment), batch_size, shuffle=shuffle, seed=seed), share)
         self.corpus = corpus
-        self.stretches = stretches
+        self.streams = streams
         self.segment = segment
         self.left = left
         self.right = right
@@ -117,47 +117,50 @@ class StreamLoader(Loader[StretchOrder, Segment, StreamBatch]):
         self.epoch_batches = epoch_batches
 
     def plan(self) -> list[Segment]:
-        """The segments of the first stretches, then of the next: as many as the longest of all processes needs."""
+        """Segments of one batch of streams after another, each as many as its longest stream in any process needs."""
         epoch, most = self.sampler.epoch, self.epoch_batches
-        whole = self._reading(epoch)
+        whole = self._pass_segments(epoch)
         if not 0 < most < len(whole):
             return whole
-        # Every reading has as many segments: the lengths of the stretches in its batches do not depend on the order.
-        reading, first = divmod(epoch * most, len(whole))
-        segments = self._reading(reading)[first : first + most]
-        return segments + self._reading(reading + 1)[: most - len(segments)]
+        # Every pass has the same number of segments: the stream lengths in its batches do not depend on the order.
+        epoch_pass, first = divmod(epoch * most, len(whole))
+        segments = self._pass_segments(epoch_pass)[first : first + most]
+        return segments + self._pass_segments(epoch_pass + 1)[: most - len(segments)]
 
-    def _reading(self, reading: int) -> list[Segment]:
-        batches = self.sampler.of(reading)
+    def _pass_segments(self, epoch_pass: int) -> list[Segment]:
+        batches = self.sampler.of(epoch_pass)
         parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches)
         counts = (int(self.sampler.segments[rows].max()) for rows in batches)
         read = ((part, count) for part, count in zip(parts, counts, strict=True) if len(part))
-        return [Segment(part, number, number == count - 1, reading) for part, count in read for number in range(count)]
+        return [
+            Segment(part, number, number == count - 1, epoch_pass) for part, count in read for number in range(count)
+        ]
 
     def batch(self, part: Segment) -> StreamBatch:
-        """A segment, as the current epoch shows its stretches."""
-        rows, number, last, reading = part
-        lengths = self.stretches.lengths[rows]
+        """Read a segment, on the strands that its pass draws."""
+        rows, number, last, epoch_pass = part
+        lengths = self.streams.lengths[rows]
         first = number * self.segment
-        # Where other processes' stretches of this batch are longer, nothing but padding is left here.
+        # If other processes have longer streams of this batch, only padding is left here.
         longest = max(1, int(lengths.max()) - first)
         length = min(self.segment, -(-longest // self.multiple) * self.multiple)
-        mirrored = np.zeros(len(rows), dtype=np.bool_)
+        reverse_complemented = np.zeros(len(rows), dtype=np.bool_)
         if self.both_strands:
-            mirrored = draw_reverse_complements(rows, seed=self.sampler.seed, epoch=reading)
+            reverse_complemented = draw_reverse_complements(rows, seed=self.sampler.seed, epoch=epoch_pass)
         bases = np.full((len(rows), self.left + length + self.right), PAD_TOKEN, dtype=np.int64)
         for lane, row in enumerate(rows.tolist()):
             begin = max(0, first - self.left)
             end = min(first + length + self.right, int(lengths[lane]))
             if begin < end:
-                place = begin - (first - self.left)
-                bases[lane, place : place + end - begin] = self._read(row, begin, end, bool(mirrored[lane]))
+                offset = begin - (first - self.left)
+                piece = self._read(row, begin, end, reverse=bool(reverse_complemented[lane]))
+                bases[lane, offset : offset + end - begin] = piece
         tokens = torch.from_numpy(bases)
         return StreamBatch(tokens, tokens != PAD_TOKEN, self.left, length, number, last)
 
-    def _read(self, row: int, begin: int, end: int, mirrored: bool) -> NDArray[np.uint8]:
-        """Bases of a stretch, or of its reverse complement, from its own start on."""
-        record, start, stop = (int(column[row]) for column in self.stretches)
-        if not mirrored:
+    def _read(self, row: int, begin: int, end: int, *, reverse: bool) -> NDArray[np.uint8]:
+        """Read bases `begin` to `end` (excluded) of a stream, or of its reverse complement."""
+        record, start, stop = (int(column[row]) for column in self.streams)
+        if not reverse:
             return self.corpus.read(record, start + begin, start + end)
         return reverse_complement(self.corpus.read(record, stop - end, stop - begin))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from datamodules.dna.audit.audit import Audit, Shared, audit_source
+from datamodules.dna.audit.audit import Audit, Overlap, audit_source
 from datamodules.dna.kmers import MAX_K
 from titans_seq.errors import InputError
 from titans_seq.experiment.classification.data import build_holdout, build_sequence_source
@@ -24,31 +24,37 @@ def format_audit(found: Audit) -> str:
     parts = [f"Audit of {found.name}", *(f"Note: {note}" for note in found.notes), "", "Rows by class"]
     counts = [(split, f"{sum(each):,}", *(f"{count:,}" for count in each)) for split, each in found.counts.items()]
     parts += _table(("split", "rows", *found.classes), counts)
-    if found.clues:
+    if found.shortcuts:
         parts += ["", "How well a split is classified without a model (a constant answer is worth nothing)"]
         parts += _table(
             ("split", "by", "accuracy", "+-", "constant", "MCC"),
             [
-                (c.split, c.clue, _share(c.accuracy), _share(c.standard_error), _share(c.constant), f"{c.mcc:.3f}")
-                for c in found.clues
+                (c.split, c.name, _share(c.accuracy), _share(c.standard_error), _share(c.constant), f"{c.mcc:.3f}")
+                for c in found.shortcuts
             ],
         )
     parts += ["", "Rows that are there more than once; contradictory: sequences with several classes"]
     repeats = [(r.split, f"{r.rows:,}", f"{r.repeated:,}", f"{r.contradictory:,}") for r in found.repeats]
     parts += _table(("split", "rows", "repeated", "contradictory"), repeats)
-    if found.shared:
+    if found.overlaps:
         parts += ["", "Rows that training rows give away (half found: at least half of a row's bases)"]
         kinds = ("rows", "training rows too", "of another class", "on the other strand", "half found", "partly found")
-        parts += _table(("split", "by", *kinds), [_shared_cells(each) for each in found.shared])
+        parts += _table(("split", "by", *kinds), [_shared_cells(each) for each in found.overlaps])
         parts += ["", "Share of each class that is a training row of the same class"]
-        shares = [(s.split, s.by, *(_share(each) for each in s.identical_by_class)) for s in found.shared]
+        shares = [(s.split, s.by, *(_share(each) for each in s.identical_by_class)) for s in found.overlaps]
         parts += _table(("split", "by", *found.classes), shares)
     return "\n".join(parts)
 
 
-def _shared_cells(each: Shared) -> tuple[str, ...]:
+def _shared_cells(each: Overlap) -> tuple[str, ...]:
     counts = (each.rows, each.identical, each.contradictory, each.reverse_complements)
-    return (each.split, each.by, *(f"{count:,}" for count in counts), _share(each.half_found), _share(each.any_found))
+    return (
+        each.split,
+        each.by,
+        *(f"{count:,}" for count in counts),
+        _share(each.half_in_train),
+        _share(each.any_in_train),
+    )
 
 
 def _share(value: float) -> str:

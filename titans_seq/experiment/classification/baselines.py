@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datamodules.dna.audit.shortcuts import COMPOSITIONS, Composition, by_duplicates, by_length
-from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.audit.shortcuts import COMPOSITIONS, KmerCompositionClassifier, by_duplicates, by_length
+from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.overlap import match_numbers, sequence_numbers, strandless_numbers
 from titans_seq.experiment.base import Scores
 from titans_seq.tasks.classification import answer_metrics
 
 
-def measure_shortcuts(train: Rows, test: Rows, num_classes: int, *, either_strand: bool) -> dict[str, Scores]:
+def measure_shortcuts(train: Examples, test: Examples, num_classes: int, *, either_strand: bool) -> dict[str, Scores]:
     """Accuracy, F1 and MCC of classifiers that know one thing, on the rows `test`, all as the model sees them.
 
     A row that is a training row too (with `either_strand`, or its reverse complement) gets that row's class, every
@@ -26,17 +26,17 @@ def measure_shortcuts(train: Rows, test: Rows, num_classes: int, *, either_stran
         "copies of training rows": by_duplicates(copies, train.labels, num_classes),
     }
     for name, size in COMPOSITIONS.items():
-        answers[name] = Composition(train.sequences, train.labels, num_classes, k=size)(test.sequences)
+        answers[name] = KmerCompositionClassifier(train.sequences, train.labels, num_classes, k=size)(test.sequences)
     return {name: _scores(answer, test.labels, num_classes) for name, answer in answers.items()}
 
 
-def count_copies(train: Rows, test: Rows, *, either_strand: bool) -> int:
+def count_copies(train: Examples, test: Examples, *, either_strand: bool) -> int:
     """Rows of `test` whose sequence is a training row's, or, with `either_strand`, its reverse complement."""
     known, asked = _numbers(train, test, either_strand)
     return int(np.isin(asked, known).sum())
 
 
-def _numbers(train: Rows, test: Rows, either_strand: bool) -> list[NDArray[np.int64]]:
+def _numbers(train: Examples, test: Examples, either_strand: bool) -> list[NDArray[np.int64]]:
     """A number for each training sequence and each test sequence."""
     number = strandless_numbers if either_strand else sequence_numbers
     return number([train.sequences, test.sequences])

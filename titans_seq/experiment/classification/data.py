@@ -31,7 +31,7 @@ def _source(options: ClassificationDataOptions) -> SequenceSource:
             options.name,
             options.bed,
             length=options.length,
-            beyond=options.beyond,
+            out_of_bounds=options.beyond,
             aliases=options.aliases,
             rna=options.rna,
         )

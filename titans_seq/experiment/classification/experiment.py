@@ -15,7 +15,7 @@ from torchmetrics.functional.classification import binary_roc, multiclass_confus
 
 from datamodules.common.messages import listed
 from datamodules.dna.classification.datamodule import SequenceDataModule
-from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.datasets.catalogue import read_unlabelled
 from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY
 from titans_seq.config import to_container
@@ -125,7 +125,7 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
         """Whether the model learns from both strands, or answers by both."""
         return self.config.data.both_strands or self.config.model.strand != "one"
 
-    def _shown(self, rows: Rows) -> Rows:
+    def _shown(self, rows: Examples) -> Examples:
         """The rows with no more bases than the model sees."""
         longest = self.config.data.max_length
         if longest is None:

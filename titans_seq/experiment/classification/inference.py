@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datamodules.common.messages import ambiguous_note
 from datamodules.dna.classification.bucketing import SequenceLoader
-from datamodules.dna.classification.labelled import Rows
+from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.sequences import Sequences
 from titans_seq.schema import ClassificationDataOptions
 from titans_seq.tasks import ClassificationTask
@@ -28,7 +28,7 @@ def score_sequences(
 ) -> NDArray[np.float64]:
     """Class scores (n, K) of sequences in their order, without trainer.limit_batches."""
     labels = np.zeros(len(sequences), dtype=np.int64)  # ignored
-    loader = SequenceLoader(Rows(sequences, labels), options.batch_size, max_length=options.max_length)
+    loader = SequenceLoader(Examples(sequences, labels), options.batch_size, max_length=options.max_length)
     return predict_scores(task, trainer, loader)[1]
 
 

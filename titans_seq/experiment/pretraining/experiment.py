@@ -59,7 +59,7 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
             self._corpus,
             self._split,
             segment=options.segment,
-            stretch=options.stretch,
+            stream_length=options.stretch,
             batch_size=options.batch_size,
             left=left,
             right=right,
@@ -99,7 +99,7 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
             validation_records=options.validation_records,
             test_records=options.test_records,
             seed=options.holdout_seed,
-            unasked=self._unasked,
+            context_only=self._unasked,
         )
 
     def new_task(self) -> tuple[PretrainingTask, str]:
