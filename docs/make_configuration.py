@@ -19,10 +19,11 @@ PAGE = Path(__file__).with_name("configuration.md")
 HEAD = """\
 # Configuration
 
-Every key of a configuration file, made from the schema by `python docs/make_configuration.py`. Files are merged from
-left to right, then `key=value` words (`model.memory.depth=2`, `data.target=[load,price]`); a file names those that it
-builds on with `extends`. `titans-seq show-config FILE key=value` prints what comes out. The key `task.name` chooses the
-schema: what differs between tasks stands in their own tables.
+Every key of a configuration file, generated from the schema by `python docs/make_configuration.py`. Files are merged
+from left to right, then `key=value` overrides are applied (`model.memory.depth=2`, `data.target=[load,price]`); the key
+`extends` of a file names the files that it builds on. `titans-seq show-config FILE key=value` prints the resolved
+configuration. The key `task.name` selects the schema: keys that differ between tasks are listed in a separate section
+for each task.
 """
 
 
@@ -78,7 +79,7 @@ def _words(kind: Any) -> str:
         return ", ".join(f"`{choice}`" for choice in get_args(kind))
     if get_origin(kind) is list:
         return f"list of {_words(get_args(kind)[0])}"
-    return {int: "integer", float: "number", str: "text", bool: "true, false"}.get(kind, "several kinds")
+    return {int: "integer", float: "number", str: "text", bool: "true, false"}.get(kind, "any type")
 
 
 def table(kind: type, own: bool, prefix: str) -> list[str]:
@@ -93,7 +94,7 @@ def table(kind: type, own: bool, prefix: str) -> list[str]:
         if is_dataclass(value) or (own and (f.name, default(f)) in inherited and f.name != "name"):
             continue
         rows.append(f"| `{prefix}{f.name}` | {accepted(f)} | `{default(f)}` | {texts.get(f.name, '')} |")
-    return ["| key | takes | default | |", "|---|---|---|---|", *rows, ""] if rows else []
+    return ["| key | accepted values | default | description |", "|---|---|---|---|", *rows, ""] if rows else []
 
 
 def sections(kind: type, own: bool, prefix: str = "") -> Iterator[str]:
@@ -111,7 +112,7 @@ def sections(kind: type, own: bool, prefix: str = "") -> Iterator[str]:
 
 def page() -> str:
     """The whole page."""
-    lines = [HEAD, "## Every task", "", *sections(Config, own=False)]
+    lines = [HEAD, "## Keys of all tasks", "", *sections(Config, own=False)]
     for name, schema in SCHEMAS.items():
         lines += [f"## task.name={name}", "", *sections(schema, own=True)]
     return "\n".join(lines).rstrip() + "\n"
