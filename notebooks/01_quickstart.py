@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Quickstart: from a configuration to a picture of forecasts
+# # Quickstart: from a configuration to a plot of forecasts
 #
-# A Titans forecaster is described by a YAML file, trained by one call, and leaves a folder that says how it went. Here
-# it is on the embedded data set: simulated hours with a daily and a weekly cycle whose regimes return. On one CPU core
-# this takes about two minutes.
+# A Titans forecaster is described by a YAML file and trained by one call, which writes a folder with the results. This
+# example uses the built-in simulated data: hourly values with a daily and a weekly cycle whose regimes recur. On one
+# CPU core it takes about two minutes.
 
 # %%
 import os
@@ -24,8 +24,8 @@ WORK = Path(mkdtemp())
 # %% [markdown]
 # ## The configuration
 #
-# Files are merged from left to right, then `key=value` words. A key that does not exist, or a value that does not fit,
-# is one line that says which and where. `titans-seq show-config FILE` prints the same.
+# Files are merged from left to right, then `key=value` overrides are applied. An unknown key or an invalid value raises
+# a one-line error that names the key and its place. `titans-seq show-config FILE` prints the same configuration.
 
 # %%
 short = ["trainer.max_steps=4", "trainer.limit_batches=4"] if FAST else []
@@ -42,9 +42,9 @@ print(to_yaml(config)[:900])
 run = fit(config)
 
 # %% [markdown]
-# `run.results` is what stands in `results.json`: the test error of the checkpoint that validation chose, and those of
-# the baselines on the same windows. The linear forecast is the least-squares map of the training windows; the model
-# starts from it, so what lies between the two is what the memory has added.
+# `run.results` is the content of `results.json`: the test error of the checkpoint selected on validation, and the
+# errors of the baselines on the same windows. The linear forecast is the least-squares map of the training windows. The
+# model starts from this map, so the difference between the two is the contribution of the memory.
 
 # %%
 for name, scores in {"LMM": run.results, **run.results["baselines"]}.items():
@@ -54,9 +54,9 @@ for name, scores in {"LMM": run.results, **run.results["baselines"]}.items():
 Image(filename=str(run.folder / "plots" / "forecast.png"))
 
 # %% [markdown]
-# ## Every single forecast
+# ## The table of forecasts
 #
-# In the units of the source, one row per time, channel and origin (the last time that the model saw).
+# In the units of the source, one row per time, channel and forecast origin (the last time that the model saw).
 
 # %%
 table = predict(
@@ -67,8 +67,8 @@ table = predict(
 table.head()
 
 # %% [markdown]
-# ## What next
+# ## Next steps
 #
 # - Another variant: `load_config([... , CONFIGS / "model/mag.yaml"])`. Real data: `configs/forecasting/etth1.yaml`.
-# - What the memory does inside: `02_inside_the_memory`.
-# - On the command line all of this is `titans-seq fit configs/forecasting/synthetic.yaml`.
+# - Inner state of the memory: `02_inside_the_memory`.
+# - The same on the command line: `titans-seq fit configs/forecasting/synthetic.yaml`.

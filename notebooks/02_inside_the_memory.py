@@ -1,10 +1,10 @@
 # %% [markdown]
-# # Inside the memory: what surprises it, what it keeps, what it recalls
+# # Inside the memory: surprise, retention and recall
 #
 # The memory is a small network whose weights are written while a sequence is read. Per token it reports its *surprise*
-# (the norm of the gradient that the token causes, eq 12 of [arXiv 2501.00663](https://arxiv.org/abs/2501.00663)), its
-# gates, and the norms of its weights and of their updates. This notebook looks at them on two real series, then takes
-# the memory apart on random tokens.
+# (the norm of the token's gradient, eq 12 of [arXiv 2501.00663](https://arxiv.org/abs/2501.00663)), its gates, and the
+# norms of its weights and of their updates. This notebook plots them for two real series, then measures recall and
+# forgetting on random tokens.
 
 # %%
 import os
@@ -29,22 +29,22 @@ torch.manual_seed(0)
 
 
 def show(name, panels, **options):
-    """Draw, and show what was drawn."""
+    """Draw the panels and display the image."""
     plot_panels(WORK / f"{name}.png", panels, **options)
     return Image(filename=str(WORK / f"{name}.png"))
 
 
 # %% [markdown]
-# ## One memory that reads two years, a day at a time
+# ## Two years of ETTh1, one token per day
 #
-# Each token is one day of a series: its hours, all channels side by side. A single memory layer reads the days in order
-# and foretells the next one. It is trained on the training rows of the usual split (ETTh1's first twelve months), a
-# few passes over one long sequence with dropout; then it reads the whole series once, and we watch.
+# Each token is one day of a series: its hours, all channels concatenated. A single memory layer reads the days in order
+# and predicts the next one. It is trained on the training rows of the usual split (ETTh1's first twelve months), with a
+# few passes over one long sequence with dropout. Then it reads the whole series once, and its statistics are plotted.
 
 
 # %%
 class NextToken(torch.nn.Module):
-    """Tokens (1, T, features) to a forecast of the one after each, and what the memory did."""
+    """Map tokens (1, T, features) to a forecast of each next token, and the memory's statistics."""
 
     def __init__(self, features: int, dim: int = 16) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class NextToken(torch.nn.Module):
 
 
 def train(model, tokens, steps):
-    """Squared error of the next token on (1, T, features), AdamW."""
+    """Minimise the squared error of the next token on (1, T, features) with AdamW."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.1)
     for _ in range(steps):
         loss = F.mse_loss(model(tokens, dropout=0.3)[0][:, :-1], tokens[:, 1:])
@@ -80,7 +80,7 @@ def tokenize(series, length):
 
 
 def per_token(stat):
-    """A statistic (1, T, H), averaged over heads."""
+    """Average a statistic (1, T, H) over heads."""
     return stat[0].mean(-1).numpy()
 
 
@@ -98,7 +98,7 @@ print(f"of repeating the day before:            {repeated[train_days:].mean():.3
 
 # %%
 surprise = per_token(stats.surprise)
-first = 14  # days in which the memory finds its feet
+first = 14  # warm-up days, excluded from the ranking
 settled = surprise[first:]
 print("most surprising days after the first fortnight:")
 print([str(dates[first + i])[:10] for i in np.argsort(settled)[-6:][::-1]])
@@ -130,14 +130,14 @@ show(
 )
 
 # %% [markdown]
-# Surprise is a distance between what the memory holds for a day's key and the day's value: high at the start, when the
-# memory holds nothing that fits, and where days are unlike those before them. On 2016-07-31 all columns of the file
-# stand still.
+# Surprise measures the distance between the memory's output for a day's key and the day's value. It is high at the
+# start, when the memory has stored nothing yet, and on days that differ from those before them. On 2016-07-31 all
+# columns of the file are constant.
 #
-# ## Weather, and its -9999
+# ## Weather and its missing-value code -9999
 #
-# 81 cells of Weather hold -9999 for "not measured". Published results keep them. Read hour by hour, does the memory
-# notice?
+# 81 cells of Weather contain -9999 for "not measured". Published results keep them. Is surprise higher in these hours,
+# if the memory reads the series hour by hour?
 
 # %%
 weather = Weather()
@@ -177,16 +177,16 @@ show(
 )
 
 # %% [markdown]
-# ## What a memory recalls, and for how long
+# ## Recall as a function of age
 #
-# Now without training: random keys of unit norm and random values are written one after another with fixed gates, and
-# afterwards every key is asked once. The share of a value that comes back (the projection of the answer on the value)
-# falls with the age of the write, by forgetting and because later writes share its directions.
+# This part needs no training: random keys of unit norm and random values are written one after another with fixed
+# gates, and afterwards every key is queried once. The recalled fraction of a value (the projection of the output on the
+# value) falls with the age of the write, because of forgetting and because later writes overlap with it.
 
 
 # %%
 def recall(length, head_dim=64, *, lr, momentum=0.5, forget=0.002, chunk_size=16, gradient="chunk", seed=0):
-    """Share of each value that its key brings back after all are written, by age (length,)."""
+    """Return the recalled fraction of each value after all writes, by age (length,)."""
     generator = torch.Generator().manual_seed(seed)
     heads = 16  # as many independent repeats
     k, v = (F.normalize(torch.randn(1, length, heads, head_dim, generator=generator), dim=-1) for _ in range(2))
@@ -198,7 +198,7 @@ def recall(length, head_dim=64, *, lr, momentum=0.5, forget=0.002, chunk_size=16
 
 
 def smoothed(shares, width=8):
-    """Means over neighbours, with the ages that they belong to."""
+    """Return ages and moving averages over `width` neighbours."""
     return np.arange(len(shares) - width + 1) + width / 2, np.convolve(shares, np.ones(width) / width, mode="valid")
 
 
@@ -223,21 +223,21 @@ show(
 )
 
 # %% [markdown]
-# A matrix of 64 x 64 holds some 64 pairs; more than that, and old ones give way even without forgetting, because the
-# rule *corrects*: a write changes what overlapping keys bring back. Online gradients correct at every token, a chunk's
-# only at its start, which is the price of the parallel form.
+# A 64 x 64 matrix holds about 64 pairs. Beyond that, old pairs are overwritten even without forgetting, because the
+# rule is *error-correcting*: a write changes the output for overlapping keys. Online gradients correct the error at
+# every token, chunk gradients only at the start of the chunk, which is the cost of the parallel form.
 
 # %% [markdown]
 # ## Forgetting to zero, or to the initial weights
 #
-# A deep memory that forgets to zero can die: at zero every layer is a factor of the others' gradients. Forgetting to
-# the learned initial weights keeps it alive. (In training the latter diverged more often: `benchmarks/LOG.md`. The
-# default is zero, the paper's.)
+# A deep memory that forgets to zero can collapse: each layer's gradient contains the other layers' weights as factors,
+# so at zero all gradients vanish. Forgetting to the learned initial weights prevents this. (In training the latter
+# diverged more often: `benchmarks/LOG.md`. The default is zero, as in the paper.)
 
 
 # %%
 def norms(forget_to, pieces, piece=64, head_dim=32, forget=0.02, lr=0.002):
-    """Norm of a two-layer memory's weights after every piece of random tokens."""
+    """Return the norm of a two-layer memory's weights after each piece of random tokens."""
     generator = torch.Generator().manual_seed(0)
     shapes = (head_dim, 4 * head_dim), (4 * head_dim, head_dim)
     weights = [torch.randn(1, i, o, generator=generator) / i**0.5 for i, o in shapes]

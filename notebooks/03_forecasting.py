@@ -1,10 +1,11 @@
 # %% [markdown]
-# # Forecasting: where the error lies
+# # Forecasting: error analysis
 #
-# One number per data set hides most of what a forecaster does. This notebook takes a few trainings apart on the
-# embedded simulated set (two seeds each, a few epochs, so that it runs in minutes on one core; numbers on the published
-# sets are in [docs/forecasting_results.md](../docs/forecasting_results.md)): variants beside baselines with their
-# spread, error by step, channel and lookback, whether intervals hold what they promise, the best and worst windows.
+# One number per dataset hides most of a forecaster's behaviour. This notebook analyses a few training runs on the
+# built-in simulated data: variants and baselines with their spread, error by step, channel and lookback, empirical
+# coverage of the intervals, best and worst windows. There are two seeds each and a few epochs, so that it runs in
+# minutes on one core; results on the published datasets are in
+# [docs/forecasting_results.md](../docs/forecasting_results.md).
 
 # %%
 import os
@@ -32,7 +33,7 @@ SEEDS = (0, 1)
 
 
 def train(name, *words, files=()):
-    """One quiet run; what it says is in its folder."""
+    """Train without console output; the run folder has the logs and results."""
     short = ["trainer.max_steps=2", "trainer.limit_batches=2"] if FAST else ["trainer.max_epochs=3"]
     common = [f"run.dir={WORK / name}", "logging.wandb=off", "trainer.progress_bar=false", *short]
     paths = [CONFIGS / "forecasting/synthetic.yaml", *(CONFIGS / file for file in files)]
@@ -41,7 +42,7 @@ def train(name, *words, files=()):
 
 
 def show(name, panels, **options):
-    """Draw, and show what was drawn."""
+    """Draw the panels and display the image."""
     plot_panels(WORK / f"{name}.png", panels, **options)
     return Image(filename=str(WORK / f"{name}.png"))
 
@@ -49,8 +50,8 @@ def show(name, panels, **options):
 # %% [markdown]
 # ## Variants and baselines, with spread
 #
-# All models start at the least-squares linear map; a difference between two variants that is not clearly larger than
-# the spread over seeds is none.
+# All models start from the least-squares linear map. A difference between two variants counts only if it is clearly
+# larger than the spread over seeds.
 
 # %%
 variants = {"LMM": "model/lmm.yaml", "MAG": "model/mag.yaml", "attention only": "model/transformer.yaml"}
@@ -91,7 +92,7 @@ show(
 # %% [markdown]
 # ## By lookback
 #
-# More of the past helps as long as it says something new; here the weekly cycle is worth seeing twice.
+# A longer lookback helps as long as it adds information; here it helps to see the weekly cycle twice.
 
 # %%
 lookbacks = (72, 168, 336, 672)
@@ -108,10 +109,10 @@ show(
 )
 
 # %% [markdown]
-# ## Do intervals hold what they promise?
+# ## Empirical coverage of the intervals
 #
-# A quantile head learns its quantiles by the pinball loss; conformal intervals are moved on the validation rows until
-# they held the promised share there. How much of the test rows do they hold?
+# A quantile head learns its quantiles with the pinball loss. Conformal intervals are adjusted on the validation rows
+# until they have the nominal coverage there. What is their empirical coverage on the test rows?
 
 # %%
 quantile = train("quantile", "model.head=quantile", "task.intervals=[0.5,0.8,0.9,0.95]", "seed=0").results
@@ -126,7 +127,7 @@ if "test/crps" in quantile:
 # %% [markdown]
 # ## The best and the worst windows
 #
-# What a mean hides most: where the model is right, and where it is not.
+# The mean error hides how much single windows differ: here are the windows with the lowest, median and highest error.
 
 # %%
 _, task, data = load_run(runs["LMM", 0].folder / "checkpoints" / "best.ckpt")

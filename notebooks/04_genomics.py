@@ -1,9 +1,9 @@
 # %% [markdown]
-# # Genomics: audit, train, look inside
+# # Genomics: audit, training, attribution
 #
-# Core promoters with a TATA box against sequences without one (GUE, the benchmark of DNABERT-2): 70 bases each, a set
-# small enough for one core and an evening's coffee. First what the labels give away, then a training, then what the
-# model looks at.
+# Core promoters with a TATA box against sequences without one (GUE, the benchmark of DNABERT-2): 70 bases each, small
+# enough to train on one CPU core over a coffee break. The steps are an audit for label leakage and shortcut features, a
+# training run, and an in-silico mutagenesis that shows which bases the model uses.
 
 # %%
 import os
@@ -29,7 +29,7 @@ WORK = Path(mkdtemp())
 # %% [markdown]
 # ## Audit first
 #
-# How much of the test score can be had without reading DNA: by length, by composition, by having seen the row before?
+# What test score do shortcuts reach: sequence length, base composition, or rows duplicated from the training split?
 
 # %%
 config = load_config(
@@ -49,12 +49,12 @@ config = load_config(
 print(audit_text(config))
 
 # %% [markdown]
-# The test split has 613 rows: an accuracy is known to two points, an MCC to nearly four. Differences below that are
-# noise, whatever their decimals.
+# The test split has 613 rows: the uncertainty is about two points for an accuracy and nearly four for an MCC. Smaller
+# differences are noise.
 #
 # ## Train
 #
-# A small LMM that reads both directions; validation chooses the epoch, both strands are averaged at test.
+# A small LMM that reads both directions. The epoch is selected on validation; test scores average both strands.
 
 # %%
 run = fit(config)
@@ -64,7 +64,7 @@ metrics = pl.read_csv(run.folder / "metrics.csv", infer_schema_length=None)
 
 
 def curve(column):
-    """Steps and values of a logged number."""
+    """Return the steps and values of a logged metric."""
     rows = metrics.drop_nulls(column)
     return rows["step"].to_numpy(), rows[column].to_numpy()
 
@@ -84,10 +84,11 @@ Image(filename=str(WORK / "curves.png"))
 Image(filename=str(run.folder / "plots" / "classes.png"))
 
 # %% [markdown]
-# ## What does it look at?
+# ## In-silico mutagenesis
 #
-# Every single-base change of one real promoter of the test split, the one that the model is surest of. Red: the change
-# makes it more of a promoter; blue: less. A TATA box stands some 30 bases before the start of transcription.
+# The effect of every single-nucleotide variant of one promoter of the test split, the one predicted with the highest
+# probability. Red: the variant raises the promoter score; blue: it lowers the score. A TATA box lies about 30 bases
+# upstream of the transcription start site.
 
 # %%
 best = run.folder / "checkpoints" / "best.ckpt"
@@ -110,9 +111,9 @@ table = mutagenesis(best, WORK / "promoter.fa", WORK / "mutations.csv", ["traine
 Image(filename=str(WORK / "mutations.png"))
 
 # %% [markdown]
-# ## How the classes lie
+# ## Embeddings of the test sequences
 #
-# The mean of the backbone's outputs over each test sequence, on their two main axes.
+# The mean of the backbone's outputs over each test sequence, projected on the first two principal components.
 
 # %%
 centred = features - features.mean(0)

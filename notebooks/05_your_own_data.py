@@ -1,8 +1,8 @@
 # %% [markdown]
-# # Your own data: a CSV to forecast, a FASTA file to a classifier
+# # Your own data: forecast a CSV file, train a classifier on a FASTA file
 #
-# Both start from files as people have them. The files here are made up on the spot; put your own in their place. On the
-# command line the same is a `titans-seq fit` and a `titans-seq forecast` or `predict`: see
+# Both examples start from common file formats. The files here are simulated; replace them with your own. On the command
+# line the same steps are `titans-seq fit`, then `titans-seq forecast` or `titans-seq predict`: see
 # [docs/your_csv.md](../docs/your_csv.md).
 
 # %%
@@ -29,7 +29,8 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## A CSV of sales
 #
-# Four stores, three years of days, with a weekly rhythm, a yearly swell, and promotions that are known in advance.
+# Daily sales of four stores over three years, with weekly and yearly seasonality, and promotions that are known in
+# advance.
 
 # %%
 days = pl.date_range(pl.date(2021, 1, 1), pl.date(2023, 12, 31), eager=True)
@@ -42,9 +43,9 @@ for store, level in {"north": 120, "south": 80, "east": 150, "west": 60}.items()
     sales = level * week * year * (1 + 0.4 * promo) + rng.normal(0, 0.05 * level, len(t))
     tables.append(pl.DataFrame({"date": days, "store": store, "sales": sales.round(1), "promo": promo}))
 table = pl.concat(tables)
-table.filter(pl.col("date") < pl.date(2023, 12, 18)).write_csv(WORK / "sales.csv")  # what we have
+table.filter(pl.col("date") < pl.date(2023, 12, 18)).write_csv(WORK / "sales.csv")  # observed data
 plans = table.filter(pl.col("date") >= pl.date(2023, 12, 18))
-plans.select("date", "store", "promo").write_csv(WORK / "plans.csv")  # what we know of the next two weeks
+plans.select("date", "store", "promo").write_csv(WORK / "plans.csv")  # known future covariates
 table.head()
 
 # %%
@@ -65,7 +66,7 @@ run = fit(
 )
 
 # %% [markdown]
-# ## The next two weeks, and how far off such forecasts were
+# ## Forecast of the next two weeks, and a backtest
 
 # %%
 best = run.folder / "checkpoints" / "best.ckpt"
@@ -85,7 +86,7 @@ Image(filename=str(WORK / "forecast.png"))
 print(backtest_text(backtest(best, WORK / "backtest.csv", data=WORK / "sales.csv", windows=4, step=7)))
 
 # %% [markdown]
-# Here the future is known, since it was made up: what came, beside what was said.
+# The data are simulated, so the true future is known and can be compared with the forecast.
 
 # %%
 joined = ahead.with_columns(pl.col("timestamp").cast(pl.Date).alias("date")).join(
@@ -100,12 +101,12 @@ print(
 # %% [markdown]
 # ## A FASTA file with labels in its headers
 #
-# Half of the sequences hold a motif, GTGACTCAT, on either strand.
+# Half of the sequences contain a motif, GTGACTCAT, on either strand.
 
 
 # %%
 def sequence(bound, length=60):
-    """Random bases, with the motif somewhere if `bound`."""
+    """Return random bases, with the motif at a random place if `bound`."""
     bases = "".join(rng.choice(list("ACGT"), length))
     if not bound:
         return bases
@@ -137,7 +138,7 @@ classifier = fit(
 Image(filename=str(classifier.folder / "plots" / "classes.png"))
 
 # %% [markdown]
-# ## New sequences, and which bases matter
+# ## Predictions for new sequences, and per-base attribution
 
 # %%
 (WORK / "new.fa").write_text(f">with_motif\n{'ACGGT' * 5}GTGACTCAT{'CCATG' * 5}\n>without\n{'ACGGTCCATG' * 6}\n")
