@@ -42,7 +42,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The executed copies are committed; tests/test_notebooks.py holds them to their sources.
+# The executed copies are committed; tests/docs/test_notebooks.py holds them to their sources.
 notebooks: $(STAMP)
 	cd notebooks && for source in *.py; do \
 		../$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $$source && \

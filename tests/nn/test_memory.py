@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tests.ops.test_memory import assert_same, flatten, loss_of
+from tests.ops.test_chunked import assert_same, flatten, loss_of
 from titans_seq.backbone import build_backbone
 from titans_seq.nn import CausalConv, LayerStats, NeuralMemory, NeuralMemoryState
 from titans_seq.schema import BackboneOptions, MemoryOptions

@@ -9,7 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.ops.test_memory import BATCH, DIM_V, HEADS, assert_same, flatten, loss_of, make_inputs, results_and_gradients
+from tests.ops.test_chunked import (
+    BATCH,
+    DIM_V,
+    HEADS,
+    assert_same,
+    flatten,
+    loss_of,
+    make_inputs,
+    results_and_gradients,
+)
 from titans_seq.ops import MemoryState, titans_memory
 from titans_seq.ops.memory.chunked.channelwise import autograd
 from titans_seq.ops.memory.chunked.channelwise.decay import channel_shares

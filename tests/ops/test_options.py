@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
+from tests.ops.test_chunked import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
 from titans_seq.ops.memory.chunked import groups
 

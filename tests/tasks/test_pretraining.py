@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from datamodules.dna.pretraining.corpus import LoadedCorpus
 from datamodules.dna.pretraining.streams import StreamLoader, Streams
 from datamodules.dna.sequences import Sequences
-from tests.datamodules.dna_reference import place, random_dna
+from tests.datamodules.dna.dna_reference import place, random_dna
 from tests.helpers import VARIANTS
 from titans_seq.backbone import state_named_tensors
 from titans_seq.batch import MASK_TOKEN, StreamBatch

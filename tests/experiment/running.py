@@ -1,0 +1,35 @@
+"""Short runs for the tests of all tasks: fit in this process, and what it left."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from tests.helpers import TWO_STEPS, run_cli
+from titans_seq.tasks import Task
+
+TaskT = TypeVar("TaskT", bound=Task)
+
+
+class Finished(NamedTuple):
+    """A finished run."""
+
+    folder: Path
+    results: dict[str, Any]  # results.json
+    printed: str
+    words: list[str]  # overrides of the section `data`
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / str(self.results["checkpoint"])
+
+    def task(self, kind: type[TaskT]) -> TaskT:
+        """The task as Lightning alone loads it."""
+        return kind.load_from_checkpoint(self.checkpoint, map_location="cpu", weights_only=True).eval()
+
+
+def fit(config: Path, folder: Path, *words: str, steps: list[str] = TWO_STEPS) -> Finished:
+    """Run `titans-seq fit` into `folder`; it must succeed."""
+    answer = run_cli("fit", config, *steps, *words, f"run.dir={folder}", cwd=folder.parent)
+    assert answer.status == 0, answer.err
+    results = json.loads((folder / "results.json").read_text())
+    return Finished(folder, results, answer.out, [word for word in words if word.startswith("data.")])

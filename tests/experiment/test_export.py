@@ -1,0 +1,109 @@
+"""Models that leave: folders of safetensors, and programs of torch.export, both held against the model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.experiment.run.test_checkpoints import save_checkpoint
+from tests.helpers import CONFIGS, SMALL_MODEL, Refuse
+from titans_seq.config import load_config, to_container
+from titans_seq.errors import InputError
+from titans_seq.experiment.export import export, export_program, inputs_of
+from titans_seq.schema import Config
+from titans_seq.tasks import (
+    ClassificationTask,
+    ForecastingTask,
+    PretrainingTask,
+    Task,
+    from_pretrained,
+    save_pretrained,
+)
+
+SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model.attention.num_heads=2"]
+
+
+def build(kind: str, variant: str) -> tuple[Task, Config]:
+    """An untrained task, its head not silent."""
+    if kind == "forecasting":
+        words = [*SMALL, f"model.variant={variant}", "data.context_length=480"]  # twenty tokens: more than a chunk
+        config = load_config([CONFIGS / "forecasting" / "synthetic.yaml"], words)
+        return ForecastingTask(to_container(config), num_channels=3), config
+    words = [*SMALL, f"model.variant={variant}", "data.max_length=50"]
+    config = load_config([CONFIGS / "genomics" / "motif.yaml"], words)
+    return ClassificationTask(to_container(config), ["no", "yes"], [3, 4]), config
+
+
+@pytest.mark.parametrize("kind", ["forecasting", "classification"])
+def test_a_folder_holds_the_model_and_what_its_answers_mean(tmp_path: Path, kind: str) -> None:
+    task, config = build(kind, "mal")
+    save_pretrained(task, tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    loaded = from_pretrained(tmp_path / "model")
+    assert not loaded.training
+    task.eval()
+    inputs = inputs_of(task, config, 3)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(*inputs), task.model(*inputs))
+    if kind == "classification":
+        assert loaded.classes == ("no", "yes")
+
+
+def test_pre_trained_weights_become_a_folder_and_no_program(tmp_path: Path) -> None:
+    config = load_config([CONFIGS / "genomics" / "pretrain.yaml"], SMALL)
+    task = PretrainingTask(to_container(config))
+    loaded = from_pretrained(save_pretrained(task, tmp_path / "model"))
+    assert isinstance(loaded, PretrainingTask)
+    for name, x in task.model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], x)
+    with pytest.raises(InputError, match="programs are of forecasters and classifiers"):
+        export_program(task, config)
+
+
+def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json"):
+        from_pretrained(tmp_path)
+    task, _ = build("forecasting", "lmm")
+    save_pretrained(task, tmp_path)
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:-100])
+    with pytest.raises(InputError, match=r"model.safetensors: damaged"):
+        from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["hyperparameters"]["config"]["model"]["dim"] = 16
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"not of config.json: size mismatch"):
+        from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(InputError, match=r"config.json: not what save_pretrained writes"):
+        from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("variant", ["lmm", "mal"])
+@pytest.mark.parametrize("kind", ["forecasting", "classification"])
+def test_a_program_equals_the_model_for_every_batch_size(tmp_path: Path, kind: str, variant: str) -> None:
+    task, config = build(kind, variant)
+    program, difference = export_program(task, config)
+    assert difference < 1e-5
+    torch.export.save(program, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    with torch.no_grad():
+        for size in (1, 5):
+            inputs = inputs_of(task, config, size)
+            torch.testing.assert_close(loaded(*inputs), task.model(*inputs), rtol=1e-5, atol=1e-6)
+
+
+def test_a_checkpoint_becomes_a_folder(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.ckpt", *SMALL_MODEL)
+    said = export(path, tmp_path / "model")
+    assert said == f"{tmp_path / 'model'}: config.json, model.safetensors"
+    weights = torch.load(path, weights_only=True)["state_dict"]
+    for name, x in from_pretrained(tmp_path / "model").state_dict().items():
+        assert torch.equal(x, weights[name])
+
+
+def test_what_has_no_program_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "best.ckpt", "model.variant=mac", "model.attention.num_heads=2")
+    assert "model.variant=mac; programs are for lmm, mal" in refuse("export", path, "--out", tmp_path / "model.pt2")
