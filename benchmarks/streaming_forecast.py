@@ -148,7 +148,7 @@ def run(name: str, horizon: int, seed: int, epochs: int, rate: float) -> None:
     data = ForecastingDataModule(build_source(config.data), context_length=CONTEXT, horizon=horizon)
     data.prepare_data()
     data.setup()
-    borders, values = data.series.borders, torch.from_numpy(data.scaler.transform(data.series.values)).float()
+    borders, values = data.series.boundaries, torch.from_numpy(data.scaler.transform(data.series.values)).float()
     validation = Split(values[: borders.validation], borders.train, borders.validation - horizon + 1)
     test = Split(values[: borders.test], borders.validation, borders.test - horizon + 1)
     model = build(data, seed, horizon)
