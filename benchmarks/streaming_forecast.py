@@ -91,7 +91,7 @@ def train(
         model.train()
         state = None
         for piece, target, before in epoch(train_rows, horizon, generator):
-            state = state.detach() if before is None else model.begin(before)
+            state = state.detach() if before is None else model.initial_state(before)
             forecast, state = model(piece, state)
             loss = (forecast - target).square().mean()
             optimizer.zero_grad()
@@ -122,10 +122,10 @@ def measure(model: StreamForecaster, split: Split, horizon: int, way: str) -> di
             start += (split.first - 2 * CONTEXT - phase) // PATCH * PATCH
         stream = split.series[start:].T
         steps = (stream.shape[1] - CONTEXT) // PATCH * PATCH
-        state, read = model.begin(stream[:, :CONTEXT]), stream[:, CONTEXT : CONTEXT + steps]
+        state, read = model.initial_state(stream[:, :CONTEXT]), stream[:, CONTEXT : CONTEXT + steps]
         if way == "afresh":
             skipped = CONTEXT // PATCH - 1
-            forecast = model.forecast_afresh(read, state, CONTEXT // PATCH)
+            forecast = model.forecast_windowed(read, state, CONTEXT // PATCH)
         else:
             skipped = 0
             forecast = model(read, state)[0] if way == "carried" else model.forecast_linear(read, state)
@@ -148,7 +148,7 @@ def run(name: str, horizon: int, seed: int, epochs: int, rate: float) -> None:
     data = ForecastingDataModule(build_series_source(config.data), context_length=CONTEXT, horizon=horizon)
     data.prepare_data()
     data.setup()
-    borders, values = data.series.borders, torch.from_numpy(data.scaler.transform(data.series.values)).float()
+    borders, values = data.series.boundaries, torch.from_numpy(data.scaler.transform(data.series.values)).float()
     validation = Split(values[: borders.validation], borders.train, borders.validation - horizon + 1)
     test = Split(values[: borders.test], borders.validation, borders.test - horizon + 1)
     model = build(data, seed, horizon)

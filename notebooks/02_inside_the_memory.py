@@ -72,11 +72,11 @@ def train(model, tokens, steps):
 
 def tokenize(series, length):
     """z-scored tokens of `length` steps (1, T, length x channels), their times, how many are for training."""
-    scaler = Scaler.fit(series.values[: series.borders.train])
+    scaler = Scaler.fit(series.values[: series.boundaries.train])
     values = torch.from_numpy(scaler.transform(series.values)).float()
     count = len(values) // length
     tokens = values[: count * length].reshape(1, count, -1)
-    return tokens, series.timestamps[: count * length : length], series.borders.train // length
+    return tokens, series.timestamps[: count * length : length], series.boundaries.train // length
 
 
 def per_token(stat):

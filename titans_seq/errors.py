@@ -1,15 +1,15 @@
-"""What the command line answers in one line: what the user can mend, and being asked to stop."""
+"""Exceptions that the command line reports in one line: invalid input and interruption."""
 
 
 class InputError(ValueError):
-    """The input is at fault: the message is one line that says where, what was found and what mends it.
+    """Invalid input: the message is one line that states where, what was found and how to fix it.
 
     The command line prints it without a traceback and exits with status 2.
     """
 
 
-class Interrupted(BaseException):  # as KeyboardInterrupt: nothing went wrong, and no `except Exception` may keep it
-    """The process was asked to stop; the message says what is left of its work.
+class Interrupted(BaseException):  # like KeyboardInterrupt, so that `except Exception` does not catch it
+    """Request to stop the process; the message states where its work stopped.
 
     The command line prints it and exits with `status`: 130 after Ctrl-C, 143 after SIGTERM, 138
     after SIGUSR1.

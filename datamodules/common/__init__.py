@@ -1,1 +1,1 @@
-"""What the data modules of both domains share: loading, splitting, downloads, tables."""
+"""Code shared by the data modules of both domains: loading, splitting, downloads, tables, checksums, messages."""

@@ -1,4 +1,4 @@
-"""What tells data from other data."""
+"""Checksums of arrays and files."""
 
 import hashlib
 import os
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 
 def hash_arrays(*arrays: NDArray[Any]) -> str:
-    """SHA-256 over types, shapes and contents of arrays."""
+    """Return one SHA-256 over the dtypes, shapes and contents of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
@@ -20,7 +20,7 @@ def hash_arrays(*arrays: NDArray[Any]) -> str:
 
 
 def hash_files(paths: Iterable[Path]) -> dict[str, str]:
-    """The sha256 of each file, by its path below the folder that all are in."""
+    """Return the SHA-256 of each file, keyed by its path relative to the common parent folder."""
     found = sorted({path.absolute() for path in paths})
     if not found:
         return {}
@@ -29,6 +29,6 @@ def hash_files(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Find a published file, or fetch it from its canonical place; either way it must be the published bytes."""
+"""Locating, downloading and verifying published data files by their checksum."""
 
 import hashlib
 import http.client
@@ -20,17 +20,17 @@ _BLOCK = 1 << 18
 
 
 class PublishedFile(NamedTuple):
-    """A file that the field shares, and its checksum."""
+    """A published data file and its checksum."""
 
-    path: str  # below the data root, as the field's repositories lay it out
+    path: str  # relative to the data root, in the layout that published repositories use
     url: str  # empty where there is no direct download
     sha256: str
 
 
 def locate(file: PublishedFile, root: str | None) -> Path:
-    """The local path of `file` below `root`, else $TITANS_SEQ_DATA, else the user's cache, where it is downloaded.
+    """Return the local path of `file` in `root`, else $TITANS_SEQ_DATA, else the user's cache, where it is downloaded.
 
-    Raises InputError when it is neither there nor to be had.
+    Raises InputError when the file is missing and cannot be downloaded.
     """
     chosen = root or os.environ.get(DATA_VARIABLE)
     if chosen:
@@ -55,19 +55,20 @@ def locate(file: PublishedFile, root: str | None) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: $XDG_CACHE_HOME/titans_seq, else ~/.cache/titans_seq."""
+    """Return the download folder: $XDG_CACHE_HOME/titans_seq, else ~/.cache/titans_seq."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "titans_seq"
 
 
 def verify(path: Path, file: PublishedFile) -> None:
-    """Raise InputError unless the bytes at `path` are the published ones; the file is left as it is."""
+    """Raise InputError unless the bytes at `path` are the published ones; the file is never modified."""
     with path.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != file.sha256:
         raise InputError(
-            f"{path}: sha256 is {found[:12]}..., the published file has {file.sha256[:12]}...; changed, or not "
-            f"{Path(file.path).name}. Left as it is: move it away, or get it again{file.url and f' from {file.url}'}"
+            f"{path}: sha256 is {found[:12]}..., the published file has {file.sha256[:12]}...; the file was "
+            f"changed or is not {Path(file.path).name}. Left unchanged: move it away, or download it "
+            f"again{file.url and f' from {file.url}'}"
         )
 
 
@@ -84,7 +85,7 @@ def _download(file: PublishedFile, target: Path) -> None:
         found = hashlib.sha256(partial.read_bytes()).hexdigest()
         if found != file.sha256:
             raise InputError(
-                f"{file.url}: the download has sha256 {found[:12]}..., not {file.sha256[:12]}...; not kept"
+                f"{file.url}: expected sha256 {file.sha256[:12]}..., got {found[:12]}...; the download was discarded"
             )
         partial.replace(target)
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
@@ -99,7 +100,7 @@ def _download(file: PublishedFile, target: Path) -> None:
 
 
 def data_root(root: str | None) -> Path | None:
-    """The data folder: `root`, else $TITANS_SEQ_DATA, else None (downloads go to the user's cache)."""
+    """Return the data folder: `root`, else $TITANS_SEQ_DATA, else None (downloads go to the user's cache)."""
     chosen = root or os.environ.get(DATA_VARIABLE)
     if not chosen:
         return None
@@ -110,5 +111,5 @@ def data_root(root: str | None) -> Path | None:
 
 
 def first_file(candidates: Sequence[Path]) -> Path | None:
-    """The first of these that is a file."""
+    """Return the first path that is a file, else None."""
     return next((path for path in candidates if path.is_file()), None)

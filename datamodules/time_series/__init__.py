@@ -1,1 +1,1 @@
-"""Time series: from tables to the windows of a forecaster."""
+"""Time series data: reading tables, encoding features and cutting windows for a forecaster."""

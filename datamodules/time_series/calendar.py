@@ -1,4 +1,4 @@
-"""What the calendar says about a time, as places on a circle: known for every future step."""
+"""Cyclical calendar features of timestamps (sine and cosine), which are known for every future step."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 _Part = Callable[[pl.Series], pl.Series]
 
-# Name to how far round its circle a time is, in [0, 1).
+# Feature name to its phase at each time: the elapsed fraction of the cycle, in [0, 1).
 CALENDAR_FEATURES: dict[str, _Part] = {
     "minute_of_hour": lambda t: (t.dt.minute() + t.dt.second() / 60) / 60,
     "hour_of_day": lambda t: (t.dt.hour() + t.dt.minute() / 60) / 24,
@@ -21,7 +21,7 @@ CALENDAR_FEATURES: dict[str, _Part] = {
 
 
 def calendar_features(timestamps: NDArray[np.datetime64], names: Sequence[str]) -> NDArray[np.float64]:
-    """Sine and cosine of each of `names` (of `CALENDAR_FEATURES`) at `timestamps` (T,): (T, 2 x names)."""
+    """Return sine and cosine of each of `names` (of `CALENDAR_FEATURES`) at `timestamps` (T,): (T, 2 x names)."""
     times = pl.Series(timestamps.astype("datetime64[us]"))
     columns: list[NDArray[Any]] = []
     for name in names:

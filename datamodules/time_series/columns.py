@@ -1,4 +1,4 @@
-"""The columns of a user's table: which play what part, and their cells as numbers."""
+"""Column roles of a user's table, and parsing of its cells."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,29 +8,29 @@ import polars as pl
 
 from datamodules.common.messages import listed
 from datamodules.common.reading import read_frame
-from datamodules.time_series.timestamps import stamp_text
+from datamodules.time_series.timestamps import timestamp_text
 from titans_seq.errors import InputError
 
 Fill = Literal["none", "ffill", "interpolate"]
 
 
-class Roles(NamedTuple):
-    """The part that each column plays; the fields are named as the keys of the section data."""
+class ColumnRoles(NamedTuple):
+    """The role of each column; the fields are named as the keys of the configuration section `data`."""
 
     time: str = "date"
-    target: tuple[str, ...] = ()  # to forecast
-    id: str | None = None  # names a row's series
-    past: tuple[str, ...] = ()  # seen up to now
-    known: tuple[str, ...] = ()  # known for the future too
-    static: tuple[str, ...] = ()  # one value for each series
+    target: tuple[str, ...] = ()  # values to forecast
+    id: str | None = None  # name of each row's series
+    past: tuple[str, ...] = ()  # past covariates: observed up to the forecast origin
+    known: tuple[str, ...] = ()  # future covariates: known for the horizon too
+    static: tuple[str, ...] = ()  # static covariates: one value per series
 
     def named(self) -> dict[str, tuple[str, ...]]:
-        """The columns by key."""
+        """Return the columns of each key."""
         id_ = () if self.id is None else (self.id,)
         return {"time": (self.time,), "target": self.target, "id": id_, **self._covariates()}
 
     def numeric(self) -> tuple[str, ...]:
-        """The columns that hold a number for every time."""
+        """Return the columns that hold a number for every timestamp."""
         return (*self.target, *self.past, *self.known)
 
     def _covariates(self) -> dict[str, tuple[str, ...]]:
@@ -38,28 +38,28 @@ class Roles(NamedTuple):
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    """See `read_frame`; raises InputError for a table without rows too."""
+    """Read a table with `read_frame`; also raises InputError for a table without rows."""
     table = read_frame(path)
     if table.is_empty():
         raise InputError(f"{path}: no rows")
     return table
 
 
-def settle_roles(table: pl.DataFrame, roles: Roles, path: Path) -> Roles:
-    """The roles with targets: without any, all columns that no other role claims.
+def resolve_column_roles(table: pl.DataFrame, roles: ColumnRoles, path: Path) -> ColumnRoles:
+    """Return the roles with their targets: if none are set, all columns without another role.
 
-    Raises InputError for a column that is not there, that plays two parts, or that a part is missing.
+    Raises InputError for a column that is missing or has two roles, and for a required role that is not set.
     """
     claimed: dict[str, str] = {}
     for key, names in roles.named().items():
         for name in names:
             if name not in table.columns:
                 raise InputError(f"{path}: no column {name!r}; found {listed(table.columns)}. Set data.{key}.")
-            if name in claimed and (claimed[name], key) != ("id", "static"):  # a series may be known by its name
-                raise InputError(f"{path}: column {name!r} is in data.{claimed[name]} and data.{key}; leave it in one")
+            if name in claimed and (claimed[name], key) != ("id", "static"):  # the id may serve as a static covariate
+                raise InputError(f"{path}: column {name!r} is in data.{claimed[name]} and data.{key}; keep it in one")
             claimed[name] = key
     if roles.static and roles.id is None:
-        raise InputError(f"{path}: data.static needs data.id, the column that names a row's series")
+        raise InputError(f"{path}: data.static needs data.id, the column with the name of each row's series")
     left = [name for name in table.columns if name not in claimed]
     if roles.target:
         return roles
@@ -67,15 +67,16 @@ def settle_roles(table: pl.DataFrame, roles: Roles, path: Path) -> Roles:
         raise InputError(f"{path}: no columns besides {listed(claimed)}; nothing to forecast")
     if roles.id is not None and len(left) != 1:
         raise InputError(
-            f"{path}: data.id={roles.id} needs its column of values; set data.target to one or more of {listed(left)}"
+            f"{path}: data.id={roles.id} requires a target column; set data.target to one or more of {listed(left)}"
         )
     return roles._replace(target=tuple(left))
 
 
-def parse_numbers(column: pl.Series, stamps: pl.Series, key: str, path: Path, fill: Fill) -> pl.Series:
-    """A column as numbers, true and false as 1 and 0.
+def parse_numbers(column: pl.Series, timestamps: pl.Series, key: str, path: Path, fill: Fill) -> pl.Series:
+    """Parse a column as numbers, with true and false as 1 and 0.
 
-    Empty cells are null, or refused when nothing fills them; anything else that is no finite number is refused.
+    Empty cells become null. Raises InputError for an empty cell if `fill` is "none", and for any cell that is not a
+    finite number. `timestamps` are those of the rows, for messages.
     """
     text = column.cast(pl.String).str.strip_chars()
     text = text.replace(["true", "false", "True", "False"], ["1", "0", "1", "0"])
@@ -86,20 +87,20 @@ def parse_numbers(column: pl.Series, stamps: pl.Series, key: str, path: Path, fi
     if bad.any():
         row = int(bad.arg_max() or 0)
         raise InputError(
-            f"{where}: {bad.sum()} cells are no finite numbers, first {listed([repr(text[row])])} in row {row + 1} "
-            f"({stamp_text(stamps[row])}). Mend the file, or leave the column out of data.{key}."
+            f"{where}: {bad.sum()} cells are not finite numbers, first {listed([repr(text[row])])} in row {row + 1} "
+            f"({timestamp_text(timestamps[row])}). Fix the file, or remove the column from data.{key}."
         )
     if empty.any() and fill == "none":
         row = int(empty.arg_max() or 0)
         raise InputError(
-            f"{where}: {empty.sum()} empty cells, first in row {row + 1} ({stamp_text(stamps[row])}). "
-            "Set data.fill=ffill|interpolate or mend the file."
+            f"{where}: {empty.sum()} empty cells, first in row {row + 1} ({timestamp_text(timestamps[row])}). "
+            "Set data.fill=ffill|interpolate or fix the file."
         )
     return numbers.alias(column.name)
 
 
 def static_values(rows: pl.DataFrame, names: Iterable[str], series: str, path: Path) -> dict[str, str]:
-    """The one value of each static column in the rows of a series; raises InputError when there are several."""
+    """Return the value of each static column of a series; raises InputError unless it is the same in all its rows."""
     values = {}
     for name in names:
         found = rows[name].cast(pl.String).unique(maintain_order=True)
@@ -107,7 +108,7 @@ def static_values(rows: pl.DataFrame, names: Iterable[str], series: str, path: P
             cells = listed(("an empty cell" if v is None or not v.strip() else v for v in found), most=3)
             raise InputError(
                 f"{path}: series {series!r}: column {name} must hold one value in all its rows; found {cells}. "
-                "Take it out of data.static or mend the file."
+                "Remove it from data.static or fix the file."
             )
         values[name] = found[0].strip()
     return values

@@ -1,4 +1,4 @@
-"""The data module of every forecasting data set: a source, z-scores, and windows of its three splits."""
+"""Lightning data module for forecasting: one source, z-scored, as windows of the three splits."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from titans_seq.errors import InputError
 
 
 class ScaledSeries(NamedTuple):
-    """One series and how it is scaled."""
+    """One series, its scaler and its encoded values."""
 
     series: Series
     scaler: Scaler  # of the channels, from the training rows alone
@@ -25,23 +25,23 @@ class ScaledSeries(NamedTuple):
 
 
 class ForecastingDataModule(LightningDataModule):
-    """Windows over z-scored values, every window of a split counted (the field's long-term forecasting protocol).
+    """Windows of z-scored series at stride 1, none dropped (the usual long-term forecasting protocol).
 
-    Validation and test begin `context_length` rows early, so that their targets begin right at the split's border and
-    the number of their windows does not depend on the context. The windows of a panel's series follow one another; none
-    crosses from one series into the next.
+    Validation and test begin `context_length` rows early, so that their targets begin right at the split boundary
+    and the number of their windows does not depend on the context. In a panel, the windows of one series follow those
+    of another; no window spans two series.
 
     Args:
-        source: where the series, or a panel of them, comes from.
-        context_length: L, steps the model sees.
-        horizon: H, steps it forecasts.
+        source: loads the series, or a panel of series.
+        context_length: L, input steps of the model.
+        horizon: H, forecast steps.
         batch_size: windows in a batch.
-        seed: of the order in which an epoch shows the training windows.
-        calendar: features of the timestamps, names of `datamodules.time_series.calendar.CALENDAR_FEATURES`.
+        seed: of the shuffling of the training windows.
+        calendar: names of timestamp features, from `datamodules.time_series.calendar.CALENDAR_FEATURES`.
     """
 
-    members: list[ScaledSeries]
-    layout: FeatureEncoder
+    scaled_series: list[ScaledSeries]  # one per series of the panel
+    encoder: FeatureEncoder
 
     def __init__(
         self,
@@ -60,71 +60,76 @@ class ForecastingDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.calendar = calendar
-        self._rows: NDArray[np.float32] | None = None  # of all series, one after another
+        self._rows: NDArray[np.float32] | None = None  # encoded rows of all series, concatenated
 
     @property
     def series(self) -> Series:
-        """The series; of a panel, its first."""
-        return self.members[0].series
+        """The series, or the first series of a panel."""
+        return self.scaled_series[0].series
 
     @property
     def scaler(self) -> Scaler:
         """The scaler of `series`."""
-        return self.members[0].scaler
+        return self.scaled_series[0].scaler
 
     def prepare_data(self) -> None:
-        """Fetch what is missing."""
+        """Download missing files."""
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the series once; statistics come from the training rows alone."""
+        """Read the series, once; statistics are computed from the training rows alone."""
         if self._rows is not None:
             return
         loaded = self.source.load()
         panel = [loaded] if isinstance(loaded, Series) else loaded
-        self.layout = FeatureEncoder.fit(panel, self.calendar, self.source.season)
-        self.members = []
+        self.encoder = FeatureEncoder.fit(panel, self.calendar, self.source.seasonal_period)
+        self.scaled_series = []
         for series in panel:
-            scaler = self.layout.scalers[series.name]
-            self.members.append(ScaledSeries(series, scaler, self.layout.encode(series, scaler)))
-        scaled = [member.scaled for member in self.members]
+            scaler = self.encoder.scalers[series.name]
+            self.scaled_series.append(ScaledSeries(series, scaler, self.encoder.encode(series, scaler)))
+        scaled = [each.scaled for each in self.scaled_series]
         self._rows = scaled[0] if len(scaled) == 1 else np.concatenate(scaled)
 
     def rows(self, split: Split, series: Series | None = None) -> tuple[int, int]:
-        """First and last row (excluded) that the windows of a split touch, context included."""
-        borders = (series or self.series).borders
+        """Return the first row and the end row (excluded) of a split's windows, context included."""
+        boundaries = (series or self.series).boundaries
         if split == "train":
-            return 0, borders.train
-        end = borders.validation if split == "validation" else borders.test
-        first = (borders.train if split == "validation" else borders.validation) - self.context_length
+            return 0, boundaries.train
+        end = boundaries.validation if split == "validation" else boundaries.test
+        first = (boundaries.train if split == "validation" else boundaries.validation) - self.context_length
         if first < 0:
             before = first + self.context_length
             raise InputError(f"data.context_length={self.context_length} exceeds the {before} rows before {split}")
         return first, end
 
     def windows(self, split: Split) -> Windows | PanelWindows:
-        """All windows of a split."""
+        """Return all windows of a split."""
         assert self._rows is not None, "setup has not run"
-        for member in self.members:
-            self._check_length(split, member.series)
-        if len(self.members) == 1 and not self.layout.has_covariates:
+        for each in self.scaled_series:
+            self._check_length(split, each.series)
+        if len(self.scaled_series) == 1 and not self.encoder.has_covariates:
             first, end = self.rows(split)
             return Windows(self._rows[first:end], self.context_length, self.horizon)
         firsts, counts = self._starts(split)
-        before = np.cumsum([0, *(len(member.scaled) for member in self.members)])[:-1]
-        statics = [self.layout.static(member.series) for member in self.members]
+        before = np.cumsum([0, *(len(each.scaled) for each in self.scaled_series)])[:-1]
+        statics = [self.encoder.static(each.series) for each in self.scaled_series]
         return PanelWindows(
             self._rows,
             self.context_length,
             self.horizon,
             starts=np.concatenate([np.arange(n) + f + b for f, n, b in zip(firsts, counts, before, strict=True)]),
-            series=np.repeat(np.arange(len(self.members)), counts),
-            widths=(len(self.layout.channels), len(self.layout.past)),
+            series=np.repeat(np.arange(len(self.scaled_series)), counts),
+            widths=(len(self.encoder.channels), len(self.encoder.past)),
             statics=(np.stack([codes for codes, _ in statics]), np.stack([numbers for _, numbers in statics])),
         )
 
-    def place(self, split: Split, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where windows of a split stand: the number of the series, and the row of it that is forecast first."""
+    def locate_windows(self, split: Split, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return each window's series number and the row of its first forecast step.
+
+        Args:
+            split: the split of the windows.
+            index: window numbers within the split, (B,).
+        """
         firsts, counts = self._starts(split)
         ends = np.cumsum(counts)
         series = np.searchsorted(ends, index, side="right")
@@ -132,41 +137,41 @@ class ForecastingDataModule(LightningDataModule):
         return series, firsts[series] + within + self.context_length
 
     def train_dataloader(self) -> WindowLoader:
-        """Training windows in a new order every epoch."""
+        """Return the training windows, reshuffled every epoch."""
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> WindowLoader:
-        """Validation windows in order."""
+        """Return the validation windows in order."""
         return self._loader("validation")
 
     def test_dataloader(self) -> WindowLoader:
-        """Test windows in order, the last ones too."""
+        """Return the test windows in order; the last batch is kept even if smaller."""
         return self._loader("test")
 
     def _loader(self, split: Split, *, shuffle: bool = False) -> WindowLoader:
-        share = shard_of(self.trainer)
-        return WindowLoader(self.windows(split), self.batch_size, shuffle=shuffle, seed=self.seed, share=share)
+        shard = shard_of(self.trainer)
+        return WindowLoader(self.windows(split), self.batch_size, shuffle=shuffle, seed=self.seed, shard=shard)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What tells these data from others: digests of the files and of the series, and where its splits end."""
-        every = [member.series for member in self.members]
+        """Return what identifies the data: checksums of the files and the series, and the split boundaries."""
+        every = [each.series for each in self.scaled_series]
         parts = [(s.timestamps.astype(np.int64), s.values, *s.covariates.arrays()) for s in every]
-        borders = [int(row) for series in every for row in series.borders]
+        boundaries = [int(row) for series in every for row in series.boundaries]
         return {
             "name": self.series.name,
             "sha256": hash_arrays(*(a for part in parts for a in part)),
-            "borders": borders,
+            "borders": boundaries,
             "files": hash_files(series.file for series in every if series.file is not None),
         }
 
     def _starts(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """For each series, the row at which a split's first window begins, and how many windows there are."""
-        spans = np.array([self.rows(split, member.series) for member in self.members])
+        """Return, for each series, the row at which a split's first window begins and the number of its windows."""
+        spans = np.array([self.rows(split, each.series) for each in self.scaled_series])
         return spans[:, 0], spans[:, 1] - spans[:, 0] - self.context_length - self.horizon + 1
 
     def _check_length(self, split: Split, series: Series) -> None:
-        """Raise InputError when a split of a series has no room for one window."""
-        place = f"{self.series.name}, " if len(self.members) == 1 else f"series {series.name!r}, "
+        """Raise InputError when a split of a series is shorter than one window."""
+        place = f"{self.series.name}, " if len(self.scaled_series) == 1 else f"series {series.name!r}, "
         try:
             first, end = self.rows(split, series)
         except InputError as error:
@@ -175,11 +180,11 @@ class ForecastingDataModule(LightningDataModule):
         if found < needed:
             least = found - self.horizon
             if split == "train" and least > 0:
-                mend = f"data.context_length={least} or a shorter data.horizon"
+                fix = f"data.context_length={least} or a shorter data.horizon"
             else:
-                mend = f"data.horizon={max(1, found - self.context_length)}"
+                fix = f"data.horizon={max(1, found - self.context_length)}"
             raise InputError(
                 f"{place}{split}: {found} rows are too few for one window of {needed} "
                 f"(data.context_length={self.context_length} + data.horizon={self.horizon}); the series has "
-                f"{len(series.timestamps)} rows. Lower one of these keys: {mend} would fit"
+                f"{len(series.timestamps)} rows. Lower one of these keys: {fix} would fit"
             )

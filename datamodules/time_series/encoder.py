@@ -1,4 +1,4 @@
-"""What a forecaster knows of the data it was trained on: names, scales and step, enough to read tomorrow's file."""
+"""Preprocessing state of a forecaster: names, scales and time step, as needed to encode new data."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,24 +15,27 @@ from titans_seq.errors import InputError
 
 
 class FeatureEncoder(NamedTuple):
-    """Columns of a window's array and their scales, all from training rows; (C, P, K as in `CovariateInputs`)."""
+    """Feature columns and their scales, fitted on training rows; C, P, K as in `CovariateInputs`.
+
+    Checkpoints hold the fields under their names.
+    """
 
     channels: list[str]  # C
     past: list[str]  # P
-    known: list[str]  # columns of the table; the calendar's features follow them
+    known: list[str]  # columns of the table; in K the calendar features follow them
     calendar: list[str]
-    categories: dict[str, list[str]]  # static columns of text: the values that training saw
-    numbers: list[str]  # static columns of numbers
-    interval: str  # between times, as polars writes it
-    season: int
-    scalers: dict[str, Scaler]  # of the channels, by series
+    categories: dict[str, list[str]]  # static text columns: their values in the training data
+    numbers: list[str]  # static numeric columns
+    interval: str  # time step, as polars writes it
+    season: int  # the seasonal period, in steps
+    scalers: dict[str, Scaler]  # of the channels, by name of the series
     covariates: Scaler  # of past and known columns and static numbers, over the training rows of all series
-    trained_until: str  # the last time of any training row, ISO 8601
+    trained_until: str  # the last timestamp of all training rows, ISO 8601
 
     @classmethod
-    def fit(cls, panel: Sequence[Series], calendar: Sequence[str], season: int) -> "FeatureEncoder":
-        """From the series' training rows; static columns are numbers where every value is one."""
-        first, train = panel[0], [series.borders.train for series in panel]
+    def fit(cls, panel: Sequence[Series], calendar: Sequence[str], seasonal_period: int) -> "FeatureEncoder":
+        """Fit on the training rows of the series; a static column is numeric if all its values are numbers."""
+        first, train = panel[0], [series.boundaries.train for series in panel]
         static = {name: [series.covariates.static[name] for series in panel] for name in first.covariates.static}
         numbers = [name for name, values in static.items() if _are_numbers(values)]
         categories = {name: sorted(set(values)) for name, values in static.items() if name not in numbers}
@@ -48,7 +51,7 @@ class FeatureEncoder(NamedTuple):
             categories=categories,
             numbers=numbers,
             interval=interval_of(first.timestamps),
-            season=season,
+            season=seasonal_period,
             scalers={s.name: Scaler.fit(s.values[:end]) for s, end in zip(panel, train, strict=True)},
             covariates=Scaler(*(np.concatenate(pair) for pair in zip(*parts, strict=True))),
             trained_until=str(last.astype("datetime64[us]")),
@@ -60,7 +63,7 @@ class FeatureEncoder(NamedTuple):
         return bool(self.past or self.known or self.calendar or self.categories or self.numbers)
 
     def sizes(self) -> dict[str, Any]:
-        """Widths of `CovariateInputs`: past, known, numbers, and the number of values of each category."""
+        """Return the widths of `CovariateInputs`: past, known, numbers, and the number of values of each category."""
         return {
             "past": len(self.past),
             "known": len(self.known) + 2 * len(self.calendar),
@@ -69,44 +72,48 @@ class FeatureEncoder(NamedTuple):
         }
 
     def encode(self, series: Series, scaler: Scaler) -> NDArray[np.float32]:
-        """Channels, past and known columns and the calendar of a series, scaled: (T, C + P + K)."""
+        """Return the scaled channels, past and known columns and calendar features of a series: (T, C + P + K)."""
         scaled = scaler.transform(series.values).astype(np.float32)
         if not self.has_covariates:
             return scaled
         columns = self._scale(_columns(series), 0)
-        days = calendar_features(series.timestamps, self.calendar)
-        return np.column_stack([scaled, columns, days]).astype(np.float32)
+        calendar = calendar_features(series.timestamps, self.calendar)
+        return np.column_stack([scaled, columns, calendar]).astype(np.float32)
 
     def known_future(self, columns: NDArray[np.float64], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """The known columns (N, names) of future `times`, scaled, and their calendar: (N, K)."""
-        days = calendar_features(times, self.calendar)
-        return np.column_stack([self._scale(columns, len(self.past)), days]).astype(np.float32)
+        """Return the known columns (N, names) of future `times`, scaled, with the calendar features: (N, K)."""
+        calendar = calendar_features(times, self.calendar)
+        return np.column_stack([self._scale(columns, len(self.past)), calendar]).astype(np.float32)
 
     def static(self, series: Series) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Codes (S,) and scaled numbers (N,) of a series; raises InputError for a value that training never saw."""
+        """Return the category codes (S,) and scaled numbers (N,) of a series.
+
+        Raises InputError for a category that is not in the training data and for a number that cannot be parsed.
+        """
         codes, values = [], series.covariates.static
         for name, seen in self.categories.items():
             if values[name] not in seen:
                 raise InputError(
-                    f"series {series.name!r}: {name} is {listed([repr(values[name])])}, which training never saw; "
-                    f"it saw {listed(seen)}"
+                    f"series {series.name!r}: unknown value {listed([repr(values[name])])} of static column {name}; "
+                    f"expected one of the training data: {listed(seen)}"
                 )
             codes.append(seen.index(values[name]))
         for name in self.numbers:
             if not _are_numbers([values[name]]):
-                raise InputError(f"series {series.name!r}: {name} is {listed([repr(values[name])])}, no number")
+                found = listed([repr(values[name])])
+                raise InputError(f"series {series.name!r}: static column {name} must be a number; got {found}")
         numbers = np.array([float(values[name]) for name in self.numbers])
         scaled = self._scale(numbers, len(self.past) + len(self.known))
         return np.array(codes, dtype=np.int64), scaled.astype(np.float32)
 
     def to_container(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars, for a checkpoint."""
+        """Return plain dicts, lists and scalars, for a checkpoint."""
         scalers = {name: _plain(scaler) for name, scaler in self.scalers.items()}
         return {**self._asdict(), "scalers": scalers, "covariates": _plain(self.covariates)}
 
     @classmethod
     def from_container(cls, container: Mapping[str, Any]) -> "FeatureEncoder":
-        """What `to_container` made plain; raises KeyError or TypeError when it is anything else."""
+        """Rebuild from the result of `to_container`; raises KeyError or TypeError for anything else."""
         scalers = {name: _scaler(scaler) for name, scaler in container["scalers"].items()}
         return cls(**{**container, "scalers": scalers, "covariates": _scaler(container["covariates"])})
 
@@ -117,13 +124,13 @@ class FeatureEncoder(NamedTuple):
 
 
 def interval_of(timestamps: NDArray[np.datetime64]) -> str:
-    """The most common step between the times of a series, as polars writes it."""
+    """Return the most common step between the timestamps of a series, as polars writes it."""
     times = pl.Series(timestamps.astype("datetime64[us]")).unique().sort()
     return infer_step(times.diff().drop_nulls()).interval
 
 
 def _columns(series: Series) -> NDArray[np.float64]:
-    """Past and known columns, (T, past + known)."""
+    """Return the past and known columns, (T, past + known)."""
     columns = series.covariates.arrays()
     return np.column_stack(columns) if columns else np.empty((len(series.timestamps), 0))
 

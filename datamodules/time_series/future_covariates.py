@@ -1,4 +1,4 @@
-"""The covariates of steps to come, as a user's table gives them."""
+"""Reading of future covariates from a user's table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,17 +8,17 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
-from datamodules.time_series.columns import Roles, parse_numbers, read_table
-from datamodules.time_series.timestamps import parse_timestamps, stamp_text
+from datamodules.time_series.columns import ColumnRoles, parse_numbers, read_table
+from datamodules.time_series.timestamps import parse_timestamps, timestamp_text
 from titans_seq.errors import InputError
 
 
 def read_future(
-    path: Path, roles: Roles, time_format: str | None, names: Sequence[str], times: Sequence[pl.Series]
+    path: Path, roles: ColumnRoles, time_format: str | None, names: Sequence[str], times: Sequence[pl.Series]
 ) -> list[NDArray[np.float64]]:
-    """The known columns of every series `names` at its `times` (N,): arrays (N, K). Other rows may be there.
+    """Return the known covariates of each series in `names` at its `times` (N,): arrays (N, K). Other rows are ignored.
 
-    Raises InputError when one of them is missing.
+    Raises InputError when a value is missing or a time appears twice.
     """
     if not path.is_file():
         raise InputError(f"--future {path}: no such file")
@@ -27,33 +27,33 @@ def read_future(
     for name in (roles.time, *id_, *roles.known):
         if name not in table.columns:
             raise InputError(f"{path}: no column {name!r}; found {listed(table.columns)}")
-    stamps = parse_timestamps(table[roles.time], f"{path}: column {roles.time}", time_format)
-    numbers = [parse_numbers(table[name], stamps, "known", path, "ffill") for name in roles.known]
-    series = table[roles.id].cast(pl.String).str.strip_chars() if roles.id else stamps.cast(pl.String).clear()
+    timestamps = parse_timestamps(table[roles.time], f"{path}: column {roles.time}", time_format)
+    numbers = [parse_numbers(table[name], timestamps, "known", path, "ffill") for name in roles.known]
+    series = table[roles.id].cast(pl.String).str.strip_chars() if roles.id else timestamps.cast(pl.String).clear()
     found = []
     for name, wanted in zip(names, times, strict=True):
-        mine = series == name if roles.id else pl.repeat(True, len(table), eager=True)
-        rows = pl.DataFrame(numbers).with_columns(stamps.alias("time of row")).filter(mine)
+        own = series == name if roles.id else pl.repeat(True, len(table), eager=True)
+        rows = pl.DataFrame(numbers).with_columns(timestamps.alias("time of row")).filter(own)
         place = f"{path}: series {name!r}" if roles.id else str(path)
         found.append(_select(rows, wanted, roles.known, place))
     return found
 
 
 def _select(rows: pl.DataFrame, wanted: pl.Series, known: Sequence[str], place: str) -> NDArray[np.float64]:
-    """The columns (N, K) at each wanted time; all of them must be there, once."""
-    until = f"{listed(known)} needed until {stamp_text(wanted[-1])} ({len(wanted)} steps)"
+    """Return the columns (N, K) at the wanted times, each of which must have exactly one row."""
+    until = f"{listed(known)} required until {timestamp_text(wanted[-1])} ({len(wanted)} steps)"
     if rows.is_empty():
-        raise InputError(f"{place}: {until}; the file has no rows of it")
+        raise InputError(f"{place}: {until}; the file has no rows of this series")
     twice = rows["time of row"].is_duplicated()
     if twice.any():
-        raise InputError(f"{place}: {stamp_text(rows['time of row'].filter(twice)[0])} appears more than once")
+        raise InputError(f"{place}: {timestamp_text(rows['time of row'].filter(twice)[0])} appears more than once")
     full = wanted.alias("time of row").to_frame().join(rows, on="time of row", how="left", maintain_order="left")
     lacking = full.select(pl.any_horizontal(pl.col(*known).is_null())).to_series()
     if lacking.any():
         first = int(lacking.arg_max() or 0)
         if lacking[first:].all():
-            ends = f"ends {stamp_text(wanted[first - 1])}" if first else f"none from {stamp_text(wanted[0])} on"
+            end = f"ends {timestamp_text(wanted[first - 1])}" if first else f"missing from {timestamp_text(wanted[0])}"
             fewer = f", or forecast fewer steps: --horizon {first}" if first else ""
-            raise InputError(f"{place}: {until}; {ends}. Extend the file{fewer}.")
-        raise InputError(f"{place}: {until}; none for {stamp_text(wanted[first])}. Mend the file.")
+            raise InputError(f"{place}: {until}; {end}. Extend the file{fewer}.")
+        raise InputError(f"{place}: {until}; missing at {timestamp_text(wanted[first])}. Fix the file.")
     return full.select(known).to_numpy()

@@ -1,4 +1,4 @@
-"""A multivariate series in memory, how it is split, and how it is read from a CSV file."""
+"""In-memory multivariate series, their split boundaries and scaling, and a CSV reader."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from titans_seq.errors import InputError
 
 
-class Borders(NamedTuple):
-    """The rows at which the splits end; validation and test begin where the split before them ends."""
+class SplitBoundaries(NamedTuple):
+    """End rows of the splits (excluded); validation and test begin where the previous split ends."""
 
     train: int
     validation: int
@@ -19,14 +19,14 @@ class Borders(NamedTuple):
 
 
 class Covariates(NamedTuple):
-    """What is known besides the series itself, in the units of the source."""
+    """Covariates of a series, in the units of the source."""
 
-    past: dict[str, NDArray[np.float64]]  # name to (T,): seen up to now, as the series itself
-    known: dict[str, NDArray[np.float64]]  # name to (T,): known for the future too
-    static: dict[str, str]  # name to the one value of this series, as it is written
+    past: dict[str, NDArray[np.float64]]  # name to (T,): observed up to the forecast origin
+    known: dict[str, NDArray[np.float64]]  # name to (T,): known for the horizon too
+    static: dict[str, str]  # name to the value of this series, as text
 
     def arrays(self) -> list[NDArray[np.float64]]:
-        """All columns (T,), past and then known."""
+        """Return all columns (T,), past and then known."""
         return [*self.past.values(), *self.known.values()]
 
 
@@ -34,58 +34,58 @@ NO_COVARIATES = Covariates({}, {}, {})
 
 
 class Series(NamedTuple):
-    """A table of equally spaced values."""
+    """Equally spaced multivariate values with timestamps, split boundaries and covariates."""
 
     name: str
     timestamps: NDArray[np.datetime64]  # (T,)
     channels: list[str]  # C names
     values: NDArray[np.float64]  # (T, C), in the units of the source
-    borders: Borders
+    boundaries: SplitBoundaries
     covariates: Covariates = NO_COVARIATES
-    file: Path | None = None  # that it was read from
+    file: Path | None = None  # the file it was read from
 
 
 class SeriesSource(Protocol):
-    """Where a series comes from, or a panel: several series of the same channels, each with its own rows."""
+    """Loader of a series or of a panel: several series with the same channels, each with its own rows."""
 
     @property
-    def season(self) -> int:
+    def seasonal_period(self) -> int:
         """Steps of the main cycle, for the seasonal-naive baseline."""
 
     @property
     def simulated(self) -> bool:
-        """Whether the values are made up."""
+        """Whether the values are simulated."""
 
     def prepare(self) -> None:
-        """Make the data available, on one process, before `load` runs on all."""
+        """Download or check files; called on one process before `load` runs on all."""
 
     def load(self) -> Series | list[Series]:
-        """Read the series, those of a panel in a list; raises InputError when they are not what they should be."""
+        """Return the series, or the list of series of a panel; raises InputError when the data are invalid."""
 
 
 class Scaler(NamedTuple):
-    """z-scores with the mean and the population deviation (ddof 0) of the training rows."""
+    """z-score scaler with the mean and the population standard deviation (ddof 0) of the training rows."""
 
     mean: NDArray[np.float64]  # (C,)
     std: NDArray[np.float64]  # (C,)
 
     @classmethod
     def fit(cls, values: NDArray[np.float64]) -> "Scaler":
-        """Statistics of `values` (T, C); a constant channel keeps deviation 1."""
+        """Fit on `values` (T, C); a constant channel gets standard deviation 1."""
         mean, std = values.mean(axis=0), values.std(axis=0)
-        return cls(mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0))  # rounding gives a constant channel a little
+        return cls(mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0))  # rounding makes it slightly above 0
 
     def transform(self, values: NDArray[Any]) -> NDArray[Any]:
-        """From the source's units to z-scores, (..., C)."""
+        """Scale values (..., C) from the source's units to z-scores."""
         return (values - self.mean) / self.std
 
     def inverse(self, values: NDArray[Any]) -> NDArray[Any]:
-        """From z-scores to the source's units, (..., C)."""
+        """Scale z-scores (..., C) back to the source's units."""
         return values * self.std + self.mean
 
 
 def read_csv(path: Path, time_column: str = "date") -> tuple[NDArray[np.datetime64], list[str], NDArray[np.float64]]:
-    """Timestamps (T,), channel names and values (T, C) of a CSV file whose every cell must be a finite number.
+    """Return timestamps (T,), channel names and values (T, C) of a CSV file; every value must be a finite number.
 
     Raises InputError with the first cell that is not.
     """
@@ -97,9 +97,9 @@ def read_csv(path: Path, time_column: str = "date") -> tuple[NDArray[np.datetime
     if time_column not in table.columns:
         raise InputError(f"{path}: no column {time_column!r}; found {_names(table.columns)}")
 
-    stamps = table[time_column].str.to_datetime(strict=False, time_unit="ns")
-    if stamps.null_count():
-        row = int(stamps.is_null().arg_max() or 0)
+    timestamps = table[time_column].str.to_datetime(strict=False, time_unit="ns")
+    if timestamps.null_count():
+        row = int(timestamps.is_null().arg_max() or 0)
         raise InputError(
             f"{path}: {_line(row)}, column {time_column}: {_cell(table, time_column, row)} is not a timestamp"
         )
@@ -112,20 +112,20 @@ def read_csv(path: Path, time_column: str = "date") -> tuple[NDArray[np.datetime
             row = int(bad.arg_max() or 0)
             raise InputError(
                 f"{path}: {_line(row)} ({table[time_column][row]}), column {name}: {_cell(table, name, row)} is not a "
-                f"finite number; {bad.sum()} such cells in this column. Mend the file."
+                f"finite number; {bad.sum()} such cells in this column. Fix the file."
             )
         values[:, index] = numbers.to_numpy()
-    return stamps.to_numpy(), channels, values
+    return timestamps.to_numpy(), channels, values
 
 
 def _names(columns: list[str]) -> str:
-    """The header, as far as it is of use: that of a file which is no table is long and unprintable."""
+    """Return the header, printable and cut at 200 characters: that of a file which is not a table can be binary."""
     text = ", ".join(name if name.isprintable() else repr(name) for name in columns)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _line(row: int) -> str:
-    return f"line {row + 2}"  # as an editor counts: from 1, header included
+    return f"line {row + 2}"  # line numbers of an editor: from 1, header included
 
 
 def _cell(table: pl.DataFrame, column: str, row: int) -> str:

@@ -1,4 +1,4 @@
-"""Timestamps as people write them, and the regular grid that they lie on."""
+"""Parsing and formatting of timestamps, and regular time grids."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -16,17 +16,17 @@ _DAYS_OF_A_MONTH = 28, 31
 
 
 class Step(NamedTuple):
-    """How far apart the times of a series are."""
+    """Time step of a series."""
 
-    interval: str  # as polars writes it: 1h, 15m, 1mo
-    name: str  # as a reader would say it: 1h, 15min, 1 month
-    season: int  # steps of the cycle that such data mostly have: a day of hours, a week of days, a year of months
+    interval: str  # polars notation: 1h, 15m, 1mo
+    name: str  # for messages: 1h, 15min, 1 month
+    seasonal_period: int  # steps of the usual cycle: a day for hourly data, a week for daily, a year for monthly
 
 
 def parse_timestamps(column: pl.Series, where: str, time_format: str | None) -> pl.Series:
-    """A column of dates, times or text as datetimes in microseconds, time zones turned to UTC.
+    """Parse a column of dates, times or text to datetimes in microseconds; time zones are converted to UTC.
 
-    Raises InputError, `where` first, with the first value that does not parse.
+    Raises InputError, prefixed by `where`, with the first value that does not parse.
     """
     if column.dtype == pl.Date:
         return column.cast(pl.Datetime("us"))
@@ -34,13 +34,13 @@ def parse_timestamps(column: pl.Series, where: str, time_format: str | None) -> 
         zoned = column.dt.convert_time_zone("UTC").dt.replace_time_zone(None) if column.dtype.time_zone else column
         return zoned.cast(pl.Datetime("us"))
     text = column.cast(pl.String).str.strip_chars()
-    if time_format is None:  # 01/02/2024 is January in some places and February in others: only ISO needs no format
+    if time_format is None:  # 01/02/2024 is ambiguous (January or February), so only ISO 8601 needs no format
         text = text.set(~text.str.contains(r"^\d{4}-\d{2}-\d{2}").fill_null(True), None)
     zoned_text = time_format is None and bool(text.str.contains(r"\d(Z|[+-]\d\d:?\d\d)$").any())
     zone = "UTC" if zoned_text else None
     try:
         parsed = text.str.to_datetime(time_format, strict=False, time_unit="us", time_zone=zone)
-    except pl.exceptions.ComputeError:  # not one value looks like a time
+    except pl.exceptions.ComputeError:  # polars raises if no value looks like a time
         parsed = pl.Series([None] * len(text), dtype=pl.Datetime("us", zone))
     parsed = parsed.dt.replace_time_zone(None) if zoned_text else parsed
     if parsed.null_count():
@@ -51,12 +51,12 @@ def parse_timestamps(column: pl.Series, where: str, time_format: str | None) -> 
         if found and found.isdigit() and len(found) == 10:
             hint = 'seconds since 1970? Set data.time_format="%s"'
         wanted = "ISO 8601, such as 2024-03-10 01:00" if time_format is None else f"data.time_format={time_format}"
-        raise InputError(f"{where}: {value} in row {row + 1} is no time in {wanted}; {hint}")
+        raise InputError(f"{where}: {value} in row {row + 1} is not a timestamp in {wanted}; {hint}")
     return parsed
 
 
 def infer_step(differences: pl.Series) -> Step:
-    """The most common step of all `differences` (n,), n > 0, between neighbouring times of a series."""
+    """Return the most common of the `differences` (n,), n > 0, between neighbouring times of a series."""
     steps = differences.dt.total_microseconds()
     days = steps / _UNITS[0][1]
     low, high = _DAYS_OF_A_MONTH
@@ -66,26 +66,27 @@ def infer_step(differences: pl.Series) -> Step:
     micros = int(steps.mode().sort()[0])
     unit, size = next((name, size) for name, size in _UNITS if micros % size == 0)
     count = micros // size
-    return Step(f"{count}{_POLARS_UNITS.get(unit, unit)}", f"{count}{unit}", _season(micros))
+    return Step(f"{count}{_POLARS_UNITS.get(unit, unit)}", f"{count}{unit}", _seasonal_period(micros))
 
 
-def lay_grid(times: pl.Series, step: Step, where: str) -> pl.Series:
-    """All times of a series from its first to its last; raises InputError where one of `times` lies beside them."""
+def regular_grid(times: pl.Series, step: Step, where: str) -> pl.Series:
+    """Return the regular grid from the first to the last of `times`; raises InputError for a time off the grid."""
     ordered = times.sort()
     full: pl.Series = pl.datetime_range(ordered[0], ordered[-1], step.interval, eager=True, time_unit="us")
-    beside = times.filter(~times.is_in(full.implode())).sort()
-    if len(beside):
+    off_grid = times.filter(~times.is_in(full.implode())).sort()
+    if len(off_grid):
         raise InputError(
-            f"{where}: {len(beside)} times do not lie on a {step.name} step from {stamp_text(full[0])}, first "
-            f"{stamp_text(beside[0])}; resample the table to a regular step"
+            f"{where}: {len(off_grid)} times are not on the {step.name} grid from {timestamp_text(full[0])}, first "
+            f"{timestamp_text(off_grid[0])}; resample the table to a regular step"
         )
     return full
 
 
 def times_after(times: NDArray[np.datetime64], interval: str, count: int) -> pl.Series:
-    """The `count` times that follow `times`.
+    """Return the `count` times that follow `times`.
 
-    Months are counted from the first time, so that their ends stay ends; all else from the last, whatever is missing.
+    Monthly steps are counted from the first time, so that month ends stay month ends; other steps from the last time,
+    so that missing times do not matter.
     """
     digits = len(interval) - len(interval.lstrip("0123456789"))
     size, unit = int(interval[:digits]), interval[digits:]
@@ -95,13 +96,13 @@ def times_after(times: NDArray[np.datetime64], interval: str, count: int) -> pl.
     return pl.select(first.dt.offset_by(offsets)).to_series()
 
 
-def stamp_text(stamp: datetime) -> str:
-    """A time as short as it can be said: seconds only where there are any, a date alone at midnight."""
-    return f"{stamp:%Y-%m-%d}" if _is_midnight(stamp) else f"{stamp:%Y-%m-%d} {_clock(stamp)}"
+def timestamp_text(time: datetime) -> str:
+    """Format a time as briefly as possible: a date alone at midnight, seconds only if they are not 0."""
+    return f"{time:%Y-%m-%d}" if _is_midnight(time) else f"{time:%Y-%m-%d} {_clock(time)}"
 
 
 def span_text(begin: datetime, end: datetime) -> str:
-    """From one time to another, the date not said twice."""
+    """Format a time span without repeating the date."""
     if _is_midnight(begin) and _is_midnight(end):
         return f"{begin:%Y-%m-%d} to {end:%Y-%m-%d}" if begin != end else f"{begin:%Y-%m-%d}"
     if begin == end:
@@ -110,17 +111,17 @@ def span_text(begin: datetime, end: datetime) -> str:
     return f"{begin:%Y-%m-%d} {_clock(begin)} to {day}{_clock(end)}"
 
 
-def _is_midnight(stamp: datetime) -> bool:
-    return (stamp.hour, stamp.minute, stamp.second, stamp.microsecond) == (0, 0, 0, 0)
+def _is_midnight(time: datetime) -> bool:
+    return (time.hour, time.minute, time.second, time.microsecond) == (0, 0, 0, 0)
 
 
-def _clock(stamp: datetime) -> str:
-    if stamp.microsecond:
-        return f"{stamp:%H:%M:%S.%f}"
-    return f"{stamp:%H:%M:%S}" if stamp.second else f"{stamp:%H:%M}"
+def _clock(time: datetime) -> str:
+    if time.microsecond:
+        return f"{time:%H:%M:%S.%f}"
+    return f"{time:%H:%M:%S}" if time.second else f"{time:%H:%M}"
 
 
-def _season(micros: int) -> int:
+def _seasonal_period(micros: int) -> int:
     day = _UNITS[0][1]
     if micros < day:
         return max(1, day // micros)

@@ -1,4 +1,4 @@
-"""Windows of a series: views of one array, cut a batch at a time."""
+"""Sliding windows of series as views of one array, gathered one batch at a time."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from titans_seq.errors import InputError
 class Windows:
     """All windows of a series at stride 1, each `context_length` steps followed by `horizon` steps.
 
-    Nothing is copied until a batch is cut, and a batch is cut by one indexing operation: every window is one
-    contiguous block of the row-major series, so that all of them are the rows of one overlapping matrix. numpy cuts it,
-    since for copies this small waking torch's threads costs several times the copy.
+    Nothing is copied until a batch is gathered, and a batch is gathered by one indexing operation: every window is one
+    contiguous block of the row-major series, so all windows are the rows of one overlapping strided matrix. The
+    indexing uses numpy because for copies this small, waking torch's threads costs several times the copy.
 
     Args:
         values: the series (T, C).
-        context_length: L, steps the model sees.
-        horizon: H, steps it forecasts.
+        context_length: L, input steps of the model.
+        horizon: H, forecast steps.
     """
 
     def __init__(self, values: NDArray[np.floating[Any]], context_length: int, horizon: int) -> None:
@@ -44,20 +44,20 @@ class Windows:
         return len(self._matrix)
 
     def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch:
-        """The windows that start at rows `index`, (B,), as one batch."""
+        """Return the windows that start at rows `index`, (B,), as one batch."""
         block = self._matrix[index].reshape(len(index), self.context_length + self.horizon, -1)
-        # Sliced by numpy, whose views cost a tenth of torch's.
+        # Sliced in numpy because its views cost a tenth of torch's.
         context, target = block[:, : self.context_length], block[:, self.context_length :]
         return ForecastBatch(torch.from_numpy(context), torch.from_numpy(target), torch.from_numpy(index))
 
 
 class PanelWindows:
-    """The windows of a panel or of a series with covariates: blocks of one array, of which not every row begins one.
+    """Windows of a panel or of a series with covariates: blocks of one array, at given start rows.
 
     Args:
-        values: the rows of all series, one after another (T, C + P + K): channels, past and known covariates.
+        values: the rows of all series, concatenated (T, C + P + K): channels, past and known covariates.
         context_length, horizon: see `Windows`.
-        starts: the rows at which a window begins, (n,); none may reach into the rows of another series.
+        starts: the start row of each window, (n,); no window may reach into the rows of another series.
         widths: C and P.
         series: the number of each window's series, (n,).
         statics: codes (M, S) and numbers (M, N) of all M series.
@@ -77,7 +77,7 @@ class PanelWindows:
         self._windows = Windows(values, context_length, horizon)
         self.starts = starts
         self.series = series
-        self._channels, self._known = widths[0], sum(widths)  # where the past and the known covariates begin
+        self._channels, self._known = widths[0], sum(widths)  # first columns of the past and the known covariates
         self._statics = statics
         self._plain = self._windows.values.shape[1] == widths[0] and not any(part.size for part in statics)
 
@@ -85,7 +85,7 @@ class PanelWindows:
         return len(self.starts)
 
     def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
-        """The windows of numbers `index`, (B,), as one batch."""
+        """Return the windows with the numbers `index`, (B,), as one batch."""
         batch = self._windows[self.starts[index]]
         if self._plain:
             return batch
@@ -97,26 +97,26 @@ class PanelWindows:
 
 
 class WindowOrder(Order):
-    """The order of an epoch's windows."""
+    """Order of an epoch's windows."""
 
     def __init__(self, count: int, *, shuffle: bool, seed: int) -> None:
         super().__init__(shuffle=shuffle, seed=seed)
         self.count = count
 
     def __call__(self) -> NDArray[np.int64]:
-        """The indices of the current epoch, (count,)."""
+        """Return the window numbers of the current epoch, (count,)."""
         return self.generator().permutation(self.count) if self.shuffle else np.arange(self.count)
 
 
 class WindowLoader(Loader[WindowOrder, NDArray[np.int64], ForecastBatch | CovariateBatch]):
-    """Batches of windows, every window once an epoch, the last batch as large as what is left.
+    """Loader of window batches: every window once per epoch; the last batch may be smaller.
 
     Args:
-        windows: the split.
+        windows: the windows of a split.
         batch_size: windows in a batch, those of all processes together.
-        shuffle: a new order every epoch; for training, where processes need equal parts.
+        shuffle: a new order every epoch; for training, and so with equal parts for all processes.
         seed: of the order.
-        share: see `Loader`.
+        shard: see `Loader`.
     """
 
     def __init__(
@@ -126,22 +126,22 @@ class WindowLoader(Loader[WindowOrder, NDArray[np.int64], ForecastBatch | Covari
         *,
         shuffle: bool = False,
         seed: int = 0,
-        share: ProcessShard = ALONE,
+        shard: ProcessShard = ALONE,
     ) -> None:
-        super().__init__(WindowOrder(len(windows), shuffle=shuffle, seed=seed), share)
+        super().__init__(WindowOrder(len(windows), shuffle=shuffle, seed=seed), shard)
         self.windows = windows
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return self.share.batches(len(self.windows), self.batch_size, even=self.sampler.shuffle)
+        return self.shard.batches(len(self.windows), self.batch_size, even=self.sampler.shuffle)
 
     def plan(self) -> list[NDArray[np.int64]]:
-        """The windows of each batch."""
+        """Return the window numbers of each batch."""
         order = self.sampler()
         firsts = range(0, len(self) * self.batch_size, self.batch_size)
         batches = (order[first : first + self.batch_size] for first in firsts)
-        return [self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches]
+        return [self.shard.of_batch(rows, even=self.sampler.shuffle) for rows in batches]
 
     def batch(self, part: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
-        """The windows `part` (B,)."""
+        """Return the windows with the numbers `part` (B,) as a batch."""
         return self.windows[part]

@@ -112,8 +112,8 @@ def with_cell(text: str) -> bytes:
 CONTENTS = {
     "cut in a line": (WHOLE[: -len(ROWS[-1]) // 2].encode(), ["line 41"]),
     "cut in a timestamp": (WHOLE[: -len(ROWS[-1]) + 3].encode(), ["line 41"]),
-    "cut in the last cell": (WHOLE[:-4].encode(), ["40 rows", "17420", "cut short"]),
-    "cut at a line end": (WHOLE[: -len(ROWS[-1]) - 1].encode(), ["39 rows", "17420", "cut short"]),
+    "cut in the last cell": (WHOLE[:-4].encode(), ["40 rows", "17420", "truncated or modified"]),
+    "cut at a line end": (WHOLE[: -len(ROWS[-1]) - 1].encode(), ["39 rows", "17420", "truncated or modified"]),
     "only a header": (f"{ETT_HEADER}\n".encode(), ["0 rows", "17420"]),
     "text": (with_cell("n/a"), ["line 11", "2016-07-01 09:00:00", "MUFL", "'n/a'"]),
     "NaN": (with_cell("NaN"), ["line 11", "MUFL", "'NaN'"]),

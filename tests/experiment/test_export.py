@@ -74,10 +74,10 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "config.json").read_text())
     content["hyperparameters"]["config"]["model"]["dim"] = 16
     (tmp_path / "config.json").write_text(json.dumps(content))
-    with pytest.raises(InputError, match=r"not of config.json: size mismatch"):
+    with pytest.raises(InputError, match=r"does not match config.json: size mismatch"):
         from_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(InputError, match=r"config.json: not what save_pretrained writes"):
+    with pytest.raises(InputError, match=r"config.json: expected a file written by save_pretrained"):
         from_pretrained(tmp_path)
 
 

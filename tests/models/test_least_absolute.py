@@ -100,7 +100,7 @@ def test_windows_that_are_left_out_hide_no_part_of_the_day(monkeypatch: pytest.M
     moments = window_moments(series[0], 30, 12)
     monkeypatch.setattr("titans_seq.models.least_absolute._OPERATIONS", 4 * moments.windows * 30 * 12 / every)
     start = solve_linear(moments, 1e-3)
-    path = islice(descend(start, moments, series, penalty=1e-3, shrinkage=None, season=day), 12)
+    path = islice(descend(start, moments, series, penalty=1e-3, shrinkage=None, seasonal_period=day), 12)
     assert min(absolute_error(model, series) for model in path) < 0.97 * absolute_error(start, series)
 
 

@@ -36,8 +36,8 @@ def forecaster(variant: str = "lmm") -> StreamForecaster:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_stream_in_pieces_gives_the_forecasts_of_the_whole(variant: str) -> None:
     model = forecaster(variant)
-    whole, _ = model(SERIES[:, L:], model.begin(SERIES[:, :L]))
-    state, parts = model.begin(SERIES[:, :L]), []
+    whole, _ = model(SERIES[:, L:], model.initial_state(SERIES[:, :L]))
+    state, parts = model.initial_state(SERIES[:, :L]), []
     for piece in SERIES[:, L:].split([8, 4, 36, 12], dim=1):
         forecast, state = model(piece, state)
         parts.append(forecast)
@@ -48,10 +48,10 @@ def test_a_stream_in_pieces_gives_the_forecasts_of_the_whole(variant: str) -> No
 
 def test_a_forecast_knows_nothing_later() -> None:
     model = forecaster()
-    whole, _ = model(SERIES[:, L:], model.begin(SERIES[:, :L]))
+    whole, _ = model(SERIES[:, L:], model.initial_state(SERIES[:, :L]))
     changed = SERIES[:, L:].clone()
     changed[:, 7 * P :] += 100
-    other, _ = model(changed, model.begin(SERIES[:, :L]))
+    other, _ = model(changed, model.initial_state(SERIES[:, :L]))
     torch.testing.assert_close(other[:, :7], whole[:, :7], rtol=0, atol=0)
     assert not torch.allclose(other[:, 7:], whole[:, 7:])
 
@@ -62,9 +62,9 @@ def test_memories_know_what_is_older_than_the_context_unless_they_are_fresh() ->
     changed[:, : L + 12] *= -1  # more than L steps before the end
     results = []
     for series in (SERIES, changed):
-        state = model.begin(series[:, :L])
+        state = model.initial_state(series[:, :L])
         carried, _ = model(series[:, L:], state)
-        afresh = model.forecast_afresh(series[:, L:], state, patches=3)
+        afresh = model.forecast_windowed(series[:, L:], state, patches=3)
         _, later = model(series[:, L:-P], state)
         reset, _ = model(series[:, -P:], later.without_memory())
         results.append((carried[:, -1], afresh[:, -1], reset[:, -1]))
@@ -75,9 +75,9 @@ def test_memories_know_what_is_older_than_the_context_unless_they_are_fresh() ->
 
 def test_fresh_memories_over_the_whole_stream_are_the_stream() -> None:
     model = forecaster()
-    state = model.begin(SERIES[:, :L])
+    state = model.initial_state(SERIES[:, :L])
     whole, _ = model(SERIES[:, L:], state)
-    torch.testing.assert_close(model.forecast_afresh(SERIES[:, L:], state, 15)[:, 0], whole[:, -1], rtol=0, atol=1e-9)
+    torch.testing.assert_close(model.forecast_windowed(SERIES[:, L:], state, 15)[:, 0], whole[:, -1], rtol=0, atol=1e-9)
 
 
 def test_training_starts_at_the_linear_forecast_of_every_window() -> None:
@@ -87,7 +87,7 @@ def test_training_starts_at_the_linear_forecast_of_every_window() -> None:
     torch.nn.init.zeros_(model.head.bias)
     model.linear_path.load_state_dict(linear.state_dict())
     series = SERIES.float()
-    forecast, _ = model(series[:, L:], model.begin(series[:, :L]))
+    forecast, _ = model(series[:, L:], model.initial_state(series[:, :L]))
     contexts = series[:, P:].unfold(1, L, P)
     for n in range(15):
         torch.testing.assert_close(forecast[:, n], linear(contexts[:, n].T.unsqueeze(0))[0].T, rtol=1e-4, atol=1e-4)
@@ -96,4 +96,4 @@ def test_training_starts_at_the_linear_forecast_of_every_window() -> None:
 def test_a_piece_that_ends_inside_a_patch_is_refused() -> None:
     model = forecaster()
     with pytest.raises(ValueError, match="multiple of patch_length = 4; got 6"):
-        model(SERIES[:, :6], model.begin(SERIES[:, :L]))
+        model(SERIES[:, :6], model.initial_state(SERIES[:, :L]))

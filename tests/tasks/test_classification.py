@@ -6,7 +6,7 @@ import torch
 
 from titans_seq.batch import SequenceBatch
 from titans_seq.config import load_config, to_container
-from titans_seq.tasks.classification import ClassificationTask, answer_metrics, classification_metrics
+from titans_seq.tasks.classification import ClassificationTask, classification_metrics, label_metrics
 
 SMALL = ["task.name=classification", "model.dim=8", "model.num_layers=1", "model.memory.num_heads=2"]
 SMALL += ["model.dropout=0", "model.head_dropout=0"]
@@ -54,7 +54,7 @@ def test_metrics_equal_a_computation_by_hand(num_classes: int) -> None:
     }
     assert found == pytest.approx({f"test/{name}": value for name, value in expected.items()}, abs=1e-5)
 
-    plain = answer_metrics(num_classes, "test")
+    plain = label_metrics(num_classes, "test")
     plain.update(torch.from_numpy(answers), torch.from_numpy(labels))
     for name, value in plain.compute().items():
         assert float(value) == pytest.approx(found[name], abs=1e-6)
@@ -110,7 +110,7 @@ def test_a_test_remembers_its_own_answers_alone() -> None:
     for _ in range(2):
         task.on_test_start()
         task.test_step(data, 0)
-    ((probabilities, labels),) = task.test_answers
+    ((probabilities, labels),) = task.test_predictions
     torch.testing.assert_close(probabilities, task.predict_step(data, 0)[1].softmax(dim=1))
     assert labels.tolist() == data.labels.tolist()
 
@@ -121,6 +121,6 @@ def test_class_weights_are_not_part_of_the_weights() -> None:
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_a_constant_answer_has_no_correlation(num_classes: int) -> None:
-    metrics = answer_metrics(num_classes, "test")
+    metrics = label_metrics(num_classes, "test")
     metrics.update(torch.zeros(10, dtype=torch.long), torch.tensor([0] * 7 + [1] * 3))
     assert float(metrics.compute()["test/mcc"]) == 0

@@ -124,7 +124,7 @@ def test_hidden_bases_are_hidden(stem: tuple[int, int, str]) -> None:
     text = random_dna([12] * 200, seed=6)
     (batch,) = segments(task, texts=text)
     targets = task.targets(batch)
-    shown, asked = task._hide(batch.bases, targets, seed=3)
+    shown, asked = task._mask_bases(batch.bases, targets, seed=3)
     chosen = asked >= 0
     assert 0.25 < chosen.float().mean() < 0.35
     assert (shown == batch.bases)[~chosen].all()
@@ -136,7 +136,7 @@ def test_hidden_bases_are_hidden(stem: tuple[int, int, str]) -> None:
     # What stands at a hidden place reaches no score.
     hidden = shown == MASK_TOKEN
     other = torch.where(hidden, (batch.bases + 1) % 4, batch.bases)
-    again, _ = task._hide(other, targets, seed=3)
+    again, _ = task._mask_bases(other, targets, seed=3)
     scores = [task(batch._replace(bases=b))[0] for b in (shown, torch.where(hidden, again, shown))]
     assert torch.equal(*scores)
 

@@ -1,1 +1,1 @@
-"""Whole models, from a batch's tensors to predictions: plain torch modules that a task trains."""
+"""Complete models, from the tensors of a batch to predictions: plain torch modules that a task trains."""

@@ -1,4 +1,4 @@
-"""A forecaster: normalise, cut into patches, run a backbone over them, map all tokens to the horizon."""
+"""Patch-based forecaster: normalise, embed patches, apply a backbone, map all tokens to the horizon."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -20,39 +20,39 @@ class CovariateSizes(NamedTuple):
 
     past: int = 0  # P
     known: int = 0  # K
-    categories: Sequence[int] = ()  # how many values each has
+    categories: Sequence[int] = ()  # number of values of each
     numbers: int = 0  # N
 
 
 class _Decoded(NamedTuple):
-    """What is made of a window before it goes back to the window's units."""
+    """Normalised forecast of a window, with the statistics that restore its units."""
 
     tokens: Tensor  # (B, D) with channels mixed, else (B C, D)
     forecast: Tensor  # (B, C, H), normalised
     statistics: InstanceStatistics
-    linear: Tensor | None  # (B, H, C), of the linear path
+    linear: Tensor | None  # (B, H, C), forecast of the linear path
 
 
 class Forecaster(nn.Module):
-    """Patches through a sequence backbone to a flatten head (the frame of PatchTST, Nie et al., ICLR 2023).
+    """Patches, a sequence backbone and a flatten head (the architecture of PatchTST, Nie et al., ICLR 2023).
 
-    Past covariates, and the past of the known ones, are further features of every patch. What is known of a future step
-    adds to that step's forecast (`KnownFuture`); static covariates are added to every token.
+    Past covariates, and the past of the known ones, are additional features of every patch. The known covariates of a
+    future step contribute to that step's forecast (`KnownFuture`); static covariates are added to every token.
 
     Args:
         backbone: from (B, T, dim) to (B, T, dim) and a state.
-        dim: features of its tokens.
+        dim: D, features of a token.
         num_channels: C, the series' variables.
-        context_length: L, steps the model sees.
-        horizon: H, steps it forecasts.
+        context_length: L, input steps.
+        horizon: H, forecast steps.
         patch_length, stride: see `PatchEmbedding`.
         channel_mixing: False forecasts every channel from its own past with shared weights; True puts all channels of
             a patch into one token.
         head_dropout: on the head's input.
-        linear_path: add a `LinearForecaster`, so that the backbone learns what a linear map cannot say.
-        linear_maps: one map for all channels, or one for each.
+        linear_path: add the forecast of a `LinearForecaster`, so that the backbone learns the residual.
+        linear_maps: one map shared by all channels, or one per channel.
         centre: see `ReversibleInstanceNorm`.
-        covariates: what comes with every window.
+        covariates: widths of the covariates of every window.
         quantiles: levels for `quantiles`, see `QuantileSpread`; the forecast is then the median.
     """
 
@@ -93,19 +93,19 @@ class Forecaster(nn.Module):
         self._takes_covariates = self.embed.project.in_features > features * patch_length or has_static
 
     def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
-        """context (B, L, C) to the forecast (B, H, C), in the same units."""
+        """Return the forecast (B, H, C) of context (B, L, C), in the same units."""
         decoded = self._decode(context, covariates)
         return self._restore(decoded.forecast, decoded)
 
     def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
-        """context (B, L, C) to quantiles (B, H, C, Q), ascending, in the same units."""
+        """Return ascending quantiles (B, H, C, Q) of context (B, L, C), in the same units."""
         assert self.spread is not None, "built without quantiles"
         decoded = self._decode(context, covariates)
         levels = self.spread(decoded.tokens, decoded.forecast).unbind(-1)
         return torch.stack([self._restore(level, decoded) for level in levels], dim=-1)
 
     def start_from(self, linear: LinearForecaster) -> None:
-        """Make `linear` the linear path and silence the head, so that training starts at exactly that forecast."""
+        """Copy `linear` to the linear path and zero the head, so that training starts at exactly that forecast."""
         assert self.linear_path is not None, "built without a linear path"
         self.linear_path.load_state_dict(linear.state_dict())
         nn.init.zeros_(self.head.weight)
@@ -114,7 +114,9 @@ class Forecaster(nn.Module):
             self.known.zero_initialise()
 
     def _decode(self, context: Tensor, covariates: CovariateInputs | None) -> _Decoded:
-        assert self._takes_covariates == (covariates is not None), "covariates come with every window or with none"
+        assert self._takes_covariates == (covariates is not None), (
+            "covariates must be given if and only if the model was built with them"
+        )
         x, statistics = self.norm.normalise(context)
         series = x.transpose(1, 2)  # (B, C, L)
         copies = 1
@@ -122,8 +124,8 @@ class Forecaster(nn.Module):
             copies = series.shape[1]
             series = series.reshape(-1, 1, series.shape[2])  # (B C, 1, L)
         if covariates is not None:
-            beside = torch.cat([covariates.past, covariates.known[:, : self.context_length]], dim=2).transpose(1, 2)
-            series = torch.cat([series, beside.repeat_interleave(copies, dim=0)], dim=1)
+            features = torch.cat([covariates.past, covariates.known[:, : self.context_length]], dim=2).transpose(1, 2)
+            series = torch.cat([series, features.repeat_interleave(copies, dim=0)], dim=1)
         embedded = self.embed(series)
         if self.static is not None and covariates is not None:
             static = self.static(covariates.categories, covariates.numbers)
@@ -137,7 +139,7 @@ class Forecaster(nn.Module):
         return _Decoded(flat, y, statistics, linear)
 
     def _restore(self, y: Tensor, decoded: _Decoded) -> Tensor:
-        """From normalised (B, C, H) to the units of the context, (B, H, C); keeps the order of values."""
+        """Map normalised (B, C, H) to the units of the context, (B, H, C); monotonic, so quantiles stay in order."""
         forecast = self.norm.restore(y.transpose(1, 2), decoded.statistics)
         if decoded.linear is not None:
             forecast = forecast - decoded.statistics.centre + decoded.linear

@@ -1,6 +1,6 @@
-"""A language model of DNA: what base comes next, or stood at a hidden place.
+"""DNA language model: predicts the next base, or masked bases.
 
-Shapes: B sequences, T bases of a window, L of them to be read, U tokens (L / stride), D features.
+Shapes: B sequences, T bases of a window, L of them in the segment, U tokens (L / stride), D features.
 """
 
 from torch import Tensor, nn
@@ -11,11 +11,11 @@ from titans_seq.nn.dropout import Dropout
 from titans_seq.nn.norm import RMSNorm
 from titans_seq.nn.stem import BaseStem, Pool, mask_or_none
 
-NUM_BASES = 4  # A, C, G and T: nobody is asked to guess N
+NUM_BASES = 4  # A, C, G and T; N is never a target
 
 
 class SequenceLanguageModel(nn.Module):
-    """The classifier's stem and backbone under a head that scores four bases for each of a token's `stride` places.
+    """The classifier's stem and backbone with a head that scores four bases at each of a token's `stride` positions.
 
     Args:
         backbone: from (B, U, dim), a state and a mask to (B, U, dim) and a state.
@@ -44,20 +44,20 @@ class SequenceLanguageModel(nn.Module):
     def forward(
         self, bases: Tensor, mask: Tensor, state: list[BlockState] | None = None, *, left: int = 0, length: int
     ) -> tuple[Tensor, list[BlockState]]:
-        """Scores (B, L, 4), and the state that continues the stretch.
+        """Return scores (B, L, 4) and the state for the next segment of the stream.
 
         Args:
             bases: (B, T) int, a window.
-            mask: (B, T) bool, False where the window lies beyond the stretch.
-            state: of the stretch's earlier segments.
-            left: bases of the window before those that are read, a multiple of the stride: the stem sees them, the
-                backbone has had their tokens.
-            length: L, bases that are read, a multiple of the stride.
+            mask: (B, T) bool, False where the window lies beyond the stream.
+            state: after the earlier segments of the stream; None at its start.
+            left: bases of the window before the segment, a multiple of the stride: only the stem sees them, since the
+                backbone has read their tokens already.
+            length: L, bases of the segment, a multiple of the stride.
         """
         stride = self.stem.stride
-        tokens, live = self.stem(bases, mask)
-        assert live is not None
-        read = slice(left // stride, (left + length) // stride)
-        y, state = self.backbone(tokens[:, read], state, mask=mask_or_none(live[:, read]))
+        tokens, valid = self.stem(bases, mask)
+        assert valid is not None
+        segment = slice(left // stride, (left + length) // stride)
+        y, state = self.backbone(tokens[:, segment], state, mask=mask_or_none(valid[:, segment]))
         scores: Tensor = self.head(self.dropout(self.norm(y)))
         return scores.unflatten(2, (stride, NUM_BASES)).flatten(1, 2), state

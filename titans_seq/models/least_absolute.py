@@ -1,13 +1,13 @@
-"""The linear forecast of least absolute error, approached from the least-squares one.
+"""Linear forecaster of least absolute error (LAD), computed iteratively from the least-squares solution.
 
-Least absolute errors have no closed form. Huber's loss with a small corner is near them, and with the second
+Least absolute errors have no closed form. Huber's loss with a small threshold approximates them, and with the second
 derivatives of the squared error, which bound its own, every step of Newton's method lowers it (Huber, Robust
-Statistics, 1981, section 7.8: errors are clipped, and the change is solved for as in least squares). With momentum, and
-where windows are left out, nearly every step. The matrices are those of the moments and are factorised once; a step
+Statistics, 1981, section 7.8: errors are clipped, and the update is solved for as in least squares). With momentum, or
+with subsampled windows, nearly every step does. The matrices are those of the moments and are factorised once; a step
 costs two products with the windows.
 
-What regularises the least-squares map stays quadratic: the ridge, and the shrinkage of a channel's map towards the
-average channel's least squares. Both are weakened as much as clipping weakens the errors at the start.
+The regularisers of the least-squares map stay quadratic: the ridge, and the shrinkage of a channel's map towards the
+average channel's least squares. Both are scaled down by the factor by which clipping reduces the errors at the start.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from titans_seq.models.linear import LinearForecaster, WindowMoments, normal_equations, to_forecaster
 
-CORNER = 0.1  # of z-scores: errors beyond it count by their size, within it by their square
-_BATCH = 1024  # windows that are multiplied at once, at most
-_BATCH_VALUES = 2**26  # values in them, at most
-_OPERATIONS = 1e11  # of a step, at most: windows are left out evenly
-_PHASES = 24  # of a season, which leaving out windows must not hide
+CORNER = 0.1  # Huber threshold in z-scores: the loss is linear beyond it and quadratic within
+_BATCH = 1024  # maximum number of windows in one matrix product
+_BATCH_VALUES = 2**26  # maximum number of values in those windows
+_OPERATIONS = 1e11  # maximum per step; larger series are subsampled at a constant window stride
+_PHASES = 24  # minimum number of seasonal phases at which subsampled windows start
 
 
 def descend(
@@ -32,43 +32,47 @@ def descend(
     *,
     penalty: float,
     shrinkage: float | None,
-    season: int = 1,
+    seasonal_period: int = 1,
 ) -> Iterator[LinearForecaster]:
-    """The maps after each step, without end; Nesterov's momentum makes few of them enough.
+    """Yield the forecaster after each step, endlessly; with Nesterov's momentum few steps suffice.
 
     Args:
-        start: what `solve_linear` gave for the same moments, penalty and shrinkage.
+        start: the result of `solve_linear` for the same moments, penalty and shrinkage.
         moments: of the training windows.
         series: the training rows (T, C) of each series.
-        penalty, shrinkage: see `solve_linear`; the ridge is as strong against this loss as it is against squares.
-        season: steps of a cycle of the series; the windows that are kept begin at many places in it.
+        penalty, shrinkage: see `solve_linear`; the ridge is as strong relative to this loss as to the squared one.
+        seasonal_period: steps of a cycle of the series; subsampled windows start at many phases of it.
     """
     length, horizon = start.weight.shape[-2:]
     channels = series[0].shape[1]
     every = max(1, round(4 * moments.windows * channels * length * horizon / _OPERATIONS))
-    while season // gcd(every, season) < min(season, _PHASES):
+    while seasonal_period // gcd(every, seasonal_period) < min(seasonal_period, _PHASES):
         every += 1
     windows = [x.T.float().contiguous().unfold(1, length + horizon, 1)[:, ::every] for x in series]  # (C, n, L + H)
     scale = moments.windows / sum(part.shape[1] for part in windows)
     factors, ridge = normal_equations(moments, penalty, shrinkage)
     maps = torch.cat([start.weight, start.bias.unsqueeze(-2)], dim=-2).detach().reshape(-1, length + 1, horizon)
     _, strength = _gradient(maps, windows)
-    ahead, pace = maps, 1.0
+    lookahead, momentum = maps, 1.0
     while True:
-        own, _ = _gradient(ahead, windows)
-        held = ridge.unsqueeze(1) * ahead.double()
+        by_channel, _ = _gradient(lookahead, windows)
+        regulariser = ridge.unsqueeze(1) * lookahead.double()
         if shrinkage is not None:
-            held += shrinkage * (moments.xx.mean(0) @ ahead.double() - moments.xy.mean(0))
-        gradient = scale * (own.sum(0, keepdim=True) if shrinkage is None else own).double() - strength * held
-        after = ahead + torch.cholesky_solve(gradient, factors).float()
-        next_pace = (1 + (1 + 4 * pace**2) ** 0.5) / 2
-        ahead = after + (pace - 1) / next_pace * (after - maps)
-        maps, pace = after, next_pace
+            regulariser += shrinkage * (moments.xx.mean(0) @ lookahead.double() - moments.xy.mean(0))
+        total = by_channel.sum(0, keepdim=True) if shrinkage is None else by_channel
+        gradient = scale * total.double() - strength * regulariser
+        after = lookahead + torch.cholesky_solve(gradient, factors).float()
+        next_momentum = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        lookahead = after + (momentum - 1) / next_momentum * (after - maps)
+        maps, momentum = after, next_momentum
         yield to_forecaster(maps)
 
 
 def _gradient(maps: Tensor, windows: Sequence[Tensor]) -> tuple[Tensor, float]:
-    """Downhill of Huber's loss by channel, (C, L + 1, H), and how much of the squared error is left of it."""
+    """Return the negative gradient of Huber's loss by channel, (C, L + 1, H), and the effect of clipping.
+
+    The second result is sum(clipped error x error) / sum(error^2), 1 if all errors are 0.
+    """
     length = maps.shape[1] - 1
     gradient = maps.new_zeros(windows[0].shape[0], *maps.shape[1:])
     clipped_sum = square_sum = 0.0
@@ -86,13 +90,13 @@ def _gradient(maps: Tensor, windows: Sequence[Tensor]) -> tuple[Tensor, float]:
 
 
 def _batch(values: int) -> int:
-    """Windows of so many values that are multiplied at once."""
+    """Return the number of windows in one matrix product, for windows of `values` values each."""
     return max(1, min(_BATCH, _BATCH_VALUES // values))
 
 
 @torch.inference_mode()
 def absolute_error(model: LinearForecaster, series: Sequence[Tensor]) -> float:
-    """The map's mean absolute error over all windows of the rows (T, C) of each series."""
+    """Return the map's mean absolute error over all windows of the rows (T, C) of each series."""
     length, horizon = model.weight.shape[-2:]
     total, count = 0.0, 0
     for x in series:

@@ -1,6 +1,6 @@
-"""The best linear forecast, solved exactly from a series' moments.
+"""Linear forecaster, and its exact least-squares solution from the moments of a series.
 
-Shapes: T rows, C channels, L steps of context, H of horizon, W = L + H. All windows at stride 1 count.
+Shapes: T rows, C channels, L context steps, H horizon steps, W = L + H. All windows at stride 1 are used.
 """
 
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 
 class LinearForecaster(nn.Module):
-    """NLinear (Zeng et al., AAAI 2023): a linear map from context to horizon, around the last value.
+    """NLinear (Zeng et al., AAAI 2023): a linear map from context to horizon, relative to the last value.
 
-    It starts as the last-value forecast; `solve_linear` gives the least-squares one.
+    It is initialised to the naive (last-value) forecast; `solve_linear` gives the least-squares one.
 
     Args:
         context_length: L.
         horizon: H.
-        num_maps: 1 for a map that all channels share, C for one map each.
+        num_maps: 1 for a map shared by all channels, C for one map per channel.
     """
 
     def __init__(self, context_length: int, horizon: int, num_maps: int = 1) -> None:
@@ -28,7 +28,7 @@ class LinearForecaster(nn.Module):
         self.bias = nn.Parameter(torch.zeros(*lead, horizon))
 
     def forward(self, context: Tensor) -> Tensor:
-        """context (B, L, C) to (B, H, C)."""
+        """Return the forecast (B, H, C) of context (B, L, C)."""
         last = context[:, -1:]
         deviation = context - last
         if self.weight.ndim == 2:
@@ -38,34 +38,35 @@ class LinearForecaster(nn.Module):
 
 
 class WindowMoments(NamedTuple):
-    """Sums over all windows of a series, per channel, in float64; each window less the last value of its context.
+    """Second moments summed over all windows of a series, per channel, in float64.
 
-    The inputs are the L steps of context and a constant 1; the last step is 0 by construction.
+    The last value of the context is subtracted from each window. The inputs are the L context steps and a constant 1;
+    the last step is 0 by construction.
     """
 
     xx: Tensor  # (C, L + 1, L + 1): products of the inputs
-    xy: Tensor  # (C, L + 1, H): of inputs and targets
-    yy: Tensor  # (C,): squares of the targets
+    xy: Tensor  # (C, L + 1, H): products of inputs and targets
+    yy: Tensor  # (C,): squared targets
     windows: int
 
 
 def sum_moments(parts: Sequence[WindowMoments]) -> WindowMoments:
-    """The moments of the windows of several series together."""
+    """Return the moments of the windows of several series together."""
     xx, xy, yy, windows = zip(*parts, strict=True)
     return WindowMoments(torch.stack(xx).sum(0), torch.stack(xy).sum(0), torch.stack(yy).sum(0), sum(windows))
 
 
 def window_moments(series: Tensor, context_length: int, horizon: int) -> WindowMoments:
-    """The moments of a series (T, C), in O(T W + L W) instead of the O(T W^2) of a sum over windows.
+    """Return the moments of a series (T, C), in O(T W + L W) instead of the O(T W^2) of a sum over windows.
 
-    The product of steps i + 1 and j + 1 over all windows differs from that of steps i and j by its first and last
-    term, so that one row of products gives all others.
+    The product of steps i + 1 and j + 1, summed over all windows, differs from that of steps i and j only by its first
+    and last term, so the first row of products gives all others by recursion.
     """
     x = series.double().T.contiguous()  # (C, T)
     length = context_length + horizon
     count = x.shape[1] - length + 1
-    assert count > 0, "no window fits"
-    first, after = x[:, :length], x[:, count:]  # leave the sums, and enter them, as a step moves on
+    assert count > 0, "the series is shorter than one window"
+    first, after = x[:, :length], x[:, count:]  # values that leave and enter the sums when the step index increases
     products = x.new_zeros(x.shape[0], context_length, length)  # of steps i < L and i <= j < W
     for j in range(length):
         products[:, 0, j] = torch.linalg.vecdot(x[:, :count], x[:, j : j + count])
@@ -79,13 +80,13 @@ def window_moments(series: Tensor, context_length: int, horizon: int) -> WindowM
 
 
 def _moving_sum(x: Tensor, count: int) -> Tensor:
-    """Sums (C, T - count + 1) of `count` neighbours in x (C, T)."""
+    """Return sums (C, T - count + 1) of `count` consecutive values in x (C, T)."""
     total = torch.nn.functional.pad(x.cumsum(1), (1, 0))
     return total[:, count:] - total[:, :-count]
 
 
 def _centre(xx: Tensor, xy: Tensor, yy: Tensor, sums: Tensor, count: int) -> WindowMoments:
-    """The moments of windows less their last value of context, from those of the windows as they are."""
+    """Convert moments of raw windows to those of windows minus the last value of their context."""
     length = xx.shape[1]
     last = length - 1
     square = xx[:, last, last, None, None]
@@ -101,40 +102,40 @@ def _centre(xx: Tensor, xy: Tensor, yy: Tensor, sums: Tensor, count: int) -> Win
 
 
 def solve_linear(moments: WindowMoments, penalty: float, shrinkage: float | None = None) -> LinearForecaster:
-    """The least-squares map with a ridge penalty, relative to the mean square of the inputs; the bias has none.
+    """Return the least-squares map with a ridge penalty.
 
     Args:
         moments: of the training windows.
-        penalty: the ridge.
+        penalty: the ridge, relative to the mean square of the inputs; the bias is not penalised.
         shrinkage: None gives one map for all channels. A number gives each channel its own map, fitted to its own
             windows and, with this weight, to the average channel's: 0 is an independent map per channel, and larger
-            numbers move it towards the shared one.
+            numbers shrink it towards the shared one.
     """
     factors, _ = normal_equations(moments, penalty, shrinkage)
     return to_forecaster(torch.cholesky_solve(pooled(moments.xy, shrinkage), factors))
 
 
 def pooled(sums: Tensor, shrinkage: float | None) -> Tensor:
-    """Sums of each channel (C, ...) to those that each map is fitted to, (M, ...); see `solve_linear`."""
+    """Combine the sums of each channel (C, ...) into those that each map is fitted to, (M, ...); see `solve_linear`."""
     if shrinkage is None:
         return sums.sum(0, keepdim=True)
     return sums + shrinkage * sums.mean(0)
 
 
 def normal_equations(moments: WindowMoments, penalty: float, shrinkage: float | None) -> tuple[Tensor, Tensor]:
-    """Cholesky factors (M, L + 1, L + 1) of what the maps are solved by, and the ridge of every input, (L + 1,)."""
+    """Return Cholesky factors (M, L + 1, L + 1) of the normal equations and the ridge of every input, (L + 1,)."""
     xx = pooled(moments.xx, shrinkage)
     ridge = torch.full((xx.shape[1],), float(penalty), dtype=xx.dtype)
     ridge[-1] = 0
     ridge *= xx.mean(0).diagonal()[:-1].mean()
-    # The last step is zero by construction, and so is every step of a series that stands still: the floor keeps their
-    # rows solvable.
+    # The last step is zero by construction, and so is every step of a constant series: the floor keeps the matrix
+    # positive definite there.
     floor = (1e-9 * xx.mean(0).diagonal()[:-1].mean()).clamp_min(1e-9 * moments.windows)
     return torch.linalg.cholesky(xx + torch.diag(ridge.clamp_min(floor))), ridge
 
 
 def to_forecaster(maps: Tensor) -> LinearForecaster:
-    """maps (M, L + 1, H), the bias last."""
+    """Build a forecaster from maps (M, L + 1, H), whose last row is the bias."""
     model = LinearForecaster(maps.shape[1] - 1, maps.shape[2], num_maps=len(maps))
     maps = maps.squeeze(0).float()
     model.load_state_dict({"weight": maps[..., :-1, :], "bias": maps[..., -1, :]})
@@ -142,7 +143,7 @@ def to_forecaster(maps: Tensor) -> LinearForecaster:
 
 
 def share_map(model: LinearForecaster, num_maps: int) -> LinearForecaster:
-    """The map that all channels share as one for each of `num_maps`."""
+    """Copy a shared map into one map for each of `num_maps` channels."""
     context_length, horizon = model.weight.shape
     each = LinearForecaster(context_length, horizon, num_maps)
     state = {name: x.expand(num_maps, *x.shape) for name, x in model.state_dict().items()}
@@ -152,7 +153,7 @@ def share_map(model: LinearForecaster, num_maps: int) -> LinearForecaster:
 
 @torch.inference_mode()
 def squared_error(model: LinearForecaster, moments: WindowMoments) -> float:
-    """The map's mean squared error over all windows, steps and channels."""
+    """Return the map's mean squared error over all windows, steps and channels."""
     maps = torch.cat([model.weight, model.bias.unsqueeze(-2)], dim=-2).double()
     maps = maps.expand(len(moments.xx), *maps.shape[-2:])
     explained = (maps * (2 * moments.xy - moments.xx @ maps)).sum()
@@ -160,5 +161,5 @@ def squared_error(model: LinearForecaster, moments: WindowMoments) -> float:
 
 
 def best_of(candidates: Sequence[LinearForecaster], moments: WindowMoments) -> LinearForecaster:
-    """The one with the least squared error."""
+    """Return the candidate with the least squared error."""
     return min(candidates, key=lambda model: squared_error(model, moments))

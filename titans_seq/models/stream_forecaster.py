@@ -1,7 +1,7 @@
-"""A forecaster that reads a series as one stream and forecasts at every patch, with a state of constant size.
+"""Streaming forecaster: reads a series patch by patch and forecasts after every patch, with constant-size state.
 
-Shapes: B streams (a series' channels, each from its own past), T steps read, N = T / P patches, L steps of context that
-the linear path and the normalisation see, H steps of horizon.
+Shapes: B streams (the channels of a series, each forecast from its own past), T input steps, N = T / P patches, L
+context steps of the linear path and the normalisation, H horizon steps.
 """
 
 from collections.abc import Sequence
@@ -15,30 +15,30 @@ from titans_seq.nn.dropout import Dropout
 
 
 class StreamState(NamedTuple):
-    """What is carried from one piece of a stream to the next; its size does not grow."""
+    """State carried from one chunk of a stream to the next, of constant size."""
 
-    recent: Tensor  # (B, L): the last steps
-    backbone: Sequence[object] | None  # the memories; None: nothing has been read
+    recent: Tensor  # (B, L): the last L steps
+    backbone: Sequence[object] | None  # the memory states; None before anything is read
 
     def without_memory(self) -> "StreamState":
-        """The same recent steps, and memories that have read nothing."""
+        """Return the same recent steps with memories at initialisation."""
         return StreamState(self.recent, None)
 
     def detach(self) -> "StreamState":
-        """Cut from the graph that made it: for truncated backpropagation through time."""
+        """Detach from the autograd graph, for truncated backpropagation through time."""
         blocks = None if self.backbone is None else [block.detach() for block in self.backbone]  # type: ignore[attr-defined]
         return StreamState(self.recent.detach(), blocks)
 
 
 class StreamForecaster(nn.Module):
-    """At the end of every patch: a linear forecast from the last L steps, and what the backbone's tokens add.
+    """Linear forecast from the last L steps plus a residual from the backbone, after every patch.
 
-    A token holds its patch less its last value, and the mean of the last L steps less that value, both divided by the
-    deviation of the last L steps; the backbone's share of the forecast is multiplied by it again.
+    A token is its patch minus its last value, and the mean of the last L steps minus that value, both divided by the
+    standard deviation of the last L steps; the backbone's part of the forecast is multiplied by it again.
 
     Args:
         backbone: from tokens (B, N, dim) and a state to (B, N, dim) and a state (`titans_seq.backbone.Stack`).
-        dim: features of its tokens.
+        dim: features of a token.
         context_length: L.
         horizon: H.
         patch_length: P.
@@ -65,25 +65,25 @@ class StreamForecaster(nn.Module):
         nn.init.zeros_(self.head.weight)  # training starts at the linear forecast
         nn.init.zeros_(self.head.bias)
 
-    def begin(self, before: Tensor) -> StreamState:
-        """The state of streams whose last L steps were `before` (B, L)."""
-        assert before.shape[1] == self.context_length, "the context's length, no more and no less"
-        return StreamState(before, None)
+    def initial_state(self, context: Tensor) -> StreamState:
+        """Return the state of streams whose last L steps are `context` (B, L), with memories at initialisation."""
+        assert context.shape[1] == self.context_length, "context must have context_length steps"
+        return StreamState(context, None)
 
     def forward(self, steps: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """Read steps (B, T), T a multiple of P; gives the forecast after every patch, (B, N, H), and the state."""
+        """Read steps (B, T), T a multiple of P; return the forecast after every patch, (B, N, H), and the state."""
         tokens, linear, std, recent = self._prepare(steps, state)
         read, memories = self.backbone(tokens, state.backbone)
         return linear + std * self.head(self.dropout(read)), StreamState(recent, memories)
 
     def forecast_linear(self, steps: Tensor, state: StreamState) -> Tensor:
-        """What the linear path alone says after every patch, (B, N, H)."""
+        """Return the forecast of the linear path alone after every patch, (B, N, H)."""
         return self._prepare(steps, state)[1]
 
-    def forecast_afresh(self, steps: Tensor, state: StreamState, patches: int) -> Tensor:
-        """As `forward`, but the forecast after a patch comes from memories that read the last `patches` alone.
+    def forecast_windowed(self, steps: Tensor, state: StreamState, patches: int) -> Tensor:
+        """Forecast like `forward`, but with memories that read only the last `patches` patches.
 
-        Gives (B, N - patches + 1, H), for the patches from number `patches` on.
+        Returns (B, N - patches + 1, H), for the patches from number `patches` on.
         """
         tokens, linear, std, _ = self._prepare(steps, state)
         windows = tokens.unfold(1, patches, 1).movedim(-1, 2)  # (B, N - patches + 1, patches, dim)
@@ -94,14 +94,14 @@ class StreamForecaster(nn.Module):
         return forecast
 
     def _prepare(self, steps: Tensor, state: StreamState) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Tokens (B, N, dim), linear forecasts (B, N, H), deviations (B, N, 1), and the last L steps (B, L)."""
+        """Return tokens (B, N, dim), linear forecasts (B, N, H), deviations (B, N, 1) and the last L steps (B, L)."""
         if steps.shape[1] % self.patch_length:
-            raise ValueError(f"a piece must be a multiple of patch_length = {self.patch_length}; got {steps.shape[1]}")
-        known = torch.cat([state.recent, steps], dim=1)
-        contexts = known[:, self.patch_length :].unfold(1, self.context_length, self.patch_length)  # (B, N, L)
+            raise ValueError(f"steps must be a multiple of patch_length = {self.patch_length}; got {steps.shape[1]}")
+        history = torch.cat([state.recent, steps], dim=1)
+        contexts = history[:, self.patch_length :].unfold(1, self.context_length, self.patch_length)  # (B, N, L)
         variance, mean = torch.var_mean(contexts, dim=2, keepdim=True, correction=0)
         std, last = (variance + 1e-5).sqrt(), contexts[..., -1:]
         patches = contexts[..., -self.patch_length :]
         tokens = self.embed(torch.cat([patches - last, mean - last], dim=2) / std)
         linear = self.linear_path(contexts.flatten(0, 1).unsqueeze(2)).squeeze(2).unflatten(0, contexts.shape[:2])
-        return tokens, linear, std, known[:, -self.context_length :]
+        return tokens, linear, std, history[:, -self.context_length :]

@@ -1,4 +1,4 @@
-"""What the path of a run needs of every task."""
+"""Base class of the tasks."""
 
 from abc import ABC
 from typing import Any, Literal
@@ -13,10 +13,12 @@ from titans_seq.tasks.optimizer import adamw
 
 
 class Task(LightningModule, ABC):
-    """A model with its loss, metrics and optimiser. Subclasses set `model` and `monitor`, and save what made them.
+    """A model with its loss, metrics and optimiser.
+
+    Subclasses set `model` and `monitor`, and save their constructor arguments as hyperparameters.
 
     Args:
-        config: the whole experiment as plain containers (`titans_seq.config.to_container`); subclasses keep it in
+        config: the whole experiment as plain containers (`titans_seq.config.to_container`); subclasses save it in
             checkpoints, so that `load_from_checkpoint(path, weights_only=True)` needs nothing else.
     """
 
@@ -33,8 +35,8 @@ class Task(LightningModule, ABC):
         return adamw(self.model, self.config.task, int(self.trainer.estimated_stepping_batches))
 
     def process_state(self) -> dict[str, Tensor]:
-        """What this process alone holds between two steps and needs to go on exactly, but for weights; on the CPU."""
+        """Return the state of this process, besides weights, that exact resuming requires; tensors on the CPU."""
         return {}
 
     def set_process_state(self, state: dict[str, Tensor]) -> None:
-        """Takes up what `process_state` gave to a checkpoint, when a training begins that goes on from there."""
+        """Restore what `process_state` returned; called when training resumes from a checkpoint."""

@@ -1,4 +1,4 @@
-"""Training and measuring a DNA classifier."""
+"""Lightning task of a DNA classifier: training, metrics and prediction."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -38,16 +38,19 @@ class _PositiveAveragePrecision(BinaryAveragePrecision):
 
 
 class _MatthewsCorrelation(MulticlassMatthewsCorrCoef):
-    """0 where only one class is answered or true, as scikit-learn and the audit have it; torchmetrics' is a limit."""
+    """Matthews correlation that is 0 where only one class is predicted or true.
+
+    So do scikit-learn and the audit; torchmetrics returns a limit value instead.
+    """
 
     def compute(self) -> Tensor:
-        truly, said = ((self.confmat.sum(dim=axis) > 0).sum() for axis in (1, 0))
+        true_classes, predicted_classes = ((self.confmat.sum(dim=axis) > 0).sum() for axis in (1, 0))
         correlation: Tensor = super().compute()
-        return correlation if min(truly, said) > 1 else torch.zeros_like(correlation)
+        return correlation if min(true_classes, predicted_classes) > 1 else torch.zeros_like(correlation)
 
 
-def answer_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Accuracy, F1 (mean over classes) and Matthews correlation, of class numbers (n,) or probabilities (n, K)."""
+def label_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Accuracy, macro F1 and Matthews correlation, for class numbers (n,) or probabilities (n, K)."""
     metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(num_classes, average="micro"),
         "f1": MulticlassF1Score(num_classes, average="macro"),
@@ -57,11 +60,11 @@ def answer_metrics(num_classes: int, prefix: str) -> MetricCollection:
 
 
 def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """`answer_metrics` of probabilities (n, K), and the areas under the ROC and the precision-recall curve.
+    """`label_metrics` and the areas under the ROC and the precision-recall curve, for probabilities (n, K).
 
-    With two classes the areas are those of class 1, otherwise the means over the classes, each against the others.
+    With two classes the areas are those of class 1, otherwise the one-vs-rest means over the classes.
     """
-    metrics: dict[str, Metric | MetricCollection] = dict(answer_metrics(num_classes, prefix).items(keep_base=True))
+    metrics: dict[str, Metric | MetricCollection] = dict(label_metrics(num_classes, prefix).items(keep_base=True))
     if num_classes == 2:
         metrics |= {"auroc": _PositiveAUROC(), "auprc": _PositiveAveragePrecision()}
     else:
@@ -70,7 +73,7 @@ def classification_metrics(num_classes: int, prefix: str) -> MetricCollection:
 
 
 def build_classifier(config: ClassificationConfig, num_classes: int) -> SequenceClassifier:
-    """The model that a configuration describes, freshly initialised."""
+    """Build the configured classifier at initialisation."""
     model = config.model
     return SequenceClassifier(
         build_sequence_backbone(model),
@@ -87,13 +90,13 @@ def build_classifier(config: ClassificationConfig, num_classes: int) -> Sequence
 class ClassificationTask(Task):
     """A `SequenceClassifier` with its loss (cross entropy), metrics and optimiser.
 
-    Metrics are `<split>/accuracy`, `f1`, `mcc`, `auroc`, `auprc` and `loss`, for the splits val and test; that loss is
-    the plain log loss, without class weights or smoothing.
+    Metrics are `<split>/accuracy`, `f1`, `mcc`, `auroc`, `auprc` and `loss`, for the splits val and test; this
+    `loss` is the log loss without class weights or label smoothing.
 
     Args:
         config: see `Task`.
-        classes: the classes' names by number, kept in checkpoints: what a prediction means is saved with it.
-        class_counts: training rows of each class, which `task.class_weights=balanced` needs.
+        classes: class names by class number, saved in checkpoints with the model.
+        class_counts: training rows of each class, for `task.class_weights=balanced`.
     """
 
     config: ClassificationConfig
@@ -113,64 +116,64 @@ class ClassificationTask(Task):
         self.register_buffer("class_weights", weights, persistent=False)
         self.val_metrics = classification_metrics(len(classes), "val")
         self.test_metrics = classification_metrics(len(classes), "test")
-        self.test_answers: list[tuple[Tensor, Tensor]] = []  # probabilities (B, K) and labels (B,) of the last test
+        self.test_predictions: list[tuple[Tensor, Tensor]] = []  # probabilities (B, K) and labels (B,) of the last test
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Class scores (B, K) of tokens (B, T) with mask (B, T)."""
+        """Return class scores (B, K) of tokens (B, T) with mask (B, T)."""
         scores: Tensor = self.model(tokens, mask)
         return scores
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """AdamW over all parameters, those below the head slower if `task.layer_decay` says so."""
+        """Return AdamW over all parameters, with layer-wise learning rates by `task.layer_decay`."""
         options, blocks = self.config.task, self.config.model.num_layers
         steps = int(self.trainer.estimated_stepping_batches)
         return adamw(self.model, options, steps, lambda name: learning_rate_scale(name, options, blocks))
 
     def setup(self, stage: str) -> None:
-        """Freezes what is never trained before strategies of several devices look at what is."""
+        """Freeze permanently frozen layers early: multi-device strategies inspect `requires_grad` at setup."""
         if stage == "fit" and self.config.task.unfreeze != "gradual":
             self.on_train_epoch_start()
 
     def on_train_start(self) -> None:
-        """Freezes at once: a training that goes on within an epoch does not start one."""
+        """Freeze layers also when training resumes within an epoch, which does not call `on_train_epoch_start`."""
         self.on_train_epoch_start()
 
     def on_train_epoch_start(self) -> None:
-        """Freezes what this epoch does not train; AdamW leaves parameters without a gradient as they are."""
+        """Freeze the layers that this epoch does not train; AdamW skips parameters without a gradient."""
         blocks = self.config.model.num_layers
         freeze(self.model, blocks, lowest_trained(self.config.task, blocks, self.current_epoch))
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the training loss of a batch."""
         weights = cast(Tensor | None, self.class_weights)
         smoothing = self.config.task.label_smoothing
         scores = self(batch.tokens, batch.mask)
-        # Not the mean by weights, whose divisor is the batch's own: of a batch of one class, as batches of like lengths
-        # often are, nothing would be left of them. Over the training rows the weights' mean is 1.
+        # Not torch's weighted mean, which divides by the weights of the batch: in a batch of one class, as batches of
+        # similar lengths often are, the weights would cancel. Over the training rows the mean weight is 1.
         total = F.cross_entropy(scores, batch.labels, weights, reduction="sum", label_smoothing=smoothing)
         loss = total / len(batch.labels)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.labels))
         return loss
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Adds a batch to the validation metrics."""
+        """Add a batch to the validation metrics."""
         self._measure("val", self.val_metrics, batch)
 
     def on_test_start(self) -> None:
-        """Forgets the answers of an earlier test."""
-        self.test_answers.clear()
+        """Clear the predictions of an earlier test."""
+        self.test_predictions.clear()
 
     def test_step(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Adds a batch to the test metrics."""
+        """Add a batch to the test metrics."""
         probabilities = self._measure("test", self.test_metrics, batch)
-        self.test_answers.append((probabilities.cpu(), batch.labels.cpu()))
+        self.test_predictions.append((probabilities.cpu(), batch.labels.cpu()))
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """The rows of a batch, (B,), and their class scores, (B, K)."""
+        """Return the rows of a batch, (B,), and their class scores, (B, K)."""
         return batch.rows, self(batch.tokens, batch.mask).float()
 
     def _measure(self, split: str, metrics: MetricCollection, batch: SequenceBatch) -> Tensor:
-        """Class probabilities (B, K)."""
+        """Update the metrics with a batch and return its class probabilities (B, K)."""
         scores = self(batch.tokens, batch.mask).float()
         probabilities: Tensor = scores.softmax(dim=1)
         metrics.update(probabilities, batch.labels)

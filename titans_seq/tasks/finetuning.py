@@ -1,4 +1,4 @@
-"""Which parameters of a classifier are trained, from when on, and how fast."""
+"""Fine-tuning of a classifier: layer freezing, gradual unfreezing and layer-wise learning rates."""
 
 from torch import nn
 
@@ -6,9 +6,9 @@ from titans_seq.schema import ClassificationTaskOptions
 
 
 def depth_of(name: str, num_blocks: int) -> int:
-    """How deep a parameter lies: 0 for the stem, 1 to `num_blocks` for the blocks, `num_blocks` + 1 for norm and head.
+    """Return a parameter's layer: 0 for the stem, 1 to `num_blocks` for the blocks, `num_blocks` + 1 for norm and head.
 
-    `name` is the parameter's in a `SequenceClassifier`; both directions' stacks are of one depth.
+    `name` is that of the parameter in a `SequenceClassifier`; the stacks of both directions have the same depth.
     """
     if name.startswith("stem."):
         return 0
@@ -18,7 +18,7 @@ def depth_of(name: str, num_blocks: int) -> int:
 
 
 def lowest_trained(options: ClassificationTaskOptions, num_blocks: int, epoch: int) -> int:
-    """The depth from which on parameters are trained in an epoch, counted from 0."""
+    """Return the lowest layer that is trained in `epoch`, which is counted from 0."""
     head = num_blocks + 1
     if options.unfreeze == "head":
         return head
@@ -29,7 +29,7 @@ def lowest_trained(options: ClassificationTaskOptions, num_blocks: int, epoch: i
 
 
 def freeze(model: nn.Module, num_blocks: int, lowest: int) -> None:
-    """Train what lies at depth `lowest` or above; the rest keeps its weights, and drops nothing out."""
+    """Train the layers from `lowest` on; freeze the others: no gradients, and evaluation mode (no dropout)."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(depth_of(name, num_blocks) >= lowest)
     for name, module in model.named_modules():
@@ -38,6 +38,6 @@ def freeze(model: nn.Module, num_blocks: int, lowest: int) -> None:
 
 
 def learning_rate_scale(name: str, options: ClassificationTaskOptions, num_blocks: int) -> float:
-    """What a parameter's learning rate is multiplied by: `layer_decay` for every step down from the head."""
+    """Return the learning-rate factor of a parameter: `layer_decay` to the power of the layers below the head."""
     scale: float = options.layer_decay ** (num_blocks + 1 - depth_of(name, num_blocks))
     return scale

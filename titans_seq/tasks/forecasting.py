@@ -1,4 +1,4 @@
-"""Training and measuring a forecaster on z-scored windows."""
+"""Lightning task of a forecaster on z-scored windows: training, metrics and prediction."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,19 +21,19 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "ma
 
 
 def forecast_metrics(prefix: str) -> MetricCollection:
-    """MSE and MAE over windows x horizon x channels, as `<prefix>/mse` and `<prefix>/mae`."""
+    """MSE and MAE averaged over windows, horizon and channels, as `<prefix>/mse` and `<prefix>/mae`."""
     return MetricCollection({"mse": MeanSquaredError(), "mae": MeanAbsoluteError()}, prefix=f"{prefix}/")
 
 
 def quantile_metrics(prefix: str, levels: list[float]) -> MetricCollection:
-    """`<prefix>/crps`, and `<prefix>/coverage_80` and so on for every central interval that `levels` hold."""
-    coverages = {f"coverage_{100 * nominal:g}": Coverage(*places) for nominal, places in central_pairs(levels).items()}
+    """`<prefix>/crps`, and `<prefix>/coverage_80` etc. for every central interval of `levels`."""
+    coverages = {f"coverage_{100 * nominal:g}": Coverage(*pair) for nominal, pair in central_pairs(levels).items()}
     metrics: dict[str, Metric | MetricCollection] = {"crps": CRPS(levels), **coverages}
     return MetricCollection(metrics, prefix=f"{prefix}/", compute_groups=False)
 
 
 def build_model(config: ForecastingConfig, num_channels: int, covariates: CovariateSizes) -> nn.Module:
-    """The forecaster that a configuration describes, or the baseline in its place, which takes no covariates."""
+    """Build the configured forecaster, or the configured baseline, which does not use covariates."""
     length, horizon = config.data.context_length, config.data.horizon
     match config.model.baseline:
         case "none":
@@ -47,7 +47,7 @@ def build_model(config: ForecastingConfig, num_channels: int, covariates: Covari
             return SeasonalNaive(horizon)
         case "linear":
             maps = num_channels if config.model.linear_maps == "channels" else 1
-            return LinearForecaster(length, horizon, maps).requires_grad_(False)  # it is solved, not trained
+            return LinearForecaster(length, horizon, maps).requires_grad_(False)  # solved in closed form, not trained
         case "dlinear":
             return DLinear(length, horizon)
 
@@ -57,7 +57,7 @@ def build_forecaster(
     num_channels: int,
     covariates: CovariateSizes = CovariateSizes(),  # noqa: B008 - immutable
 ) -> Forecaster:
-    """The model that a configuration describes, freshly initialised."""
+    """Build the configured forecaster at initialisation."""
     model, data = config.model, config.data
     return Forecaster(
         build_backbone(model),
@@ -78,16 +78,16 @@ def build_forecaster(
 
 
 class ForecastingTask(Task):
-    """A `Forecaster`, or a baseline in its place, with its loss, metrics (MSE and MAE on z-scores) and optimiser.
+    """A `Forecaster` or a baseline, with its loss, metrics (MSE and MAE on z-scores) and optimiser.
 
-    What selects is `val/mse`, or `val/mae` if that is the loss. With quantiles the loss is their mean pinball loss,
-    `val/crps` selects, and MSE and MAE are the median's.
+    Checkpoints are selected by `val/mse`, or by `val/mae` if MAE is the loss. With quantiles the loss is their mean
+    pinball loss, the selection is by `val/crps`, and MSE and MAE are those of the median.
 
     Args:
         config: see `Task`.
         num_channels: C, the series' variables.
-        covariates: fields of `CovariateSizes`; None has none.
-        layout: what the data were, as plain containers: kept in checkpoints for whoever reads other data.
+        covariates: fields of `CovariateSizes`; None for no covariates.
+        layout: the `FeatureEncoder` of the training data as plain containers, saved in checkpoints to encode new data.
     """
 
     config: ForecastingConfig
@@ -118,30 +118,30 @@ class ForecastingTask(Task):
 
     @property
     def quantile_levels(self) -> list[float]:
-        """The levels of `quantiles`; none of a point forecast."""
+        """The levels of `quantiles`; empty for a point forecast."""
         return list(self.config.task.quantiles) if self.has_quantiles else []
 
     @property
     def point(self) -> int:
-        """The place of the point forecast among `quantiles`."""
+        """The index of the point forecast (median) among `quantiles`."""
         return self.quantile_levels.index(0.5) if self.has_quantiles else 0
 
     def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
-        """context (B, L, C) to the forecast (B, H, C), both z-scored."""
+        """Return the forecast (B, H, C) of context (B, L, C), both z-scored."""
         forecast: Tensor = (
             self.model(context, covariates) if isinstance(self.model, Forecaster) else self.model(context)
         )
         return forecast
 
     def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
-        """context (B, L, C) to the quantiles (B, H, C, Q), or the forecast alone (B, H, C, 1) without them."""
+        """Return the quantiles (B, H, C, Q) of context (B, L, C), or the point forecast (B, H, C, 1) without them."""
         if self.has_quantiles:
-            assert isinstance(self.model, Forecaster)  # a rule of the configuration
+            assert isinstance(self.model, Forecaster)  # ensured by the validation of the configuration
             return self.model.quantiles(context, covariates)
         return self(context, covariates).unsqueeze(-1)  # type: ignore[no-any-return]
 
     def training_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
+        """Return the training loss of a batch."""
         forecast = self.quantiles(batch.context, _covariates(batch))
         if self.has_quantiles:
             loss = pinball(forecast, batch.target, self.levels).mean()  # type: ignore[arg-type]
@@ -151,15 +151,15 @@ class ForecastingTask(Task):
         return loss
 
     def validation_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> None:
-        """Adds a batch to the validation metrics."""
+        """Add a batch to the validation metrics."""
         self._measure("val", batch)
 
     def test_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> None:
-        """Adds a batch to the test metrics."""
+        """Add a batch to the test metrics."""
         self._measure("test", batch)
 
     def predict_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> Tensor:
-        """The quantiles of a batch, z-scored, see `quantiles`."""
+        """Return the z-scored quantiles of a batch; see `quantiles`."""
         return self.quantiles(batch.context, _covariates(batch))
 
     def _measure(self, split: str, batch: ForecastBatch | CovariateBatch) -> None:

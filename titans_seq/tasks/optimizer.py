@@ -1,4 +1,4 @@
-"""AdamW with warm-up, as every task uses it."""
+"""AdamW with learning-rate warm-up, used by all tasks."""
 
 from collections.abc import Callable
 from math import cos, pi
@@ -14,10 +14,11 @@ from titans_seq.schema import TaskOptions
 def adamw(
     module: nn.Module, options: TaskOptions, total_steps: int, scale: Callable[[str], float] = lambda _: 1.0
 ) -> OptimizerLRSchedulerConfig:
-    """AdamW and its schedule over `total_steps`: linear warm-up, then a cosine to zero or a constant rate.
+    """Return AdamW and its schedule over `total_steps`: linear warm-up, then a cosine to zero or a constant rate.
 
-    Matrices decay; vectors (biases, norms, scales), the convolutions and the initial memories do not: decay would pull
-    those towards a layer that passes nothing on. `scale` multiplies the learning rate of a parameter, by its name.
+    Weight decay applies to matrices only, not to vectors (biases, norms, scales), convolutions and initial memories:
+    decaying those would move the layer towards a zero output. `scale` maps a parameter name to a factor of its
+    learning rate.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}  # by weight decay and learning rate
     for name, parameter in module.named_parameters():

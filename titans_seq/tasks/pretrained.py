@@ -1,4 +1,4 @@
-"""A trained task as a folder of two files that nothing has to be unpickled from: config.json and model.safetensors."""
+"""Saving and loading of a trained task without pickle: a folder with config.json and model.safetensors."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ _TASKS: dict[type[Config], type[Task]] = {
 
 
 def save_pretrained(task: Task, folder: str | Path) -> Path:
-    """Write a task to a folder, which is made; returns it. Files that are there are replaced."""
+    """Save a task to a folder, which is created; return the folder. Existing files are replaced."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"titans_seq": titans_seq.__version__, "hyperparameters": dict(task.hparams)}
@@ -38,9 +38,9 @@ def save_pretrained(task: Task, folder: str | Path) -> Path:
 
 
 def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Any:
-    """The task that `save_pretrained` wrote, in evaluation mode; its `model` is the plain torch module.
+    """Load a task saved by `save_pretrained`, in evaluation mode; its `model` is the plain torch module.
 
-    Raises InputError when the files are not there, are damaged, or do not fit each other.
+    Raises InputError when the files are missing, damaged or inconsistent with each other.
     """
     folder = Path(folder)
     try:
@@ -48,19 +48,19 @@ def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> A
         config = from_container(hyperparameters["config"], source=str(folder / CONFIG))
         task = _TASKS[type(config)](**hyperparameters)
     except FileNotFoundError:
-        raise InputError(f"{folder}: no {CONFIG}: not a folder that save_pretrained wrote") from None
+        raise InputError(f"{folder}: no {CONFIG}; expected a folder written by save_pretrained") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{folder / CONFIG}: not what save_pretrained writes: {error}") from None
+        raise InputError(f"{folder / CONFIG}: expected a file written by save_pretrained: {error}") from None
     try:
         weights = load_file(folder / WEIGHTS)
         task.model.load_state_dict(weights)
     except FileNotFoundError:
-        raise InputError(f"{folder}: no {WEIGHTS}") from None
+        raise InputError(f"{folder}: no {WEIGHTS}; expected a folder written by save_pretrained") from None
     except (SafetensorError, OSError, RuntimeError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise InputError(
-            f"{folder / WEIGHTS}: damaged, or not of {CONFIG}: {lines[min(1, len(lines) - 1)].strip()}"
+            f"{folder / WEIGHTS}: damaged, or does not match {CONFIG}: {lines[min(1, len(lines) - 1)].strip()}"
         ) from None
     return task.to(device).eval()

@@ -1,4 +1,4 @@
-"""Pre-training on unlabelled DNA: the next base, or hidden ones."""
+"""Lightning task of DNA pre-training: next-base or masked-base prediction."""
 
 from math import log
 from typing import Any
@@ -17,13 +17,13 @@ from titans_seq.schema import PretrainingConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.sequences import build_sequence_backbone
 
-_NOTHING = -100  # a target that nobody is asked for
+_IGNORE_INDEX = -100  # target of positions without a loss
 _SPLITS = {"val": "validation", "test": "test"}
-_HIDDEN, _REPLACED = 0.8, 0.9  # of the chosen bases, the first share is hidden, what is between the two replaced
+_MASKED, _REPLACED = 0.8, 0.9  # of the selected bases 80 % are masked, 10 % are replaced, 10 % are kept
 
 
 def build_language_model(config: PretrainingConfig) -> SequenceLanguageModel:
-    """The model that a configuration describes, freshly initialised."""
+    """Build the configured language model at initialisation."""
     model = config.model
     return SequenceLanguageModel(
         build_sequence_backbone(model),
@@ -38,9 +38,9 @@ def build_language_model(config: PretrainingConfig) -> SequenceLanguageModel:
 class PretrainingTask(Task):
     """A `SequenceLanguageModel` with its loss (cross entropy), metrics and optimiser.
 
-    Metrics are `<split>/bits_per_base`, `perplexity` (2 to that power) and `accuracy`, over the bases that were asked
-    for, for the splits val and test. Segments of a stretch go on from the state that the one before left, cut from its
-    graph.
+    Metrics are `<split>/bits_per_base`, `perplexity` (2 to that power) and `accuracy`, over the target
+    bases, for the splits val and test. Each segment of a stream starts from the state after the previous segment,
+    detached from its graph.
 
     Args:
         config: see `Task`.
@@ -56,58 +56,58 @@ class PretrainingTask(Task):
         assert isinstance(self.config, PretrainingConfig)
         self.model = build_language_model(self.config)
         self.next = self.config.task.objective == "next"
-        self.bits, self.hits = MeanMetric(), MeanMetric()  # of the split that is being measured
-        self.bits_by_segment: dict[int, tuple[float, float]] = {}  # of the last test: sum of bits, and bases
-        self._streams: dict[str, list[BlockState]] = {}  # of the stretches that are being read, by split
+        self.bits, self.hits = MeanMetric(), MeanMetric()  # of the split being evaluated
+        self.bits_by_segment: dict[int, tuple[float, float]] = {}  # of the last test: sum of bits, number of bases
+        self._streams: dict[str, list[BlockState]] = {}  # states of the streams being read, by split
 
     def forward(self, batch: StreamBatch, state: list[BlockState] | None = None) -> tuple[Tensor, list[BlockState]]:
-        """Scores (B, L, 4) of the bases that `targets` asks for, and the state that continues the stretches."""
+        """Return scores (B, L, 4) at the positions of `targets`, and the state for the next segment."""
         scores, after = self.model(batch.bases, batch.mask, state, left=batch.left, length=batch.length)
         return scores, after
 
     def targets(self, batch: StreamBatch) -> Tensor:
-        """The base (B, L) that each of the model's scores is about; below 0 where there is none, or N."""
+        """Return the target base (B, L) of each score; below 0 at padding and N."""
         first = batch.left + (self.model.stem.after + 1 if self.next else 0)
-        places = slice(first, first + batch.length)
-        asked = batch.bases[:, places]
-        assert asked.shape[1] == batch.length, "a window that ends before what its segment is asked for"
-        return asked.masked_fill(~batch.mask[:, places] | (asked >= NUM_BASES), _NOTHING)
+        positions = slice(first, first + batch.length)
+        targets = batch.bases[:, positions]
+        assert targets.shape[1] == batch.length, "the window ends before the targets of its segment"
+        return targets.masked_fill(~batch.mask[:, positions] | (targets >= NUM_BASES), _IGNORE_INDEX)
 
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch, in nats per base."""
+        """Return the training loss of a batch, in nats per base."""
         scores, targets = self._read("train", batch, None)
-        loss = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_NOTHING, reduction="sum")
+        loss = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=_IGNORE_INDEX, reduction="sum")
         loss = loss / (targets >= 0).sum().clamp_min(1)
         self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.bases))
         return loss
 
     def validation_step(self, batch: StreamBatch, batch_idx: int) -> None:
-        """Adds a batch to the validation metrics."""
+        """Add a batch to the validation metrics."""
         self._measure("val", batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the validation metrics."""
+        """Log the validation metrics."""
         self._log_metrics("val")
 
     def on_test_start(self) -> None:
-        """Forgets what an earlier test measured."""
+        """Clear the results of an earlier test."""
         self.bits_by_segment.clear()
 
     def test_step(self, batch: StreamBatch, batch_idx: int) -> None:
-        """Adds a batch to the test metrics."""
+        """Add a batch to the test metrics."""
         self._measure("test", batch, batch_idx)
 
     def on_test_epoch_end(self) -> None:
-        """Logs the test metrics."""
+        """Log the test metrics."""
         self._log_metrics("test")
 
     def process_state(self) -> dict[str, Tensor]:
-        """The state of training stretches that are half read."""
+        """Return the state of the training streams that are not read to their end."""
         streams = self._streams.get("train")
         return {} if streams is None else {name: x.cpu() for name, x in state_named_tensors(streams).items()}
 
     def set_process_state(self, state: dict[str, Tensor]) -> None:
-        """Goes on with the training stretches where they were."""
+        """Restore the state of the training streams."""
         if state:
             backbone = self.model.backbone
             assert isinstance(backbone, Stack), "only a forward stack carries a state"
@@ -115,10 +115,13 @@ class PretrainingTask(Task):
             self._streams["train"] = backbone.state_from_named_tensors(named)
 
     def _read(self, split: str, batch: StreamBatch, seed: int | None) -> tuple[Tensor, Tensor]:
-        """Scores (B, L, 4) and targets (B, L); what is hidden is drawn from `seed`, None from torch's own generator."""
+        """Return scores (B, L, 4) and targets (B, L) of a batch.
+
+        Masked positions are drawn from `seed`, or from torch's global generator if it is None.
+        """
         targets = self.targets(batch)
         if not self.next:
-            bases, targets = self._hide(batch.bases, targets, seed)
+            bases, targets = self._mask_bases(batch.bases, targets, seed)
             return self(batch._replace(bases=bases))[0], targets
         scores, state = self(batch, self._streams.get(split) if batch.number else None)
         if batch.last:
@@ -127,37 +130,37 @@ class PretrainingTask(Task):
             self._streams[split] = [block.detach() for block in state]
         return scores, targets
 
-    def _hide(self, bases: Tensor, targets: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
-        """Bases (B, L) with some of them hidden or replaced, and the targets (B, L) of those alone."""
+    def _mask_bases(self, bases: Tensor, targets: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
+        """Return bases (B, L) with some masked or replaced, and the targets (B, L) at the selected positions only."""
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         drawn = [torch.rand(bases.shape, generator=generator).to(bases.device) for _ in range(2)]
         others = torch.randint(NUM_BASES, bases.shape, generator=generator).to(bases.device)
-        chosen = (targets >= 0) & (drawn[0] < self.config.task.masked_share)
-        shown = torch.where(drawn[1] < _HIDDEN, MASK_TOKEN, torch.where(drawn[1] < _REPLACED, others, bases))
-        return torch.where(chosen, shown, bases), targets.masked_fill(~chosen, _NOTHING)
+        selected = (targets >= 0) & (drawn[0] < self.config.task.masked_share)
+        corrupted = torch.where(drawn[1] < _MASKED, MASK_TOKEN, torch.where(drawn[1] < _REPLACED, others, bases))
+        return torch.where(selected, corrupted, bases), targets.masked_fill(~selected, _IGNORE_INDEX)
 
     def _measure(self, split: str, batch: StreamBatch, seed: int) -> None:
         scores, targets = self._read(split, batch, seed)
-        asked = targets >= 0
-        count = int(asked.sum())
+        scored = targets >= 0
+        count = int(scored.sum())
         if not count:
             return
-        bits = F.cross_entropy(scores[asked].float(), targets[asked]) / log(2)
+        bits = F.cross_entropy(scores[scored].float(), targets[scored]) / log(2)
         self.bits.update(bits, count)
-        self.hits.update((scores[asked].argmax(dim=1) == targets[asked]).float().mean(), count)
+        self.hits.update((scores[scored].argmax(dim=1) == targets[scored]).float().mean(), count)
         if split == "test":
             total, bases = self.bits_by_segment.get(batch.number, (0.0, 0.0))
             self.bits_by_segment[batch.number] = (total + float(bits) * count, bases + count)
 
     def _log_metrics(self, split: str) -> None:
-        if not self.bits.update_called and self.trainer.world_size == 1:  # of several, others may have had some
+        if not self.bits.update_called and self.trainer.world_size == 1:  # other processes may have targets
             share = self.config.task.masked_share
-            why = (
-                "no stretch is longer than the stem sees at once"
+            reason = (
+                "no stream is longer than the receptive field of the stem"
                 if self.next
-                else f"task.masked_share={share} of so few bases hid none"
+                else f"task.masked_share={share} masked none of so few bases"
             )
-            raise InputError(f"{_SPLITS[split]} bases: {why}; raise data.fraction or name longer records")
+            raise InputError(f"{_SPLITS[split]} bases: {reason}; raise data.fraction or choose longer records")
         bits = self.bits.compute()
         scores = {"bits_per_base": bits, "perplexity": 2**bits, "accuracy": self.hits.compute()}
         self.bits.reset()

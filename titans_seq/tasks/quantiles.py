@@ -1,6 +1,6 @@
-"""Quantile forecasts: their loss and how good they are.
+"""Loss and metrics of quantile forecasts.
 
-Q quantiles at levels q; the last dimension of a forecast.
+The last dimension of a forecast holds Q quantiles at levels q.
 """
 
 from collections.abc import Sequence
@@ -11,13 +11,13 @@ from torchmetrics import Metric
 
 
 def pinball(quantiles: Tensor, target: Tensor, levels: Tensor) -> Tensor:
-    """The pinball loss max(q (y - f), (q - 1) (y - f)) of quantiles f (..., Q) for a target y (...): (..., Q)."""
+    """Return the pinball loss max(q (y - f), (q - 1) (y - f)), (..., Q), of quantiles f (..., Q) for target y (...)."""
     error = target.unsqueeze(-1) - quantiles
     return torch.maximum(levels * error, (levels - 1) * error)
 
 
 def central_pairs(levels: Sequence[float]) -> dict[float, tuple[int, int]]:
-    """The central intervals that `levels` hold, by nominal coverage: the places of their lower and upper quantiles."""
+    """Return the central intervals of `levels`: nominal coverage to the indices of the lower and upper quantile."""
     pairs = {}
     for low, level in enumerate(levels):
         for high, other in enumerate(levels):
@@ -27,9 +27,9 @@ def central_pairs(levels: Sequence[float]) -> dict[float, tuple[int, int]]:
 
 
 class CRPS(Metric):
-    """Twice the pinball loss, averaged over levels, windows, horizon and channels.
+    """Quantile approximation of the CRPS: twice the pinball loss, averaged over levels, windows, horizon and channels.
 
-    The more levels there are, evenly spaced, the nearer it comes to the continuous ranked probability score.
+    With more evenly spaced levels it approaches the continuous ranked probability score.
     """
 
     higher_is_better = False
@@ -44,18 +44,18 @@ class CRPS(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, quantiles: Tensor, target: Tensor) -> None:
-        """quantiles (..., Q) and target (...)."""
+        """Add quantiles (..., Q) and their target (...)."""
         losses = pinball(quantiles, target, quantiles.new_tensor(self.levels))
         self.total += 2 * losses.sum()
         self.count += losses.numel()
 
     def compute(self) -> Tensor:
-        """The mean so far."""
+        """Return the mean of all updates."""
         return self.total / self.count
 
 
 class Coverage(Metric):
-    """The share of targets within two of the quantiles, ends included."""
+    """Empirical coverage: the fraction of targets between two of the quantiles, ends included."""
 
     full_state_update = False
     inside: Tensor
@@ -68,11 +68,11 @@ class Coverage(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, quantiles: Tensor, target: Tensor) -> None:
-        """quantiles (..., Q) and target (...)."""
+        """Add quantiles (..., Q) and their target (...)."""
         within = (quantiles[..., self.low] <= target) & (target <= quantiles[..., self.high])
         self.inside += within.sum()
         self.count += within.numel()
 
     def compute(self) -> Tensor:
-        """The share so far."""
+        """Return the fraction over all updates."""
         return self.inside / self.count

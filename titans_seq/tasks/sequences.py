@@ -1,4 +1,4 @@
-"""What the tasks on DNA build alike."""
+"""Backbone construction shared by the DNA tasks."""
 
 from titans_seq.backbone import Stack, build_backbone
 from titans_seq.backbone.bidirectional import Bidirectional
@@ -6,7 +6,7 @@ from titans_seq.schema import SequenceModelOptions
 
 
 def build_sequence_backbone(options: SequenceModelOptions) -> Stack | Bidirectional:
-    """A backbone in the direction or directions that `options` ask for, freshly initialised."""
+    """Build the backbone for the direction or directions set in `options`, at initialisation."""
     ahead = build_backbone(options)
     if options.direction == "forward":
         return ahead

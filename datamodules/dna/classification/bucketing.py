@@ -63,7 +63,7 @@ class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
         shuffle: a new order every epoch.
         both_strands: show half of the rows, another half every epoch, as their reverse complements.
         seed: of order and strands.
-        share: see `Loader`.
+        shard: see `Loader`.
     """
 
     def __init__(
@@ -76,22 +76,22 @@ class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
         shuffle: bool = False,
         both_strands: bool = False,
         seed: int = 0,
-        share: ProcessShard = ALONE,
+        shard: ProcessShard = ALONE,
     ) -> None:
         lengths = rows.sequences.lengths
         shown = lengths if max_length is None else np.minimum(lengths, max_length)
-        super().__init__(BucketOrder(shown, batch_size, shuffle=shuffle, seed=seed), share)
+        super().__init__(BucketOrder(shown, batch_size, shuffle=shuffle, seed=seed), shard)
         self.rows = rows
         self.max_length = max_length
         self.padding: Side = padding
         self.both_strands = both_strands
 
     def __len__(self) -> int:
-        return self.share.batches(len(self.rows), self.sampler.batch_size, even=self.sampler.shuffle)
+        return self.shard.batches(len(self.rows), self.sampler.batch_size, even=self.sampler.shuffle)
 
     def plan(self) -> list[NDArray[np.int64]]:
         """Rows of each batch for this process."""
-        parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in self.sampler())
+        parts = (self.shard.of_batch(rows, even=self.sampler.shuffle) for rows in self.sampler())
         return [part for part in parts if len(part)]
 
     def batch(self, part: NDArray[np.int64]) -> SequenceBatch:

@@ -117,7 +117,7 @@ class SequenceDataModule(LightningDataModule):
             shuffle=shuffle,
             both_strands=both_strands,
             seed=self.seed,
-            share=shard_of(self.trainer),
+            shard=shard_of(self.trainer),
         )
 
     def fingerprint(self) -> dict[str, Any]:

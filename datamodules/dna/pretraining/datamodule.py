@@ -180,7 +180,7 @@ class PretrainingDataModule(LightningDataModule):
             shuffle=shuffle,
             both_strands=shuffle and self.both_strands,
             seed=self.seed,
-            share=shard_of(self.trainer),
+            shard=shard_of(self.trainer),
             epoch_batches=self.epoch_batches if shuffle else 0,
         )
 

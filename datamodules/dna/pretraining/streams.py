@@ -85,7 +85,7 @@ class StreamLoader(Loader[StreamOrder, Segment, StreamBatch]):
         shuffle: a new order every epoch.
         both_strands: show half of the streams, another half every epoch, as their reverse complements.
         seed: of order and strands.
-        share: see `Loader`.
+        shard: see `Loader`.
         epoch_batches: maximum number of segments of an epoch; 0 reads all in each.
     """
 
@@ -102,11 +102,11 @@ class StreamLoader(Loader[StreamOrder, Segment, StreamBatch]):
         shuffle: bool = False,
         both_strands: bool = False,
         seed: int = 0,
-        share: ProcessShard = ALONE,
+        shard: ProcessShard = ALONE,
         epoch_batches: int = 0,
     ) -> None:
         assert segment % multiple == 0, (segment, multiple)
-        super().__init__(StreamOrder(-(-streams.lengths // segment), batch_size, shuffle=shuffle, seed=seed), share)
+        super().__init__(StreamOrder(-(-streams.lengths // segment), batch_size, shuffle=shuffle, seed=seed), shard)
         self.corpus = corpus
         self.streams = streams
         self.segment = segment
@@ -129,7 +129,7 @@ class StreamLoader(Loader[StreamOrder, Segment, StreamBatch]):
 
     def _pass_segments(self, epoch_pass: int) -> list[Segment]:
         batches = self.sampler.of(epoch_pass)
-        parts = (self.share.of_batch(rows, even=self.sampler.shuffle) for rows in batches)
+        parts = (self.shard.of_batch(rows, even=self.sampler.shuffle) for rows in batches)
         counts = (int(self.sampler.segments[rows].max()) for rows in batches)
         read = ((part, count) for part, count in zip(parts, counts, strict=True) if len(part))
         return [

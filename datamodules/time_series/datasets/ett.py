@@ -7,19 +7,19 @@ of 30 days (12 to train, 4 to validate, 4 to test) and leaves the rest unused.
 from typing import NamedTuple
 
 from datamodules.common.download import PublishedFile, locate, verify
-from datamodules.time_series.series import Borders, Series, read_csv
+from datamodules.time_series.series import Series, SplitBoundaries, read_csv
 from titans_seq.errors import InputError
 
 _URL = "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small"
 _CHANNELS = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
-_HOURLY = Borders(train=8640, validation=11520, test=14400)
-_QUARTERLY = Borders(train=34560, validation=46080, test=57600)
+_HOURLY = SplitBoundaries(train=8640, validation=11520, test=14400)
+_QUARTERLY = SplitBoundaries(train=34560, validation=46080, test=57600)
 
 
 class _Set(NamedTuple):
     rows: int
-    borders: Borders
-    season: int  # steps of a day
+    boundaries: SplitBoundaries
+    seasonal_period: int  # steps of a day
     sha256: str
 
 
@@ -32,11 +32,11 @@ SETS = {
 
 
 class ETT:
-    """One of the four sets, as published.
+    """One of the four datasets, as published.
 
     Args:
         name: a key of `SETS`.
-        root: the data folder; None takes $TITANS_SEQ_DATA, else the user's cache, filled by a download.
+        root: the data folder; None uses $TITANS_SEQ_DATA, else the user's cache, to which files are downloaded.
     """
 
     simulated = False
@@ -49,16 +49,19 @@ class ETT:
         self.file = PublishedFile(f"ETT-small/{name}.csv", f"{_URL}/{name}.csv", SETS[name].sha256)
 
     @property
-    def season(self) -> int:
+    def seasonal_period(self) -> int:
         """Steps of a day."""
-        return SETS[self.name].season
+        return SETS[self.name].seasonal_period
 
     def prepare(self) -> None:
-        """Download the file if it is nowhere."""
+        """Download the file if it is missing."""
         locate(self.file, self.root)
 
     def load(self) -> Series:
-        """Read, check and split the set; what is wrong with the content is said first, since a checksum says less."""
+        """Read, check and split the dataset.
+
+        Raises InputError. The content is checked before the checksum, since its message is more specific.
+        """
         path = locate(self.file, self.root)
         timestamps, channels, values = read_csv(path)
         expected = SETS[self.name]
@@ -66,8 +69,8 @@ class ETT:
             raise InputError(f"{path}: columns must be date, {', '.join(_CHANNELS)}; found {', '.join(channels)}")
         if len(values) != expected.rows:
             raise InputError(
-                f"{path}: {len(values)} rows, {self.name} has {expected.rows}; the file is cut short or changed. "
-                f"Get it again from {self.file.url}"
+                f"{path}: {len(values)} rows, {self.name} has {expected.rows}; the file is truncated or modified. "
+                f"Download it again from {self.file.url}"
             )
         verify(path, self.file)
-        return Series(self.name, timestamps, channels, values, expected.borders, file=path)
+        return Series(self.name, timestamps, channels, values, expected.boundaries, file=path)

@@ -1,7 +1,7 @@
-"""A user's own table, CSV or Parquet: wide, one column a series, or long, one row a series and time.
+"""Series from a user's CSV or Parquet table: wide (one column per series) or long (one row per series and time).
 
-What users of such tools really feed them decides what is checked here; each fault is one line with the file, the place,
-what was found and the key that mends it.
+The checks are those that real user tables call for; each error is one line with the file, the place, what was found
+and the key that fixes it.
 """
 
 from pathlib import Path
@@ -12,35 +12,50 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
-from datamodules.time_series.columns import Fill, Roles, parse_numbers, read_table, settle_roles, static_values
-from datamodules.time_series.series import Borders, Covariates, Series
-from datamodules.time_series.timestamps import Step, infer_step, lay_grid, parse_timestamps, span_text, stamp_text
+from datamodules.time_series.columns import (
+    ColumnRoles,
+    Fill,
+    parse_numbers,
+    read_table,
+    resolve_column_roles,
+    static_values,
+)
+from datamodules.time_series.series import Covariates, Series, SplitBoundaries
+from datamodules.time_series.timestamps import (
+    Step,
+    infer_step,
+    parse_timestamps,
+    regular_grid,
+    span_text,
+    timestamp_text,
+)
 from titans_seq.errors import InputError
 
 
 class SplitPoints(NamedTuple):
-    """Where training and validation end: shares of a series' rows, or the first time that no longer belongs to them."""
+    """Ends of training and validation: fractions of a series' rows, or the first timestamp after the split."""
 
     train: float | str
     validation: float | str
 
 
-_SHARES = SplitPoints(0.7, 0.8)
+_DEFAULT_SPLIT = SplitPoints(0.7, 0.8)
 
 
 class Table:
-    """Series on regular grids of times: a wide table is one series of many channels, a long one a panel of series.
+    """Series on regular time grids: a wide table is one multivariate series, a long table a panel of series.
 
-    Every series of a panel has its own rows, from its first time to its last.
+    Every series of a panel has its own range of rows, from its first timestamp to its last.
 
     Args:
         path: a .csv or .parquet file.
-        roles: the part each column plays; without targets all columns that have no other part are forecast.
-        time_format: how timestamps are written, as strftime has it; None takes ISO 8601.
-        fill: what to do about times that are missing, and about empty cells: refuse them, repeat the value before, or
-            draw a line between the values around them (which lets values before a gap's end know what comes after).
-        split: where training and validation end.
-        season: steps of the main cycle, for the seasonal-naive baseline; None takes the step's own (a day of hours).
+        roles: the role of each column; without targets, all columns without another role are forecast.
+        time_format: strftime format of the timestamps; None expects ISO 8601.
+        fill: handling of missing timestamps and empty cells: "none" raises an error, "ffill" repeats the last value,
+            "interpolate" interpolates linearly (which leaks the value after a gap into the gap).
+        split: the ends of training and validation.
+        seasonal_period: steps of the main cycle, for the seasonal-naive baseline; None derives it from the time step
+            (24 for hourly data).
     """
 
     simulated = False
@@ -48,57 +63,57 @@ class Table:
     def __init__(
         self,
         path: str | Path,
-        roles: Roles = Roles(),  # noqa: B008 - immutable
+        roles: ColumnRoles = ColumnRoles(),  # noqa: B008 - immutable
         *,
         time_format: str | None = None,
         fill: Fill = "none",
-        split: SplitPoints = _SHARES,
-        season: int | None = None,
+        split: SplitPoints = _DEFAULT_SPLIT,
+        seasonal_period: int | None = None,
     ) -> None:
         self.path = Path(path)
         self.roles = roles
         self.time_format = time_format
         self.fill = fill
         self.split = split
-        self._season = season
+        self._seasonal_period = seasonal_period
         self._filled_cells = 0
-        self.notes: list[str] = []  # what a run should say about the data, once read
+        self.notes: list[str] = []  # messages about the data for the user, set by `read`
 
     @property
-    def season(self) -> int:
+    def seasonal_period(self) -> int:
         """Steps of the main cycle; 1 before the table is read."""
-        return self._season or 1
+        return self._seasonal_period or 1
 
     def prepare(self) -> None:
-        """Raise InputError when the file is not there."""
+        """Raise InputError when the file does not exist."""
         if not self.path.is_file():
             raise InputError(f"{self.path}: no such file; set data.path")
 
     def load(self) -> list[Series]:
-        """Read, check, put on the grid and split."""
-        return [series._replace(borders=self._borders(series)) for series in self.read()]
+        """Read and check the table, align each series to its time grid, and split it."""
+        return [series._replace(boundaries=self._boundaries(series)) for series in self.read()]
 
     def read(self) -> list[Series]:
-        """As `load`, but nothing is split: all rows are training rows."""
+        """Read the table as `load` does but without splitting: all rows are training rows."""
         self.prepare()
         table = read_table(self.path)
-        roles = settle_roles(table, self.roles, self.path)
+        roles = resolve_column_roles(table, self.roles, self.path)
         where = f"{self.path}: column {roles.time}"
-        stamps = parse_timestamps(table[roles.time], where, self.time_format)
+        timestamps = parse_timestamps(table[roles.time], where, self.time_format)
         numbers = [
-            parse_numbers(table[name], stamps, key, self.path, self.fill)
+            parse_numbers(table[name], timestamps, key, self.path, self.fill)
             for key, names in roles.named().items()
             if key in ("target", "past", "known")
             for name in names
         ]
         static = table.select(roles.static) if roles.id is not None else pl.DataFrame()
-        others = [column.alias(f"static {column.name}") for column in static]
-        rows = pl.DataFrame([*numbers, *others, stamps.alias("time of row"), self._ids(table, roles)])
-        self._refuse_duplicates(table, rows, roles)
+        static_columns = [column.alias(f"static {column.name}") for column in static]
+        rows = pl.DataFrame([*numbers, *static_columns, timestamps.alias("time of row"), self._ids(table, roles)])
+        self._check_duplicates(table, rows, roles)
         rows = rows.sort("time of row", maintain_order=True)
         step = self._step(rows)
-        if self._season is None:
-            self._season = step.season
+        if self._seasonal_period is None:
+            self._seasonal_period = step.seasonal_period
         self._filled_cells = 0
         parts = rows.partition_by("series of row", maintain_order=True)
         panel = [self._series(part, roles, step) for part in sorted(parts, key=lambda p: str(p["series of row"][0]))]
@@ -106,8 +121,8 @@ class Table:
         self.notes = [filled] if self._filled_cells else []
         return panel
 
-    def _ids(self, table: pl.DataFrame, roles: Roles) -> pl.Series:
-        """The name of every row's series."""
+    def _ids(self, table: pl.DataFrame, roles: ColumnRoles) -> pl.Series:
+        """Return the series name of every row."""
         if roles.id is None:
             return pl.Series("series of row", [self.path.stem]).new_from_index(0, len(table))
         names = table[roles.id].cast(pl.String).str.strip_chars().alias("series of row")
@@ -117,20 +132,20 @@ class Table:
             raise InputError(f"{self.path}: column {roles.id}: {empty.sum()} empty cells, first in row {row + 1}")
         return names
 
-    def _refuse_duplicates(self, table: pl.DataFrame, rows: pl.DataFrame, roles: Roles) -> None:
+    def _check_duplicates(self, table: pl.DataFrame, rows: pl.DataFrame, roles: ColumnRoles) -> None:
         counts = rows.group_by("series of row", "time of row").len().filter(pl.col("len") > 1)
         if counts.is_empty():
             return
-        name, stamp, count = counts.sort("len", "time of row", descending=[True, False]).row(0)
+        name, time, count = counts.sort("len", "time of row", descending=[True, False]).row(0)
         if roles.id is not None:
             raise InputError(
-                f"{self.path}: series {name!r}: {stamp_text(stamp)} appears {count} times; data.id={roles.id} "
-                "does not tell these rows apart"
+                f"{self.path}: series {name!r}: {timestamp_text(time)} appears {count} times; data.id={roles.id} "
+                "does not distinguish these rows"
             )
         texts = [n for n in table.columns if n != roles.time and table[n].cast(pl.Float64, strict=False).null_count()]
         candidates = [n for n in texts if table[n].n_unique() < len(table)]
         raise InputError(
-            f"{self.path}: {stamp_text(stamp)} appears {count} times. Several series? Set data.id=<column>; "
+            f"{self.path}: {timestamp_text(time)} appears {count} times. Several series? Set data.id=<column>; "
             f"candidates: {listed(candidates) or 'none'}."
         )
 
@@ -143,13 +158,13 @@ class Table:
             raise InputError(f"{place}: {least} distinct times; a series needs at least 3")
         return infer_step(apart)
 
-    def _series(self, rows: pl.DataFrame, roles: Roles, step: Step) -> Series:
-        """The rows of one series, in order, on its grid."""
+    def _series(self, rows: pl.DataFrame, roles: ColumnRoles, step: Step) -> Series:
+        """Build one series from its rows, which are in time order, on its regular time grid."""
         name = rows["series of row"][0]
         place = str(self.path) if roles.id is None else f"{self.path}: series {name!r}"
-        grid = lay_grid(rows["time of row"], step, place)
+        grid = regular_grid(rows["time of row"], step, place)
         if self.fill == "none":
-            self._refuse_gaps(rows["time of row"], grid, step, place)
+            self._check_gaps(rows["time of row"], grid, step, place)
         full = grid.to_frame("time of row").join(rows, on="time of row", how="left", maintain_order="left")
         columns = {column: self._filled(full[column], place) for column in roles.numeric()}
         labels = rows.select(pl.col(f"static {n}").alias(n) for n in roles.static) if roles.static else rows
@@ -158,7 +173,7 @@ class Table:
             grid.to_numpy(),
             list(roles.target),
             np.column_stack([columns[column] for column in roles.target]),
-            Borders(len(grid), len(grid), len(grid)),
+            SplitBoundaries(len(grid), len(grid), len(grid)),
             Covariates(
                 {column: columns[column] for column in roles.past},
                 {column: columns[column] for column in roles.known},
@@ -168,47 +183,49 @@ class Table:
         )
 
     def _filled(self, column: pl.Series, place: str) -> NDArray[np.float64]:
-        """A column (T,) whose nulls are filled, if that was asked for."""
+        """Return a column (T,) with its nulls filled; only reached with nulls if `fill` allows them."""
         if not column.null_count():
             return column.to_numpy()
         if column.null_count() == len(column):
-            raise InputError(f"{place}: column {column.name} is empty; leave it out")
+            raise InputError(f"{place}: column {column.name} is empty; remove it")
         line = column.interpolate() if self.fill == "interpolate" else column
         self._filled_cells += column.null_count()
         return line.forward_fill().backward_fill().to_numpy()
 
-    def _refuse_gaps(self, times: pl.Series, grid: pl.Series, step: Step, place: str) -> None:
-        """Say how many gaps there are, and between which times the first one lies."""
+    def _check_gaps(self, times: pl.Series, grid: pl.Series, step: Step, place: str) -> None:
+        """Raise InputError with the number of gaps and the time span of the first, if there are any."""
         missing = ~grid.is_in(times.implode())
         if not missing.any():
             return
         begins = missing & ~missing.shift(1, fill_value=False)
         first = int(begins.arg_max() or 0)
-        length = int((~missing[first:]).arg_max() or 0)  # a grid ends with a time that is there
+        length = int((~missing[first:]).arg_max() or 0)  # the last time of a grid is never missing
         count = int(begins.sum())
         raise InputError(
             f"{place}: {count} gap{'s' * (count > 1)} at a {step.name} step, first "
-            f"{span_text(grid[first], grid[first + length - 1])}. Set data.fill=ffill|interpolate or mend the file."
+            f"{span_text(grid[first], grid[first + length - 1])}. Set data.fill=ffill|interpolate or fix the file."
         )
 
-    def _borders(self, series: Series) -> Borders:
+    def _boundaries(self, series: Series) -> SplitBoundaries:
         count = len(series.timestamps)
-        train, validation = (self._row(border, series) for border in self.split)
+        train, validation = (self._row(point, series) for point in self.split)
         if not 0 < train < validation < count:
             place = self.path if self.roles.id is None else f"{self.path}: series {series.name!r}"
             raise InputError(
-                f"{place}: {count} rows, {stamp_text(series.timestamps[0].item())} to "
-                f"{stamp_text(series.timestamps[-1].item())}, split at {train} and {validation}; every split needs "
+                f"{place}: {count} rows, {timestamp_text(series.timestamps[0].item())} to "
+                f"{timestamp_text(series.timestamps[-1].item())}, split at {train} and {validation}; every split needs "
                 "rows: set data.train_end and data.validation_end"
             )
-        return Borders(train, validation, count)
+        return SplitBoundaries(train, validation, count)
 
-    def _row(self, border: float | str, series: Series) -> int:
-        if isinstance(border, str):
+    def _row(self, point: float | str, series: Series) -> int:
+        if isinstance(point, str):
             try:
-                end = parse_timestamps(pl.Series([border]), "", None).to_numpy()[0]
+                end = parse_timestamps(pl.Series([point]), "", None).to_numpy()[0]
             except InputError:
                 keys = "data.train_end and data.validation_end"
-                raise InputError(f"{keys}: {border!r} is neither a share nor a time such as 2024-03-10 01:00") from None
+                raise InputError(
+                    f"{keys}: expected a fraction or a time such as 2024-03-10 01:00, got {point!r}"
+                ) from None
             return int((series.timestamps < end).sum())
-        return round(border * len(series.timestamps))
+        return round(point * len(series.timestamps))

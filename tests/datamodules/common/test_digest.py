@@ -8,9 +8,9 @@ from datamodules.dna.classification.datamodule import SequenceDataModule
 from datamodules.dna.classification.labelled import SequenceSource
 from datamodules.dna.datasets.fasta import BedWindows, LabelledFasta
 from datamodules.dna.datasets.table import SequenceTable
-from datamodules.time_series.columns import Roles
+from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datamodule import ForecastingDataModule
-from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.simulated import SimulatedSeries
 from datamodules.time_series.datasets.table import Table
 
 
@@ -56,7 +56,7 @@ def test_fasta_files_and_what_goes_with_them(tmp_path: Path) -> None:
 def test_a_series_and_one_without_a_file(tmp_path: Path) -> None:
     path = tmp_path / "sales.csv"
     path.write_text("date,a\n" + "".join(f"2024-01-{day:02} 00:00,{day}\n" for day in range(1, 31)))
-    for source, files in ((Table(path, Roles(time="date")), sums(path)), (Synthetic(), {})):
+    for source, files in ((Table(path, ColumnRoles(time="date")), sums(path)), (SimulatedSeries(), {})):
         data = ForecastingDataModule(source, context_length=2, horizon=1)
         data.setup()
         assert data.fingerprint()["files"] == files

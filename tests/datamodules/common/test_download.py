@@ -97,8 +97,8 @@ def test_the_final_name_never_holds_a_part(server: str, cache: Path, monkeypatch
 @pytest.mark.parametrize(
     ("name", "content", "part"),
     [
-        ("whole.csv", b"other bytes", "not kept"),
-        ("short.csv", CONTENT, "not kept"),
+        ("whole.csv", b"other bytes", "the download was discarded"),
+        ("short.csv", CONTENT, "the download was discarded"),
         ("absent.csv", CONTENT, "Not Found"),
         ("garbage.csv", CONTENT, "could not be downloaded"),
     ],
@@ -193,7 +193,7 @@ def test_the_cache_is_in_the_home_folder_unless_told(tmp_path: Path, monkeypatch
 def test_a_changed_file_of_the_users_is_refused_and_left_byte_for_byte(tmp_path: Path, server: str) -> None:
     path = write_ett(tmp_path, ett_rows(17_420))  # ETTh1's size and columns, other numbers
     before, stamp = path.read_bytes(), path.stat().st_mtime_ns
-    with pytest.raises(InputError, match=r"sha256 is .* the published file has f18de3ad269c\.\.\..*Left as it is"):
+    with pytest.raises(InputError, match=r"sha256 is .* the published file has f18de3ad269c\.\.\..*Left unchanged"):
         ETT("ETTh1", str(tmp_path)).load()
     assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, stamp)
     assert files_below(tmp_path) == [path]

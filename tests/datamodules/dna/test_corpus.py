@@ -145,7 +145,7 @@ def test_records_are_held_out_by_name(tmp_path: Path) -> None:
     assert {record for record, _ in splits["test"]} == {0, 4}
     assert {record for record, _ in splits["train"]} == {2, 3}
     line = refused(lambda: split_corpus(corpus, validation_records=["2"], test_records=["chr1"]))
-    assert "held-out record '2' has no rows; there are: chr1 (1 rows)" in line
+    assert "held-out record '2' has no rows; expected one of: chr1 (1 rows)" in line
     assert "data.test_records" in refused(lambda: split_corpus(corpus, validation_records=["chr2"]))
     assert "data.unit=end" in refused(lambda: split_corpus(loaded("ACGT", "AAAA")))
     assert "too few to hold out two ends of data.fraction=0.4" in refused(

@@ -132,7 +132,7 @@ def test_short_epochs_go_on_where_the_one_before_stopped(most: int) -> None:
 def test_processes_share_every_batch_and_end_together() -> None:
     for shuffle in (True, False):
         loaders = [
-            StreamLoader(CORPUS, WHOLE, 8, 3, shuffle=shuffle, seed=2, share=ProcessShard(rank, 2)) for rank in range(2)
+            StreamLoader(CORPUS, WHOLE, 8, 3, shuffle=shuffle, seed=2, shard=ProcessShard(rank, 2)) for rank in range(2)
         ]
         found = [list(loader) for loader in loaders]
         assert [len(part) for part in found] == [len(loader) for loader in loaders]

@@ -92,11 +92,11 @@ def test_words_for_what_is_missing_are_classes_and_groups_with_a_note(tmp_path: 
         ("sequence,label\n", "no rows below the header"),
         ("seq,label\nAC,0\n", "no column 'sequence'; found seq, label. Set data.sequence"),
         ("sequence,y\nAC,0\n", "no column 'label'; found sequence, y. Set data.label"),
-        ("sequence,label\nAC,0\nAC,0,7\n", "not a readable CSV file: line 3 has 3 fields, the header 2"),
-        ("sequence;label\nAC;0\n", "its columns look separated by ';'; needed: commas in .csv, tabs in .tsv"),
-        ("sequence\tlabel\nAC\t0\n", "its columns look separated by '\\t'"),
-        ("sequence;label\nAC;0,5\n", "its columns look separated by ';'"),
-        ("sequence,label\rAC,0\rGG,1\r", "its lines end with a carriage return alone"),
+        ("sequence,label\nAC,0\nAC,0,7\n", "not a readable CSV file: line 3 has 3 fields; the header has 2"),
+        ("sequence;label\nAC;0\n", "columns must be separated by commas in .csv, tabs in .tsv; got ';'"),
+        ("sequence\tlabel\nAC\t0\n", "columns must be separated by commas in .csv, tabs in .tsv; got '\\t'"),
+        ("sequence;label\nAC;0,5\n", "columns must be separated by commas in .csv, tabs in .tsv; got ';'"),
+        ("sequence,label\rAC,0\rGG,1\r", "lines must end with a line feed; got carriage returns alone"),
         ("", "not a readable CSV file"),
         ('"a\nb",c\nAC,0\n', "no column 'sequence'; found 'a\\nb', c."),
         ('sequence,label\nAC,0\nGG,"x\ny"\nT,\n', "no label"),
@@ -121,7 +121,7 @@ def test_the_file_that_is_named_is_read_and_no_other(tmp_path: Path) -> None:
         assert read_records(tmp_path / name).texts == [sequence]
         pl.read_csv(tmp_path / name, glob=False).write_parquet(tmp_path / f"{name}.parquet")
     assert read_records(tmp_path / "s[12].csv.parquet").texts == ["ACGT"]
-    assert "is a folder; needed: a table" in refused(lambda: read_records(tmp_path))
+    assert "expected a table, got a folder" in refused(lambda: read_records(tmp_path))
 
 
 def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert "not a readable Parquet file" in refused(lambda: read_records(tmp_path / "a.parquet"))
     assert "No such file" in refused(lambda: read_records(tmp_path / "none.csv"))
     (tmp_path / "wide.csv").write_text("sequence,label\nAC,0\n", encoding="utf-16")
-    assert "is text in UTF-16" in refused(lambda: read_records(tmp_path / "wide.csv"))
+    assert "expected UTF-8 text, got UTF-16" in refused(lambda: read_records(tmp_path / "wide.csv"))
 
 
 def test_intervals_are_read_with_empty_strands_as_plus(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_timestamps_and_channels_are_those_of_the_file(data_root: Path, name: st
 def test_the_season_is_a_day(data_root: Path, name: str) -> None:
     source = ETT(name, str(data_root))
     stamps = source.load().timestamps
-    assert stamps[source.season] - stamps[0] == np.timedelta64(1, "D")
+    assert stamps[source.seasonal_period] - stamps[0] == np.timedelta64(1, "D")
 
 
 def test_a_file_directly_in_the_root_is_found_too(tmp_path: Path, data_root: Path) -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datamodules.time_series.columns import Roles
+from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.future_covariates import read_future
-from datamodules.time_series.timestamps import span_text, stamp_text, times_after
+from datamodules.time_series.timestamps import span_text, times_after, timestamp_text
 from titans_seq.errors import InputError
 
-ROLES = Roles(time="when", id="store", target=("sales",), known=("promo", "price"))
+ROLES = ColumnRoles(time="when", id="store", target=("sales",), known=("promo", "price"))
 TIMES = pl.Series([datetime(2024, 3, 1, 22) + timedelta(hours=i) for i in range(4)])
 
 
@@ -38,16 +38,16 @@ def test_columns_of_every_series_at_the_wanted_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "changes", "part"),
     [
-        (4, {}, "known.csv: series 's1': promo, price needed until 2024-03-02 01:00 (4 steps); ends 2024-03-01 23:00. "
-         "Extend the file, or forecast fewer steps: --horizon 2."),
-        (2, {}, "series 's1': promo, price needed until 2024-03-02 01:00 (4 steps); none from 2024-03-01 22:00 on. "
+        (4, {}, "known.csv: series 's1': promo, price required until 2024-03-02 01:00 (4 steps); "
+         "ends 2024-03-01 23:00. Extend the file, or forecast fewer steps: --horizon 2."),
+        (2, {}, "series 's1': promo, price required until 2024-03-02 01:00 (4 steps); missing from 2024-03-01 22:00. "
          "Extend the file."),
         (6, {"store": ["s1"] * 12}, "series 's1': 2024-03-01 20:00 appears more than once"),
-        (6, {"store": ["s1"] * 6 + ["s3"] * 6}, "series 's2': promo, price needed until 2024-03-02 01:00 (4 steps); "
-         "the file has no rows of it"),
-        (6, {"price": ["1", "2", "3", "", "5", "6"] * 2}, "none for 2024-03-01 23:00. Mend the file."),
-        (6, {"price": ["1", "2", "3", "x", "5", "6"] * 2}, "column price: 2 cells are no finite numbers, first 'x'"),
-        (6, {"when": ["1.3.24"] * 12}, "column when: '1.3.24' in row 1 is no time"),
+        (6, {"store": ["s1"] * 6 + ["s3"] * 6}, "series 's2': promo, price required until 2024-03-02 01:00 (4 steps); "
+         "the file has no rows of this series"),
+        (6, {"price": ["1", "2", "3", "", "5", "6"] * 2}, "missing at 2024-03-01 23:00. Fix the file."),
+        (6, {"price": ["1", "2", "3", "x", "5", "6"] * 2}, "column price: 2 cells are not finite numbers, first 'x'"),
+        (6, {"when": ["1.3.24"] * 12}, "column when: '1.3.24' in row 1 is not a timestamp"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, rows: int, changes: dict[str, object], part: str) -> None:
@@ -82,7 +82,7 @@ def test_the_times_that_follow(times: list[str], interval: str, expected: list[s
 
 def test_times_are_said_as_short_as_can_be() -> None:
     day, hour = datetime(2024, 3, 10), datetime(2024, 3, 10, 4)
-    assert [stamp_text(t) for t in (day, hour, hour.replace(second=5))] == [
+    assert [timestamp_text(t) for t in (day, hour, hour.replace(second=5))] == [
         "2024-03-10", "2024-03-10 04:00", "2024-03-10 04:00:05",
     ]  # fmt: skip
     assert span_text(day, hour) == "2024-03-10 00:00 to 04:00"

@@ -14,7 +14,7 @@ import torch
 
 from datamodules.common.splitting import SPLITS, Split
 from datamodules.time_series.calendar import CALENDAR_FEATURES, calendar_features
-from datamodules.time_series.columns import Roles
+from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.encoder import FeatureEncoder
@@ -24,7 +24,7 @@ from titans_seq.errors import InputError
 
 LENGTH, HORIZON = 8, 3
 ROWS = {"a": 60, "b": 75, "c": 44}  # of each series
-ROLES = Roles(id="store", target=("sales",), past=("temp",), known=("promo", "price"), static=("kind", "size"))
+ROLES = ColumnRoles(id="store", target=("sales",), past=("temp",), known=("promo", "price"), static=("kind", "size"))
 
 
 def table() -> pl.DataFrame:
@@ -47,7 +47,7 @@ def table() -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def module(path: Path, content: pl.DataFrame, roles: Roles = ROLES, **options: Any) -> ForecastingDataModule:
+def module(path: Path, content: pl.DataFrame, roles: ColumnRoles = ROLES, **options: Any) -> ForecastingDataModule:
     content.write_csv(path)
     source = Table(path, roles, split=SplitPoints(0.6, 0.8))
     data = ForecastingDataModule(source, context_length=LENGTH, horizon=HORIZON, batch_size=16, **options)
@@ -76,8 +76,8 @@ def test_windows_are_those_of_each_series_and_none_crosses(data: ForecastingData
     wanted = list(expected_windows(split))
     assert len(windows) == len(wanted)
     index = np.arange(len(windows))
-    members, rows = data.place(split, index)
-    assert [(data.members[m].series.name, row) for m, row in zip(members, rows, strict=True)] == wanted
+    members, rows = data.locate_windows(split, index)
+    assert [(data.scaled_series[m].series.name, row) for m, row in zip(members, rows, strict=True)] == wanted
     batch = windows[index]
     content = table()
     for i, (name, row) in enumerate(wanted):
@@ -119,18 +119,18 @@ def test_no_statistic_sees_a_row_after_training(tmp_path: Path, data: Forecastin
         pl.when(later).then(pl.col(c) * 7 + 100).otherwise(pl.col(c)).alias(c) for c in ("sales", "temp", "price")
     )
     other = module(tmp_path / "u.csv", changed.select(table().columns), calendar=["day_of_week", "month_of_year"])
-    assert json.dumps(data.layout.to_container()) == json.dumps(other.layout.to_container())
+    assert json.dumps(data.encoder.to_container()) == json.dumps(other.encoder.to_container())
     for ours, theirs in zip(data.train_dataloader(), other.train_dataloader(), strict=True):
         assert torch.equal(ours.context, theirs.context)
         assert torch.equal(ours.target, theirs.target)
     # And a training row is seen: the test could fail.
     touched = content.with_columns(pl.when(pl.col("row") == 3).then(0.0).otherwise(pl.col("sales")).alias("sales"))
     third = module(tmp_path / "v.csv", touched.select(table().columns))
-    assert data.layout.scalers["a"].mean != third.layout.scalers["a"].mean
+    assert data.encoder.scalers["a"].mean != third.encoder.scalers["a"].mean
 
 
 def test_a_panel_without_covariates_gives_plain_batches(tmp_path: Path) -> None:
-    data = module(tmp_path / "t.csv", table().select("date", "store", "sales"), Roles(id="store"))
+    data = module(tmp_path / "t.csv", table().select("date", "store", "sales"), ColumnRoles(id="store"))
     batches = list(data.train_dataloader())
     assert all(isinstance(batch, ForecastBatch) for batch in batches)
     assert sum(len(batch.start) for batch in batches) == len(list(expected_windows("train")))
@@ -139,17 +139,18 @@ def test_a_panel_without_covariates_gives_plain_batches(tmp_path: Path) -> None:
 
 
 def test_a_layout_comes_back_from_plain_containers(data: ForecastingDataModule) -> None:
-    container = json.loads(json.dumps(data.layout.to_container()))
+    container = json.loads(json.dumps(data.encoder.to_container()))
     again = FeatureEncoder.from_container(container)
-    assert again.to_container() == data.layout.to_container()
-    series = data.members[1].series
-    np.testing.assert_array_equal(again.encode(series, again.scalers["b"]), data.members[1].scaled)
+    assert again.to_container() == data.encoder.to_container()
+    series = data.scaled_series[1].series
+    np.testing.assert_array_equal(again.encode(series, again.scalers["b"]), data.scaled_series[1].scaled)
     assert (again.interval, again.season, again.trained_until) == ("1d", 7, "2024-02-09T00:00:00.000000")
     stranger = series._replace(covariates=series.covariates._replace(static={"kind": "tiny", "size": "1"}))
-    with pytest.raises(InputError, match=r"series 'b': kind is 'tiny', which training never saw; it saw big, small"):
+    line = "series 'b': unknown value 'tiny' of static column kind; expected one of the training data: big, small"
+    with pytest.raises(InputError, match=line):
         again.static(stranger)
     stranger = series._replace(covariates=series.covariates._replace(static={"kind": "big", "size": "x"}))
-    with pytest.raises(InputError, match="size is 'x', no number"):
+    with pytest.raises(InputError, match="static column size must be a number; got 'x'"):
         again.static(stranger)
 
 
@@ -187,7 +188,7 @@ def test_a_series_too_short_says_what_would_fit(
 ) -> None:
     content = table().select("date", "store", "sales")
     content = pl.concat([content.head(rows), content.filter(pl.col("store") == "b")])
-    data = module(tmp_path / "t.csv", content, Roles(id="store"))
+    data = module(tmp_path / "t.csv", content, ColumnRoles(id="store"))
     data.horizon = horizon
     with pytest.raises(InputError) as caught:
         data.windows(split)

@@ -5,13 +5,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from datamodules.time_series.datasets.simulated import _SEED, Synthetic, _regimes
+from datamodules.time_series.datasets.simulated import _SEED, SimulatedSeries, _regimes
 from datamodules.time_series.series import Series
 
 
 @pytest.fixture(scope="module")
 def series() -> Series:
-    return Synthetic().load()
+    return SimulatedSeries().load()
 
 
 def digest(series: Series) -> str:
@@ -21,7 +21,7 @@ def digest(series: Series) -> str:
 
 def test_it_is_the_same_every_time_whatever_the_global_generator(series: Series) -> None:
     np.random.seed(1)  # the global generator is what must not matter
-    again = Synthetic().load()
+    again = SimulatedSeries().load()
     assert digest(again) == digest(series)
     assert (again.timestamps == series.timestamps).all()
 
@@ -30,7 +30,7 @@ def test_it_is_sixty_weeks_of_hours_without_gap_or_hole(series: Series) -> None:
     assert series.values.shape == (60 * 7 * 24, len(series.channels)) == (10_080, 5)
     assert np.isfinite(series.values).all()
     assert (np.diff(series.timestamps) == np.timedelta64(1, "h")).all()
-    weeks = [border / (7 * 24) for border in series.borders]
+    weeks = [border / (7 * 24) for border in series.boundaries]
     assert weeks == [36, 48, 60]
 
 
@@ -65,7 +65,7 @@ def test_regimes_return_and_look_as_they_did(series: Series) -> None:
 
 def test_every_regime_that_the_test_split_holds_was_shown_in_training(series: Series) -> None:
     first, regimes, _ = spells(series)
-    train_days, validation_days = series.borders.train // 24, series.borders.validation // 24
+    train_days, validation_days = series.boundaries.train // 24, series.boundaries.validation // 24
     assert set(regimes[first >= validation_days]) == set(regimes[first < train_days])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from datamodules.time_series.columns import Fill, Roles
+from datamodules.time_series.columns import ColumnRoles, Fill
 from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.series import Series
 from titans_seq.errors import InputError
@@ -54,7 +54,7 @@ def test_a_wide_table(tmp_path: Path, suffix: str) -> None:
     series = only(Table(wide(tmp_path / f"sales.{suffix}")))
     assert series.name == "sales"
     assert series.channels == ["a", "b"]
-    assert series.borders == (28, 32, 40)
+    assert series.boundaries == (28, 32, 40)
     np.testing.assert_array_equal(series.values, np.column_stack([np.arange(40) * 1.5, -np.arange(40.0)]))
     np.testing.assert_array_equal(series.timestamps, np.array(hours(40), dtype="datetime64[us]"))
 
@@ -63,9 +63,9 @@ def test_rows_in_any_order_and_columns_by_choice(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
     rows = path.read_text().splitlines()
     path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
-    table = Table(path, Roles(target=("b",)))
+    table = Table(path, ColumnRoles(target=("b",)))
     np.testing.assert_array_equal(only(table).values[:, 0], -np.arange(40.0))
-    assert table.season == 24
+    assert table.seasonal_period == 24
 
 
 def long(path: Path, **changes: list[object]) -> Path:
@@ -79,7 +79,7 @@ def long(path: Path, **changes: list[object]) -> Path:
     return write(path, {**columns, **changes})
 
 
-LONG = Roles(time="when", id="store", target=("sales",))
+LONG = ColumnRoles(time="when", id="store", target=("sales",))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -91,7 +91,7 @@ def test_a_long_table_is_a_panel_of_series_each_with_its_own_rows(tmp_path: Path
     np.testing.assert_array_equal(s1.values[:, 0], np.arange(6, 30) * 10.0)
     np.testing.assert_array_equal(s2.values[:, 0], np.arange(30.0))
     np.testing.assert_array_equal(s1.timestamps, np.array(hours(30)[6:], dtype="datetime64[us]"))
-    assert (s1.borders, s2.borders) == ((12, 18, 24), (15, 22, 30))
+    assert (s1.boundaries, s2.boundaries) == ((12, 18, 24), (15, 22, 30))
     np.testing.assert_array_equal(s1.covariates.past["promo"], [float(i % 7 == 0) for i in range(6, 30)])
     assert s1.covariates.static == {"kind": "ks1", "size": "3.5"}
 
@@ -101,16 +101,18 @@ def test_several_series_in_one_column_are_told_apart_by_an_id(tmp_path: Path) ->
     message = fault(Table(path, LONG._replace(id=None)))
     assert "2024-03-01 06:00 appears 2 times. Several series? Set data.id=<column>; candidates: store" in message
     message = fault(Table(path, LONG._replace(target=())))
-    assert "data.id=store needs its column of values; set data.target to one or more of sales, promo" in message
+    assert "data.id=store requires a target column; set data.target to one or more of sales, promo" in message
     same = long(tmp_path / "same.csv", store=["s1"] * 54)
-    assert "series 's1': 2024-03-01 06:00 appears 2 times; data.id=store does not tell" in fault(Table(same, LONG))
+    assert "series 's1': 2024-03-01 06:00 appears 2 times; data.id=store does not distinguish these rows" in fault(
+        Table(same, LONG)
+    )
     some = long(tmp_path / "some.csv", store=[None, *["s1"] * 53])
     assert "column store: 1 empty cells, first in row 1" in fault(Table(some, LONG))
     message = fault(Table(long(tmp_path / "k.csv", kind=list("ab" * 27)), LONG._replace(static=("kind",))))
     assert "series 's2': column kind must hold one value in all its rows; found a, b" in message
-    assert "data.static needs data.id" in fault(Table(wide(tmp_path / "w.csv"), Roles(static=("a",))))
+    assert "data.static needs data.id" in fault(Table(wide(tmp_path / "w.csv"), ColumnRoles(static=("a",))))
     assert "column 'a' is in data.past and data.known" in fault(
-        Table(wide(tmp_path / "w.csv"), Roles(past=("a",), known=("a",)))
+        Table(wide(tmp_path / "w.csv"), ColumnRoles(past=("a",), known=("a",)))
     )
 
 
@@ -122,7 +124,7 @@ def test_a_gap_in_one_series_is_named_with_it(tmp_path: Path) -> None:
     message = fault(Table(path, LONG))
     assert message == (
         f"{path}: series 's1': 1 gap at a 1h step, first 2024-03-01 10:00 to 13:00. "
-        "Set data.fill=ffill|interpolate or mend the file."
+        "Set data.fill=ffill|interpolate or fix the file."
     )
     table = Table(path, LONG, fill="ffill")
     np.testing.assert_array_equal(table.load()[0].values[3:9, 0], [90, 90, 90, 90, 90, 140])
@@ -158,7 +160,7 @@ def test_gaps_are_refused_or_filled(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "part"),
     [
-        ("n/a", "1 cells are no finite numbers, first 'n/a' in row 4 (2024-03-01 03:00)"),
+        ("n/a", "1 cells are not finite numbers, first 'n/a' in row 4 (2024-03-01 03:00)"),
         ("inf", "'inf' in row 4"),
         ("NaN", "'NaN'"),
     ],
@@ -172,11 +174,15 @@ def test_what_is_no_number_is_refused(tmp_path: Path, cell: str, part: str) -> N
 @pytest.mark.parametrize(
     ("stamps", "time_format", "part"),
     [
-        ([f"{d:02}.03.2024" for d in range(1, 31)], None, "'01.03.2024' in row 1 is no time in ISO 8601"),
+        ([f"{d:02}.03.2024" for d in range(1, 31)], None, "'01.03.2024' in row 1 is not a timestamp in ISO 8601"),
         ([str(1_700_000_000 + 60 * i) for i in range(30)], None, 'seconds since 1970? Set data.time_format="%s"'),
         ([f"2024-03-{d:02}" for d in range(1, 30)] + ["soon"], None, "'soon' in row 30"),
-        ([f"2024-03-{d:02}" for d in range(1, 31)], "%d/%m/%Y", "no time in data.time_format=%d/%m/%Y"),
-        ([f"2024-03-{d:02}" for d in range(1, 30)] + ["2024-03-30 07:00"], None, "1 times do not lie on a 1d step"),
+        ([f"2024-03-{d:02}" for d in range(1, 31)], "%d/%m/%Y", "not a timestamp in data.time_format=%d/%m/%Y"),
+        (
+            [f"2024-03-{d:02}" for d in range(1, 30)] + ["2024-03-30 07:00"],
+            None,
+            "1 times are not on the 1d grid from 2024-03-01, first 2024-03-30 07:00",
+        ),
     ],
 )
 def test_times_that_do_not_parse_or_fit(tmp_path: Path, stamps: list[str], time_format: str | None, part: str) -> None:
@@ -196,7 +202,7 @@ def test_times_that_do_not_parse_or_fit(tmp_path: Path, stamps: list[str], time_
 def test_times_in_many_hands(tmp_path: Path, stamps: list[str], time_format: str | None, season: int) -> None:
     table = Table(write(tmp_path / "t.csv", {"date": list(stamps), "a": list(range(30))}), time_format=time_format)
     series = only(table)
-    assert table.season == season
+    assert table.seasonal_period == season
     assert len(series.timestamps) == 30
     if "T" in stamps[0]:  # in UTC
         assert series.timestamps[0] == np.datetime64("2024-02-29T23:00:00")
@@ -204,10 +210,10 @@ def test_times_in_many_hands(tmp_path: Path, stamps: list[str], time_format: str
 
 def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
-    assert Table(path, split=SplitPoints(0.5, 0.75)).load()[0].borders == (20, 30, 40)
-    assert Table(path, split=SplitPoints("2024-03-01 10:00", "2024-03-02")).load()[0].borders == (10, 24, 40)
+    assert Table(path, split=SplitPoints(0.5, 0.75)).load()[0].boundaries == (20, 30, 40)
+    assert Table(path, split=SplitPoints("2024-03-01 10:00", "2024-03-02")).load()[0].boundaries == (10, 24, 40)
     with pytest.raises(
-        InputError, match=r"data\.train_end and data\.validation_end: 'May' is neither a share nor a time"
+        InputError, match=r"data\.train_end and data\.validation_end: expected a fraction or a time.*, got 'May'"
     ):
         Table(path, split=SplitPoints("May", 0.9)).load()
     assert "every split needs rows" in fault(Table(path, split=SplitPoints(0.5, 0.5)))
@@ -215,8 +221,8 @@ def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
 
 def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
-    assert fault(Table(path, Roles(time="time"))).endswith("no column 'time'; found date, a, b. Set data.time.")
-    assert "no column 'c'; found date, a, b. Set data.target." in fault(Table(path, Roles(target=("c",))))
+    assert fault(Table(path, ColumnRoles(time="time"))).endswith("no column 'time'; found date, a, b. Set data.time.")
+    assert "no column 'c'; found date, a, b. Set data.target." in fault(Table(path, ColumnRoles(target=("c",))))
     with pytest.raises(InputError, match=r"no such file; set data\.path"):
         Table(tmp_path / "nothing.csv").prepare()
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")

@@ -8,7 +8,7 @@ import torch
 
 from datamodules.common.splitting import Split
 from datamodules.time_series.datamodule import ForecastingDataModule
-from datamodules.time_series.series import Borders, Scaler, Series
+from datamodules.time_series.series import Scaler, Series, SplitBoundaries
 from datamodules.time_series.windows import WindowLoader, Windows
 from titans_seq.batch import ForecastBatch
 from titans_seq.errors import InputError
@@ -24,14 +24,16 @@ def counting(rows: int) -> np.ndarray:
 class Counting:
     """A source of 100 counted rows, of which the last five belong to no split."""
 
-    season = 4
+    seasonal_period = 4
     simulated = True
 
     def prepare(self) -> None: ...
 
     def load(self) -> Series:
         stamps = np.datetime64("2020-01-01T00", "h") + np.arange(100).astype("timedelta64[h]")
-        return Series("counting", stamps, ["a", "b", "c"], counting(100), Borders(train=60, validation=75, test=95))
+        return Series(
+            "counting", stamps, ["a", "b", "c"], counting(100), SplitBoundaries(train=60, validation=75, test=95)
+        )
 
 
 def data_module(context_length: int, horizon: int, batch_size: int = 4) -> ForecastingDataModule:

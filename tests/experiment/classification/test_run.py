@@ -197,7 +197,7 @@ def test_windows_of_a_genome_are_split_by_chromosome(tmp_path: Path) -> None:
     ]
     words += [f"data.name={genome}", f"data.bed={bed}"]
     answer = run_cli("fit", MOTIF, *TWO_STEPS, *SMALL, *words, f"run.dir={tmp_path / 'no'}")
-    assert "held-out chromosome '2' has no rows; there are: chr1 (40 rows)" in answer.err
+    assert "held-out chromosome '2' has no rows; expected one of: chr1 (40 rows)" in answer.err
     words[1] = "data.validation_chromosomes=[chr2]"
     done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
     assert done.results["rows"] == {"train": 40, "validation": 40, "test": 40}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from datamodules.time_series.datamodule import ForecastingDataModule
-from datamodules.time_series.series import Borders, Series
+from datamodules.time_series.series import Series, SplitBoundaries
 from titans_seq.experiment.forecasting.baselines import best_linear, measure_baselines
 
 LENGTH, HORIZON = 6, 2
@@ -13,7 +13,7 @@ LENGTH, HORIZON = 6, 2
 class Panel:
     """Two series of unlike lengths and levels."""
 
-    season = 3
+    seasonal_period = 3
     simulated = True
 
     def prepare(self) -> None: ...
@@ -23,7 +23,7 @@ class Panel:
         for name, rows, level in (("a", 90, 0.0), ("b", 70, 1000.0)):
             values = np.random.default_rng(rows).normal(level, 1 + level / 100, size=(rows, 1)).cumsum(axis=0)
             stamps = np.datetime64("2020-01-01T00", "us") + np.arange(rows) * np.timedelta64(1, "h")
-            panel.append(Series(name, stamps, ["y"], values, Borders(rows // 2, rows * 3 // 4, rows)))
+            panel.append(Series(name, stamps, ["y"], values, SplitBoundaries(rows // 2, rows * 3 // 4, rows)))
         return panel
 
 
@@ -31,7 +31,7 @@ def windows(split: str) -> np.ndarray:
     """All windows of a split (n, L + H), z-scored and less their last value of context, by hand."""
     found = []
     for series in Panel().load():
-        y, (train, validation, test) = series.values[:, 0], series.borders
+        y, (train, validation, test) = series.values[:, 0], series.boundaries
         z = (y - y[:train].mean()) / y[:train].std()
         spans = {"train": (0, train), "validation": (train - LENGTH, validation), "test": (validation - LENGTH, test)}
         first, end = spans[split]

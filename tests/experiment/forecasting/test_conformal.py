@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datamodules.time_series.datamodule import ForecastingDataModule
-from datamodules.time_series.series import Borders, Series
+from datamodules.time_series.series import Series, SplitBoundaries
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.calibration import calibrate_on_validation, measure_coverage
@@ -89,7 +89,7 @@ def test_steps_beyond_the_calibrated_ones_have_no_interval() -> None:
 class Noise:
     """A stationary series of noise that remembers a little."""
 
-    season = 4
+    seasonal_period = 4
     simulated = True
 
     def prepare(self) -> None: ...
@@ -97,7 +97,7 @@ class Noise:
     def load(self) -> Series:
         noise = np.random.default_rng(5).normal(size=(9001, 2))
         stamps = np.datetime64("2020-01-01T00", "h") + np.arange(9000).astype("timedelta64[h]")
-        return Series("noise", stamps, ["a", "b"], noise[1:] + 0.5 * noise[:-1], Borders(1000, 5000, 9000))
+        return Series("noise", stamps, ["a", "b"], noise[1:] + 0.5 * noise[:-1], SplitBoundaries(1000, 5000, 9000))
 
 
 @pytest.mark.parametrize("head", ["point", "quantile"])

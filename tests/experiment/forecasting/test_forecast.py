@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import torch
 
-from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.simulated import SimulatedSeries
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
 from titans_seq.batch import CovariateInputs
 from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
@@ -246,7 +246,7 @@ def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_pat
         ("forecast", ["--data", tmp_path / "none.csv", *future], "none.csv: no such file"),
         ("forecast", ["--data", bare, *future], "bare.csv: no column 'sales'; found date"),
         ("forecast", ["--data", short, *future], "short.csv: series 'b': 19 rows before the first step to forecast"),
-        ("forecast", ["--data", kinds, *future], "series 'a': kind is 'huge', which training never saw"),
+        ("forecast", ["--data", kinds, *future], "series 'a': unknown value 'huge' of static column kind"),
         (
             "forecast",
             ["--data", panel.table],
@@ -282,7 +282,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_shipped_set_is_forecast_from_its_own_data_or_a_table_of_its_columns(synthetic: Path, tmp_path: Path) -> None:
-    series = Synthetic().load()
+    series = SimulatedSeries().load()
     table = pl.DataFrame(dict(zip(series.channels, series.values.T, strict=True)))
     table.insert_column(0, pl.Series("date", series.timestamps)).write_csv(tmp_path / "own.csv")
     tables = []
@@ -302,7 +302,9 @@ def test_a_table_with_other_steps_or_of_another_model_is_refused(
     synthetic: Path, refuse: Refuse, tmp_path: Path
 ) -> None:
     days = pl.DataFrame({"date": [START + timedelta(days=i) for i in range(99)]})
-    days.with_columns(pl.lit(1.0).alias(name) for name in Synthetic().load().channels).write_csv(tmp_path / "days.csv")
+    days.with_columns(pl.lit(1.0).alias(name) for name in SimulatedSeries().load().channels).write_csv(
+        tmp_path / "days.csv"
+    )
     line = refuse("forecast", synthetic, "--data", tmp_path / "days.csv")
     assert "days.csv: a step of 1d; the model was trained on steps of 1h" in line
     assert "data.known was empty" in refuse("forecast", synthetic, "--future", tmp_path / "days.csv")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.simulated import SimulatedSeries
 from tests.experiment.running import Finished, fit
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
@@ -124,7 +124,7 @@ def test_predictions_are_each_test_stamp_once_with_the_sources_truth(run: Finish
     table = pl.read_parquet(out)
     config = load_config([folder / "config.yaml"])
     series = build_series_source(config.data).load()
-    horizon, border = config.data.horizon, series.borders
+    horizon, border = config.data.horizon, series.boundaries
 
     stamps = table["timestamp"].to_numpy()
     rows = np.searchsorted(series.timestamps, stamps)
@@ -249,12 +249,12 @@ def test_the_main_job_in_small_learns_and_says_that_its_data_are_simulated(tmp_p
 
 def test_naive_baselines_equal_a_hand_computation(synthetic_run: Path) -> None:
     results = json.loads((synthetic_run.parent.parent / "results.json").read_text())
-    series = Synthetic().load()
-    train = series.values[: series.borders.train]
+    series = SimulatedSeries().load()
+    train = series.values[: series.boundaries.train]
     z = (series.values - train.mean(axis=0)) / train.std(axis=0)
     # Two batches of 64: the model's windows and no others, or the table would compare different things.
     assert results["test_windows"] == 128
-    first = series.borders.validation + np.arange(128)
+    first = series.boundaries.validation + np.arange(128)
     ahead = np.arange(results["horizon"])
     truth = z[first[:, None] + ahead]
     for name, guess in (
@@ -321,7 +321,7 @@ def test_a_map_for_each_channel_is_where_training_starts(tmp_path: Path) -> None
     linear = results["baselines"]["linear (least squares)"]
     assert {key: results[key] for key in linear} == pytest.approx(linear, rel=1e-5)
     weight = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.linear_path.weight"]
-    assert weight.shape == (len(Synthetic().load().channels), 72, 48)
+    assert weight.shape == (len(SimulatedSeries().load().channels), 72, 48)
 
 
 def test_an_epoch_may_show_a_part_of_the_windows_and_validation_shows_all(tmp_path: Path) -> None:
@@ -329,8 +329,8 @@ def test_an_epoch_may_show_a_part_of_the_windows_and_validation_shows_all(tmp_pa
     results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *limits, "data.batch_size=8").results
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
     assert content["global_step"] == 6
-    borders = Synthetic().load().borders
-    assert results["test_windows"] == borders.test - borders.validation - 48 + 1
+    boundaries = SimulatedSeries().load().boundaries
+    assert results["test_windows"] == boundaries.test - boundaries.validation - 48 + 1
 
 
 @pytest.mark.slow

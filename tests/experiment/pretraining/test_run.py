@@ -180,7 +180,11 @@ def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
     nothing = "every base after the first 4 of each stream is N, or there is none"
     cases = {
         f"lone.fa: validation: {nothing}": [f"data.name={lone}"],
-        "task.masked_share=1e-06 of so few bases hid none": [f"data.name={short}", "task.masked_share=1e-6", *MASKED],
+        "task.masked_share=1e-06 masked none of so few bases": [
+            f"data.name={short}",
+            "task.masked_share=1e-6",
+            *MASKED,
+        ],
     }
     for part, words in cases.items():
         answer = run_cli("fit", PRETRAIN, *TWO_STEPS, *SMALL, *held, *words, cwd=tmp_path)

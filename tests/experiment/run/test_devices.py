@@ -159,7 +159,7 @@ def test_the_parts_of_an_epoch_are_the_epoch(world: int, shuffle: bool) -> None:
     windows = Windows(np.arange(60.0).reshape(60, 1), 5, 1)  # 55 windows: 4 batches of 12, and 7
     whole = [batch.start.numpy() for batch in WindowLoader(windows, 12, shuffle=shuffle, seed=3)]
     loaders = [
-        WindowLoader(windows, 12, shuffle=shuffle, seed=3, share=ProcessShard(rank, world)) for rank in range(world)
+        WindowLoader(windows, 12, shuffle=shuffle, seed=3, shard=ProcessShard(rank, world)) for rank in range(world)
     ]
     parts = [[batch.start.numpy() for batch in loader] for loader in loaders]
     assert [len(loader) for loader in loaders] == [len(batches) for batches in parts]

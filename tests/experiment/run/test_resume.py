@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from datamodules.common.digest import hash_arrays
-from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.simulated import SimulatedSeries
 from tests.experiment.run.faults import Command, Death, DiskFull, Done, run
 from tests.helpers import CONFIGS, SMALL_MODEL, Refuse, refusal, run_cli
 from titans_seq.config import load_config, to_yaml
@@ -343,8 +343,8 @@ def test_a_checkpoint_says_what_made_it(reference: Path) -> None:
     facts = content["titans_seq"]
     assert facts["titans_seq"] == version("titans-seq")
     assert facts["commit"]
-    series = Synthetic().load()
-    assert facts["data"]["borders"] == list(series.borders)
+    series = SimulatedSeries().load()
+    assert facts["data"]["borders"] == list(series.boundaries)
     assert facts["data"]["sha256"] == hash_arrays(series.timestamps.astype(np.int64), series.values)
     assert content["hyper_parameters"]["config"]["model"]["dim"] == 8
 

@@ -8,7 +8,7 @@ from datamodules.dna.audit.shortcuts import COMPOSITIONS, KmerCompositionClassif
 from datamodules.dna.classification.labelled import Examples
 from datamodules.dna.overlap import match_numbers, sequence_numbers, strandless_numbers
 from titans_seq.experiment.base import Scores
-from titans_seq.tasks.classification import answer_metrics
+from titans_seq.tasks.classification import label_metrics
 
 
 def measure_shortcuts(train: Examples, test: Examples, num_classes: int, *, either_strand: bool) -> dict[str, Scores]:
@@ -43,6 +43,6 @@ def _numbers(train: Examples, test: Examples, either_strand: bool) -> list[NDArr
 
 
 def _scores(answer: NDArray[np.int64], labels: NDArray[np.int64], num_classes: int) -> Scores:
-    metrics = answer_metrics(num_classes, "test")
+    metrics = label_metrics(num_classes, "test")
     metrics.update(torch.from_numpy(answer), torch.from_numpy(labels))
     return {name: float(value) for name, value in metrics.compute().items()}

@@ -166,7 +166,7 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
 
     def draw(self, task: ClassificationTask, path: Path) -> None:
         """ROC curves (of class 1, or of each of several classes against the others) and confusion matrix."""
-        probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_answers, strict=True))
+        probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_predictions, strict=True))
         shown_classes = task.classes[1:] if len(task.classes) == 2 else task.classes
         curves = {}
         for name in shown_classes:
@@ -178,7 +178,7 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
 
     def tables(self, task: ClassificationTask) -> dict[str, pl.DataFrame]:
         """The confusion matrix as pairs of classes with counts, and what was answered to the first test rows."""
-        probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_answers, strict=True))
+        probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_predictions, strict=True))
         names, number = task.classes, len(task.classes)
         counts = multiclass_confusion_matrix(probabilities, labels, number).numpy()
         pairs = [(true, said, int(counts[i, j])) for i, true in enumerate(names) for j, said in enumerate(names)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datamodules.time_series.datamodule import ScaledSeries
-from datamodules.time_series.timestamps import stamp_text
+from datamodules.time_series.timestamps import timestamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
@@ -199,5 +199,5 @@ def _warn_of_training_rows(run: TrainedForecaster, origins: list[NDArray[np.int6
     both = zip(run.members, origins, strict=True)
     seen = sum(int((member.series.timestamps[rows] <= until).sum()) for member, rows in both)
     if seen:
-        count, text = sum(map(len, origins)), stamp_text(datetime.fromisoformat(run.layout.trained_until))
+        count, text = sum(map(len, origins)), timestamp_text(datetime.fromisoformat(run.layout.trained_until))
         print(f"Note: {seen} of {count} windows begin before training ended, {text}: their errors flatter")

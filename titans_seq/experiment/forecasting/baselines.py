@@ -46,7 +46,7 @@ def best_linear(
     The last few are remembered: a suite asks for the same map in one cell after another.
     """
     rows = [part.numpy() for split in _FITTED for part in _rows(data, split)]
-    key = (hash_arrays(*rows), data.context_length, data.horizon, data.source.season, linear_maps, loss)
+    key = (hash_arrays(*rows), data.context_length, data.horizon, data.source.seasonal_period, linear_maps, loss)
     if key not in _solved:
         _solved[key] = _solve(data, linear_maps, loss)
         if len(_solved) > _REMEMBERED:
@@ -70,15 +70,16 @@ def _solve(
         return best
     rows, held_out = (_rows(data, split) for split in _FITTED)
     start = best if shrinkage is not None else shared[penalty]
-    path = islice(descend(start, train, rows, penalty=penalty, shrinkage=shrinkage, season=data.source.season), _STEPS)
+    period = data.source.seasonal_period
+    path = islice(descend(start, train, rows, penalty=penalty, shrinkage=shrinkage, seasonal_period=period), _STEPS)
     best = min(chain([start], path), key=lambda model: absolute_error(model, held_out))
     return share_map(best, len(train.xx)) if linear_maps == "channels" and shrinkage is None else best
 
 
 def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:
     """The z-scored rows (T, C) of every series."""
-    channels, parts = len(data.layout.channels), []
-    for member in data.members:
+    channels, parts = len(data.encoder.channels), []
+    for member in data.scaled_series:
         first, end = data.rows(split, member.series)
         parts.append(torch.from_numpy(member.scaled[first:end, :channels]))
     return parts
@@ -93,9 +94,10 @@ def measure_baselines(
     data: ForecastingDataModule, linear: LinearForecaster, count: int, loss: Literal["mse", "mae"] = "mse"
 ) -> dict[str, dict[str, float]]:
     """MSE and MAE of the first `count` test windows by baseline; `linear` is that of `best_linear` for `loss`."""
+    period = data.source.seasonal_period
     naive = {
         "last value": LastValue(data.horizon),
-        f"seasonal naive ({data.source.season} steps)": SeasonalNaive(data.horizon, data.source.season),
+        f"seasonal naive ({period} steps)": SeasonalNaive(data.horizon, period),
     }
     name = "linear (least squares)" if loss == "mse" else "linear (least absolute error)"
     models: dict[str, nn.Module] = {**naive, name: linear}

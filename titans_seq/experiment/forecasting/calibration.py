@@ -24,7 +24,7 @@ def calibrate_on_validation(
 ) -> Calibration:
     """Intervals of the nominal `coverages` from validation windows, of the first `limit_batches` batches if not 0."""
     quantiles = task.quantile_levels
-    most = max(_LEAST_WINDOWS, _MOST_VALUES // (data.horizon * len(data.layout.channels) * len(coverages)))
+    most = max(_LEAST_WINDOWS, _MOST_VALUES // (data.horizon * len(data.encoder.channels) * len(coverages)))
     pairs = forecast_windows(data, task, "validation", limit_batches, most)
     scores = [conformal_scores(forecasts, truth, quantiles, coverages) for forecasts, truth in pairs]
     return calibrate(np.concatenate(scores, axis=1), quantiles, coverages)

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from datamodules.time_series.columns import Roles
+from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datasets.ett import ETT
-from datamodules.time_series.datasets.simulated import Synthetic
+from datamodules.time_series.datasets.simulated import SimulatedSeries
 from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.datasets.weather import Weather
 from datamodules.time_series.series import SeriesSource
@@ -18,14 +18,14 @@ def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
         return build_table(options)
     if options.name == "Weather":
         return Weather(options.root, options.mask_missing)
-    return Synthetic() if options.name == "synthetic" else ETT(options.name, options.root)
+    return SimulatedSeries() if options.name == "synthetic" else ETT(options.name, options.root)
 
 
 def build_table(options: ForecastingDataOptions) -> Table:
     """The user's own table."""
     if options.path is None:
         raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
-    roles = Roles(
+    roles = ColumnRoles(
         time=options.time,
         target=tuple(options.target),
         id=options.id,
@@ -39,5 +39,5 @@ def build_table(options: ForecastingDataOptions) -> Table:
         time_format=options.time_format,
         fill=options.fill,
         split=SplitPoints(options.train_end, options.validation_end),
-        season=options.season,
+        seasonal_period=options.season,
     )

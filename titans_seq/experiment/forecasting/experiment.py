@@ -75,11 +75,11 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     def new_task(self) -> tuple[ForecastingTask, str]:
         """The task, initialised with the linear forecast if the configuration asks for it."""
-        layout = self.data.layout
+        layout = self.data.encoder
         task = ForecastingTask(to_container(self.config), len(layout.channels), layout.sizes(), layout.to_container())
         model = task.model
         if isinstance(model, SeasonalNaive):
-            model.season.fill_(self.data.source.season)
+            model.season.fill_(self.data.source.seasonal_period)
         elif isinstance(model, LinearForecaster):
             model.load_state_dict(self._linear.state_dict())
         elif isinstance(model, Forecaster) and self.config.model.linear_path in ("solved", "frozen"):
@@ -93,7 +93,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     def check_data(self, task: ForecastingTask, source: str) -> None:
         """Raise InputError for another number of channels or other covariates."""
-        trained, layout = task.hparams["num_channels"], self.data.layout
+        trained, layout = task.hparams["num_channels"], self.data.encoder
         if len(layout.channels) != trained:
             raise InputError(f"{source}: trained on {trained} channels; {self._name()} has {len(layout.channels)}")
         found = layout.to_container()
@@ -107,7 +107,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         """The model or the baseline that replaces it, the series, and the steps."""
         options, model = self.config.data, self.config.model
         simulated = " (simulated data, made by this program)" if self.data.source.simulated else ""
-        members = len(self.data.members)
+        members = len(self.data.scaled_series)
         panel = f", {members:,} series" if members > 1 else ""
         data = f"{self._name()}{simulated}{panel}: {options.context_length} steps to {options.horizon}"
         on = "simulated data" if self.data.source.simulated else self._name()
@@ -157,20 +157,21 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         covariates = batch.covariates if isinstance(batch, CovariateBatch) else None
         forecast = task(*move_data_to_device((batch.context, covariates), task.device)).cpu()
 
-        steps = min(data.context_length, _HISTORY_SEASONS * data.source.season)
+        steps = min(data.context_length, _HISTORY_SEASONS * data.source.seasonal_period)
         keep = slice(-_CHANNELS, None)
-        members, rows = data.place("test", starts)
+        members, rows = data.locate_windows("test", starts)
+        scalers = [data.scaled_series[m].scaler for m in members]
         history, truth, future = (
-            np.stack([data.members[m].scaler.inverse(x) for m, x in zip(members, z.double().numpy(), strict=True)])
+            np.stack([scaler.inverse(x) for scaler, x in zip(scalers, z.double().numpy(), strict=True)])
             for z in (batch.context[:, -steps:], batch.target, forecast)
         )
         source = "simulated data" if data.source.simulated else "test windows"
-        if len(data.members) > 1:
-            source += f" of {listed(data.members[m].series.name for m in members)}"
+        if len(data.scaled_series) > 1:
+            source += f" of {listed(data.scaled_series[m].series.name for m in members)}"
         plot_forecasts(
             path,
             timestamps=[
-                data.members[m].series.timestamps[row - steps : row + data.horizon]
+                data.scaled_series[m].series.timestamps[row - steps : row + data.horizon]
                 for m, row in zip(members, rows, strict=True)
             ],
             history=history[..., keep],
@@ -201,7 +202,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         after the last whole horizon are left out.
         """
         data, windows = self.data, self.data.windows("test")
-        members, _ = data.place("test", np.arange(len(windows)))
+        members, _ = data.locate_windows("test", np.arange(len(windows)))
         within = np.concatenate([np.arange(count) for count in np.bincount(members)])
         starts = np.flatnonzero(within % data.horizon == 0)
         parts = np.array_split(starts, -(-len(starts) // data.batch_size))
@@ -213,11 +214,11 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     def _table(self, task: ForecastingTask, starts: NDArray[np.int64], z_scores: NDArray[np.float64]) -> pl.DataFrame:
         """Forecasts (W, H, C, Q or 1) of the test windows `starts` (W,), see `predict_test`."""
-        members, rows = self.data.place("test", starts)
+        members, rows = self.data.locate_windows("test", starts)
         tables = []
         for number in np.unique(members):
             of_member = members == number
-            member, first = self.data.members[number], rows[of_member]
+            member, first = self.data.scaled_series[number], rows[of_member]
             values = np.moveaxis(member.scaler.inverse(np.moveaxis(z_scores[of_member], -1, 0)), 0, -1)
             table = forecast_table(member.series, first, values, task.quantile_levels)
             if self.config.data.id is not None:

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.time_series.future_covariates import read_future
-from datamodules.time_series.timestamps import stamp_text, times_after
+from datamodules.time_series.timestamps import times_after, timestamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import build_table
 from titans_seq.experiment.forecasting.inference import (
@@ -95,7 +95,7 @@ def _known(run: TrainedForecaster, future: Path | None, times: Sequence[pl.Serie
         if future is None:
             until = max(stamps[-1] for stamps in times)
             needed = ", ".join([options.time, *([options.id] if options.id else []), *names])
-            raise InputError(f"--future: needed until {stamp_text(until)}: a table with the columns {needed}")
+            raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
         roles = build_table(options).roles
         columns = read_future(future, roles, options.time_format, [m.series.name for m in run.members], times)
     return [run.layout.known_future(part, stamps.to_numpy()) for part, stamps in zip(columns, times, strict=True)]
