@@ -24,7 +24,7 @@ from titans_seq.arguments import VERBS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment import build, doctor
-from titans_seq.ops.memory.backends import usual_kinds
+from titans_seq.ops.memory.backends import shipped_cases
 from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -198,9 +198,9 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
 
 def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> None:
     verdicts = {"depth 2, float32": "was off by 5e-01 in a trial"}
-    names = {kind: name for name, kind in usual_kinds().items()}
+    names = {kind: name for name, kind in shipped_cases().items()}
     monkeypatch.setattr(doctor, "why_not_triton_here", lambda: None)
-    monkeypatch.setattr(doctor, "why_not_proven", lambda _, kind: verdicts.get(names[kind]))
+    monkeypatch.setattr(doctor, "why_not_trusted", lambda _, kind: verdicts.get(names[kind]))
     monkeypatch.setattr(doctor, "_devices", list)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     text = doctor.doctor_text()
