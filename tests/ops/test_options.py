@@ -1,6 +1,7 @@
 """Every option of the memory against the reference, in float64: outputs, final state and all gradients."""
 
 import gc
+import inspect
 import weakref
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from tests.ops.test_memory import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
+from titans_seq.ops.memory.arguments import Options
 from titans_seq.ops.memory.chunked import groups
 
 
@@ -20,6 +22,32 @@ def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v
         tokens, weights, lambda: titans_memory(*tokens, weights, state, backend="reference", **reference)
     )
     assert_same(found, expected)
+
+
+def test_the_op_takes_every_option_with_its_default() -> None:
+    parameters = inspect.signature(titans_memory).parameters
+    assert {name: parameters[name].default for name in Options._fields} == Options()._asdict()
+
+
+def test_the_op_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = Options(
+        chunk_size=5,
+        gradient="online",
+        activation="gelu",
+        forget_to="initial",
+        residual=True,
+        outer_gradient="first_order",
+        checkpoint_every=2,
+        return_stats=True,
+    )
+    assert not any(a == b for a, b in zip(changed, Options(), strict=True))
+    passed = []
+    monkeypatch.setattr("titans_seq.ops.memory.op.run_memory", lambda *a: passed.append(a[3]) or (None, None, None))
+    tokens, weights = make_inputs(3)
+    titans_memory(*tokens, weights, **changed._asdict())
+    assert passed == [changed]
+    assert Options.from_fields({**changed._asdict(), "conv_width": 4}) == changed
+    assert Options.from_fields({"residual": True}) == Options(residual=True)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 16, 64])

@@ -41,8 +41,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
 
 
 def kind(dtype: torch.dtype = torch.float32, sizes: tuple[int, ...] = (32, 32), **changes: Any) -> selftest.KernelCase:
-    options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)._replace(**changes)
-    return selftest.KernelCase.of(dtype, sizes, options)
+    return selftest.KernelCase.of(dtype, sizes, Options(**changes))
 
 
 def test_without_cuda_auto_is_chunked_and_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,7 +197,7 @@ def test_what_does_not_fit_on_the_chip_is_not_shipped(monkeypatch: pytest.Monkey
         tokens = Tokens(*(x.to(dtype) for x in make_tokens(5, 32, 32)))
         return backends.why_not_triton(tokens, weights, None, options)
 
-    options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)
+    options = Options()
     assert why_not(torch.bfloat16, options) is None
     reason = why_not(torch.bfloat16, options._replace(gradient="online"))
     assert reason is not None

@@ -11,11 +11,20 @@ from torch.nn import functional as F
 
 from titans_seq.nn.conv import CausalConv
 from titans_seq.nn.norm import RMSNorm, unit_norm
-from titans_seq.ops import MemoryState, MemoryStats, titans_memory
+from titans_seq.ops import MemoryState, MemoryStats
 from titans_seq.ops.masking import check_flags
-from titans_seq.ops.memory.arguments import ForgetTo, Gradient, Options, OuterGradient, check_choice, check_options
+from titans_seq.ops.memory.arguments import (
+    ForgetTo,
+    Gradient,
+    Options,
+    OuterGradient,
+    Tokens,
+    check_choice,
+    check_options,
+)
 from titans_seq.ops.memory.backends import Backend
 from titans_seq.ops.memory.network import Activation, read_memory
+from titans_seq.ops.memory.op import run_memory
 
 Initial = Literal["learned", "zero"]
 
@@ -32,7 +41,7 @@ _FRESH_LR, _FRESH_CHUNK_LR = 0.05, 0.25
 _FRESH_SPREAD = 0.1
 
 # torch.compile would unroll the walk over chunks: minutes of compiling for a slower step (benchmarks/LOG.md).
-_uncompiled_memory = torch.compiler.disable(titans_memory)
+_uncompiled_memory = torch.compiler.disable(run_memory)
 
 
 class NeuralMemoryState(NamedTuple):
@@ -134,10 +143,16 @@ class NeuralMemory(nn.Module):
             raise ValueError(f"depth and expansion must be at least 1; got {depth} and {expansion}")
         if num_persistent < 0:
             raise ValueError(f"num_persistent must be at least 0; got {num_persistent}")
-        options = Options(
-            chunk_size, gradient, activation, forget_to, residual, outer_gradient, checkpoint_every, return_stats=False
+        self.options = Options(
+            chunk_size=chunk_size,
+            gradient=gradient,
+            activation=activation,
+            forget_to=forget_to,
+            residual=residual,
+            outer_gradient=outer_gradient,
+            checkpoint_every=checkpoint_every,
         )
-        check_options(options, depth)
+        check_options(self.options, depth)
         check_choice("initial", initial, get_args(Initial))
         if initial == "zero" and (depth > 1 or residual):
             # At zero every layer of a deeper memory has the others' zeros for factors in its gradient, and LayerNorm's
@@ -149,13 +164,6 @@ class NeuralMemory(nn.Module):
         if bound_lr and (depth > 1 or residual):
             raise ValueError(f"bound_lr is for a plain matrix memory, whose bound is known; got {depth=}, {residual=}")
         self.num_heads = num_heads
-        self.chunk_size = chunk_size
-        self.gradient: Gradient = gradient
-        self.activation: Activation = activation
-        self.forget_to: ForgetTo = forget_to
-        self.residual = residual
-        self.outer_gradient: OuterGradient = outer_gradient
-        self.checkpoint_every = checkpoint_every
         self.backend: Backend = backend
         # Tokens whose writes add up before the next gradient is taken: what the largest lr is divided by.
         self.bounded_by = (1 if gradient == "online" else chunk_size) if bound_lr else None
@@ -179,8 +187,9 @@ class NeuralMemory(nn.Module):
 
     def _initialise_gates(self) -> None:
         nn.init.normal_(self.gates.weight, std=_FRESH_SPREAD / sqrt(self.gates.in_features))
-        chunk_lr = _FRESH_CHUNK_LR / 2 ** (len(self.start_weights()) - 1 + self.residual)
-        lr = _FRESH_LR if self.gradient == "online" else min(_FRESH_LR, chunk_lr / self.chunk_size)
+        options = self.options
+        chunk_lr = _FRESH_CHUNK_LR / 2 ** (len(self.start_weights()) - 1 + options.residual)
+        lr = _FRESH_LR if options.gradient == "online" else min(_FRESH_LR, chunk_lr / options.chunk_size)
         if self.bounded_by is not None:
             lr *= self.bounded_by / (1 - _FRESH_MOMENTUM * bool(self.gate_sizes[1]))
         fresh = torch.tensor([log(p / (1 - p)) for p in (lr, _FRESH_MOMENTUM, _FRESH_FORGET)])
@@ -233,28 +242,18 @@ class NeuralMemory(nn.Module):
         qkv, conv_state = self.conv(F.silu(self.qkv(x)), None if state is None else state.conv, mask, reset)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).unbind(2)
         gates = self._gate(x)
-        y, memory_state, *stats = _uncompiled_memory(
-            unit_norm(q),
-            unit_norm(k),
-            v,
-            *gates,
+        y, memory_state, stats = _uncompiled_memory(
+            Tokens(unit_norm(q), unit_norm(k), v, *gates),
             self.start_weights(),
             None if state is None else state.memory,
-            chunk_size=self.chunk_size,
-            gradient=self.gradient,
-            activation=self.activation,
-            forget_to=self.forget_to,
-            residual=self.residual,
-            outer_gradient=self.outer_gradient,
-            checkpoint_every=self.checkpoint_every,
-            mask=mask,
-            reset=reset,
-            backend="chunked" if return_stats and self.backend == "triton" else self.backend,
-            return_stats=return_stats,
+            self.options._replace(return_stats=True) if return_stats else self.options,
+            mask,
+            reset,
+            "chunked" if return_stats and self.backend == "triton" else self.backend,
         )
         after = NeuralMemoryState(memory_state, conv_state)
         y = self._way_out(y[:, first:], x[:, first:])
-        return (y, after, _layer_stats(stats[0], gates, mask, first)) if stats else (y, after)
+        return (y, after) if stats is None else (y, after, _layer_stats(stats, gates, mask, first))
 
     def read(self, x: Tensor, weights: list[Tensor] | None = None) -> Tensor:
         """What the memory holds for tokens x (B, T, dim), without writing: y = M(q), (B, T, dim).
@@ -268,7 +267,7 @@ class NeuralMemory(nn.Module):
         dtype = torch.promote_types(q.dtype, torch.float32)  # as the op reads
         with torch.autocast(x.device.type, enabled=False):
             q_BHTD = q.transpose(1, 2).to(dtype)
-            y = read_memory([w.to(dtype) for w in at], q_BHTD, self.activation, self.residual)
+            y = read_memory([w.to(dtype) for w in at], q_BHTD, self.options.activation, self.options.residual)
         return self._way_out(y.transpose(1, 2).to(q.dtype), x)
 
     def start_weights(self) -> list[Tensor]:

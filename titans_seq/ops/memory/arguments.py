@@ -1,6 +1,7 @@
 """What the op refuses: ValueError says the rule and the value."""
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -14,16 +15,27 @@ OuterGradient = Literal["exact", "first_order"]
 
 
 class Options(NamedTuple):
-    """The keyword arguments of `titans_memory`, explained there."""
+    """How the memory is computed: every option is defined here, with its default.
 
-    chunk_size: int
-    gradient: Gradient
-    activation: Activation
-    forget_to: ForgetTo
-    residual: bool
-    outer_gradient: OuterGradient
-    checkpoint_every: int | None
-    return_stats: bool
+    `titans_memory` and `titans_seq.nn.NeuralMemory` take them as keyword arguments; the backends read them from here.
+    """
+
+    # Tokens whose gradients are taken at the same weights; with online gradients it only affects speed.
+    chunk_size: int = 16
+    gradient: Gradient = "chunk"  # gradients at the chunk's start (eq 16), or at each token's own weights (eq 14)
+    activation: Activation = "silu"  # between the layers of the memory's MLP
+    forget_to: ForgetTo = "zero"  # what forgetting decays the weights to: zero (the paper) or the initial weights
+    residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of MLP(x)
+    # Differentiate through the weights at which inner gradients are taken, or treat those weights as constants.
+    outer_gradient: OuterGradient = "exact"
+    # Chunks between the states kept for the backward pass; None: chosen by the size of the states.
+    checkpoint_every: int | None = None
+    return_stats: bool = False  # also return `MemoryStats`
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> "Options":
+        """Take the options found in `fields` by name; other keys are ignored, missing options keep their defaults."""
+        return cls(**{name: fields[name] for name in cls._fields if name in fields})
 
 
 class Tokens(NamedTuple):

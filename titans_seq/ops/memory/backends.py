@@ -127,7 +127,7 @@ def choose_backend(
 
 def shipped_cases() -> dict[str, KernelCase]:
     """What a trial of the kernels by hand should be about, under a name: at head_dim 64, all that is shipped."""
-    options = Options(CHUNK, "chunk", "silu", "zero", False, "exact", None, False)
+    options = Options(chunk_size=CHUNK)
     kinds = {}
     for dtype in (torch.bfloat16, torch.float32):
         of_type = str(dtype).removeprefix("torch.")

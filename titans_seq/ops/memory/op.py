@@ -25,8 +25,6 @@ from titans_seq.ops.memory.network import Activation
 from titans_seq.ops.memory.reference import reference_memory
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
-_Result = tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]
-
 
 @overload
 def titans_memory(
@@ -124,7 +122,7 @@ def titans_memory(
     reset: Tensor | None = None,
     backend: Backend = "auto",
     return_stats: bool = False,
-) -> _Result:
+) -> tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]:
     """Write every token into a neural memory and read it back (Titans, arXiv 2501.00663, eqs 12 to 16).
 
     Per head, with the inner loss l(W; k, v) = ||M_W(k) - v||^2 and the gradient taken at the weights before the chunk::
@@ -169,13 +167,35 @@ def titans_memory(
     Raises:
         ValueError: a shape, an option or the state does not fit.
     """
-    check_choice("backend", backend, get_args(Backend))
     options = Options(
-        chunk_size, gradient, activation, forget_to, residual, outer_gradient, checkpoint_every, return_stats
+        chunk_size=chunk_size,
+        gradient=gradient,
+        activation=activation,
+        forget_to=forget_to,
+        residual=residual,
+        outer_gradient=outer_gradient,
+        checkpoint_every=checkpoint_every,
+        return_stats=return_stats,
     )
     tokens = Tokens(q, k, v, lr, momentum, forget)
+    y, state, stats = run_memory(tokens, weights, state, options, mask, reset, backend)
+    return (y, state) if stats is None else (y, state, stats)
+
+
+def run_memory(
+    tokens: Tokens,
+    weights: list[Tensor],
+    state: MemoryState | None,
+    options: Options,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, MemoryState, MemoryStats | None]:
+    """`titans_memory` with its tokens and its options gathered; the stats are None without `options.return_stats`."""
+    check_choice("backend", backend, get_args(Backend))
     check_options(options, depth=len(weights))
-    check_shapes(tokens, weights, residual)
+    check_shapes(tokens, weights, options.residual)
+    q = tokens.q
     check_flags(mask, reset, q.shape[:2])
     backend = choose_backend(backend, tokens, weights, state, options, mask, reset)
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in (*tokens, *weights)), torch.float32)
@@ -183,7 +203,7 @@ def titans_memory(
     if state is None:
         state = _initial_state(initial, batch=q.shape[0])
     else:
-        check_state(state, initial, batch=q.shape[0], chunk_size=chunk_size)
+        check_state(state, initial, batch=q.shape[0], chunk_size=options.chunk_size)
         state = state.to(dtype)
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
@@ -191,7 +211,7 @@ def titans_memory(
             from titans_seq.ops.memory.triton.op import triton_memory
 
             y, state = triton_memory(tokens, initial, state, options)
-            return y.to(q.dtype), state
+            return y.to(q.dtype), state, None
         tokens = Tokens(*(x.to(dtype) for x in tokens))
         if backend == "reference":
             y, state, stats = reference_memory(tokens, initial, state, options, mask, reset)
@@ -199,8 +219,7 @@ def titans_memory(
             y, state, stats = chunked_memory(tokens, initial, state, options)
         else:
             y, state, stats = packed_memory(tokens, initial, state, options, mask, reset)
-    y = y.to(q.dtype)
-    return (y, state) if stats is None else (y, state, stats)
+    return y.to(q.dtype), state, stats
 
 
 def _initial_state(initial: list[Tensor], batch: int) -> MemoryState:

@@ -82,7 +82,7 @@ def attempt(tiles: Tiles, device: torch.device) -> None:
 
     keys, values = zeros(tiles.head_dim), zeros(tiles.value_dim)
     tokens = Tokens(keys, keys, values, zeros(), zeros(), zeros())
-    options = Options(CHUNK, "online" if tiles.online else "chunk", "silu", "zero", False, "exact", None, False)
+    options = Options(chunk_size=CHUNK, gradient="online" if tiles.online else "chunk")
     plan = LaunchPlan(options, CHUNK, [TokenRange(0, length, begun=False)], tiles)
     weights = torch.zeros(heads, tiles.head_dim, tiles.value_dim, device=device)
     y, state, starts = scan_forward(plan, tokens, (weights, weights), weights)
