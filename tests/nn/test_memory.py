@@ -238,11 +238,11 @@ def test_zero_is_no_parameter_and_learns_within_the_sequence() -> None:
 
 @pytest.mark.parametrize("options", [{"depth": 2}, {"residual": True}])
 def test_zero_is_for_a_plain_matrix(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"bound_lr is for a plain matrix memory"):
+    with pytest.raises(ValueError, match=r"bound_lr requires a plain matrix memory"):
         NeuralMemory(DIM, 2, bound_lr=True, **options)
-    with pytest.raises(ValueError, match=r'initial="zero" is for a plain matrix memory: .* got depth=., residual='):
+    with pytest.raises(ValueError, match=r'initial="zero" requires a plain matrix memory .* got depth=., residual='):
         NeuralMemory(DIM, 2, initial="zero", **options)
-    with pytest.raises(ValueError, match=r"initial='none' is not one of learned, zero"):
+    with pytest.raises(ValueError, match=r"initial must be one of learned, zero; got 'none'"):
         NeuralMemory(DIM, 2, initial="none")  # type: ignore[arg-type]
 
 
@@ -250,7 +250,7 @@ def test_persistent_tokens_and_reset_exclude_each_other_with_a_state_too() -> No
     layer, x = make_layer(num_persistent=2), make_x(5)
     _, state = layer(x)
     for before in (None, state):
-        with pytest.raises(ValueError, match="reset does not go with persistent tokens"):
+        with pytest.raises(ValueError, match="reset is not supported with persistent tokens"):
             layer(x, before, reset=torch.zeros(BATCH, 5, dtype=torch.bool))
 
 

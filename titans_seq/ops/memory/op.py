@@ -1,4 +1,4 @@
-"""The public op: one signature, several backends that agree to rounding."""
+"""Public op `titans_memory`: one signature, several backends that agree up to rounding."""
 
 import functools
 from typing import Literal, get_args, overload
@@ -136,36 +136,36 @@ def titans_memory(
         v: values, (B, T, H, D_v).
         lr, momentum, forget: the gates theta, eta, alpha of the paper, in [0, 1], (B, T, H). forget may also be
             (B, T, H, I), one gate per input channel (camera-ready, NeurIPS 2025): row i of a layer's W is multiplied by
-            1 - forget_i. Every layer has channels of its own; I is the sum of their d_in, the first layer's in front.
-        weights: the initial memory, L tensors (H, d_in, d_out) that lead from D_k to D_v.
-        state: the state that an earlier call with the same chunk_size returned; the sequence goes on exactly, wherever
-            it was cut.
+            1 - forget_i. Every layer has its own channels; I is the sum of the layers' d_in, first layer first.
+        weights: the initial memory, L tensors (H, d_in, d_out) that map D_k to D_v.
+        state: the state returned by an earlier call with the same chunk_size; the sequence continues exactly, wherever
+            it was split.
         chunk_size: tokens whose gradients are taken at the same weights; smaller is closer to eq 14, and slower.
         gradient: "chunk" takes gradients at the chunk's start (eq 16), for any depth; "online" at every token's own
-            weights (eq 14), for a matrix memory, where chunk_size is a matter of speed alone.
-        activation: between the memory's layers.
+            weights (eq 14), for a matrix memory, where chunk_size only affects speed.
+        activation: activation between the memory's layers.
         forget_to: what forgetting decays to, zero (the paper) or the initial weights.
         residual: the memory is M(x) = x + LayerNorm(MLP(x)) (camera-ready) instead of the MLP alone; D_v = D_k.
         outer_gradient: "exact" differentiates through the weights at which inner gradients are taken; "first_order"
-            takes those weights for constants.
-        checkpoint_every: chunks between the states that are kept for the backward pass; None chooses.
-        mask: (B, T) bool; tokens where it is False are skipped: they leave weights, surprise and the place in the chunk
-            as they are, and their outputs are zero. Padding so masked changes nothing.
-        reset: (B, T) bool; where it is True a new sequence begins, with the initial weights and no surprise. A masked
-            token begins nothing.
-        backend: "auto" takes "triton", kernels for CUDA devices, where `backends.why_not_triton` has nothing against it
-            and a small trial, the first time that a device meets such a memory, agrees with "chunked", which it takes
-            otherwise; "reference" is the token loop that judges the others.
-        return_stats: return the norms of surprise, update and memory at every token as well, outside the graph.
+            treats those weights as constants.
+        checkpoint_every: chunks between the states kept for the backward pass; None: chosen by the states' size.
+        mask: (B, T) bool; tokens where it is False are skipped: they leave weights, surprise and the position in the
+            chunk unchanged, and their outputs are zero. Masked padding changes no result.
+        reset: (B, T) bool; where it is True a new sequence starts, with the initial weights and zero surprise. It is
+            ignored at masked tokens.
+        backend: "auto" chooses "triton" (kernels for CUDA devices) where `backends.why_not_triton` returns None and a
+            self-test, run once per device and kind of memory, agrees with "chunked"; otherwise it chooses "chunked".
+            "reference" is the token loop that the others are tested against.
+        return_stats: also return the norms of surprise, update and memory at every token, outside the graph.
 
     Returns:
         Outputs (B, T, H, D_v) in q's dtype, the state after the last token, and with `return_stats` the `MemoryStats`.
         Everything is computed in the widest type among the arguments, at least float32; "triton" rounds the operands of
-        products to q's type, not the state. Gradients flow to every tensor
-        argument, the state included, through the inner updates too; they cannot be differentiated once more.
+        products to q's type, but not the state. Gradients flow to every tensor argument, including the state, and
+        through the inner updates; second derivatives are not supported.
 
     Raises:
-        ValueError: a shape, an option or the state does not fit.
+        ValueError: a shape, an option or the state is invalid.
     """
     options = Options(
         chunk_size=chunk_size,
@@ -207,7 +207,7 @@ def run_memory(
         state = state.to(dtype)
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":  # whose kernels widen what they load
+        if backend == "triton":  # the kernels convert to float32 as they load
             from titans_seq.ops.memory.triton.op import triton_memory
 
             y, state = triton_memory(tokens, initial, state, options)
