@@ -1,12 +1,12 @@
-"""Registers, spills and shared memory of every shipped kernel configuration, compiled ahead of time without a GPU.
+"""Registers, spills and shared memory of every shipped kernel, compiled ahead of time: no GPU is needed.
 
-For sm_80 and sm_90, from the cubin. A configuration that spills registers to memory or exceeds the chip's shared
-memory must not be shipped (`titans_seq.ops.memory.triton.configs`), and fails here. A row has the maximum over all
-variants of a kernel; those with first-order gradients do less work and are not compiled.
+For sm_80 and sm_90, from the cubin. A configuration that spills registers to memory or does not fit into the chip's
+shared memory must not be shipped (`titans_seq.ops.memory.triton.configs`), and fails here. A row gives the maximum over
+the variants of a kernel; those with first-order gradients do less work and are not compiled.
 
     python benchmarks/kernel_resources.py [--quick] [--missing]
 
-A configuration takes some seconds of ptxas; `--missing` keeps the existing rows if the source is unchanged.
+A configuration takes some seconds in ptxas; `--missing` keeps the results file's rows if they are of the same source.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from record import RESULTS
 
 from titans_seq.ops.memory.triton.configs import (
     EXPANSIONS,
-    MATRIX_CHOICES,
+    MATRIX_CONFIGS,
     MATRIX_KERNELS,
-    MLP_CHOICES,
+    MLP_CONFIGS,
     MLP_KERNELS,
     MlpTiles,
     Tiles,
@@ -46,14 +46,14 @@ AnyTiles = Tiles | MlpTiles
 
 
 class Configuration(NamedTuple):
-    """Kernel configuration: one row of the table."""
+    """Kernel, tiles and architecture of one row of the table."""
 
     kernel: str
     tiles: AnyTiles
     arch: int
 
     def described(self) -> dict[str, Any]:
-        """Return the fields that identify the row."""
+        """Return the columns that identify a row."""
         settings, tiles = self.tiles.settings(self.kernel), self.tiles
         columns = settings.get("V", settings.get("HB"))
         of_memory = (
@@ -66,7 +66,7 @@ class Configuration(NamedTuple):
         return dict(zip(KEYS, values, strict=True))
 
     def variants(self) -> list[dict[str, Any]]:
-        """Return the flags that the launches set, except those that reduce the work."""
+        """Return the flags that the launches set, except those that skip work."""
         online = isinstance(self.tiles, Tiles) and self.tiles.online
         places = ("tile",) if online else ("tile", "chunk", "given")
         passes = ({"READ": True, "KEEP": False}, {"READ": False, "KEEP": True})
@@ -86,14 +86,14 @@ class Configuration(NamedTuple):
 
 
 def configurations() -> Iterator[Configuration]:
-    """Yield all shipped configurations, with square value matrices, since their width makes no difference."""
+    """Yield all shipped configurations, with values as wide as keys, since the width makes no difference."""
     dtypes = {"bf16": torch.bfloat16, "ieee": torch.float32}
     for arch in SHARED_BYTES:
-        for dim, online, precision in MATRIX_CHOICES:
+        for dim, online, precision in MATRIX_CONFIGS:
             for tiles in Tiles.candidates(dtypes[precision], dim, dim, online):
                 for kernel in MATRIX_KERNELS:
                     yield Configuration(kernel, tiles, arch)
-        for dim, precision in MLP_CHOICES:
+        for dim, precision in MLP_CONFIGS:
             for expansion in EXPANSIONS:
                 for deep_tiles in MlpTiles.candidates(dtypes[precision], dim, dim, expansion * dim):
                     for kernel in MLP_KERNELS:
@@ -101,7 +101,7 @@ def configurations() -> Iterator[Configuration]:
 
 
 def quick_configurations() -> list[Configuration]:
-    """Return small configurations, which compile without spills in any version of Triton."""
+    """Return small configurations, which do not spill with any version of Triton."""
     matrix = Tiles.of(torch.bfloat16, 32, 32, online=False)
     return [Configuration("matrix_walk", matrix, 80), Configuration("gates_backward", matrix, 90)]
 
@@ -128,7 +128,7 @@ def compile_kernel(name: str, tiles: AnyTiles, arch: int, flags: dict[str, Any])
 
 
 def type_of(argument: str, tiles: AnyTiles) -> str:
-    """Return an argument's type in Triton's signature, for a kernel on bfloat16 or float32 tokens."""
+    """Return an argument's type in Triton's signature of a kernel, for bfloat16 or float32 tokens."""
     if not argument.endswith("_ptr"):
         return "i32"
     tokens = argument.removesuffix("_ptr").removeprefix("d_") in OF_TOKENS or argument == "scores_ptr"
@@ -136,7 +136,7 @@ def type_of(argument: str, tiles: AnyTiles) -> str:
 
 
 def resources(configuration: Configuration) -> dict[str, Any]:
-    """Compute one row of the table: the maximum over all variants."""
+    """Compute one row of the table: the maximum over the kernel's variants."""
     name, tiles, arch = configuration
     compiled = [compile_kernel(name, tiles, arch, flags) for flags in configuration.variants()]
     usage = [resource_usage(each.asm["cubin"]) for each in compiled]
@@ -149,7 +149,7 @@ def resources(configuration: Configuration) -> dict[str, Any]:
 
 
 def resource_usage(cubin: bytes) -> dict[str, int]:
-    """Parse cuobjdump (part of Triton) for a cubin; kernels without local arrays use their stack for spills only."""
+    """Return the usage that cuobjdump (part of Triton) reads from a cubin; stack use of these kernels is spills."""
     from triton import knobs
 
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
@@ -165,7 +165,7 @@ def fits(row: dict[str, Any]) -> bool:
 
 
 def source_digest() -> str:
-    """Return a hash of the sources that the rows depend on."""
+    """Hash of the sources that the rows depend on."""
     from titans_seq.ops.memory.triton import configs, kernels
     from titans_seq.ops.memory.triton.matrix import kernels as matrix_kernels
     from titans_seq.ops.memory.triton.mlp import kernels as mlp_kernels
@@ -175,27 +175,25 @@ def source_digest() -> str:
 
 
 def described_process() -> dict[str, Any]:
-    """Return the head of the results; computed once, because the results file is an uncommitted change once written."""
+    """Head of the results; computed once, since the results file, once written, is an uncommitted change."""
     import triton
 
     return {"environment": {**describe_environment(), "triton": triton.__version__}, "source": source_digest()}
 
 
 def write(path: Path, head: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Write the results with one row per line."""
+    """Write one row per line."""
     lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)
     path.write_text(json.dumps(head, indent=2)[:-2] + f',\n  "figures": [\n{lines}\n  ]\n}}\n')
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="two small configurations, nothing written")
-    parser.add_argument(
-        "--missing", action="store_true", help="keep existing rows of the results file if the source is unchanged"
-    )
+    parser.add_argument("--quick", action="store_true", help="two small configurations; nothing is written")
+    parser.add_argument("--missing", action="store_true", help="keep the results file's rows of the same source")
     options = parser.parse_args()
     if os.environ.get("TRITON_INTERPRET") == "1":
-        print("kernel_resources: unset TRITON_INTERPRET: the interpreter does not compile kernels", file=sys.stderr)
+        print("kernel_resources: unset TRITON_INTERPRET; the interpreter compiles nothing", file=sys.stderr)
         return 2
     path, rows, head = RESULTS / f"{NAME}.json", [], described_process()
     if options.missing and path.is_file():

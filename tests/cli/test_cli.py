@@ -169,9 +169,9 @@ def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[
 @pytest.mark.parametrize(
     ("word", "part"),
     [
-        ("model.memory.depth=3", "knows no memory deeper than 2; got 3"),
-        ("model.memory.num_heads=4", "knows head_dim 32, 64, 128; got 16"),
-        ("model.memory.residual=true", "knows no residual memory"),
+        ("model.memory.depth=3", "supports depth 1 and 2; got 3"),
+        ("model.memory.num_heads=4", "supports head_dim 32, 64, 128; got 16"),
+        ("model.memory.residual=true", "does not support residual=True"),
     ],
 )
 def test_what_the_kernels_do_not_know_is_said_before_the_training(
@@ -193,7 +193,7 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
     assert ["torch", torch.__version__] in lines
     assert ["python", platform.python_version()] in lines
     if not torch.cuda.is_available():
-        assert ["backend", "triton     not available: needs a CUDA device, and there is none"] in lines
+        assert ["backend", "triton     not available: requires a CUDA device; none was found"] in lines
         assert ["backend", "auto       takes chunked"] in lines
 
 

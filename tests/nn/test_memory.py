@@ -1,5 +1,7 @@
 """Memory layer with masked tokens and packed sequences, against each sequence alone; its stats and its state."""
 
+import inspect
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from torch import Tensor
 from tests.ops.test_chunked import assert_same, flatten, loss_of
 from titans_seq.backbone import build_backbone
 from titans_seq.nn import CausalConv, LayerStats, NeuralMemory, NeuralMemoryState
+from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.schema import BackboneOptions, MemoryOptions
 
 BATCH, DIM = 3, 6
@@ -200,8 +203,8 @@ def test_stats_are_those_of_the_op_on_its_inputs(masked: bool, monkeypatch: pyte
     given: list[Any] = []
     op = module._uncompiled_memory
 
-    def recording(*tokens: Any, **options: Any) -> Any:
-        given.extend([tokens, op(*tokens, **options)])
+    def recording(tokens: Tokens, *rest: Any) -> Any:
+        given.extend([tokens, op(tokens, *rest)])
         return given[1]
 
     monkeypatch.setattr(module, "_uncompiled_memory", recording)
@@ -235,11 +238,11 @@ def test_initial_zero_is_no_parameter_and_learns_within_the_sequence() -> None:
 
 @pytest.mark.parametrize("options", [{"depth": 2}, {"residual": True}])
 def test_initial_zero_requires_a_plain_matrix(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"bound_lr is for a plain matrix memory"):
+    with pytest.raises(ValueError, match=r"bound_lr requires a plain matrix memory"):
         NeuralMemory(DIM, 2, bound_lr=True, **options)
-    with pytest.raises(ValueError, match=r'initial="zero" is for a plain matrix memory: .* got depth=., residual='):
+    with pytest.raises(ValueError, match=r'initial="zero" requires a plain matrix memory .* got depth=., residual='):
         NeuralMemory(DIM, 2, initial="zero", **options)
-    with pytest.raises(ValueError, match=r"initial='none' is not one of learned, zero"):
+    with pytest.raises(ValueError, match=r"initial must be one of learned, zero; got 'none'"):
         NeuralMemory(DIM, 2, initial="none")  # type: ignore[arg-type]
 
 
@@ -247,7 +250,7 @@ def test_persistent_tokens_and_reset_exclude_each_other_even_with_a_state() -> N
     layer, x = make_layer(num_persistent=2), make_x(5)
     _, state = layer(x)
     for before in (None, state):
-        with pytest.raises(ValueError, match="reset does not go with persistent tokens"):
+        with pytest.raises(ValueError, match="reset is not supported with persistent tokens"):
             layer(x, before, reset=torch.zeros(BATCH, 5, dtype=torch.bool))
 
 
@@ -264,11 +267,21 @@ def test_the_configuration_reaches_the_layer() -> None:
     }
     options = MemoryOptions(conv_width=2, initial="zero", **chosen)
     memory = build_backbone(BackboneOptions(dim=DIM, num_layers=1, memory=options)).blocks[0].memory
-    assert {name: getattr(memory, name) for name in chosen} == chosen
+    reached = {"num_heads": memory.num_heads, "backend": memory.backend, **memory.options._asdict()}
+    assert {name: reached[name] for name in chosen} == chosen
     assert memory.conv.width == 2
     assert memory.zero is not None
     options = BackboneOptions(dim=DIM, num_layers=1, memory=MemoryOptions(num_heads=2, residual=True))
-    assert build_backbone(options).blocks[0].memory.residual
+    assert build_backbone(options).blocks[0].memory.options.residual
+
+
+def test_layer_and_configuration_have_the_options_and_defaults_of_the_op() -> None:
+    defaults = Options()._asdict()
+    defaults.pop("return_stats")  # an argument of the call
+    of_layer = inspect.signature(NeuralMemory).parameters
+    of_schema = asdict(MemoryOptions())
+    for name, default in defaults.items():
+        assert (of_layer[name].default, of_schema[name]) == (default, default), name
 
 
 @pytest.mark.parametrize("uneven", [False, True])

@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture
 def poison() -> Iterator[None]:
-    """Fill memory that is not written with NaN, so that an element that a kernel leaves out shows."""
+    """Fill uninitialised memory with NaN, so that an element that a kernel does not write is detected."""
     torch.use_deterministic_algorithms(True)
     assert torch.utils.deterministic.fill_uninitialized_memory
     assert torch.empty(3).isnan().all()

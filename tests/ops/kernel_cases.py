@@ -1,4 +1,4 @@
-"""Cases for the kernels' tests: random tokens and memories, and everything that the op gives, beside the token loop."""
+"""Cases for the kernels' tests: random tokens and memories, and all results of the op compared with the token loop."""
 
 import itertools
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from titans_seq.ops import MemoryState, titans_memory
 
-TOLERANCE = 1e-5  # relative, of float32; what is found is some 3e-7
+TOLERANCE = 1e-5  # relative, in float32; actual errors are about 3e-7
 
 
 def make_tokens(length: int, dim: int, dim_v: int, batch: int = 1, heads: int = 1) -> list[Tensor]:
@@ -21,11 +21,11 @@ def make_tokens(length: int, dim: int, dim_v: int, batch: int = 1, heads: int = 
 
     q, k = (F.normalize(randn(dim), dim=-1) for _ in range(2))
     gates = 0.1 * torch.sigmoid(randn()), 0.8 * torch.sigmoid(randn()), torch.sigmoid(randn() - 2)
-    return [x.float().double() for x in (q, k, randn(dim_v), *gates)]  # float32 can hold them
+    return [x.float().double() for x in (q, k, randn(dim_v), *gates)]  # representable in float32
 
 
 def make_weights(sizes: tuple[int, ...], heads: int = 1) -> list[Tensor]:
-    """A memory from keys of the first size to values of the last."""
+    """Weights of a memory that maps keys of the first size to values of the last."""
     generator = torch.Generator().manual_seed(0)
     layers = itertools.pairwise(sizes)
     return [(torch.randn(heads, *layer, generator=generator) / layer[0] ** 0.5).double() for layer in layers]
@@ -48,7 +48,7 @@ def run(
     cuts: tuple[int, ...] = (),
     **options: Any,
 ) -> list[Tensor]:
-    """Everything of one call, or of as many as the cuts make, with the state carried from one to the next."""
+    """All results of one call, or of several calls split at the cuts with the state carried between them."""
     tokens = [x.detach().requires_grad_() for x in tokens]
     weights = [w.detach().requires_grad_() for w in weights]
     leaves = [*tokens, *weights]
@@ -62,7 +62,7 @@ def run(
         outputs.append(y)
     assert state is not None
     if len(leaves) > len(tokens) + len(weights) and options["forget_to"] == "zero":
-        # With a state, the initial weights act through forgetting alone.
+        # With a state, the initial weights only act as the decay target.
         leaves = [*tokens, *leaves[len(tokens) + len(weights) :]]
     return everything(torch.cat(outputs, dim=1), state, leaves)
 

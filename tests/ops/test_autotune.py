@@ -1,4 +1,4 @@
-"""The choice between ways to launch the kernels, without a GPU to time them on."""
+"""Autotuning of the kernels' configurations, without a GPU to time them on."""
 
 import math
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from titans_seq.ops.memory.triton import autotune
-from titans_seq.ops.memory.triton.configs import MATRIX_CHOICES, Tiles
+from titans_seq.ops.memory.triton.configs import MATRIX_CONFIGS, Tiles
 
 CUDA = torch.device("cuda", 0)
 
 
 def attempt(tiles: Tiles, device: torch.device) -> None:
-    """Stands for a run of the kernels."""
+    """Placeholder for a run of the kernels."""
 
 
 def test_the_fastest_that_runs_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,13 +33,13 @@ def test_the_fastest_that_runs_is_found_once(monkeypatch: pytest.MonkeyPatch) ->
     autotune._fastest.cache_clear()
 
 
-def test_where_there_is_no_gpu_or_no_choice_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(autotune, "_seconds", lambda *_: pytest.fail("it was timed"))
+def test_without_a_gpu_or_alternatives_nothing_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(autotune, "_seconds", lambda *_: pytest.fail("a configuration was timed"))
     candidates = tuple(Tiles.candidates(torch.bfloat16, 64, 64, online=False))
     assert autotune.fastest(candidates, torch.device("cpu"), attempt) == candidates[0]
     assert autotune.fastest(candidates[1:2], CUDA, attempt) == candidates[1]
 
 
-def test_no_choice_is_listed_twice() -> None:
-    for choices in MATRIX_CHOICES.values():
-        assert len(set(choices)) == len(choices)
+def test_no_configuration_is_listed_twice() -> None:
+    for candidates in MATRIX_CONFIGS.values():
+        assert len(set(candidates)) == len(candidates)

@@ -21,7 +21,7 @@ from tests.ops.test_chunked import (
 )
 from titans_seq.ops import MemoryState, titans_memory
 from titans_seq.ops.memory.chunked.channelwise import autograd
-from titans_seq.ops.memory.chunked.channelwise.decay import channel_shares
+from titans_seq.ops.memory.chunked.channelwise.decay import channel_coefficients
 
 
 def make_channel_inputs(
@@ -43,7 +43,7 @@ def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v
 
 
 def everything(tokens: list[Tensor], weights: list[Tensor], state: MemoryState | None, **options: Any) -> list[Tensor]:
-    """Outputs, state, stats, the place in the chunk, and gradients of tokens, initial weights and state."""
+    """Outputs, state, stats, the position in the chunk, and gradients of tokens, initial weights and state."""
     leaves = [] if state is None else [x for group in state[:3] for x in group if x.requires_grad]
     y, after, stats = titans_memory(*tokens, weights, state, return_stats=True, **options)
     results = flatten(y, after)
@@ -116,19 +116,19 @@ def test_segments_chosen_by_size_change_nothing(monkeypatch: pytest.MonkeyPatch)
         (1, {"chunk_size": 3, "gradient": "online"}),
     ],
 )
-@pytest.mark.parametrize(("kept", "begun"), [(0.7, 0.0), (1.0, 0.2), (0.6, 0.2), (0.0, 0.5)])
-def test_masks_and_resets_equal_the_token_loop(depth: int, options: dict[str, Any], kept: float, begun: float) -> None:
-    masks = {"mask": flags(17, kept, 1), "reset": flags(17, begun, 2)}
+@pytest.mark.parametrize(("kept", "resets"), [(0.7, 0.0), (1.0, 0.2), (0.6, 0.2), (0.0, 0.5)])
+def test_masks_and_resets_equal_the_token_loop(depth: int, options: dict[str, Any], kept: float, resets: float) -> None:
+    masks = {"mask": flags(17, kept, 1), "reset": flags(17, resets, 2)}
     uneven = carried_state(depth, 7, mask=flags(7, 0.6, 4), **options)
     for state in (None, uneven):
         compare(17, depth, state, **masks, **options)
 
 
-def test_shares_follow_the_recurrence_token_by_token() -> None:
+def test_coefficients_follow_the_recurrence_token_by_token() -> None:
     tokens, _ = make_channel_inputs(7)
     momentum, forget = (x.detach().transpose(1, 2).unsqueeze(0).flatten(1, 2) for x in tokens[4:])  # (1, G, C, ...)
     live = flags(7, 0.6, 1).repeat_interleave(HEADS, dim=0).unsqueeze(0)
-    for layer, channels in zip(channel_shares(momentum, forget, live, [1, 3]), ([0], [1, 2, 3]), strict=True):
+    for layer, channels in zip(channel_coefficients(momentum, forget, live, [1, 3]), ([0], [1, 2, 3]), strict=True):
         keep, cross, surprise = torch.ones(3, 1, BATCH * HEADS, 1, dtype=torch.float64)
         cross = torch.zeros_like(cross)
         for t in range(7):
@@ -146,7 +146,7 @@ def test_masked_tokens_leave_the_state_bit_identical() -> None:
         options = {"chunk_size": 5, "forget_to": forget_to}
         _, state = titans_memory(*tokens, weights, **options)
         mask = torch.ones(BATCH, 8, dtype=torch.bool)
-        mask[0] = False  # its chunks are laid out, and hold nothing
+        mask[0] = False  # its chunks contain only padding
         _, after = titans_memory(*tokens, weights, state, mask=mask, **options)
         for before, now in zip(flatten(tokens[0], state)[1:], flatten(tokens[0], after)[1:], strict=True):
             assert torch.equal(before[0], now[0])
@@ -180,7 +180,7 @@ def test_every_split_in_two_continues_exactly(depth: int, options: dict[str, Any
         (2, {"outer_gradient": "first_order", "mask": flags(41, 0.8, 1)}),
     ],
 )
-def test_channels_that_are_alike_are_one_gate(depth: int, options: dict[str, Any]) -> None:
+def test_equal_channels_are_one_gate(depth: int, options: dict[str, Any]) -> None:
     tokens, weights = make_inputs(41, depth, dim_v=4)
     channels = sum(w.shape[1] for w in weights)
     spread = [*tokens[:5], tokens[5].unsqueeze(-1).expand(*tokens[5].shape, channels)]
@@ -194,7 +194,7 @@ def test_channels_that_are_alike_are_one_gate(depth: int, options: dict[str, Any
 @pytest.mark.parametrize("backend", ["chunked", "reference"])
 def test_channels_are_the_inputs_of_one_layer_after_another(backend: Any) -> None:
     tokens, weights = make_channel_inputs(9, depth=3)
-    still = [torch.zeros_like(tokens[3]), torch.ones_like(tokens[4])]  # nothing written: forgetting alone
+    still = [torch.zeros_like(tokens[3]), torch.ones_like(tokens[4])]  # nothing is written, only forgotten
     _, state = titans_memory(*tokens[:3], *still, tokens[5], weights, chunk_size=4, backend=backend)
     left = (1 - tokens[5]).prod(dim=1)
     expected = [left[..., first : first + w.shape[1], None] * w for first, w in zip((0, 4, 12), weights, strict=True)]
@@ -205,7 +205,7 @@ def test_channels_are_the_inputs_of_one_layer_after_another(backend: Any) -> Non
 def test_gates_at_exactly_zero_and_one(gradient: Any) -> None:
     for lr, momentum, forget in product([0.0, 1.0], [0.0, 1.0], [0.0, 1.0, None]):
         tokens, weights = make_channel_inputs(11)
-        binary = (tokens[5] > 0.1).double()  # each channel for itself
+        binary = (tokens[5] > 0.1).double()  # independent for each channel
         tokens[3:] = [
             *(torch.full_like(g, x).requires_grad_() for g, x in zip(tokens[3:5], (lr, momentum), strict=True)),
             (binary if forget is None else torch.full_like(binary, forget)).requires_grad_(),
@@ -284,7 +284,7 @@ def test_autocast_rounds_neither_results_nor_gradients() -> None:
 
 
 @pytest.mark.parametrize("gradient", ["chunk", "online"])
-def test_nothing_in_nothing_out(gradient: Any) -> None:
+def test_an_empty_sequence_or_batch(gradient: Any) -> None:
     tokens, weights = make_channel_inputs(9)
     _, state = titans_memory(*tokens, weights, chunk_size=4, gradient=gradient)
     y, after = titans_memory(*(x[:, :0] for x in tokens), weights, state, chunk_size=4, gradient=gradient)
@@ -297,7 +297,7 @@ def test_nothing_in_nothing_out(gradient: Any) -> None:
 
 
 class Kept:
-    """What autograd keeps, for `saved_tensors_hooks`: numbers alive now, at most at once, and in the largest tensor."""
+    """Counts what autograd keeps, for `saved_tensors_hooks`: numbers now, at the peak, and in the largest tensor."""
 
     def __init__(self) -> None:
         self.now = self.peak = self.largest = 0
@@ -352,10 +352,10 @@ def test_no_table_of_tokens_by_tokens_by_channels_is_kept(
             gc.enable()
         assert kept.largest <= BATCH * HEADS * every * chunk_size * max(chunk_size, tokens[5].shape[-1])
         graphs.append(kept.peak - after_forward)
-    assert graphs[0] == graphs[1] > 0  # one segment's, however long the sequence
+    assert graphs[0] == graphs[1] > 0  # one segment's graph, independent of the length
 
 
-def test_wrong_channels_are_named() -> None:
+def test_a_wrong_number_of_channels_raises() -> None:
     tokens, weights = make_channel_inputs(3, depth=2)
     with pytest.raises(ValueError, match=r"forget must be .* = \(2, 3, 2, 12\); got \(2, 3, 2, 4\)"):
         titans_memory(*tokens[:5], tokens[5][..., :4], weights)

@@ -72,7 +72,7 @@ def compare_backends(length: int, depth: int, chunk_size: int, forget_to: Any, c
     tokens, weights = make_inputs(length, depth)
     state, leaves = carried_state(weights, chunk_size, forget_to) if carried else (None, [])
     if carried and forget_to == "zero":
-        weights = [w.detach() for w in weights]  # with a state, they act through forgetting alone
+        weights = [w.detach() for w in weights]  # with a state, the initial weights are not used
     wanted = [*tokens, *leaves, *(w for w in weights if w.requires_grad)]
 
     def run(backend: Any) -> list[Tensor]:
@@ -220,14 +220,14 @@ def test_an_empty_sequence_leaves_the_state_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backend": "cuda"}, "backend='cuda' is not one of"),
-        ({"gradient": "exact"}, "gradient='exact' is not one of"),
-        ({"forget_to": "one"}, "forget_to='one' is not one of"),
-        ({"activation": "tanh"}, "activation='tanh' is not one of"),
+        ({"backend": "cuda"}, "backend must be one of .*; got 'cuda'"),
+        ({"gradient": "exact"}, "gradient must be one of .*; got 'exact'"),
+        ({"forget_to": "one"}, "forget_to must be one of .*; got 'one'"),
+        ({"activation": "tanh"}, "activation must be one of .*; got 'tanh'"),
         ({"backend": "triton"}, "triton.*available: auto, chunked, reference"),
     ],
 )
-def test_a_wrong_option_names_what_there_is(change: dict[str, Any], message: str) -> None:
+def test_an_unknown_option_value_raises_with_the_valid_ones(change: dict[str, Any], message: str) -> None:
     tokens, weights = make_inputs(3)
     with pytest.raises(ValueError, match=message):
         titans_memory(*tokens, weights, **change)
@@ -242,14 +242,14 @@ def test_wrong_shapes_are_named() -> None:
         titans_memory(q, k, v, lr, momentum[..., 0], forget, weights)
     with pytest.raises(ValueError, match=r"weights\[0\] must be .* got \(2, 3, 5\)"):
         titans_memory(q, k, v, lr, momentum, forget, [weights[0][:, :3]])
-    with pytest.raises(ValueError, match="must give D_v = 5 features; it gives 4"):
+    with pytest.raises(ValueError, match="must have D_v = 5 output features; got 4"):
         titans_memory(q, k, v, lr, momentum, forget, [weights[0][..., :4]])
 
 
-def test_a_state_of_another_memory_or_chunk_is_refused() -> None:
+def test_a_state_of_another_memory_or_chunk_size_raises() -> None:
     tokens, weights = make_inputs(7)
     _, state = titans_memory(*tokens, weights, chunk_size=16)
-    with pytest.raises(ValueError, match="continue with the chunk_size"):
+    with pytest.raises(ValueError, match="use the chunk_size of the call that returned the state"):
         titans_memory(*tokens, weights, state, chunk_size=4)
     deeper = make_inputs(7, depth=2)[1]
     with pytest.raises(ValueError, match=r"state.weights must have shapes"):

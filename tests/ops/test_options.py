@@ -1,6 +1,7 @@
 """Every option of the memory against the reference, in float64: outputs, final state and all gradients."""
 
 import gc
+import inspect
 import weakref
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from tests.ops.test_chunked import DIM_V, assert_same, flatten, make_inputs, results_and_gradients
 from titans_seq.ops import MemoryState, titans_memory
+from titans_seq.ops.memory.arguments import Options
 from titans_seq.ops.memory.chunked import groups
 
 
@@ -20,6 +22,32 @@ def compare(length: int, depth: int = 1, state: MemoryState | None = None, dim_v
         tokens, weights, lambda: titans_memory(*tokens, weights, state, backend="reference", **reference)
     )
     assert_same(found, expected)
+
+
+def test_the_op_takes_every_option_with_its_default() -> None:
+    parameters = inspect.signature(titans_memory).parameters
+    assert {name: parameters[name].default for name in Options._fields} == Options()._asdict()
+
+
+def test_the_op_passes_every_option_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = Options(
+        chunk_size=5,
+        gradient="online",
+        activation="gelu",
+        forget_to="initial",
+        residual=True,
+        outer_gradient="first_order",
+        checkpoint_every=2,
+        return_stats=True,
+    )
+    assert not any(a == b for a, b in zip(changed, Options(), strict=True))
+    passed = []
+    monkeypatch.setattr("titans_seq.ops.memory.op.run_memory", lambda *a: passed.append(a[3]) or (None, None, None))
+    tokens, weights = make_inputs(3)
+    titans_memory(*tokens, weights, **changed._asdict())
+    assert passed == [changed]
+    assert Options.from_fields({**changed._asdict(), "conv_width": 4}) == changed
+    assert Options.from_fields({"residual": True}) == Options(residual=True)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 16, 64])
@@ -105,7 +133,7 @@ def test_online_is_stable_over_65536_tokens(dtype: torch.dtype, lr: float) -> No
     length, dim = 65536, 16
     q, k, v = (torch.randn(1, length, 1, dim, generator=generator) for _ in range(3))
     k = torch.nn.functional.normalize(k, dim=-1)
-    # A step of 1 reflects the memory along the key; alike keys in a row are the worst case for the solve.
+    # A step of 1 reflects the memory along the key; a run of identical keys is the worst case for the solve.
     k[:, 1000:2000] = k[:, 1000:1001]
     gates = (torch.full((1, length, 1), g) for g in (lr, 0.0, 1e-3))
     tokens = [x.to(dtype) for x in (q, k, v, *gates)]
@@ -113,8 +141,8 @@ def test_online_is_stable_over_65536_tokens(dtype: torch.dtype, lr: float) -> No
     exact, _ = titans_memory(*(x.double() for x in tokens), [torch.zeros(1, dim, dim).double()], gradient="online")
     assert torch.isfinite(y).all()
     assert state.weights[0].dtype == torch.float32
-    # Reflections lose nothing, rounding errors included: while keys are alike they add up, and sums over a chunk lose
-    # digits in proportion to its size (without AVX-512 3e-5 for each of its tokens, benchmarks/LOG.md).
+    # Reflections do not decay anything, including rounding errors: with identical keys these add up, and sums over a
+    # chunk lose digits in proportion to its size (without AVX-512 3e-5 for each of its tokens, benchmarks/LOG.md).
     tolerance = {torch.float32: 64 * 6e-5 if lr == 1.0 else 1e-5, torch.bfloat16: 2**-8}[dtype]
     assert (y - exact).abs().max() <= tolerance * exact.abs().max()
 
@@ -138,7 +166,7 @@ def test_stats_equal_the_token_loop_and_cost_no_gradient(
 
 def test_online_needs_a_matrix_memory() -> None:
     tokens, weights = make_inputs(3, depth=2)
-    with pytest.raises(ValueError, match="got weights of depth 2"):
+    with pytest.raises(ValueError, match=r'gradient="online" requires a matrix memory .*; got weights of depth 2'):
         titans_memory(*tokens, weights, gradient="online")
 
 
@@ -149,8 +177,8 @@ def test_counts_start_at_one(name: str) -> None:
         titans_memory(*tokens, weights, **{name: 0})
 
 
-def test_nothing_is_left_to_chance_in_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every buffer is filled before it is read: with NaN in fresh memory the results stay the same."""
+def test_buffers_are_filled_before_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NaN in newly allocated memory the results stay the same."""
     tokens, weights = make_inputs(37, depth=2)
     clean = flatten(*titans_memory(*tokens, weights, chunk_size=5))
     real = torch.Tensor.new_empty
@@ -170,7 +198,7 @@ def test_nothing_is_left_to_chance_in_buffers(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("options", [{}, {"residual": True}, {"gradient": "online"}, {"checkpoint_every": 2}])
 def test_nothing_waits_for_the_garbage_collector(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the forward pass keeps for the backward pass goes when its results go: no reference cycle."""
+    """Values kept for the backward pass are freed with the results: there is no reference cycle."""
     alive: list[weakref.ref[Any]] = []
     for name in ("ChunkRule", "OnlineRule"):
         rule = getattr(groups, name)
@@ -217,7 +245,7 @@ def test_backward_inside_autocast() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
-def test_a_state_of_another_type_is_converted_and_of_another_shape_refused() -> None:
+def test_a_state_of_another_type_is_converted_and_of_another_shape_raises() -> None:
     tokens, weights = ([x.detach().float() for x in group] for group in make_inputs(9))
     _, state = titans_memory(*tokens, weights)
     expected, _ = titans_memory(*tokens, weights, state)

@@ -27,12 +27,12 @@ def run(tokens: list[Tensor], weights: list[Tensor], state: MemoryState | None, 
 
 
 @pytest.mark.parametrize(("depth", "options"), [*((1, rule) for rule in RULES), *((2, rule) for rule in RULES[:2])])
-@pytest.mark.parametrize(("kept", "begun"), [(0.7, 0.0), (1.0, 0.2), (0.6, 0.2), (0.0, 0.5), (0.1, 1.0)])
-def test_ragged_equals_the_token_loop(options: dict[str, Any], depth: int, kept: float, begun: float) -> None:
+@pytest.mark.parametrize(("kept", "resets"), [(0.7, 0.0), (1.0, 0.2), (0.6, 0.2), (0.0, 0.5), (0.1, 1.0)])
+def test_masks_and_resets_equal_the_token_loop(options: dict[str, Any], depth: int, kept: float, resets: float) -> None:
     for length in (1, 5, 23):
         tokens, weights = make_inputs(length, depth)
-        masks = {"mask": flags(length, kept, 1), "reset": flags(length, begun, 2)}
-        # From the start, from the middle of a chunk, and from different places in it.
+        masks = {"mask": flags(length, kept, 1), "reset": flags(length, resets, 2)}
+        # From the start, from the middle of a chunk, and from different positions in it.
         past, _ = make_inputs(7, depth, seed=3)
         _, even = titans_memory(*past, weights, **options)
         _, uneven = titans_memory(*past, weights, mask=flags(7, 0.6, 4), **options)
@@ -83,7 +83,7 @@ def test_masked_tokens_leave_the_state_bit_identical(options: dict[str, Any]) ->
     assert after.position == state.position
 
 
-def test_ragged_continues_exactly_at_every_split() -> None:
+def test_masks_and_resets_continue_exactly_at_every_split() -> None:
     tokens, weights = make_inputs(13, depth=2)
     masks = {"mask": flags(13, 0.7, 1), "reset": flags(13, 0.15, 2)}
     whole = flatten(*titans_memory(*tokens, weights, chunk_size=4, **masks))
@@ -104,11 +104,11 @@ def test_a_state_goes_through_a_file_and_continues_exactly(tmp_path: Path, uneve
     more, _ = make_inputs(9, depth=2, seed=6)
     found, expected = (flatten(*titans_memory(*more, weights, s, chunk_size=5)) for s in (loaded, state))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-    with pytest.raises(ValueError, match=r"not a MemoryState's tensors: position, weights\.0"):
+    with pytest.raises(ValueError, match=r"expected the tensors of a MemoryState; got position, weights\.0"):
         MemoryState.from_named_tensors({"position": torch.zeros(()), "weights.0": weights[0]})
 
 
-def test_flags_of_another_shape_or_type_are_refused() -> None:
+def test_flags_of_another_shape_or_type_raise() -> None:
     tokens, weights = make_inputs(3)
     with pytest.raises(ValueError, match=r"mask must be bool, \(B, T\) = \(2, 3\); got torch.float32, \(2, 3\)"):
         titans_memory(*tokens, weights, mask=torch.ones(2, 3))

@@ -1,4 +1,4 @@
-"""What "auto" does on a CUDA device, played in Triton's interpreter on a CPU."""
+"""Backend "auto" on a CUDA device, simulated with Triton's interpreter on a CPU, and the kernels' self-test."""
 
 import warnings
 from typing import Any
@@ -19,13 +19,13 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors pass for those of a GPU, on which nothing has been proven."""
+    """Treat tensors as if on a GPU on which no self-test has run."""
     monkeypatch.setattr(backends, "on_cuda", lambda _: True)
     selftest.why_not_trusted.cache_clear()
 
 
 def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
-    """Which path computes a call with "auto"."""
+    """Return the backend that "auto" chooses for a call."""
     taken = []
     choose = backends.choose_backend
 
@@ -41,33 +41,34 @@ def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
 
 
 def kind(dtype: torch.dtype = torch.float32, sizes: tuple[int, ...] = (32, 32), **changes: Any) -> selftest.KernelCase:
-    options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)._replace(**changes)
-    return selftest.KernelCase.of(dtype, sizes, options)
+    return selftest.KernelCase.of(dtype, sizes, Options(**changes))
 
 
-def test_without_cuda_auto_is_chunked_and_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "why_not_trusted", lambda *_: pytest.fail("there was a trial"))
+def test_without_cuda_auto_is_chunked_and_runs_no_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "why_not_trusted", lambda *_: pytest.fail("a self-test ran"))
     assert chosen(monkeypatch) == "chunked"
 
 
 @pytest.mark.usefixtures("on_cuda")
-def test_auto_takes_triton_where_it_passes_the_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_triton_where_it_passes_the_self_test(monkeypatch: pytest.MonkeyPatch) -> None:
     assert chosen(monkeypatch) == "triton"
 
 
 @pytest.mark.usefixtures("on_cuda")
-def test_auto_is_chunked_where_triton_does_not_know_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backends, "why_not_trusted", lambda *_: pytest.fail("there was a trial"))
+def test_auto_is_chunked_where_triton_does_not_support_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "why_not_trusted", lambda *_: pytest.fail("a self-test ran"))
     assert chosen(monkeypatch, residual=True) == "chunked"
 
 
 @pytest.mark.usefixtures("on_cuda")
-def test_kernels_that_err_are_not_trusted_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_with_large_errors_are_not_trusted_and_warn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(device: torch.device, kind: selftest.KernelCase) -> float:
         return 0.5
 
     monkeypatch.setattr(selftest, "worst_error", wrong)
-    with pytest.warns(UserWarning, match='"triton" was off by 5e-01 in a trial on cpu; "auto" takes "chunked"'):
+    with pytest.warns(
+        UserWarning, match='"triton" failed its self-test: relative error 5e-01 on cpu; "auto" uses "chunked"'
+    ):
         assert chosen(monkeypatch) == "chunked"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -81,7 +82,7 @@ def test_kernels_that_raise_are_not_trusted(found: Exception, monkeypatch: pytes
         raise found
 
     monkeypatch.setattr("titans_seq.ops.memory.triton.op.triton_memory", broken)
-    with pytest.warns(UserWarning, match=f"failed in a trial: {type(found).__name__}"):
+    with pytest.warns(UserWarning, match=f"failed its self-test: {type(found).__name__}"):
         assert chosen(monkeypatch) == "chunked"
 
 
@@ -93,13 +94,13 @@ def test_kernels_that_raise_are_not_trusted(found: Exception, monkeypatch: pytes
         kind(sizes=(32, 64, 32), activation="gelu"),
     ],
 )
-def test_right_kernels_pass_with_room(case: selftest.KernelCase) -> None:
+def test_correct_kernels_pass_with_a_large_margin(case: selftest.KernelCase) -> None:
     assert selftest.worst_error(CPU, case) < 1e-5
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_wrong_result_shows(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the outputs, and in NaN alone."""
+def test_a_wrong_result_is_detected(place: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong number, or NaN."""
     results = selftest._results
 
     def wrong(leaves: list[Tensor], *rest: Any) -> list[Tensor]:
@@ -112,6 +113,6 @@ def test_a_wrong_result_shows(place: int, monkeypatch: pytest.MonkeyPatch) -> No
     assert not selftest.worst_error(CPU, kind()) <= 1e-3
 
 
-def test_what_makes_no_difference_to_the_kernels_is_tried_once() -> None:
+def test_options_that_do_not_change_the_kernels_share_a_self_test() -> None:
     assert kind(chunk_size=5, checkpoint_every=3) == kind(chunk_size=16)
     assert kind(chunk_size=32) == kind(chunk_size=100) != kind(chunk_size=16)

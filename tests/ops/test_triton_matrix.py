@@ -17,7 +17,7 @@ from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.triton import configs
 
 pytest.importorskip("triton", reason="Triton is made for Linux only")
-triton_parallel = importlib.import_module("titans_seq.ops.memory.triton.matrix.parallel_scan")
+parallel_scan = importlib.import_module("titans_seq.ops.memory.triton.matrix.parallel_scan")
 pytestmark = pytest.mark.usefixtures("poison")
 
 
@@ -88,16 +88,16 @@ def test_gradients_reach_a_state_in_the_middle_of_a_chunk(forget_to: Any) -> Non
         ("chunk", 24, {"checkpoint_every": 1}),
     ],
 )
-def test_stretches_in_parallel_equal_the_token_loop(
+def test_splits_in_parallel_equal_the_token_loop(
     gradient: Any, chunk_size: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(triton_parallel, "count_stretches", lambda *_: 3)
+    monkeypatch.setattr(parallel_scan, "count_splits", lambda *_: 3)
     compare(4 * chunk_size + 10, (32, 64), gradient=gradient, chunk_size=chunk_size, **options)
 
 
-def test_stretches_that_hardly_forget_keep_their_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No gate lets go of anything, so that every stretch's start depends on all before it."""
-    monkeypatch.setattr(triton_parallel, "count_stretches", lambda *_: 6)
+def test_splits_without_forgetting_keep_their_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is forgotten, so that every split's start depends on all splits before it."""
+    monkeypatch.setattr(parallel_scan, "count_splits", lambda *_: 6)
     tokens = make_tokens(96, 32, 32)
     tokens[3:] = [torch.full_like(tokens[3], gate) for gate in (0.25, 0.96875, 0.0)]
     weights = make_weights((32, 32))
@@ -106,16 +106,16 @@ def test_stretches_that_hardly_forget_keep_their_digits(monkeypatch: pytest.Monk
     assert_close(found, run(*exact, backend="reference"))
 
 
-@pytest.mark.parametrize(("heads", "length", "stretches"), [(1, 16384, 128), (16, 16384, 33), (128, 16384, 1)])
-def test_stretches_fill_the_device(heads: int, length: int, stretches: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("heads", "length", "splits"), [(1, 16384, 128), (16, 16384, 33), (128, 16384, 1)])
+def test_splits_fill_the_device(heads: int, length: int, splits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     class Device(NamedTuple):
         multi_processor_count: int = 132
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: Device())
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     tokens = Tokens(*(x.bfloat16() for x in make_tokens(1, 32, 32, heads=heads)))
-    cut = configs.Tiles.of(torch.bfloat16, 32, 32, online=False)
-    assert triton_parallel.count_stretches(tokens, cut, length // 16) == stretches
+    tiles = configs.Tiles.of(torch.bfloat16, 32, 32, online=False)
+    assert parallel_scan.count_splits(tokens, tiles, length // 16) == splits
 
 
 @pytest.mark.parametrize("gradient", ["chunk", "online"])
@@ -124,7 +124,7 @@ def test_gates_at_exactly_zero_and_one(gradient: Any) -> None:
     for place, gate in enumerate(tokens[3:]):
         values = torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)
         gate.copy_(values[(torch.arange(20) // 3**place + place) % 3].view(1, 20, 1))
-    tokens[3] /= 2  # steps of 1 at alike keys grow, and rounding errors with them
+    tokens[3] /= 2  # with steps of 1 at near-identical keys, the state and its rounding errors grow
     weights = make_weights((32, 32))
     found = run([x.float() for x in tokens], [w.float() for w in weights], backend="triton", gradient=gradient)
     expected = run(
@@ -136,7 +136,7 @@ def test_gates_at_exactly_zero_and_one(gradient: Any) -> None:
     assert_close(found, expected)
 
 
-def test_alike_keys_do_not_cost_digits() -> None:
+def test_identical_keys_do_not_lose_precision() -> None:
     tokens = make_tokens(32, 32, 32)
     tokens[1][:] = tokens[1][:, :1]
     tokens[3:] = [torch.full_like(tokens[3], gate) for gate in (1.0, 0.0, 0.0)]  # every token reflects the memory
@@ -146,7 +146,7 @@ def test_alike_keys_do_not_cost_digits() -> None:
     expected = run(
         [x.float().double() for x in tokens], [w.float().double() for w in weights], backend="reference", **options
     )
-    assert_close(found[:4], expected[:4])  # reflections enlarge rounding errors in the gates' gradients
+    assert_close(found[:4], expected[:4])  # reflections amplify rounding errors in the gates' gradients
 
 
 def test_float16_tokens_lose_no_more_than_their_own_digits() -> None:
@@ -163,13 +163,13 @@ def test_bfloat16_tokens_in_the_interpreter() -> None:
     [
         (
             {"mask": torch.ones(1, 5, dtype=torch.bool)},
-            'backend="triton" knows neither mask nor reset; available: auto, chunked, reference',
+            'backend="triton" does not support mask or reset; available: auto, chunked, reference',
         ),
-        ({"residual": True}, "knows no residual memory"),
-        ({"return_stats": True}, "returns no stats"),
+        ({"residual": True}, "does not support residual=True"),
+        ({"return_stats": True}, "does not support return_stats=True"),
     ],
 )
-def test_what_the_kernels_do_not_know_is_refused_or_chunked(change: dict[str, Any], message: str) -> None:
+def test_calls_the_kernels_do_not_support_raise_or_are_chunked(change: dict[str, Any], message: str) -> None:
     tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [make_weights((32, 32))[0].float()]
     with pytest.raises(ValueError, match=message):
         titans_memory(*tokens, weights, backend="triton", **change)
@@ -178,30 +178,30 @@ def test_what_the_kernels_do_not_know_is_refused_or_chunked(change: dict[str, An
     assert torch.equal(found, expected)
 
 
-def test_without_a_gpu_and_an_interpreter_triton_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_and_an_interpreter_triton_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [make_weights((32, 32))[0].float()]
-    with pytest.raises(ValueError, match="needs a CUDA device, and there is none; available: auto, chunked, reference"):
+    with pytest.raises(ValueError, match="requires a CUDA device; none was found; available: auto, chunked, reference"):
         titans_memory(*tokens, weights, backend="triton")
     titans_memory(*tokens, weights, backend="auto")
 
 
-def test_what_does_not_fit_on_the_chip_is_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_that_would_spill_registers_are_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET")
     monkeypatch.setattr(backends, "why_not_triton_here", lambda device: None)
-    monkeypatch.setattr(configs, "MATRIX_CHOICES", {(32, False, "bf16"): (configs.MatrixChoice(32, 4, 2, 4),)})
+    monkeypatch.setattr(configs, "MATRIX_CONFIGS", {(32, False, "bf16"): (configs.MatrixConfig(32, 4, 2, 4),)})
     weights = [make_weights((32, 32))[0].float()]
 
     def why_not(dtype: torch.dtype, options: Options) -> str | None:
         tokens = Tokens(*(x.to(dtype) for x in make_tokens(5, 32, 32)))
         return backends.why_not_triton(tokens, weights, None, options)
 
-    options = Options(16, "chunk", "silu", "zero", False, "exact", None, False)
+    options = Options()
     assert why_not(torch.bfloat16, options) is None
     reason = why_not(torch.bfloat16, options._replace(gradient="online"))
     assert reason is not None
-    assert 'ships no kernel for depth 1, gradient="online", head_dim 32 and products in bfloat16' in reason
+    assert 'has no kernel for depth 1, gradient="online", head_dim 32 and products in bfloat16' in reason
     assert "float32" in str(why_not(torch.float16, options))
 
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of the memory of depth 2 in Triton's interpreter, as test_triton.py those of the matrix memory."""
+"""Triton kernels of the memory of depth 2 in Triton's interpreter, tested as in test_triton.py."""
 
 from typing import Any
 
@@ -95,10 +95,10 @@ def test_a_state_of_one_call_is_not_changed_by_the_next() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, [x for group in state[:3] for x in group], strict=True))
 
 
-def test_a_wider_hidden_layer_is_refused() -> None:
+def test_an_unsupported_hidden_layer_raises() -> None:
     tokens = [x.float() for x in make_tokens(5, 32, 32)]
     for hidden in (160, 48):
         weights = [w.float() for w in make_weights((32, hidden, 32))]
-        message = rf"knows hidden layers of 1, 2, 3, 4 times head_dim; got \[{hidden}\] for head_dim 32"
+        message = rf"supports hidden layers of 1, 2, 3, 4 times head_dim; got \[{hidden}\] for head_dim 32"
         with pytest.raises(ValueError, match=message):
             titans_memory(*tokens, weights, backend="triton")

@@ -1,4 +1,4 @@
-"""Mathematics on tensors; needs nothing but torch."""
+"""Tensor operations; the only dependency is torch."""
 
 from titans_seq.ops.memory import MemoryState, MemoryStats, titans_memory
 

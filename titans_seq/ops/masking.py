@@ -1,13 +1,14 @@
-"""Masks and gathering of tokens, shared by the memory, the layers and the backbones."""
+"""Token masks and gathering, shared by the memory, the layers and the backbones."""
 
 import torch
 from torch import Tensor
 
 
 def take_tokens(x: Tensor, index: Tensor) -> Tensor:
-    """The tokens `index` (B, N) of x (B, T, ...): (B, N, ...).
+    """Gather the tokens `index` (B, N) of x (B, T, ...): (B, N, ...).
 
-    Row by row, which on a CPU is up to 17 times as fast as `gather`, that looks up every feature for itself.
+    Whole rows are copied, which on a CPU is up to 17 times as fast as `gather`, which looks up every feature
+    separately.
     """
     (batch, length), device = x.shape[:2], index.device
     rows = index + torch.arange(batch, device=device).unsqueeze(1) * length
@@ -15,13 +16,13 @@ def take_tokens(x: Tensor, index: Tensor) -> Tensor:
 
 
 def check_flags(mask: Tensor | None, reset: Tensor | None, shape: torch.Size) -> None:
-    """Masks of tokens, (B, T) bool."""
+    """Raise ValueError unless mask and reset, where given, are bool of `shape` (B, T)."""
     for name, flags in (("mask", mask), ("reset", reset)):
         if flags is not None and (flags.shape != shape or flags.dtype != torch.bool):
             raise ValueError(f"{name} must be bool, (B, T) = {tuple(shape)}; got {flags.dtype}, {tuple(flags.shape)}")
 
 
 def one_or_each(counts: Tensor) -> int | Tensor:
-    """Whole numbers (B,) of the batch elements, or the one that all share; 0 if there are none."""
-    found = set(counts.tolist())
-    return counts if len(found) > 1 else int(next(iter(found), 0))
+    """Return the integers (B,) of the batch elements, or a single int if all are equal (0 for an empty batch)."""
+    distinct = set(counts.tolist())
+    return counts if len(distinct) > 1 else int(next(iter(distinct), 0))

@@ -131,16 +131,6 @@ def _try_strategy(options: TrainerOptions) -> None:
 def _why_not_kernels(config: Config) -> str | None:
     """What of the configured memory Triton's kernels do not know."""
     memory = config.model.memory
-    options = Options(
-        memory.chunk_size,
-        memory.gradient,
-        memory.activation,
-        memory.forget_to,
-        memory.residual,
-        memory.outer_gradient,
-        memory.checkpoint_every,
-        return_stats=False,
-    )
     head_dim = config.model.dim // memory.num_heads
     sizes = [head_dim, *[memory.expansion * head_dim] * (memory.depth - 1), head_dim]
-    return why_not_options(sizes, memory.channel_forget, options)
+    return why_not_options(sizes, memory.channel_forget, Options.from_fields(vars(memory)))

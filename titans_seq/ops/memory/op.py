@@ -1,4 +1,4 @@
-"""The public op: one signature, several backends that agree to rounding."""
+"""Public op `titans_memory`: one signature, several backends that agree up to rounding."""
 
 import functools
 from typing import Literal, get_args, overload
@@ -24,8 +24,6 @@ from titans_seq.ops.memory.chunked.packed import packed_memory
 from titans_seq.ops.memory.network import Activation
 from titans_seq.ops.memory.reference import reference_memory
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
-
-_Result = tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]
 
 
 @overload
@@ -124,7 +122,7 @@ def titans_memory(
     reset: Tensor | None = None,
     backend: Backend = "auto",
     return_stats: bool = False,
-) -> _Result:
+) -> tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]:
     """Write every token into a neural memory and read it back (Titans, arXiv 2501.00663, eqs 12 to 16).
 
     Per head, with the inner loss l(W; k, v) = ||M_W(k) - v||^2 and the gradient taken at the weights before the chunk::
@@ -138,44 +136,66 @@ def titans_memory(
         v: values, (B, T, H, D_v).
         lr, momentum, forget: the gates theta, eta, alpha of the paper, in [0, 1], (B, T, H). forget may also be
             (B, T, H, I), one gate per input channel (camera-ready, NeurIPS 2025): row i of a layer's W is multiplied by
-            1 - forget_i. Every layer has channels of its own; I is the sum of their d_in, the first layer's in front.
-        weights: the initial memory, L tensors (H, d_in, d_out) that lead from D_k to D_v.
-        state: the state that an earlier call with the same chunk_size returned; the sequence goes on exactly, wherever
-            it was cut.
+            1 - forget_i. Every layer has its own channels; I is the sum of the layers' d_in, first layer first.
+        weights: the initial memory, L tensors (H, d_in, d_out) that map D_k to D_v.
+        state: the state returned by an earlier call with the same chunk_size; the sequence continues exactly, wherever
+            it was split.
         chunk_size: tokens whose gradients are taken at the same weights; smaller is closer to eq 14, and slower.
         gradient: "chunk" takes gradients at the chunk's start (eq 16), for any depth; "online" at every token's own
-            weights (eq 14), for a matrix memory, where chunk_size is a matter of speed alone.
-        activation: between the memory's layers.
+            weights (eq 14), for a matrix memory, where chunk_size only affects speed.
+        activation: activation between the memory's layers.
         forget_to: what forgetting decays to, zero (the paper) or the initial weights.
         residual: the memory is M(x) = x + LayerNorm(MLP(x)) (camera-ready) instead of the MLP alone; D_v = D_k.
         outer_gradient: "exact" differentiates through the weights at which inner gradients are taken; "first_order"
-            takes those weights for constants.
-        checkpoint_every: chunks between the states that are kept for the backward pass; None chooses.
-        mask: (B, T) bool; tokens where it is False are skipped: they leave weights, surprise and the place in the chunk
-            as they are, and their outputs are zero. Padding so masked changes nothing.
-        reset: (B, T) bool; where it is True a new sequence begins, with the initial weights and no surprise. A masked
-            token begins nothing.
-        backend: "auto" takes "triton", kernels for CUDA devices, where `backends.why_not_triton` has nothing against it
-            and a small trial, the first time that a device meets such a memory, agrees with "chunked", which it takes
-            otherwise; "reference" is the token loop that judges the others.
-        return_stats: return the norms of surprise, update and memory at every token as well, outside the graph.
+            treats those weights as constants.
+        checkpoint_every: chunks between the states kept for the backward pass; None: chosen by the states' size.
+        mask: (B, T) bool; tokens where it is False are skipped: they leave weights, surprise and the position in the
+            chunk unchanged, and their outputs are zero. Masked padding changes no result.
+        reset: (B, T) bool; where it is True a new sequence starts, with the initial weights and zero surprise. It is
+            ignored at masked tokens.
+        backend: "auto" chooses "triton" (kernels for CUDA devices) where `backends.why_not_triton` returns None and a
+            self-test, run once per device and kind of memory, agrees with "chunked"; otherwise it chooses "chunked".
+            "reference" is the token loop that the others are tested against.
+        return_stats: also return the norms of surprise, update and memory at every token, outside the graph.
 
     Returns:
         Outputs (B, T, H, D_v) in q's dtype, the state after the last token, and with `return_stats` the `MemoryStats`.
         Everything is computed in the widest type among the arguments, at least float32; "triton" rounds the operands of
-        products to q's type, not the state. Gradients flow to every tensor
-        argument, the state included, through the inner updates too; they cannot be differentiated once more.
+        products to q's type, but not the state. Gradients flow to every tensor argument, including the state, and
+        through the inner updates; second derivatives are not supported.
 
     Raises:
-        ValueError: a shape, an option or the state does not fit.
+        ValueError: a shape, an option or the state is invalid.
     """
-    check_choice("backend", backend, get_args(Backend))
     options = Options(
-        chunk_size, gradient, activation, forget_to, residual, outer_gradient, checkpoint_every, return_stats
+        chunk_size=chunk_size,
+        gradient=gradient,
+        activation=activation,
+        forget_to=forget_to,
+        residual=residual,
+        outer_gradient=outer_gradient,
+        checkpoint_every=checkpoint_every,
+        return_stats=return_stats,
     )
     tokens = Tokens(q, k, v, lr, momentum, forget)
+    y, state, stats = run_memory(tokens, weights, state, options, mask, reset, backend)
+    return (y, state) if stats is None else (y, state, stats)
+
+
+def run_memory(
+    tokens: Tokens,
+    weights: list[Tensor],
+    state: MemoryState | None,
+    options: Options,
+    mask: Tensor | None = None,
+    reset: Tensor | None = None,
+    backend: Backend = "auto",
+) -> tuple[Tensor, MemoryState, MemoryStats | None]:
+    """`titans_memory` with its tokens and its options gathered; the stats are None without `options.return_stats`."""
+    check_choice("backend", backend, get_args(Backend))
     check_options(options, depth=len(weights))
-    check_shapes(tokens, weights, residual)
+    check_shapes(tokens, weights, options.residual)
+    q = tokens.q
     check_flags(mask, reset, q.shape[:2])
     backend = choose_backend(backend, tokens, weights, state, options, mask, reset)
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in (*tokens, *weights)), torch.float32)
@@ -183,15 +203,15 @@ def titans_memory(
     if state is None:
         state = _initial_state(initial, batch=q.shape[0])
     else:
-        check_state(state, initial, batch=q.shape[0], chunk_size=chunk_size)
+        check_state(state, initial, batch=q.shape[0], chunk_size=options.chunk_size)
         state = state.to(dtype)
     # Autocast would round the carried state to half precision inside the loop.
     with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":  # whose kernels widen what they load
+        if backend == "triton":  # the kernels convert to float32 as they load
             from titans_seq.ops.memory.triton.op import triton_memory
 
             y, state = triton_memory(tokens, initial, state, options)
-            return y.to(q.dtype), state
+            return y.to(q.dtype), state, None
         tokens = Tokens(*(x.to(dtype) for x in tokens))
         if backend == "reference":
             y, state, stats = reference_memory(tokens, initial, state, options, mask, reset)
@@ -199,8 +219,7 @@ def titans_memory(
             y, state, stats = chunked_memory(tokens, initial, state, options)
         else:
             y, state, stats = packed_memory(tokens, initial, state, options, mask, reset)
-    y = y.to(q.dtype)
-    return (y, state) if stats is None else (y, state, stats)
+    return y.to(q.dtype), state, stats
 
 
 def _initial_state(initial: list[Tensor], batch: int) -> MemoryState:

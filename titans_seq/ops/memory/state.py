@@ -1,4 +1,4 @@
-"""What the memory carries from one call to the next."""
+"""State that the memory carries from one call to the next, and its statistics."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -8,19 +8,20 @@ from torch import Tensor
 
 
 class MemoryState(NamedTuple):
-    """The memory after the last token seen; passing it on continues the sequence exactly.
+    """Memory after the last token seen; passing it to the next call continues the sequence exactly.
 
     Its size does not depend on the number of tokens seen. All tensors are (B, H, d_in, d_out), one per layer of the
-    memory, and belong to the autograd graph of the call that made them: `detach` cuts truncated backpropagation.
+    memory, and belong to the autograd graph of the call that returned them; `detach` them for truncated
+    backpropagation through time.
     """
 
     weights: list[Tensor]  # W after the last token
     surprise: list[Tensor]  # S after the last token (eq 14)
     chunk_start: list[Tensor]  # W at the start of the current chunk, where its gradients are taken (eq 16)
-    position: int | Tensor  # tokens seen of the current chunk; (B,) on the CPU where batch elements differ in it
+    position: int | Tensor  # tokens seen of the current chunk; (B,) on the CPU where batch elements differ
 
     def named_tensors(self) -> dict[str, Tensor]:
-        """Contiguous copies under flat names, as `safetensors.torch.save_file` takes them."""
+        """Return contiguous copies under flat names, as expected by `safetensors.torch.save_file`."""
         named = {"position": torch.as_tensor(self.position)}
         for group in ("weights", "surprise", "chunk_start"):
             for layer, x in enumerate(getattr(self, group)):
@@ -29,11 +30,11 @@ class MemoryState(NamedTuple):
 
     @classmethod
     def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "MemoryState":
-        """The state that `named_tensors` wrote down; raises ValueError when a name is missing or unknown."""
+        """Restore a state from its `named_tensors`; raises ValueError for missing or unknown names."""
         depth = sum(name.startswith("weights.") for name in named)
         expected = {"position", *(f"{g}.{i}" for g in ("weights", "surprise", "chunk_start") for i in range(depth))}
         if depth == 0 or set(named) != expected:
-            raise ValueError(f"these are not a MemoryState's tensors: {', '.join(sorted(named)) or 'none'}")
+            raise ValueError(f"expected the tensors of a MemoryState; got {', '.join(sorted(named)) or 'none'}")
         weights, surprise, chunk_start = (
             [named[f"{group}.{i}"] for i in range(depth)] for group in ("weights", "surprise", "chunk_start")
         )
@@ -41,11 +42,11 @@ class MemoryState(NamedTuple):
         return cls(weights, surprise, chunk_start, position if position.ndim else int(position))
 
     def detach(self) -> "MemoryState":
-        """The same state, cut from the graph that made it."""
+        """Return the state detached from the autograd graph."""
         return self._map(Tensor.detach)
 
     def to(self, dtype: torch.dtype) -> "MemoryState":
-        """The same state in another floating type."""
+        """Return the state in another floating type."""
         return self._map(lambda x: x.to(dtype))
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "MemoryState":
@@ -57,9 +58,9 @@ class MemoryStats(NamedTuple):
     """Norms over all of a memory's layers together (Frobenius), each (B, T, H)."""
 
     surprise: Tensor  # ||grad l||: the momentary surprise, the inner gradient's norm
-    update: Tensor  # ||S_t||: what is added to the weights at t, momentum included
+    update: Tensor  # ||S_t||: the update added to the weights at t, momentum included
     memory: Tensor  # ||W_t||
 
     def means(self) -> dict[str, float]:
-        """Each averaged over batch, tokens and heads, for a log."""
+        """Return the means over batch, tokens and heads, for logging."""
         return {name: float(values.mean()) for name, values in self._asdict().items()}

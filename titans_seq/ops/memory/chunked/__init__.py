@@ -1,1 +1,1 @@
-"""The memory at matmul speed in plain PyTorch: chunks in sequence, tokens of a chunk in parallel."""
+"""Chunked memory in plain PyTorch: chunks in sequence, the tokens of a chunk in parallel, as matmuls."""

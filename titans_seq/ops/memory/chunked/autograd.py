@@ -1,8 +1,9 @@
-"""Chunks as one differentiable function, a segment of several at a time.
+"""Autograd function over many chunks, with activation checkpointing by segments of several chunks.
 
-Autograd would keep every small tensor of every chunk and launch its backward one by one. Instead the state at each
-segment's start is kept, and the backward pass computes a segment again and differentiates it by hand, group after group
-of its chunks (`groups`). A sequence whose states are small is one segment, of which everything is kept.
+Plain autograd would keep every small tensor of every chunk and launch its backward separately. Instead the state at
+each segment's start is kept; the backward pass recomputes a segment and differentiates it with hand-written formulas,
+group by group of its chunks (`groups`). A sequence whose states are small is a single segment, and nothing is
+recomputed.
 
 Shape suffixes: N chunks, G = batch x heads, C tokens of a chunk, I and O a layer's features.
 """
@@ -22,53 +23,53 @@ from titans_seq.ops.memory.chunked.recurrent import StackedState
 from titans_seq.ops.memory.chunked.stacking import halves
 from titans_seq.ops.memory.state import MemoryStats
 
-# Up to this size the states of all chunks are kept, and nothing is computed twice.
+# Up to this size the states of all chunks are kept, and nothing is recomputed.
 _KEEP_ALL_BYTES = 128 * 2**20
-# Of a group's widest tensor, for each CPU thread: a few of them share a cache of one or two MiB.
+# Size of a group's widest tensor per CPU thread: a few such tensors fit into a cache of one or two MiB.
 _GROUP_BYTES = 2**20
 
 
 class SegmentPlan(NamedTuple):
-    """The arguments of `Chunks` that are no tensors, and how to tell its tensors apart."""
+    """Non-tensor arguments of `Chunks`, and how to split its tensor arguments."""
 
     options: Options
     layers: int
-    own_reference: bool  # the first chunk's gradient too is taken at its own start
-    anchored: bool  # forgetting leads to an anchor, not to zero
-    live: Tensor | None  # (N, G, C), False where a token leaves W and S alone
-    stats: list[list[MemoryStats]] | None  # where the forward pass leaves its groups' stats, if they are wanted
+    at_chunk_start: bool  # the first chunk's gradients are taken at that chunk's own start
+    has_decay_target: bool  # forgetting decays the weights to a target instead of zero
+    valid: Tensor | None  # (N, G, C), False at padding tokens, which leave W and S unchanged
+    stats: list[list[MemoryStats]] | None  # receives the groups' stats in the forward pass, if requested
 
     def group(self, tensors: tuple[Tensor, ...]) -> tuple[StackedState, list[Tensor] | None, list[Tensor] | None]:
-        """StackedState, reference and anchor out of `Chunks`' last arguments."""
+        """Split `Chunks`' last arguments into state, reference and decay target."""
         parts = [list(tensors[i : i + self.layers]) for i in range(0, len(tensors), self.layers)]
         state = parts.pop(0)
-        reference = None if self.own_reference else parts.pop(0)
-        return state, reference, parts.pop(0) if self.anchored else None
+        reference = None if self.at_chunk_start else parts.pop(0)
+        return state, reference, parts.pop(0) if self.has_decay_target else None
 
 
 class _Segment(NamedTuple):
-    """Some chunks in a row, and what the forward pass leaves for their backward pass."""
+    """Consecutive chunks, with the values that their backward pass needs."""
 
     tokens: Tokens
-    live: Tensor | None
+    valid: Tensor | None
     tables: DecayTables
     side_by_side: list[bool]  # how M joins W and S, by layer
     groups: list[tuple[slice, Group]]
 
 
 class Chunks(torch.autograd.Function):
-    """Chunks (N, G, C, ...) and a start state to outputs (N, G, C, O) and the end state."""
+    """Map chunks (N, G, C, ...) and a start state to outputs (N, G, C, O) and the end state."""
 
     @staticmethod
     def forward(ctx: Any, plan: SegmentPlan, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Segment after segment; `arguments` are the tokens, then what `SegmentPlan.group` tells apart."""
-        tokens, (state, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
+        """Run the segments in order; `arguments` are the tokens, then the tensors that `SegmentPlan.group` splits."""
+        tokens, (state, reference, decay_target) = Tokens(*arguments[:6]), plan.group(arguments[6:])
         parts = list(_parts(len(tokens.q), _chunks_per_segment(len(tokens.q), state, plan.options)))
         y, starts, segment = torch.empty_like(tokens.v), [], None
         for part in parts:
             starts.append(state)
             at = reference if part is parts[0] else None
-            segment, state = _forward_segment(plan, tokens, part, state, at, anchor, y[part])
+            segment, state = _forward_segment(plan, tokens, part, state, at, decay_target, y[part])
         ctx.plan, ctx.parts, ctx.starts, ctx.kept = plan, parts, starts, segment if len(parts) == 1 else None
         ctx.save_for_backward(*arguments)
         return y, *state
@@ -76,7 +77,7 @@ class Chunks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_y: Tensor, *d_end: Tensor) -> tuple[Tensor | None, ...]:
-        """Segment before segment, each computed again unless it is the only one."""
+        """Run the segments in reverse order, recomputing each unless it is the only one."""
         with torch.autocast(d_y.device.type, enabled=False):
             return _run_backward(ctx, ctx.plan, ctx.saved_tensors, d_y, list(d_end))
 
@@ -84,34 +85,35 @@ class Chunks(torch.autograd.Function):
 def _run_backward(
     ctx: Any, plan: SegmentPlan, arguments: tuple[Tensor, ...], d_y: Tensor, d_state: StackedState
 ) -> tuple[Tensor | None, ...]:
-    tokens, (_, reference, anchor) = Tokens(*arguments[:6]), plan.group(arguments[6:])
+    tokens, (_, reference, decay_target) = Tokens(*arguments[:6]), plan.group(arguments[6:])
     plan = plan._replace(stats=None)
     d_tokens = Tokens(*(torch.empty_like(x) for x in tokens))
-    d_anchor = [torch.zeros_like(w) for w in anchor] if anchor is not None else []
+    d_decay_target = [torch.zeros_like(w) for w in decay_target] if decay_target is not None else []
     d_reference = None
     for part, start in zip(reversed(ctx.parts), reversed(ctx.starts), strict=True):
-        segment, ctx.kept = (
-            ctx.kept,
-            None,
-        )  # the graph may live on, for a log of losses; a second pass computes it again
+        # Freed here, since a loss kept for logging keeps the graph alive; a second backward pass recomputes it.
+        segment, ctx.kept = ctx.kept, None
         if segment is None:
             at = reference if part is ctx.parts[0] else None
-            segment, _ = _forward_segment(plan, tokens, part, start, at, anchor, torch.empty_like(tokens.v[part]))
+            segment, _ = _forward_segment(plan, tokens, part, start, at, decay_target, torch.empty_like(tokens.v[part]))
         out = Tokens(*(x[part] for x in d_tokens))
-        d_state, d_reference = _backward_segment(segment, d_y[part], d_state, anchor, plan.options, out, d_anchor)
-    return None, *d_tokens, *d_state, *(d_reference or []), *d_anchor
+        d_state, d_reference = _backward_segment(
+            segment, d_y[part], d_state, decay_target, plan.options, out, d_decay_target
+        )
+    return None, *d_tokens, *d_state, *(d_reference or []), *d_decay_target
 
 
 def _parts(count: int, size: int) -> Iterator[slice]:
-    """0 to `count` in slices of `size`, the last one maybe shorter."""
+    """Yield slices of `size` from 0 to `count`; the last one may be shorter."""
     for first in range(0, count, size):
         yield slice(first, min(first + size, count))
 
 
 def _chunks_per_segment(chunks: int, state: StackedState, options: Options) -> int:
-    """All chunks while their states are small, else near their square root.
+    """Return the chunks per segment: all while their states are small, otherwise about the square root of their number.
 
-    There the kept states and those inside a segment take about the same room, which grows with the length's root.
+    With the square root, the kept states and those inside a segment take equal memory, which grows with the root of the
+    sequence's length.
     """
     if options.checkpoint_every is not None:
         return options.checkpoint_every
@@ -122,9 +124,11 @@ def _chunks_per_segment(chunks: int, state: StackedState, options: Options) -> i
 
 
 def _chunks_per_group(tokens: Tokens, state: StackedState) -> int:
-    """What the threads' caches hold on a CPU; elsewhere all chunks, for a launch costs more than a pass."""
+    """Return the chunks per group: as many as fit the CPU's caches; on a GPU all, where launches dominate the cost."""
     count, heads, size, width = tokens.q.shape
-    if tokens.q.device.type != "cpu" or torch.compiler.is_exporting():  # a program must not depend on the batch's size
+    if (
+        tokens.q.device.type != "cpu" or torch.compiler.is_exporting()
+    ):  # an exported program must not depend on the batch size
         return count
     widest = max(size, width, *(m.shape[-1] for m in state))
     chunk_bytes = heads * size * widest * tokens.q.element_size()
@@ -137,38 +141,40 @@ def _forward_segment(
     part: slice,
     state: StackedState,
     reference: list[Tensor] | None,
-    anchor: list[Tensor] | None,
+    decay_target: list[Tensor] | None,
     y: Tensor,
 ) -> tuple[_Segment, StackedState]:
-    """The chunks `part` of all, written and read; the outputs go to `y` (N, G, C, O)."""
-    tokens, live = Tokens(*(x[part] for x in tokens)), None if plan.live is None else plan.live[part]
-    tables = DecayTables(*decay_tables(tokens.momentum, tokens.forget, live))
+    """Write and read the chunks `part`; the outputs are stored in `y` (N, G, C, O)."""
+    tokens, valid = Tokens(*(x[part] for x in tokens)), None if plan.valid is None else plan.valid[part]
+    tables = DecayTables(*decay_tables(tokens.momentum, tokens.forget, valid))
     side_by_side = _side_by_side(state, plan.options)
-    states = [_room(len(y) + 1, m, w) for m, w in zip(state, side_by_side, strict=True)]
-    _copy_joint(state, [room[0] for room in states], side_by_side)
+    states = [_new_buffer(len(y) + 1, m, w) for m, w in zip(state, side_by_side, strict=True)]
+    _copy_joint(state, [buffer[0] for buffer in states], side_by_side)
     groups, stats = [], []
     for chunks in _parts(len(y), _chunks_per_group(tokens, state)):
-        rooms = [room[chunks.start : chunks.stop + 1] for room in states]
+        buffers = [buffer[chunks.start : chunks.stop + 1] for buffer in states]
         at = reference if chunks.start == 0 else None
         of_chunks = Tokens(*(x[chunks] for x in tokens))
-        group, y[chunks] = forward_group(of_chunks, tables.part(chunks), rooms, side_by_side, at, anchor, plan.options)
+        group, y[chunks] = forward_group(
+            of_chunks, tables.part(chunks), buffers, side_by_side, at, decay_target, plan.options
+        )
         groups.append((chunks, group))
         if plan.stats is not None:
-            stats.append(stats_of_group(group, of_chunks.lr, anchor))
+            stats.append(stats_of_group(group, of_chunks.lr, decay_target))
     if plan.stats is not None:
         plan.stats.append(stats)
-    end = [torch.empty_like(m) for m in state]  # a view of the last state would keep all the others alive
-    _copy_joint(end, [room[-1] for room in states], side_by_side, back=True)
-    return _Segment(tokens, live, tables, side_by_side, groups), end
+    end = [torch.empty_like(m) for m in state]  # a view of the last state would keep the whole buffer alive
+    _copy_joint(end, [buffer[-1] for buffer in states], side_by_side, back=True)
+    return _Segment(tokens, valid, tables, side_by_side, groups), end
 
 
 def _side_by_side(state: StackedState, options: Options) -> list[bool]:
-    """Layer by layer; online gradients need W on top of S."""
+    """Return for each layer whether W and S are concatenated along columns; online gradients require rows."""
     return [options.gradient == "chunk" and m.shape[-2] > 2 * m.shape[-1] for m in state]
 
 
-def _room(count: int, m: Tensor, side_by_side: bool) -> Tensor:
-    """For `count` of M; m (G, 2 I, O)."""
+def _new_buffer(count: int, m: Tensor, side_by_side: bool) -> Tensor:
+    """Allocate a buffer for `count` matrices M, given one m (G, 2 I, O) in row layout."""
     heads, rows, columns = m.shape
     return (
         m.new_empty(count, heads, rows // 2, 2 * columns) if side_by_side else m.new_empty(count, heads, rows, columns)
@@ -176,9 +182,9 @@ def _room(count: int, m: Tensor, side_by_side: bool) -> Tensor:
 
 
 def _copy_joint(state: StackedState, joint: list[Tensor], side_by_side: list[bool], back: bool = False) -> None:
-    """W on top of S into M as `side_by_side` has it, or back."""
-    for m, as_wide, w in zip(state, joint, side_by_side, strict=True):
-        for one, other in zip(halves(m, side_by_side=False), halves(as_wide, w), strict=True):
+    """Copy W and S from row layout into M in the layout of `side_by_side`, or back."""
+    for m, target, w in zip(state, joint, side_by_side, strict=True):
+        for one, other in zip(halves(m, side_by_side=False), halves(target, w), strict=True):
             one.copy_(other) if back else other.copy_(one)
 
 
@@ -186,35 +192,35 @@ def _backward_segment(
     segment: _Segment,
     d_y: Tensor,
     d_state: StackedState,
-    anchor: list[Tensor] | None,
+    decay_target: list[Tensor] | None,
     options: Options,
     d_tokens: Tokens,
-    d_anchor: list[Tensor],
+    d_decay_target: list[Tensor],
 ) -> tuple[StackedState, list[Tensor] | None]:
-    """The gradients of the start state and of the reference; `d_tokens` takes the tokens', `d_anchor` the anchor's."""
+    """Gradients of the start state and of the reference; those of tokens and decay target go to the arguments."""
     tokens = segment.tokens
     longest = max(chunks.stop - chunks.start for chunks, _ in segment.groups)
-    d_states = [_room(longest + 1, d, w) for d, w in zip(d_state, segment.side_by_side, strict=True)]
-    d_end = [_room(1, d, w)[0] for d, w in zip(d_state, segment.side_by_side, strict=True)]
+    d_states = [_new_buffer(longest + 1, d, w) for d, w in zip(d_state, segment.side_by_side, strict=True)]
+    d_end = [_new_buffer(1, d, w)[0] for d, w in zip(d_state, segment.side_by_side, strict=True)]
     _copy_joint(d_state, d_end, segment.side_by_side)
     d_table = torch.empty_like(segment.tables.weights)
     d_last_surprise = torch.empty_like(d_table[0])
     d_reference = None
     for chunks, group in reversed(segment.groups):
-        rooms = [room[: chunks.stop - chunks.start + 1] for room in d_states]
-        for room, d in zip(rooms, d_end, strict=True):
-            room[-1] = d
+        buffers = [buffer[: chunks.stop - chunks.start + 1] for buffer in d_states]
+        for buffer, d in zip(buffers, d_end, strict=True):
+            buffer[-1] = d
         of_chunks = Tokens(*(x[chunks] for x in tokens))
         d_rows = d_table[:, chunks].movedim(0, -2)
-        gradient = backward_group(group, of_chunks, d_y[chunks], rooms, d_rows, anchor, options)
-        d_end, d_reference = [room[0] for room in rooms], gradient.reference
+        gradient = backward_group(group, of_chunks, d_y[chunks], buffers, d_rows, decay_target, options)
+        d_end, d_reference = [buffer[0] for buffer in buffers], gradient.reference
         for out, piece in zip(d_tokens[:4], gradient.tokens[:4], strict=True):
             out[chunks] = piece
         d_last_surprise[chunks] = gradient.last_surprise
-        for total, piece in zip(d_anchor, gradient.anchor, strict=True):
+        for total, piece in zip(d_decay_target, gradient.decay_target, strict=True):
             total.add_(piece)
     d_tokens.momentum[:], d_tokens.forget[:] = decay_tables_backward(
-        tokens.momentum, tokens.forget, segment.live, segment.tables, d_table, d_last_surprise
+        tokens.momentum, tokens.forget, segment.valid, segment.tables, d_table, d_last_surprise
     )
     d_start = [torch.empty_like(d) for d in d_state]
     _copy_joint(d_start, d_end, segment.side_by_side, back=True)

@@ -1,6 +1,6 @@
-"""Gradients at the chunk's start (eq 16): one forward and one backward pass of the memory over the chunk's keys.
+"""Write rule with gradients at the chunk's start (eq 16): one forward and backward pass of M over the chunk's keys.
 
-Shape suffixes as in `writes`.
+Shape suffixes as in `recurrent`.
 """
 
 import torch
@@ -12,17 +12,17 @@ from titans_seq.ops.memory.network import ActivationFunction, residual_error, re
 
 
 class ChunkRule:
-    """The paper's parallel form, for a memory of any depth.
+    """Chunk-parallel write rule of the paper, for a memory of any depth.
 
     Args:
         k_NGCI: keys.
         v_NGCO: values.
-        starts: room for M at each chunk's start, by layer.
+        starts: preallocated buffers for M at each chunk's start, by layer.
         sizes: the layers' output features.
-        side_by_side: how M joins W and S, by layer.
-        reference: the weights for the first chunk's gradient, where they are not its start's: the chunk was begun in an
-            earlier call.
-        act: between the layers.
+        side_by_side: whether M concatenates W and S along columns, by layer.
+        reference: the weights at which the first chunk's gradients are taken, if that chunk continues one of an earlier
+            call; None for the first chunk's own start.
+        act: activation between the layers.
         residual: whether the memory is x + LayerNorm(MLP(x)).
         second_order: whether the outer gradient passes through the weights at which the inner one is taken.
     """
@@ -41,7 +41,9 @@ class ChunkRule:
     ) -> None:
         self.k_NGCI = k_NGCI
         self.v_NGCO = v_NGCO
-        self.out_NGCO = torch.empty_like(v_NGCO) if residual else None  # the MLP's outputs, where the error needs them
+        self.out_NGCO = (
+            torch.empty_like(v_NGCO) if residual else None
+        )  # the MLP's outputs, needed by the residual error
         self.reference = reference
         self.act = act
         self.second_order = second_order
@@ -53,7 +55,7 @@ class ChunkRule:
         self.d_reference: list[Tensor] | None = None
 
     def write(self, n: int, start: StackedState) -> None:
-        """Forward over the keys, then back to every layer's output."""
+        """Run M forward over the keys, then backward to the errors at every layer's output."""
         inputs, errors, at = self.writes.inputs_NGCI, self.writes.errors_NGCO, self._at(n, start)
         for layer, z in enumerate(self.hidden):
             torch.bmm(inputs[layer][n], at[layer], out=z[n])
@@ -64,7 +66,7 @@ class ChunkRule:
             errors[layer][n] = self.act.vjp(back, self.hidden[layer][n])
 
     def _error(self, n: int, last: Tensor) -> None:
-        """The gradient of the inner loss at the MLP's output, whose last layer is `last`."""
+        """Compute the gradient of the inner loss at the MLP's output; `last` is the weight of its last layer."""
         x, error = self.writes.inputs_NGCI[-1][n], self.writes.errors_NGCO[-1][n]
         if self.out_NGCO is None:
             torch.baddbmm(self.v_NGCO[n], x, last, beta=-2, alpha=2, out=error)
@@ -78,7 +80,7 @@ class ChunkRule:
         return [halves(m, self.writes.side_by_side[layer])[0] for layer, m in enumerate(start)]
 
     def write_backward(self, n: int, d_writes: Writes, d_start: StackedState) -> None:
-        """Back through the inner backward pass, which runs the other way, and then through the key pass."""
+        """Differentiate the inner backward pass, first layer first, and then the forward pass over the keys."""
         inputs, errors = self.writes.inputs_NGCI, self.writes.errors_NGCO
         d_inputs, d_errors = d_writes.inputs_NGCI, d_writes.errors_NGCO
         at = self._at(n, [start[n] for start in self.writes.starts])
@@ -100,7 +102,7 @@ class ChunkRule:
                 d_out = d_hidden[i - 1].add_(self.act.vjp(d_inputs[i][n], self.hidden[i - 1][n]))
 
     def _gradient_of_reference(self, n: int, d_start: StackedState) -> list[Tensor]:
-        """Where the gradient of the weights at which the inner one was taken belongs; none if it does not pass."""
+        """Return the tensors that accumulate the gradient of the reference weights; empty for first order."""
         if not self.second_order:
             return []
         if n > 0 or self.reference is None:
@@ -109,7 +111,7 @@ class ChunkRule:
         return self.d_reference
 
     def _error_backward(self, n: int, d_writes: Writes) -> Tensor:
-        """Back through `_error`, whose gradient makes room for that of -v: the gradient of the MLP's output."""
+        """Return the gradient of the MLP's output from that of `_error`, whose buffer then holds the gradient of -v."""
         d_error = d_writes.errors_NGCO[-1][n]
         if self.out_NGCO is None:
             return d_error.mul_(2)  # the error is 2 (output - v)
@@ -119,7 +121,7 @@ class ChunkRule:
         return d_out
 
     def finish_backward(self, d_writes: Writes) -> RuleGradient:
-        """Keys are the first layer's inputs; of the last layer's error, the gradient of -v is left."""
+        """Return the gradients; keys are the first layer's inputs, and the last error's buffer holds that of -v."""
         reference = self.d_reference
         if reference is None and self.reference is not None:
             reference = [torch.zeros_like(w) for w in self.reference]

@@ -1,7 +1,7 @@
-"""The memory a chunk at a time, in its dual form: exact, matmuls only, no per-token weights, and its own backward.
+"""Chunked memory in its dual form: exact, matmuls only, no per-token weights, and a hand-written backward pass.
 
-Here a sequence is cut into pieces of equal chunks; `segments` runs a piece, forwards and backwards. The derivation is
-in README.md beside this file.
+Here a sequence is split into pieces of equal chunks; `autograd` runs a piece, forward and backward. The derivation is
+in README.md of `ops/memory`.
 
 Shape suffixes: N chunks, G = batch x heads, C tokens of a chunk, I and O a layer's features, T tokens.
 """
@@ -22,16 +22,16 @@ def chunked_memory(
     state: MemoryState,
     options: Options,
 ) -> tuple[Tensor, MemoryState, MemoryStats | None]:
-    """As `reference_memory`, to rounding; time and memory are linear in T."""
+    """Same result as `reference_memory` up to rounding; time and memory are linear in T."""
     batch, length, heads, _ = tokens.q.shape
-    anchor = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if options.forget_to == "initial" else []
+    decay_target = [w.expand(batch, *w.shape).flatten(0, 1) for w in initial] if options.forget_to == "initial" else []
     weights, surprise, reference = ([w.flatten(0, 1) for w in group] for group in state[:3])
     both = stack_state(weights, surprise)
 
-    # The rest of an open chunk, the whole chunks, and what is left over.
+    # The rest of a partial chunk, the whole chunks, and the remainder.
     chunk_size, online = options.chunk_size, options.gradient == "online"
-    assert isinstance(state.position, int), "elements at different places in their chunks are ragged"
-    position = 0 if online else state.position  # online gradients know no chunks: any cut will do
+    assert isinstance(state.position, int), "one position per batch element requires packed_memory"
+    position = 0 if online else state.position  # online gradients do not depend on the chunks: any split is valid
     head = min((chunk_size - position) % chunk_size, length)
     body = (length - head) // chunk_size * chunk_size
     outputs = []
@@ -43,7 +43,7 @@ def chunked_memory(
             reference = [m.chunk(2, dim=-2)[0] for m in both]
         separate = reference if position else None
         y_BTHV, both = run_chunks(
-            Tokens(*piece), both, separate, anchor, options, min(size, chunk_size), None, collected
+            Tokens(*piece), both, separate, decay_target, options, min(size, chunk_size), None, collected
         )
         outputs.append(y_BTHV)
         position = 0 if online else (position + size) % chunk_size
@@ -60,12 +60,12 @@ def chunked_memory(
 
 
 def _split(x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    """Pieces of x (B, T, ...); the backward pass of a split is a copy, which a single piece need not pay."""
+    """Split x (B, T, ...); a single piece is returned as it is, since the backward pass of a split is a copy."""
     return (x,) if len(sizes) == 1 else x.split(sizes, dim=1)
 
 
 def stack_state(weights: list[Tensor], surprise: list[Tensor]) -> StackedState:
-    """W of every layer on top of its S."""
+    """Concatenate W and S of every layer along rows."""
     return [torch.cat(pair, dim=-2) for pair in zip(weights, surprise, strict=True)]
 
 
@@ -73,40 +73,40 @@ def run_chunks(
     tokens: Tokens,
     state: StackedState,
     reference: list[Tensor] | None,
-    anchor: list[Tensor],
+    decay_target: list[Tensor],
     options: Options,
     chunk_size: int,
-    live_BTH: Tensor | None,
+    valid_BTH: Tensor | None,
     collected: list[list[MemoryStats]] | None,
 ) -> tuple[Tensor, StackedState]:
-    """Whole chunks of tokens (B, T, H, ...) to outputs (B, T, H, V) and the state after them; states are (G, 2 I, O).
+    """Map whole chunks of tokens (B, T, H, ...) to outputs (B, T, H, V) and the state after them, (G, 2 I, O).
 
-    `reference`: the weights for the first chunk's gradient, None for its own start. Where `live_BTH` is False, W and S
-    pass unchanged. Stats are appended to `collected`.
+    `reference`: the weights at which the first chunk's gradients are taken, None for its own start. Where `valid_BTH`
+    is False (padding), W and S are unchanged. Stats are appended to `collected`.
     """
-    live = None if live_BTH is None else _in_chunks(live_BTH, chunk_size)
-    plan = SegmentPlan(options, len(state), reference is None, bool(anchor), live, collected)
+    valid = None if valid_BTH is None else _in_chunks(valid_BTH, chunk_size)
+    plan = SegmentPlan(options, len(state), reference is None, bool(decay_target), valid, collected)
     in_chunks = [_in_chunks(x, chunk_size) for x in tokens]
-    tensors = (*state, *(reference or []), *anchor)
+    tensors = (*state, *(reference or []), *decay_target)
     run = ChannelChunks if tokens.forget.ndim == 4 else Chunks
     y_NGCO, *state = run.apply(plan, *in_chunks, *tensors)  # type: ignore[no-untyped-call]
     return _in_sequence(y_NGCO, heads=tokens.q.shape[2]), state
 
 
 def _in_chunks(x: Tensor, chunk_size: int) -> Tensor:
-    """(B, T, H, ...) to contiguous (N, G, C, ...), in one copy."""
+    """Rearrange (B, T, H, ...) to contiguous (N, G, C, ...), in one copy."""
     x = torch.unflatten(x, 1, (-1, chunk_size))  # (B, N, C, H, ...)
     return x.permute(1, 0, 3, 2, *range(4, x.ndim)).contiguous().flatten(1, 2)
 
 
 def _in_sequence(x: Tensor, heads: int) -> Tensor:
-    """(N, G, C, ...) back to (B, T, H, ...)."""
+    """Rearrange (N, G, C, ...) back to (B, T, H, ...)."""
     x = torch.unflatten(x, 1, (-1, heads))  # (N, B, H, C, ...)
     return x.permute(1, 0, 3, 2, *range(4, x.ndim)).flatten(1, 2)
 
 
 def join_stats(pieces: list[list[MemoryStats]], like_BTH: Tensor) -> MemoryStats:
-    """Segments (N, G, C) of all pieces, one after another, to (B, T, H)."""
+    """Concatenate the stats (N, G, C) of all segments of all pieces to (B, T, H)."""
     segments = [segment for piece in pieces for segment in piece]
     if not segments:
         return MemoryStats(*(like_BTH.new_zeros(like_BTH.shape) for _ in range(3)))

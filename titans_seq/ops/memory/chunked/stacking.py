@@ -1,9 +1,9 @@
-"""W and S of a layer, joined in one matrix M, so that one product reads or writes both.
+"""W and S of a layer concatenated in one matrix M, so that one product reads or writes both.
 
-They stand one on top of the other, (2 I, O), or, where the layer has more inputs than outputs, side by side, (I, 2 O),
-`side_by_side`. The two coefficients of a token, of W and of S, then only meet the narrower side of the layer: for M
-stacked in rows, inputs are spread before a product with M and gathered after one with its transpose; for M side by
-side, outputs are gathered after it and spread before its transpose.
+They are concatenated along rows, (2 I, O), or, where the layer has more inputs than outputs, along columns, (I, 2 O),
+`side_by_side`. The two coefficients of a token, of W and of S, then only scale the narrower side of the layer: for M
+concatenated along rows, inputs are spread before a product with M and gathered after one with its transpose; for M
+concatenated along columns, outputs are gathered after it and spread before its transpose.
 """
 
 import torch
@@ -11,24 +11,24 @@ from torch import Tensor
 
 
 def halves(m: Tensor, side_by_side: bool) -> tuple[Tensor, Tensor]:
-    """W and S out of M, both (..., I, O)."""
+    """Split M into W and S, both (..., I, O)."""
     weights, surprise = m.chunk(2, dim=-1 if side_by_side else -2)
     return weights, surprise
 
 
-def spread(rows: Tensor, shares: Tensor) -> Tensor:
-    """Rows (..., C, D) times two shares each (..., C, 2), side by side: (..., C, 2 D)."""
-    return (shares.unsqueeze(-1) * rows.unsqueeze(-2)).flatten(-2)
+def spread(rows: Tensor, coefficients: Tensor) -> Tensor:
+    """Scale rows (..., C, D) by two coefficients each (..., C, 2), concatenated: (..., C, 2 D)."""
+    return (coefficients.unsqueeze(-1) * rows.unsqueeze(-2)).flatten(-2)
 
 
-def gather(pairs: Tensor, shares: Tensor) -> Tensor:
-    """Both halves of pairs (..., C, 2 D) times their shares (..., C, 2), added: (..., C, D); transposes `spread`."""
+def gather(pairs: Tensor, coefficients: Tensor) -> Tensor:
+    """Sum the halves of pairs (..., C, 2 D), scaled by coefficients (..., C, 2): (..., C, D); transpose of `spread`."""
     of_weights, of_surprise = pairs.chunk(2, dim=-1)
-    return (of_weights * shares[..., :1]).addcmul_(of_surprise, shares[..., 1:])
+    return (of_weights * coefficients[..., :1]).addcmul_(of_surprise, coefficients[..., 1:])
 
 
 def weigh(pairs: Tensor, rows: Tensor) -> Tensor:
-    """Both halves of pairs (..., C, 2 D) times rows (..., C, D), summed: the gradient of shares (..., C, 2)."""
+    """Inner products of the halves of pairs (..., C, 2 D) with rows (..., C, D): coefficient gradients (..., C, 2)."""
     products: Tensor = torch.unflatten(pairs, -1, (2, -1)) * rows.unsqueeze(-2)
     return products.sum(-1)
 

@@ -1,1 +1,1 @@
-"""Triton kernels of the memory, and their launches. Imports nothing: Triton loads when its kernels are wanted."""
+"""Triton kernels of the memory and their launches. Imports nothing, so that Triton is loaded only when used."""

@@ -1,4 +1,4 @@
-"""Which of the choices for a kind of memory is the fastest on a device: each runs once in a process, and is timed."""
+"""Autotuning: time the kernel configurations of a kind of memory on a device, once per process."""
 
 import functools
 import math
@@ -16,9 +16,9 @@ _REPEATS = 3
 def fastest(
     candidates: tuple[AnyTiles, ...], device: torch.device, attempt: Callable[[AnyTiles, torch.device], None]
 ) -> AnyTiles:
-    """Of the candidates, by the time that an attempt takes; the first where there is no GPU to ask, or no choice.
+    """Return the candidate whose `attempt` is fastest; the first one without a GPU or without alternatives.
 
-    The candidates tell kinds of memory apart, by type, sizes and rule; lengths do not matter.
+    Candidates identify the kind of memory by type, sizes and rule; the result does not depend on lengths.
     """
     if len(candidates) == 1 or device.type != "cuda":
         return candidates[0]
@@ -35,12 +35,12 @@ def _fastest(
 
 
 def _seconds(tiles: AnyTiles, device: torch.device, attempt: Callable[[AnyTiles, torch.device], None]) -> float:
-    """Of the fastest attempt, the first of which compiles; infinity for what does not run."""
+    """Return the time of the fastest of several attempts after one that compiles; infinity if it fails."""
     try:
         with torch.cuda.device(device), torch.no_grad():
             attempt(tiles, device)
             return min(_timed(tiles, device, attempt) for _ in range(_REPEATS))
-    except Exception:  # noqa: BLE001 - a compiler's or a driver's; if none runs, the call itself will say why
+    except Exception:  # noqa: BLE001 - compiler or driver errors; if no candidate runs, the call itself raises
         return math.inf
 
 

@@ -1,6 +1,6 @@
-"""The kernels that do without the memory, for memories of either depth: tables before the walks, gates after them.
+"""Launches of the kernels that do not use the memory's state: decay tables before the scans, gate gradients after.
 
-Importing this file imports Triton. N tiles of C tokens, G = batch x heads.
+Shared by both depths. Importing this file imports Triton. N tiles of C tokens, G = batch x heads.
 """
 
 from collections.abc import Sequence
@@ -16,25 +16,25 @@ from titans_seq.ops.memory.triton.plan import LaunchPlan, TokenRange
 
 
 class Scratch(NamedTuple):
-    """What `matrix_prepare` leaves for a segment."""
+    """Outputs of `matrix_prepare` for a segment."""
 
-    shares: Tensor  # (N, G, SHARES, C)
-    scores: Tensor  # (N, G, C, C), as all that follow
+    coefficients: Tensor  # (N, G, SHARES, C)
+    scores: Tensor  # (N, G, C, C), like all that follow
     writes: Tensor
-    past: Tensor  # for online gradients, as the last
+    past: Tensor  # for online gradients, like `inverse`
     inverse: Tensor
 
 
 class GateGradients(NamedTuple):
-    """Of the same, what leads on to the gates."""
+    """Gradients of the scratch tensors that depend on the gates."""
 
-    shares: Tensor
+    coefficients: Tensor
     writes: Tensor
     past: Tensor
 
 
 class GateKernels:
-    """Both kernels on one call's tokens, a segment at a time."""
+    """Launches of both kernels on one call's tokens, a segment at a time."""
 
     def __init__(self, plan: LaunchPlan, tokens: Tokens, states: int, tiles: Tiles | MlpTiles) -> None:
         self.plan = plan
@@ -43,43 +43,43 @@ class GateKernels:
         self.tiles = tiles
 
     def prepare(self, segment: TokenRange) -> Scratch:
-        """What of a segment does not depend on the memory."""
+        """Compute the values of a segment that do not depend on the memory's state."""
         q, k, _, *gates = self.tokens
         settings = self.tiles.settings("matrix_prepare")
-        shares, writes = self._shares(segment), self._table(segment)
+        coefficients, writes = self._coefficients(segment), self._table(segment)
         scores = torch.empty_like(writes, dtype=self.tiles.operand)
         past, inverse = (torch.empty_like(writes) if settings["ONLINE"] else writes for _ in range(2))
-        scratch = Scratch(shares, scores, writes, past, inverse)
-        matrix_prepare[writes.shape[:2]](q, k, *gates, *scratch, *self.place(segment), **settings)
+        scratch = Scratch(coefficients, scores, writes, past, inverse)
+        matrix_prepare[writes.shape[:2]](q, k, *gates, *scratch, *self.kernel_arguments(segment), **settings)
         return scratch
 
     def gradients(self, segment: TokenRange) -> GateGradients:
-        """Room for them."""
+        """Allocate buffers for the gradients."""
         writes = self._table(segment)
         past = torch.empty_like(writes) if self.tiles.settings("matrix_prepare")["ONLINE"] else writes
-        return GateGradients(self._shares(segment), writes, past)
+        return GateGradients(self._coefficients(segment), writes, past)
 
     def gates_backward(
         self, segment: TokenRange, scratch: Scratch, gradients: GateGradients, d_gates: Sequence[Tensor]
     ) -> None:
-        """The gates' gradients, to `d_gates`."""
+        """Write the gates' gradients to `d_gates`."""
         online = self.tiles.settings("matrix_prepare")["ONLINE"]
         gates_backward[scratch.writes.shape[:2]](
             *self.tokens[3:],
-            scratch.shares,
+            scratch.coefficients,
             *gradients,
             *d_gates,
-            *self.place(segment),
+            *self.kernel_arguments(segment),
             **self.tiles.settings("gates_backward"),
             PAST=online and self.plan.options.outer_gradient == "exact",
         )
 
-    def place(self, segment: TokenRange) -> tuple[int, ...]:
-        """The kernels' arguments heads, sequence, first, stop, size, parts."""
+    def kernel_arguments(self, segment: TokenRange) -> tuple[int, ...]:
+        """Return the kernel arguments heads, sequence, first, stop, size, parts."""
         _, sequence, heads, _ = self.tokens.q.shape
-        return heads, sequence, *self.plan.place(segment)
+        return heads, sequence, *self.plan.kernel_arguments(segment)
 
-    def _shares(self, segment: TokenRange) -> Tensor:
+    def _coefficients(self, segment: TokenRange) -> Tensor:
         return self._new(segment, SHARES.value, CHUNK)
 
     def _table(self, segment: TokenRange) -> Tensor:

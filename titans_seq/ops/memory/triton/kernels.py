@@ -1,33 +1,35 @@
-"""Triton kernels of the matrix memory, forward and backward.
+"""Triton kernels shared by both depths, device functions, and the conventions of all kernels.
 
-A sequence is worked off in segments of some hundred tiles, five kernels in all:
+The matrix memory processes a sequence in segments of some hundred tiles, with five kernels:
 
-    prepare           all tiles at once    gates, keys and queries to what does not depend on the memory
-    walk              tile after tile      W and S on chip: errors, outputs, the state on
-    scan_backward     tile before tile     the gradients of W and S on chip
-    finish_backward   all tiles at once    from the states and their gradients to those of q, k and the gates' tables
-    gates_backward    all tiles at once    from there to the gates
+    matrix_prepare          all tiles in parallel   values from gates, keys and queries that do not need the state
+    matrix_walk             tiles in order          W and S on chip: errors, outputs, the state's recurrence
+    matrix_walk_backward    tiles in reverse order  the gradients of W and S on chip
+    matrix_finish_backward  all tiles in parallel   from states and their gradients to those of q, k, decay tables
+    gates_backward          all tiles in parallel   from there to the gradients of the gates
 
-A tile is up to C tokens. A chunk of the rule, `size` tokens, is one or is cut into `parts` of them; W and S go on from
-tile to tile, while the gradients stay those at the chunk's start (AT).
+A tile is up to C tokens. A chunk of the rule, `size` tokens, is one tile or is split into `parts` tiles; W and S are
+updated from tile to tile, while gradients are taken at the chunk's start (AT).
 
-What has to wait for the tile before it, and that alone, is in the two walks, which are short. A walk's program is one
-head of one batch element and one block of the memory's output columns: given keys and gates, the columns of W and S
-never meet, so that a head is shared out over programs without any exchange.
+Only what depends on the previous tile is in the two recurrences (`*_walk`, `*_walk_backward`), which are short. Each of
+their programs computes one head of one batch element and one block of the memory's output columns: given keys and
+gates, the columns of W and S are independent, so that a head is split over programs without communication.
 
-The mathematics is that of README.md beside this file, where the backward pass is derived. To whom Triton is new:
-everything below is a block, an array of a size known when the kernel is compiled, which all threads of a program hold
-together; `tl.dot` multiplies blocks, the rest is elementwise or a reduction. What holds for all kernels:
+The mathematics is that of README.md in ops/memory, where the backward pass is derived. For readers new to Triton:
+everything below is a block, an array of a size known when the kernel is compiled, which the threads of a program hold
+together; `tl.dot` multiplies blocks, the rest is elementwise or a reduction. Conventions of all kernels:
 
 - Tokens are contiguous: q and k (B, T, H, D), v and y (B, T, H, D_V), gates (B, T, H). States are float32,
-  (G, D, D_V), G = B x H. A segment's scratch has its tiles in front.
+  (G, D, D_V), G = B x H. In a segment's scratch the tiles are the first dimension.
 - Arithmetic is float32; only the operands of products are rounded (`_matmul`).
-- A tile with fewer than C tokens, since its chunk or the sequence ends, is filled up with dead tokens: keys, values
-  and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They change nothing and are not stored.
-- `tl.debug_barrier` ends a phase, so that the compiler does not begin the next one and hold the blocks of both.
-- AT says where gradients are taken: "tile", at the tile's start, which is the chunk's; "chunk", at the start of the
-  chunk, some tiles back; "given", at the start of a chunk that began before the segment, which all of it belongs to.
-- Lengths are plain arguments and not compiled in: a new length compiles nothing.
+- A tile with fewer than C tokens, because its chunk or the sequence ends, is filled up with padding tokens (`live` is
+  False): keys, values and queries of zero, lr 0, momentum 1, forget 0, and no column in the table F. They
+  have no effect and are not stored.
+- `tl.debug_barrier` ends a phase, so that the compiler does not start the next one and hold the blocks of both.
+- AT is where gradients are taken: "tile", at the tile's start, which is the chunk's; "chunk", at the start of the
+  chunk, some tiles earlier; "given", at the start of a chunk that began before the segment and contains all of it.
+- "Shares" are decay coefficients: how much of a tile's start and writes remains in later states (README.md).
+- Lengths are plain arguments, not constants: a new length causes no recompilation.
 
 Names of sizes: C tokens of a tile, D features of a key, D_V of a value, V columns of a block. `weights` is W,
 `surprise` S, `d_x` the gradient of the outer loss for x.
@@ -36,16 +38,16 @@ Names of sizes: C tokens of a tile, D features of a key, D_V of a value, V colum
 import triton
 import triton.language as tl
 
-# Sizes that change from call to call; Triton would compile anew for those that divide by 16, and for 1.
+# Sizes that change from call to call; Triton would otherwise recompile for multiples of 16 and for 1.
 _RUNTIME = ["heads", "sequence", "first", "stop", "size", "parts"]
-# Rows of a tile's shares in the scratch (tiles, G, SHARES, C).
+# Rows of a tile's decay coefficients in the scratch (tiles, G, SHARES, C).
 A, B, E, TO_WEIGHTS, TO_SURPRISE, A_BEFORE, B_BEFORE = (tl.constexpr(row) for row in range(7))
 SHARES = tl.constexpr(7)
 
 
 @triton.jit
 def _matmul(x, y, PRECISION: tl.constexpr):
-    """x @ y in float32; PRECISION is "bf16", to which operands are rounded, or "ieee", without tensor cores."""
+    """Return x @ y in float32; PRECISION is "bf16" (operands are rounded to it) or "ieee" (no tensor cores)."""
     if PRECISION == "bf16":
         product = tl.trans(tl.dot(tl.trans(y.to(tl.bfloat16)), tl.trans(x.to(tl.bfloat16))))
     else:
@@ -55,22 +57,22 @@ def _matmul(x, y, PRECISION: tl.constexpr):
 
 @triton.jit
 def _exact_matmul(x, y):
-    """x @ y with float32's digits: of decay tables and of the online system, whose errors go into all that follows."""
+    """Return x @ y in full float32 precision, for decay tables and the online system, whose errors would propagate."""
     return tl.dot(x, y, input_precision="ieee")
 
 
 @triton.jit
 def _last_row(table, C: tl.constexpr):
-    """Row C - 1 of a table (C, C), as a vector."""
+    """Return row C - 1 of a table (C, C), as a vector."""
     return tl.sum(tl.where(tl.arange(0, C)[:, None] == C - 1, table, 0.0), axis=0)
 
 
 @triton.jit
 def _products(gate, C: tl.constexpr, SHIFT: tl.constexpr):
-    """[t, j] = the product of gate over j < i <= t, ones on the diagonal, zeros above it.
+    """Return the table [t, j] = product of gate over j < i <= t, ones on the diagonal, zeros above it.
 
-    A running product down the columns, in which a column starts at its diagonal: gates of 0 and 1 are exact. With
-    SHIFT = 1, of a gate that is loaded one token late, it is the same table one row down.
+    Cumulative product down the columns, in which a column starts at its diagonal: gates of 0 and 1 are exact. With
+    SHIFT = 1, for a gate loaded with an offset of one token, it is the same table shifted down one row.
     """
     rows = tl.arange(0, C)[:, None] - SHIFT
     columns = tl.arange(0, C)[None, :]
@@ -80,7 +82,7 @@ def _products(gate, C: tl.constexpr, SHIFT: tl.constexpr):
 
 @triton.jit
 def _load_tokens(ptr, token, live, head, heads, WIDTH: tl.constexpr, offset, SIZE: tl.constexpr):
-    """Features `offset` to `offset` + SIZE of some tokens of a head, (C, SIZE); zeros for dead tokens."""
+    """Load features `offset` to `offset` + SIZE of some tokens of a head, (C, SIZE); zeros for padding tokens."""
     features = offset + tl.arange(0, SIZE)
     at = (token * heads + head) * WIDTH
     return tl.load(ptr + at[:, None] + features[None, :], mask=live[:, None], other=0.0).to(tl.float32)
@@ -88,22 +90,22 @@ def _load_tokens(ptr, token, live, head, heads, WIDTH: tl.constexpr, offset, SIZ
 
 @triton.jit
 def _load_gate(ptr, token, live, head, heads, DEAD: tl.constexpr):
-    """One gate of some tokens of a head, (C,); DEAD for dead tokens."""
+    """Load one gate of some tokens of a head, (C,); the value DEAD for padding tokens."""
     return tl.load(ptr + token * heads + head, mask=live, other=DEAD).to(tl.float32)
 
 
 @triton.jit
 def _state_offsets(D: tl.constexpr, D_V: tl.constexpr, offset, V: tl.constexpr):
-    """Where the columns `offset` to `offset` + V of a state (D, D_V) lie."""
+    """Return the memory offsets of columns `offset` to `offset` + V of a state (D, D_V)."""
     return tl.arange(0, D)[:, None] * D_V + offset + tl.arange(0, V)[None, :]
 
 
 @triton.jit
 def _inverse(lower, size, C: tl.constexpr):
-    """(I + lower)^-1 of a strictly lower triangular table (C, C), zero from row `size` on: elimination.
+    """Return (I + lower)^-1 of a strictly lower triangular table (C, C), zero from row `size` on, by elimination.
 
-    (The product of all I + (-lower)^(2^i) is shorter, but loses its digits where keys are alike: the powers grow like
-    binomials.)
+    (The product of all I + (-lower)^(2^i) is shorter, but loses precision for near-identical keys: the powers grow like
+    binomial coefficients.)
     """
     rows = tl.arange(0, C)[:, None]
     columns = tl.arange(0, C)[None, :]
@@ -117,7 +119,7 @@ def _inverse(lower, size, C: tl.constexpr):
 
 @triton.jit
 def _place(n, first, stop, size, parts, batch, sequence, C: tl.constexpr):
-    """Of the tokens of tile n: their numbers in the whole batch, and whether they are live."""
+    """Return the indices of tile n's tokens in the whole batch, and whether each is valid (not padding)."""
     in_chunk = (n % parts) * C + tl.arange(0, C)
     place = first + (n // parts) * size + in_chunk
     return batch * sequence + place, (in_chunk < size) & (place < stop)
@@ -125,7 +127,7 @@ def _place(n, first, stop, size, parts, batch, sequence, C: tl.constexpr):
 
 @triton.jit
 def _table(ptr, C: tl.constexpr):
-    """A tile's table (C, C)."""
+    """Load a tile's table (C, C)."""
     return tl.load(ptr + tl.arange(0, C)[:, None] * C + tl.arange(0, C)[None, :]).to(tl.float32)
 
 
@@ -148,7 +150,7 @@ def _products_of_tokens(
     ALIKE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """q_t . k_j and, with ALIKE, k_t . k_j, both (C, C), some features at a time: operands are held in registers."""
+    """Return q_t . k_j and, with ALIKE, k_t . k_j, both (C, C), some features at a time to save registers."""
     products = tl.zeros((C, C), tl.float32)
     similarity = tl.zeros((C, C), tl.float32)
     for feature in range(0, D, 32):
@@ -162,7 +164,7 @@ def _products_of_tokens(
 
 @triton.jit
 def _shares_of_writes(lr_ptr, momentum_ptr, forget_ptr, token, live, head, heads, C: tl.constexpr):
-    """lr (C,), and the tables D of S, F and C = F D of W (C, C): what of write j is left after token t."""
+    """Return lr (C,) and the tables D of S, F and C = F D of W (C, C): what remains of write j after token t."""
     lr = _load_gate(lr_ptr, token, live, head, heads, 0.0)
     momentum = _load_gate(momentum_ptr, token, live, head, heads, 1.0)
     keep = 1.0 - _load_gate(forget_ptr, token, live, head, heads, 0.0)
@@ -194,19 +196,19 @@ def matrix_prepare(
     ONLINE: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """The shares of a tile, its scores (q_t . k_j) C[t, j] lr_j and the table C lr.
+    """Compute the decay coefficients of a tile, its scores (q_t . k_j) C[t, j] lr_j and the table C lr.
 
-    ONLINE C' lr, too, and twice the inverse of I + 2 C' lr (k . k).
+    With ONLINE also C' lr, and twice the inverse of I + 2 C' lr (k . k).
 
     Grid (tiles, G). Segments start at token `first` and end before `stop`, a chunk has `size` tokens in `parts` tiles;
-    writes shares (tiles, G, SHARES, C) and tables (tiles, G, C, C).
+    writes coefficients (tiles, G, SHARES, C) and tables (tiles, G, C, C).
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     tile = n * tl.num_programs(1) + state  # in the scratch
     batch, head = state // heads, state % heads
     token, live = _place(n, first, stop, size, parts, batch, sequence, C)
     before = live & (tl.arange(0, C) > 0)
-    # D, F and C = F D of README.md, and the shares a, b, e of the tile's start.
+    # D, F and C = F D of README.md, and the coefficients a, b, e of the tile's start.
     lr, in_surprise, in_weights, of_write = _shares_of_writes(
         lr_ptr, momentum_ptr, forget_ptr, token, live, head, heads, C
     )
@@ -257,7 +259,7 @@ def gates_backward(
     C: tl.constexpr,
     PAST: tl.constexpr,
 ):
-    """The gradients of a tile's gates from those of its shares and of its tables C lr and, with PAST, C' lr.
+    """Compute the gradients of a tile's gates from those of its coefficients and tables C lr and, with PAST, C' lr.
 
     Grid (tiles, G).
     """
@@ -276,8 +278,8 @@ def gates_backward(
     keep_before = 1.0 - _load_gate(forget_ptr, token - 1, before, head, heads, 0.0)
     weights_before = tl.where(live[None, :], _products(keep_before, C, 1), 0.0)
 
-    # The last rows of C lr and D lr are the state's update; C = F D, b = F e: to D and e, and how much of a and b leads
-    # back to each token.
+    # The last rows of C lr and D lr update the state; C = F D, b = F e: gradients of D and e, and the part of the
+    # gradients of a and b that reaches each token.
     d_to_weights, d_to_surprise = tl.load(d_shares + TO_WEIGHTS * C), tl.load(d_shares + TO_SURPRISE * C)
     d_writes = _table(d_writes_ptr + tile * C * C, C) + tl.where(is_last[:, None], d_to_weights[None, :], 0.0)
     d_lr = tl.sum(d_writes * of_write, axis=0) + d_to_surprise * _last_row(in_surprise, C)
@@ -292,7 +294,7 @@ def gates_backward(
         b_from += tl.sum(weights_before * tl.load(d_shares + B_BEFORE * C)[:, None], axis=0)
 
     tl.debug_barrier()
-    # A gate's gradient is what passes it: from a row before it, to a row at or after it.
+    # A gate's gradient sums over the pairs it connects: an earlier row, and a row at or after the gate.
     passing = _exact_matmul(d_table, tl.trans(in_surprise))
     d_keep = tl.sum(weights_before * passing, axis=1)
     d_keep += tl.load(shares + A_BEFORE * C) * a_from + tl.load(shares + B_BEFORE * C) * b_from

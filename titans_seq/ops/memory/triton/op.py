@@ -1,6 +1,6 @@
-"""The memory on a GPU: entry point to the Triton kernels, by the memory's depth.
+"""Entry point to the Triton kernels, by the memory's depth.
 
-Importing this file imports Triton, so the op imports it when the kernels are first wanted.
+Importing this file imports Triton, so the op imports it only when the kernels are first used.
 """
 
 from torch import Tensor
@@ -14,6 +14,6 @@ from titans_seq.ops.memory.triton.mlp.autograd import mlp_memory
 def triton_memory(
     tokens: Tokens, initial: list[Tensor], state: MemoryState, options: Options
 ) -> tuple[Tensor, MemoryState]:
-    """As `chunked_memory`, for calls that `backends.why_not_triton` supports; tokens may be half precision."""
+    """`chunked_memory` for calls that `backends.why_not_triton` supports; tokens may be half precision."""
     memory = matrix_memory if len(initial) == 1 else mlp_memory
     return memory(tokens, initial, state, options)

@@ -1,1 +1,1 @@
-"""The chunked memory with one forget gate per input channel."""
+"""Chunked memory with one forget gate per input channel."""

@@ -57,10 +57,10 @@ def matrix_walk(
     READ: tl.constexpr,
     KEEP: tl.constexpr,
 ):
-    """Walk `count` tiles from W and S at the start to those at the end.
+    """Run the recurrence over `count` tiles from W and S at the start to those at the end.
 
-    Grid (G, D_V / V). With READ it writes the outputs, with KEEP what the backward pass needs: W and S at every tile's
-    start (count, 2, G, D, D_V) and the errors (count, G, C, D_V). `reference` is read where gradients are taken there.
+    Grid (G, D_V / V). With READ it writes the outputs, with KEEP the values for the backward pass: W and S at every
+    tile's start (count, 2, G, D, D_V) and the errors (count, G, C, D_V). `reference` is read if AT is "given".
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     column = tl.program_id(1) * V
@@ -107,11 +107,11 @@ def matrix_walk(
             at_y = ((token * heads + head) * D_V)[:, None] + column + tl.arange(0, V)[None, :]
             tl.store(y_ptr + at_y, y.to(y_ptr.dtype.element_ty), mask=live[:, None])
 
-        # Dead tokens hand on what the last live one has.
+        # At padding tokens the coefficients equal those of the last valid token.
         a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
         to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
         tl.debug_barrier()
-        # Tokens are loaded anew wherever they are wanted, rather than held.
+        # Tokens are loaded again for each use, rather than held in registers.
         keys = tl.trans(_load_tokens(k_ptr, token, live, head, heads, D, 0, D))
         weights = a * weights + b * surprise - _matmul(keys, errors * to_weights[:, None], PRECISION)
         surprise = e * surprise - _matmul(keys, errors * to_surprise[:, None], PRECISION)
@@ -151,11 +151,11 @@ def matrix_walk_backward(
     AT: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """Walk the same tiles backwards, from the gradients of outputs and of the end's W and S to those at the start.
+    """Run the recurrence in reverse, from the gradients of outputs and of the end's W and S to those at the start.
 
-    Grid (G, D_V / V). Writes the gradients of the values, which are also those of the errors' right-hand sides but for
-    the sign, and those of W and S at every tile's end (count, 2, G, D, D_V), for `matrix_finish_backward`; adds to
-    those of a given reference.
+    Grid (G, D_V / V). Writes the gradients of the values, which are minus those of the errors' right-hand sides, and
+    those of W and S at every tile's end (count, 2, G, D, D_V), for `matrix_finish_backward`; adds to those of a given
+    reference.
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     column = tl.program_id(1) * V
@@ -181,7 +181,7 @@ def matrix_walk_backward(
         tile = n * states + state
         shares = shares_ptr + tile * SHARES * C
 
-        # Back through the state's update and the reads of the chunk's own writes, to the errors.
+        # Gradient of the errors, through the state's update and the reads of the chunk's own writes.
         to_weights, to_surprise = tl.load(shares + TO_WEIGHTS * C + rows), tl.load(shares + TO_SURPRISE * C + rows)
         d_errors = -to_weights[:, None] * _matmul(keys, d_weights, PRECISION)
         d_errors -= to_surprise[:, None] * _matmul(keys, d_surprise, PRECISION)
@@ -189,8 +189,8 @@ def matrix_walk_backward(
 
         tl.debug_barrier()
         d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, column, V)
-        # From the end's W and S to the start's, directly and through the reads.
-        # Dead tokens hand on what the last live one has.
+        # Gradient of the start's W and S, from the end's and through the reads.
+        # At padding tokens the coefficients equal those of the last valid token.
         a, b, e = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1), tl.load(shares + E * C + C - 1)
         queries = tl.trans(_load_tokens(q_ptr, token, live, head, heads, D, 0, D))
         d_surprise = b * d_weights + e * d_surprise
@@ -211,7 +211,7 @@ def matrix_walk_backward(
                 d_weights += _matmul(keys, d_right, PRECISION)
             else:
                 d_reference += _matmul(keys, d_right, PRECISION)
-            if AT == "chunk":  # of which the first tile's start is the chunk's
+            if AT == "chunk":  # the first tile's start is the chunk's start
                 d_weights += tl.where(n % parts == 0, d_reference, 0.0)
                 d_reference = tl.where(n % parts == 0, 0.0, d_reference)
         at_v = ((token * heads + head) * D_V)[:, None] + column + tl.arange(0, V)[None, :]
@@ -257,10 +257,10 @@ def matrix_finish_backward(
     AT: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """The gradients of a tile's q, k, shares and tables, from W, S at its start, its errors, and the end's gradients.
+    """Compute a tile's gradients of q, k, coefficients and tables from its start state, errors and the end's gradients.
 
-    Grid (tiles, G); a program goes through the `blocks` = D_V / V of columns one by one and adds up. (A loop whose
-    length the compiler knew would be unrolled, and all blocks kept at once.)
+    Grid (tiles, G); a program accumulates over the `blocks` = D_V / V column blocks in a loop. (With a length known at
+    compile time the loop would be unrolled, and all blocks held at once.)
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     states = tl.num_programs(1).to(tl.int64)
@@ -296,7 +296,7 @@ def matrix_finish_backward(
 
         errors = tl.load(errors_ptr + (tile * C + rows)[:, None] * D_V + column + tl.arange(0, V)[None, :])
 
-        # Through the errors. (Tokens are loaded anew wherever they are wanted, rather than held.)
+        # Through the errors. (Tokens are loaded again for each use, rather than held in registers.)
         keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         if ONLINE:
             from_weights = _matmul(d_right, tl.trans(weights), PRECISION)
@@ -351,7 +351,7 @@ def matrix_finish_backward(
     d_keys += _matmul(tl.trans(d_products), queries, PRECISION)
     if ONLINE:
         tl.debug_barrier()
-        # The same once more, for the shares of W_{t-1} in the system I + 2 C' lr (k . k).
+        # The same for the coefficients of W_{t-1} in the system I + 2 C' lr (k . k).
         keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
         d_similarity = d_system * _table(past_ptr + tile * C * C, C)
         d_keys += _matmul(d_similarity, keys, PRECISION)

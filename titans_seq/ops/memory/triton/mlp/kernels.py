@@ -1,26 +1,26 @@
 """Triton kernels of the memory of depth 2, y = act(x W1) W2, forward and backward.
 
 A head's state, W1, S1, W2 and S2, fits neither into registers nor into shared memory (256 KiB at head_dim 64 and
-expansion 4). It stays in global memory, which for a few heads a multiprocessor means the L2 cache, and is streamed
-through the chip tile by tile, `HB` hidden units at a time: all but the outputs, the errors and three small tables is
-local to a block of hidden units. A program is one head of one batch element.
+expansion 4). It stays in global memory, which for a few heads per multiprocessor means the L2 cache, and is streamed
+through the chip tile by tile, `HB` hidden units at a time: everything but the outputs, the errors and three small
+tables is local to a block of hidden units. A program computes one head of one batch element.
 
-    matrix_prepare      all tiles at once   as for a matrix memory
-    mlp_walk            tile after tile     errors and the states
-    mlp_read            all tiles at once   outputs
-    mlp_reads_backward  all tiles at once   from the outputs' gradients, through the reads
-    mlp_walk_backward   tile before tile    on through the writes, to the gradients of the state
-    mlp_finish_backward all tiles at once   from these to the gradients of keys and shares
-    gates_backward      all tiles at once   as for a matrix memory
+    matrix_prepare       all tiles in parallel   as for a matrix memory
+    mlp_walk             tiles in order          errors and the states
+    mlp_read             all tiles in parallel   outputs
+    mlp_reads_backward   all tiles in parallel   from the outputs' gradients, through the reads
+    mlp_walk_backward    tiles in reverse order  through the writes, to the gradients of the state
+    mlp_finish_backward  all tiles in parallel   from these to the gradients of keys and decay coefficients
+    gates_backward       all tiles in parallel   as for a matrix memory
 
-The mathematics and what AT means are those of README.md and of `kernels`, whose conventions hold here, too. Layouts, of
-M = E (D + D_V) numbers for W1 (D, E) with W2 (E, D_V) behind it, E hidden units: a state is W then S, 2 M numbers; a
-reference and an anchor are M. With ANCHOR, forgetting leads to the initial weights: state and reference are what is
-left after taking these, the anchor, away, and it is added wherever they are read.
+The mathematics and the meaning of AT are those of README.md and of `triton/kernels.py`, whose conventions hold here
+too. Layouts, with M = E (D + D_V) numbers for W1 (D, E) followed by W2 (E, D_V), E hidden units: a state is W then S, 2
+M numbers; a reference and a decay target (`anchor`) are M. With ANCHOR, forgetting decays to the initial weights: state
+and reference are stored relative to these, the decay target, which is added wherever they are read.
 
-Threads of a program read what others of it have written to global memory: `tl.debug_barrier` comes between. Tokens are
-loaded anew for every block of hidden units, from the L1 cache, where a reader would load them once: the compiler would
-lay them out for all the products of the loop ahead of it, and run out of registers.
+Threads of a program read what other threads of it wrote to global memory, hence `tl.debug_barrier` in between. Tokens
+are loaded again for every block of hidden units, from the L1 cache: loaded once before the loop, the compiler would
+convert them to the layouts of all products of the loop in advance, and run out of registers.
 """
 
 import triton
@@ -41,15 +41,15 @@ from titans_seq.ops.memory.triton.kernels import (
     _table,
 )
 
-# What `mlp_reads_backward` leaves of a tile's hidden units: those of keys, before the activation, the errors behind it,
-# those of queries, before it; the gradients of the last, of the errors before the activation, of the keys' units.
+# Outputs of `mlp_reads_backward` for a tile's hidden units: pre-activations of the keys, errors after the activation,
+# pre-activations of the queries; gradients of the latter, of the errors before the activation, of the keys' units.
 HIDDEN, BACK, READ, D_READ, D_DELTAS, D_INPUTS = (tl.constexpr(plane) for plane in range(6))
 QUANTITIES = tl.constexpr(6)
 
 
 @triton.jit
 def _act(z, ACT: tl.constexpr):
-    """The activation."""
+    """Activation."""
     if ACT == "silu":
         value = z * tl.sigmoid(z)
     elif ACT == "gelu":
@@ -61,7 +61,7 @@ def _act(z, ACT: tl.constexpr):
 
 @triton.jit
 def _slope(z, ACT: tl.constexpr):
-    """Its derivative."""
+    """Derivative of the activation."""
     if ACT == "silu":
         gate = tl.sigmoid(z)
         slope = gate * (1.0 + z * (1.0 - gate))
@@ -74,7 +74,7 @@ def _slope(z, ACT: tl.constexpr):
 
 @triton.jit
 def _curvature(z, ACT: tl.constexpr):
-    """Its second derivative."""
+    """Second derivative of the activation."""
     if ACT == "silu":
         gate = tl.sigmoid(z)
         second_derivative = gate * (1.0 - gate) * (2.0 + z * (1.0 - 2.0 * gate))
@@ -87,19 +87,19 @@ def _curvature(z, ACT: tl.constexpr):
 
 @triton.jit
 def _first(unit, D: tl.constexpr, H: tl.constexpr, HB: tl.constexpr):
-    """Where the columns `unit` to `unit` + HB of a W1 (D, H) lie."""
+    """Return the memory offsets of columns `unit` to `unit` + HB of W1 (D, H)."""
     return tl.arange(0, D)[:, None].to(tl.int64) * H + tl.arange(0, HB)[None, :] + unit
 
 
 @triton.jit
 def _second(unit, D: tl.constexpr, D_V: tl.constexpr, H: tl.constexpr, HB: tl.constexpr):
-    """Where the rows `unit` to `unit` + HB of the W2 (H, D_V) behind a W1 lie."""
+    """Return the memory offsets of rows `unit` to `unit` + HB of W2 (H, D_V), stored after W1."""
     return tl.arange(0, HB)[:, None].to(tl.int64) * D_V + tl.arange(0, D_V)[None, :] + (D * H + unit * D_V)
 
 
 @triton.jit
 def _at(reference_ptr, anchor_ptr, offsets, ANCHOR: tl.constexpr):
-    """Weights at which gradients are taken."""
+    """Load weights at which gradients are taken."""
     weights = tl.load(reference_ptr + offsets)
     if ANCHOR:
         weights += tl.load(anchor_ptr + offsets)
@@ -108,7 +108,7 @@ def _at(reference_ptr, anchor_ptr, offsets, ANCHOR: tl.constexpr):
 
 @triton.jit
 def _add(ptr, offsets, block):
-    """To what is there."""
+    """Add `block` to the values in memory."""
     found = tl.load(ptr + offsets)
     tl.debug_barrier()
     tl.store(ptr + offsets, found + block)
@@ -116,7 +116,7 @@ def _add(ptr, offsets, block):
 
 @triton.jit
 def _hand_over(source, target, anchor, offsets, ANCHOR: tl.constexpr):
-    """Add what `source` holds to the gradients of W and of the anchor, whose sum it is one of, and leave zeros."""
+    """Add the gradient in `source`, of W plus decay target, to the gradients of both, and zero `source`."""
     found = tl.load(source + offsets)
     _add(target, offsets, found)
     if ANCHOR:
@@ -151,9 +151,9 @@ def mlp_walk(
     AT: tl.constexpr,
     ANCHOR: tl.constexpr,
 ):
-    """Walk `count` tiles, `blocks` = H / HB blocks of hidden units each.
+    """Run the recurrence over `count` tiles, with `blocks` = H / HB blocks of hidden units each.
 
-    Grid (G,). `states` (count + 1, G, 2 M), the first of them given, the others written; errors (count, G, C, D_V).
+    Grid (G,). `states` (count + 1, G, 2 M): the first is given, the others are written; errors (count, G, C, D_V).
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     batch, head = state // heads, state % heads
@@ -183,7 +183,7 @@ def mlp_walk(
         tl.debug_barrier()
 
         shares = shares_ptr + tile * SHARES * C
-        # Dead tokens hand on what the last live one has.
+        # At padding tokens the coefficients equal those of the last valid token.
         a_end, b_end = tl.load(shares + A * C + C - 1), tl.load(shares + B * C + C - 1)
         e_end = tl.load(shares + E * C + C - 1)
         to_weights = tl.load(shares + TO_WEIGHTS * C + rows)[:, None]
@@ -243,7 +243,7 @@ def mlp_read(
     AT: tl.constexpr,
     ANCHOR: tl.constexpr,
 ):
-    """The outputs, from the states at the tiles' starts and the errors.
+    """Compute the outputs from the states at the tiles' starts and the errors.
 
     Grid (tiles, G). `read` (tiles, G, C, H), the queries' hidden units, is scratch.
     """
@@ -299,7 +299,7 @@ def mlp_read(
 
 @triton.jit
 def _unit_offsets(tile, C: tl.constexpr, H: tl.constexpr, HB: tl.constexpr):
-    """Where a tile's rows of the first of the `QUANTITIES` begin, for the first block of hidden units."""
+    """Return the memory offsets of a tile's rows in the first of the `QUANTITIES`, first block of hidden units."""
     return tile * QUANTITIES * C * H + tl.arange(0, C)[:, None].to(tl.int64) * H + tl.arange(0, HB)[None, :]
 
 
@@ -338,10 +338,10 @@ def mlp_reads_backward(
     AT: tl.constexpr,
     ANCHOR: tl.constexpr,
 ):
-    """From the gradients of outputs through the reads: what does not wait for those of the tile's end.
+    """Backward pass of the reads: gradients that do not depend on those of the tile's end.
 
-    Grid (tiles, G). Writes the gradients of q, of the table of writes, which is C lr, and of the shares a and b; and,
-    to be completed by what follows, those of keys (tiles, G, C, D) and errors (tiles, G, C, D_V), and `units`
+    Grid (tiles, G). Writes the gradients of q, of the table of writes, which is C lr, and of the coefficients a and b;
+    and, to be completed by later kernels, those of keys (tiles, G, C, D) and errors (tiles, G, C, D_V), and `units`
     (tiles, G, QUANTITIES, C, H).
     """
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
@@ -365,7 +365,7 @@ def mlp_reads_backward(
     similarity = tl.zeros((C, C), tl.float32)
     units = units_ptr + _unit_offsets(tile, C, H, HB)
     quantity: tl.constexpr = C * H
-    for block in range(blocks):  # what the forward pass had
+    for block in range(blocks):  # recompute the values of the forward pass
         of_first, of_second = _first(block * HB, D, H, HB), _second(block * HB, D, D_V, H, HB)
         of_block = units + block * HB
         keys = _load_tokens(k_ptr, token, live, head, heads, D, 0, D)
@@ -488,11 +488,11 @@ def mlp_walk_backward(
     ANCHOR: tl.constexpr,
     FIRST_ORDER: tl.constexpr,
 ):
-    """Walk the same tiles backwards, from the gradients of the last state to those of the first.
+    """Run the recurrence in reverse, from the gradients of the last state to those of the first.
 
-    Grid (G,). `d_states` (count + 1, G, 2 M), the last of them given, the others written; the gradients of reference
-    and anchor are changed in place. Takes what `mlp_reads_backward` left; writes the gradients of v, and to `units`
-    those of hidden units before the activation.
+    Grid (G,). `d_states` (count + 1, G, 2 M): the last is given, the others are written; the gradients of reference and
+    decay target (`anchor`) are updated in place. Takes the outputs of `mlp_reads_backward`; writes the gradients of v,
+    and to `units` those of hidden units before the activation.
     """
     state, states = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     batch, head = state // heads, state % heads
@@ -513,7 +513,7 @@ def mlp_walk_backward(
         d_end = d_start + states * 2 * M
         d_at = d_reference_ptr + state * M
         if AT == "tile":
-            d_at = d_start  # whose W is where gradients are taken
+            d_at = d_start  # gradients are taken at its W
         token, live = _place(n, first, stop, size, parts, batch, sequence, C)
         shares = shares_ptr + tile * SHARES * C
         a, b = tl.load(shares + A * C + rows)[:, None], tl.load(shares + B * C + rows)[:, None]
@@ -540,7 +540,7 @@ def mlp_walk_backward(
             d_inputs -= _matmul(errors * to_weights, tl.trans(d_weights), PRECISION)
             d_inputs -= _matmul(errors * to_surprise, tl.trans(d_surprise), PRECISION)
             tl.debug_barrier()
-            # From the end's W2 and S2 to the start's.
+            # Gradients of the start's W2 and S2 from the end's.
             columns = tl.trans(_act(tl.load(of_block + READ * quantity), ACT))
             d_y = _load_tokens(d_y_ptr, token, live, head, heads, D_V, 0, D_V)
             d_surprise = b_end * d_weights + e_end * d_surprise + _matmul(columns, b * d_y, PRECISION)
@@ -557,7 +557,7 @@ def mlp_walk_backward(
             d_deltas -= to_weights * _matmul(keys, d_weights, PRECISION)
             d_deltas -= to_surprise * _matmul(keys, d_surprise, PRECISION)
             tl.debug_barrier()
-            # From the end's W1 and S1 to the start's.
+            # Gradients of the start's W1 and S1 from the end's.
             columns = tl.trans(_load_tokens(q_ptr, token, live, head, heads, D, 0, D))
             d_read = tl.load(of_block + D_READ * quantity)
             d_surprise = b_end * d_weights + e_end * d_surprise + _matmul(columns, b * d_read, PRECISION)
@@ -572,7 +572,7 @@ def mlp_walk_backward(
             slope = _slope(hidden, ACT)
             d_back = d_deltas * slope
             d_errors += _matmul(d_back, _at(at, anchor, of_second, ANCHOR), PRECISION)
-            # The second derivative's part, and what the hidden units get from the update.
+            # The second derivative's term, and the hidden units' gradient through the update.
             curved = d_deltas * tl.load(of_block + BACK * quantity) * _curvature(hidden, ACT)
             tl.store(of_block + D_INPUTS * quantity, d_inputs * slope + curved)
             if not FIRST_ORDER:
@@ -646,7 +646,7 @@ def mlp_finish_backward(
     AT: tl.constexpr,
     ANCHOR: tl.constexpr,
 ):
-    """The gradients of keys and of the shares of the state's update. Grid (tiles, G)."""
+    """Compute the gradients of keys and of the state update's coefficients. Grid (tiles, G)."""
     n, state = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     states = tl.num_programs(1).to(tl.int64)
     tile = n * states + state
@@ -692,7 +692,7 @@ def mlp_finish_backward(
         d_b_end += tl.sum(tl.sum(surprise * d_weights, axis=1), axis=0)
         d_e_end += tl.sum(tl.sum(surprise * d_surprise, axis=1), axis=0)
         tl.debug_barrier()
-        # A write is to_weights k (outer) delta: its products with the gradients, by delta and by key.
+        # A write is to_weights k (outer) delta; its inner products with the gradients, via delta and via key.
         deltas = tl.load(of_block + BACK * quantity) * _slope(tl.load(of_block + HIDDEN * quantity), ACT)
         from_weights = _matmul(deltas, tl.trans(d_weights), PRECISION)
         from_surprise = _matmul(deltas, tl.trans(d_surprise), PRECISION)

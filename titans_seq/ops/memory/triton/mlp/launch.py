@@ -1,4 +1,4 @@
-"""Launches of the kernels of the memory of depth 2, a segment at a time."""
+"""Launches of the kernels for depth 2, a segment at a time."""
 
 from typing import Any, NamedTuple
 
@@ -19,14 +19,14 @@ from titans_seq.ops.memory.triton.plan import LaunchPlan, TokenRange
 
 
 class MlpTrace(NamedTuple):
-    """What `mlp_walk` leaves for the backward pass of a segment."""
+    """Outputs of `mlp_walk` for the backward pass of a segment."""
 
     states: Tensor  # at every tile's start, and at the end, (N + 1, G, 2 M)
     errors: Tensor  # (N, G, C, V)
 
 
 class PartialGradients(NamedTuple):
-    """GateGradients that `mlp_reads_backward` begins with."""
+    """Gradients that `mlp_reads_backward` starts and later kernels complete."""
 
     gradients: GateGradients
     units: Tensor  # (N, G, QUANTITIES, C, E)
@@ -35,21 +35,21 @@ class PartialGradients(NamedTuple):
 
 
 class MlpLaunches:
-    """The kernels on one call's tokens, a segment at a time; `like` is a W (G, M)."""
+    """Kernel launches on one call's tokens, a segment at a time; `like` is a W (G, M)."""
 
-    def __init__(self, plan: LaunchPlan, tokens: Tokens, like: Tensor, anchor: Tensor | None) -> None:
+    def __init__(self, plan: LaunchPlan, tokens: Tokens, like: Tensor, decay_target: Tensor | None) -> None:
         self.plan = plan
         self.tokens = tokens
         self.like = like
-        self.anchor = anchor
+        self.decay_target = decay_target
         self.size = like.shape[-1]
         self.segments = plan.segments(like)
-        assert isinstance(plan.cut, MlpTiles)
-        self.tiles = plan.cut
+        assert isinstance(plan.tiles, MlpTiles)
+        self.tiles = plan.tiles
         self.tables = GateKernels(plan, tokens, len(like), self.tiles)
 
-    def walk(self, segment: TokenRange, start: Tensor, reference: Tensor, scratch: Scratch) -> MlpTrace:
-        """The states of a segment, and its errors."""
+    def scan(self, segment: TokenRange, start: Tensor, reference: Tensor, scratch: Scratch) -> MlpTrace:
+        """Compute the states of a segment and its errors."""
         _, k, v, *_ = self.tokens
         count, states = scratch.writes.shape[:2]
         trace = MlpTrace(start.new_empty(count + 1, *start.shape), start.new_empty(count, states, CHUNK, v.shape[-1]))
@@ -57,32 +57,32 @@ class MlpLaunches:
         mlp_walk[(states,)](
             k,
             v,
-            scratch.shares,
+            scratch.coefficients,
             trace.states,
             reference,
-            self.like if self.anchor is None else self.anchor,
+            self.like if self.decay_target is None else self.decay_target,
             trace.errors,
-            *self._place(segment),
+            *self._kernel_arguments(segment),
             **self._settings("mlp_walk", segment),
         )
         return trace
 
     def read(self, segment: TokenRange, trace: MlpTrace, reference: Tensor, scratch: Scratch, y: Tensor) -> None:
-        """The outputs, to `y`."""
+        """Write the outputs to `y`."""
         q, k, *_ = self.tokens
         mlp_read[scratch.writes.shape[:2]](
             q,
             k,
-            scratch.shares,
+            scratch.coefficients,
             scratch.scores,
             scratch.writes,
             trace.states,
             reference,
-            self.like if self.anchor is None else self.anchor,
+            self.like if self.decay_target is None else self.decay_target,
             trace.errors,
             self.like.new_empty(*scratch.writes.shape[:2], CHUNK, self.tiles.hidden),
             y,
-            *self.tables.place(segment),
+            *self.tables.kernel_arguments(segment),
             self.tiles.blocks("mlp_read"),
             **self._settings("mlp_read", segment),
         )
@@ -90,7 +90,7 @@ class MlpLaunches:
     def reads_backward(
         self, segment: TokenRange, trace: MlpTrace, reference: Tensor, scratch: Scratch, d_y: Tensor, d_q: Tensor
     ) -> PartialGradients:
-        """The queries' gradients, to `d_q`, and others as far as they come through the reads."""
+        """Write the queries' gradients to `d_q`; return the reads' contributions to the other gradients."""
         q, k, v, *_ = self.tokens
         gradients = self.tables.gradients(segment)
         tiles = gradients.writes.shape[:2]
@@ -100,21 +100,21 @@ class MlpLaunches:
         mlp_reads_backward[tiles](
             q,
             k,
-            scratch.shares,
+            scratch.coefficients,
             scratch.scores,
             scratch.writes,
             trace.states,
             reference,
-            self.like if self.anchor is None else self.anchor,
+            self.like if self.decay_target is None else self.decay_target,
             trace.errors,
             d_y,
             units,
             d_q,
             d_keys,
             d_errors,
-            gradients.shares,
+            gradients.coefficients,
             gradients.writes,
-            *self.tables.place(segment),
+            *self.tables.kernel_arguments(segment),
             self.tiles.blocks("mlp_reads_backward"),
             **self._settings("mlp_reads_backward", segment),
         )
@@ -130,27 +130,27 @@ class MlpLaunches:
         partial: PartialGradients,
         d_states: Tensor,
         d_reference: Tensor,
-        d_anchor: Tensor | None,
+        d_decay_target: Tensor | None,
         d_v: Tensor,
     ) -> None:
-        """The values' gradients, to `d_v`; those of reference and anchor change in place."""
+        """Write the values' gradients to `d_v`; those of reference and decay target are updated in place."""
         q, k, *_ = self.tokens
         mlp_walk_backward[(len(self.like),)](
             q,
             k,
-            scratch.shares,
+            scratch.coefficients,
             trace.states,
             reference,
-            self.like if self.anchor is None else self.anchor,
+            self.like if self.decay_target is None else self.decay_target,
             trace.errors,
             d_y,
             partial.units,
             partial.d_errors,
             d_states,
             d_reference,
-            d_reference if d_anchor is None else d_anchor,
+            d_reference if d_decay_target is None else d_decay_target,
             d_v,
-            *self._place(segment),
+            *self._kernel_arguments(segment),
             **self._settings("mlp_walk_backward", segment),
             FIRST_ORDER=self.plan.options.outer_gradient == "first_order",
         )
@@ -165,33 +165,33 @@ class MlpLaunches:
         d_states: Tensor,
         d_tokens: Tokens,
     ) -> None:
-        """The gradients of keys and gates, to `d_tokens`."""
+        """Write the gradients of keys and gates to `d_tokens`."""
         mlp_finish_backward[scratch.writes.shape[:2]](
             self.tokens.k,
-            scratch.shares,
+            scratch.coefficients,
             trace.states,
             reference,
-            self.like if self.anchor is None else self.anchor,
+            self.like if self.decay_target is None else self.decay_target,
             trace.errors,
             partial.units,
             partial.d_keys,
             d_states,
             d_tokens.k,
-            partial.gradients.shares,
-            *self.tables.place(segment),
+            partial.gradients.coefficients,
+            *self.tables.kernel_arguments(segment),
             self.tiles.blocks("mlp_finish_backward"),
             **self._settings("mlp_finish_backward", segment),
         )
         self.tables.gates_backward(segment, scratch, partial.gradients, d_tokens[3:])
 
-    def _place(self, segment: TokenRange) -> tuple[int, ...]:
-        """The kernels' arguments heads, sequence, first, stop, size, parts, count, blocks."""
-        return *self.tables.place(segment), self.plan.count(segment), self.tiles.blocks("mlp_walk")
+    def _kernel_arguments(self, segment: TokenRange) -> tuple[int, ...]:
+        """Return the kernel arguments heads, sequence, first, stop, size, parts, count, blocks."""
+        return *self.tables.kernel_arguments(segment), self.plan.count(segment), self.tiles.blocks("mlp_walk")
 
     def _settings(self, kernel: str, segment: TokenRange) -> dict[str, Any]:
         return {
             **self.tiles.settings(kernel),
             "ACT": self.plan.options.activation,
             "AT": self.plan.at(segment),
-            "ANCHOR": self.anchor is not None,
+            "ANCHOR": self.decay_target is not None,
         }
