@@ -18,6 +18,8 @@ from titans_seq.errors import InputError
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
 EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
+# Old names of keys to new ones, within a section: files and checkpoints written before the rename must still load.
+RENAMED_KEYS = {"data.stretch": "data.stream_length"}
 
 _TEXT_TYPES = tuple(str(each) for each in (str, str | None, list[str]))
 
@@ -50,6 +52,7 @@ def load_words(words: Iterable[str]) -> Config:
 def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
     """The config that `to_container` made plain, checked again, with `key=value` words on top."""
     layers = [_Layer(source, deepcopy(dict(container)), {})]
+    _rename_keys(layers[0])
     return _merge(layers + _read_overrides(overrides), stored=source)
 
 
@@ -108,7 +111,30 @@ def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
     for base in bases:
         layers += _read_layers(path.parent / base, (*seen, path.resolve()))
     texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # which makes strings alone
-    return [*layers, _Layer(str(path), {str(key): value for key, value in content.items()}, texts)]
+    layer = _Layer(str(path), {str(key): value for key, value in content.items()}, texts)
+    _rename_keys(layer)
+    return [*layers, layer]
+
+
+def _rename_keys(layer: _Layer) -> None:
+    """Replace the keys of `RENAMED_KEYS` in a layer; raise InputError where the new name is set too."""
+    for content in (layer.content, layer.texts):
+        for section, old, new in _sections_with_renamed_keys(content):
+            old_name, new_name = (key.rpartition(".")[2] for key in (old, new))
+            if new_name in section:
+                raise InputError(f"{layer.source}: {old}: renamed to {new}, which is set as well; remove {old}")
+            section[new_name] = section.pop(old_name)
+
+
+def _sections_with_renamed_keys(content: Any) -> list[tuple[dict[str, Any], str, str]]:
+    """Sections of nested `content` that contain a key of `RENAMED_KEYS`, with its old and its new full name."""
+    found = []
+    for old, new in RENAMED_KEYS.items():
+        *sections, name = old.split(".")
+        section = reduce(_inner, sections, content)
+        if isinstance(section, dict) and name in section:
+            found.append((section, old, new))
+    return found
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
@@ -129,6 +155,8 @@ def _read_overrides(words: Iterable[str]) -> list[_Layer]:
     joined = _Layer("command line", {}, {})
     for word in words:
         layer = _parse_override(word)
+        for _, old, new in _sections_with_renamed_keys(layer.texts):
+            raise InputError(f"command line: {old}: renamed to {new}")
         _update(joined.content, layer.content)
         _update(joined.texts, layer.texts)
     return [joined] if joined.content else []

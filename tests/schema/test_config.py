@@ -183,7 +183,7 @@ def test_named_records_need_no_share() -> None:
 
 
 def test_full_attention_is_for_segments_that_stand_alone() -> None:
-    alone = ["data.segment=512", "data.stretch=512", "model.variant=transformer", "model.attention.window=null"]
+    alone = ["data.segment=512", "data.stream_length=512", "model.variant=transformer", "model.attention.window=null"]
     load_config([], ["task.name=pretraining", "model.direction=forward", *alone])
 
 
@@ -360,6 +360,32 @@ def test_loading_leaves_the_container_it_was_given_alone() -> None:
     container["logging"]["wandb"] = False
     assert from_container(container, source="test").logging.wandb == "off"
     assert container["logging"]["wandb"] is False
+
+
+def test_a_renamed_key_is_read_from_files_and_checkpoints_of_before(tmp_path: Path) -> None:
+    config = load_config([], ["task.name=pretraining", "model.direction=forward", "data.stream_length=1024"])
+    container = to_container(config)
+    container["data"]["stretch"] = container["data"].pop("stream_length")
+    assert from_container(container, source="old.ckpt") == config
+    assert "stretch" in container["data"]
+    path = write(tmp_path / "config.yaml", yaml.safe_dump(container))
+    assert load_config([path]) == load_words([str(path)]) == config
+    assert load_config([path], ["data.stream_length=null"]).data.stream_length is None
+    container["data"]["stream_length"] = 2048
+    with pytest.raises(InputError, match=r"^old\.ckpt: data\.stretch: renamed to data\.stream_length, which is set as"):
+        from_container(container, source="old.ckpt")
+
+
+@pytest.mark.parametrize("word", ["data.stretch=512", "data.stretch=null", "data={stretch: 512}"])
+def test_a_renamed_key_on_the_command_line_is_one_line_with_its_new_name(word: str) -> None:
+    message = "command line: data.stretch: renamed to data.stream_length"
+    assert fault([], ["task.name=pretraining", word]) == message
+    with pytest.raises(InputError, match=f"^{message}$"):
+        from_container(to_container(ForecastingConfig()), source="old.ckpt", overrides=[word])
+
+
+def test_a_value_that_contains_the_name_of_a_renamed_key_is_no_renamed_key() -> None:
+    assert fault([], ["data=stretch"]).startswith("command line: data: is a section")
 
 
 TABLE = ["data.name=table", "data.path=x.csv"]

@@ -18,6 +18,7 @@ import torch
 
 from tests.experiment.run.faults import Command
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, refusal, run_cli
+from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.studies.suite import read_suite, running
 from titans_seq.studies.suite.running import Store
@@ -180,13 +181,28 @@ def test_a_second_call_runs_nothing_and_a_missing_or_half_done_cell_runs_again(d
     assert answer.out.count("of training") == 1
 
 
+def test_a_result_from_before_a_key_was_renamed_is_done(tmp_path: Path) -> None:
+    base = [str(CONFIGS / "genomics" / "pretrain.yaml"), *TWO_STEPS]
+    axes = {"seed": [0], "data": {"simulated": []}, "data.stream_length": [1024]}
+    table = {"rows": ["data"], "columns": "data.stream_length", "metrics": {"test/bits_per_base": "bits"}}
+    content = {"name": "lengths", "base": base, "axes": axes, "table": table}
+    (tmp_path / "suite.yaml").write_text(json.dumps(content))
+    store = Store(read_suite(tmp_path / "suite.yaml"), results=tmp_path)
+    (cell,) = store.suite.cells
+    config = to_container(cell.load_config())
+    assert config["data"].pop("stream_length") == 1024
+    for stretch, status in ((1024, "done"), (2048, "outdated")):
+        config["data"]["stretch"] = stretch
+        result = {"results": {"test/bits_per_base": 2.0, "baselines": {}}, "config": config}
+        store.path(cell).write_text(json.dumps(result))
+        assert store.status(cell) == status
+
+
 def test_another_configuration_makes_a_result_outdated_and_the_table_leaves_it_out(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
     suite = read_suite(tmp_path / "suite.yaml")
     store = Store(suite, results=tmp_path)
     cell = suite.cells[0]
-    from titans_seq.config import to_container
-
     content = {
         "results": {"test/mse": 1.0, "test/mae": 1.0, "baselines": {}},
         "config": to_container(cell.load_config()),

@@ -59,7 +59,7 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
             self._corpus,
             self._split,
             segment=options.segment,
-            stream_length=options.stretch,
+            stream_length=options.stream_length,
             batch_size=options.batch_size,
             left=left,
             right=right,
