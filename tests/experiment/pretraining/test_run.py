@@ -247,7 +247,7 @@ def test_a_classifier_starts_from_what_was_learned(forward: Path, tmp_path: Path
     _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *words)
     (note,) = [note for note in results["notes"] if "pre-trained" in note]
     assert note in printed
-    assert note.endswith("stem, backbone, norm. Fresh: head.weight, head.bias")
+    assert note.endswith("stem, backbone, norm. Randomly initialised: head.weight, head.bias")
     learned, started = weights(forward), weights(tmp_path / "shared")
     assert f"{len(started) - 2} of {len(started)} parameters loaded" in note
     pairs = {name: name.replace("backbone.ahead.", "backbone.") for name in started if not name.startswith("head.")}
@@ -292,7 +292,7 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
 
     other = save_checkpoint(tmp_path / "other.ckpt")
     line = refuse("fit", *start, f"model.pretrained={other}")
-    assert "of task.name=forecasting; needed: pretraining or classification" in line
+    assert "checkpoint of task.name=forecasting; expected pretraining or classification" in line
 
 
 HEAD = ("head.", "norm.")
