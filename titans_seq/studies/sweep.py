@@ -11,7 +11,7 @@ import polars as pl
 from titans_seq.config import differences, load_config
 from titans_seq.errors import InputError
 from titans_seq.experiment.fit import fit
-from titans_seq.experiment.run.loggers import say
+from titans_seq.experiment.run.loggers import print_note
 from titans_seq.experiment.run.resume import CHANGEABLE_KEYS, read_results
 from titans_seq.experiment.run.trainer import is_first_process
 from titans_seq.schema import Config
@@ -44,7 +44,7 @@ def run_sweep(sweep: Sweep, folder: Path | None = None, *, seed: int = 0) -> pl.
                 used = ", ".join(name[5:] for name in results if name.startswith("best_val/"))
                 raise InputError(f"metric.name: {sweep.metric} does not select these runs' checkpoints; use {used}")
         except InputError as error:
-            say(f"run {number:03}: {error}")
+            print_note(f"run {number:03}: {error}")
             score = None
         plain = {name: str(value) if isinstance(value, list) else value for name, value in values.items()}
         rows.append({"run": f"{number:03}", **plain, sweep.metric: score})

@@ -241,7 +241,7 @@ def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_p
     for verb in ("predict", "mutagenesis"):
         answer = run_cli(verb, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
         assert answer.status == 2
-        assert "holds data that this very run reads" in answer.err
+        assert "is an input of this command" in answer.err
     labelled = tmp_path / "labelled.csv"
     labelled.write_text("sequence,label\n" + "ACGTACGT,motif\nACGTACGA,background\n" * 20)
     answer = run_cli("predict", checkpoint, f"data.name={labelled}", "--out", labelled)

@@ -137,7 +137,7 @@ def test_beyond_the_horizon_a_forecast_is_taken_as_seen(panel: Panel) -> None:
 
 def test_nothing_after_the_origin_is_looked_at(panel: Panel) -> None:
     run = load_forecaster(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
-    member, row = run.members[1], 150
+    member, row = run.scaled_series[1], 150
     known = member.scaled[row : row + HORIZON, 1:]
     before = forecast_recursively(run, cut_inputs(run, member, row, known), HORIZON)
     poisoned, touched = member.scaled.copy(), member.scaled.copy()
@@ -215,7 +215,7 @@ def test_what_a_backtest_shares_with_training_is_said(panel: Panel) -> None:
     common = ["--data", panel.table, "--windows", "12", "--out", panel.folder / "b.csv", "trainer.accelerator=cpu"]
     # Training ends with store b's row 182; windows begin at rows 116, 123, ... of a, 176 of b, 146 of c.
     assert (
-        "windows begin before training ended, 2022-07-01: their errors flatter"
+        "windows begin within the training period (until 2022-07-01): their errors are optimistic"
         in run_cli("backtest", panel.checkpoint, *common).out
     )
 
@@ -229,7 +229,7 @@ def test_a_series_that_training_never_saw(panel: Panel) -> None:
     words = ["--data", path, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
     answer = run_cli("forecast", panel.checkpoint, *words)
     assert answer.status == 0, answer.err
-    assert "3 series that training never saw are scaled by their own rows: 'ax', 'bx', 'cx'" in answer.out
+    assert "3 series unseen in training are scaled by their own statistics: 'ax', 'bx', 'cx'" in answer.out
 
 
 def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_pat
         ),
         ("forecast", ["--data", panel.table, "--future", soon], "--horizon 4."),
         ("forecast", [*future, "--horizon", "0"], "--horizon 0: must be at least 1"),
-        ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: takes a .png file"),
+        ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: expected a .png file"),
         ("forecast", [*future, "--out", "none/x.csv"], "--out none/x.csv: no such folder none"),
-        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "holds data that this very run reads"),
+        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "is an input of this command"),
         ("backtest", ["--windows", "0"], "--windows 0"),
-        ("backtest", ["--windows", "40"], "before them need 308; --windows 24 would fit"),
+        ("backtest", ["--windows", "40"], "before them need 308; use --windows 24 or fewer"),
     ]
     for verb, words, part in cases:
         assert part in refuse(verb, checkpoint, *words), (verb, words)
@@ -270,7 +270,7 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_like(panel: Panel, re
         content["hyper_parameters"]["layout"] = layout
         torch.save(content, tmp_path / "old.ckpt")
         line = refuse("forecast", tmp_path / "old.ckpt", "--data", panel.table)
-        assert "old.ckpt: does not say what its data were like; train it again" in line
+        assert "old.ckpt: contains no description of its training data; train the model again" in line
 
 
 @pytest.fixture(scope="module")
@@ -306,5 +306,5 @@ def test_a_table_with_other_steps_or_of_another_model_is_refused(
         tmp_path / "days.csv"
     )
     line = refuse("forecast", synthetic, "--data", tmp_path / "days.csv")
-    assert "days.csv: a step of 1d; the model was trained on steps of 1h" in line
+    assert "days.csv: time step 1d; the model requires time step 1h, as in training" in line
     assert "data.known was empty" in refuse("forecast", synthetic, "--future", tmp_path / "days.csv")

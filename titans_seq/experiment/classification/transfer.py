@@ -51,7 +51,7 @@ def load_pretrained(task: ClassificationTask, path: str) -> str:
     if unused:
         shape = shape_text(tuple(weights[unused[0]].shape))
         raise InputError(
-            f"{where}: {unused[0]} is {shape} in the checkpoint, absent in the configured model; set the model's keys "
+            f"{where}: {unused[0]} is {shape} in the checkpoint, missing in the configured model; set the model's keys "
             "to those of the checkpoint's run (config.yaml in its folder)"
         )
     task.model.load_state_dict({name: weights[str(source)] for name, source in sources.items()}, strict=False)
