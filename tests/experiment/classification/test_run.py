@@ -287,7 +287,7 @@ def test_data_keys_that_would_say_nothing_are_refused(refuse: Refuse, tmp_path: 
         [fasta, "data.bed=a.bed", "data.label=kind"],
     ):
         assert f"{words[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *words))
-        assert "says nothing about data.name=" in line
+        assert "has no effect with data.name=" in line
 
 
 def test_groups_of_given_splits_that_cross_are_noted(tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ def test_copies_of_training_rows_are_said_once(tmp_path: Path) -> None:
     done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
     copied = done.results["test_rows_in_train"]
     assert 5 <= copied <= 7  # validation rows are cut from the training rows
-    assert done.printed.count(f"{copied} of 20 test rows are training rows too, on either strand") == 1
+    assert done.printed.count(f"{copied} of 20 test rows duplicate training rows, on either strand") == 1
 
 
 def test_data_that_have_changed_since_the_training_are_said(tmp_path: Path) -> None:

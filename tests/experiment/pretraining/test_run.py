@@ -1,6 +1,7 @@
 """Whole pre-training runs, and classifiers that start from them: what is loaded, refused, frozen and slowed down."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -18,6 +19,7 @@ from tests.helpers import CONFIGS, TWO_STEPS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.experiment.pretraining.experiment import PretrainingExperiment
 from titans_seq.schema import ClassificationTaskOptions, PretrainingConfig
+from titans_seq.system.checkpoint_files import read_checkpoint, write_checkpoint
 from titans_seq.tasks import ClassificationTask
 from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_trained
 
@@ -26,7 +28,7 @@ MOTIF, PRETRAIN = GENOMICS / "motif.yaml", GENOMICS / "pretrain.yaml"
 SMALL = ["model.dim=8", "model.num_layers=2", "model.memory.num_heads=2", "model.stem_width=5", "model.stride=2"]
 SMALL += ["model.stem_pool=max", "model.memory.bound_lr=true"]
 DDP = "several devices require trainer.strategy=ddp_find_unused_parameters_true"
-MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stretch=64"]
+MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stream_length=64"]
 
 
 def weights(folder: Path, name: str = "best") -> dict[str, Tensor]:
@@ -61,7 +63,9 @@ def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
     assert answer.out.split()[:2] == ["test/bits_per_base", f"{results['test/bits_per_base']:.4f}"], answer.err
 
 
-def cut_and_resumed(config: Path, folder: Path, *words: str) -> dict[str, Any]:
+def cut_and_resumed(
+    config: Path, folder: Path, *words: str, meanwhile: Callable[[Path], None] = lambda folder: None
+) -> dict[str, Any]:
     """The run `folder`, whose power fails at step 6 and which is resumed; the checkpoint that it went on from."""
     step, calls = torch.optim.AdamW.step, 0
 
@@ -77,6 +81,7 @@ def cut_and_resumed(config: Path, folder: Path, *words: str) -> dict[str, Any]:
         run_cli(*again, cwd=folder.parent)
     last: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 3
+    meanwhile(folder)
     assert run_cli(*again, "resume=auto", cwd=folder.parent).status == 0
     return last
 
@@ -92,6 +97,29 @@ def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) 
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("cut", "whole")]
     assert results[0]["test/bits_per_base"] == results[1]["test/bits_per_base"]
+
+
+def write_as_before_the_rename(folder: Path) -> None:
+    """Rewrite a run's configuration and checkpoint with `data.stretch`, the former name of `data.stream_length`."""
+    file, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    text = file.read_text()
+    assert text.count("stream_length: 2048") == 1
+    file.write_text(text.replace("stream_length: 2048", "stretch: 2048"))
+    content = read_checkpoint(checkpoint)
+    data = content["hyper_parameters"]["config"]["data"]
+    data["stretch"] = data.pop("stream_length")
+    write_checkpoint(content, checkpoint)
+
+
+def test_a_run_from_before_a_key_was_renamed_is_resumed_exactly(tmp_path: Path) -> None:
+    words = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *words)
+    cut_and_resumed(PRETRAIN, tmp_path / "cut", *words, meanwhile=write_as_before_the_rename)
+    assert len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 2
+    assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
+    write_as_before_the_rename(tmp_path / "whole")  # which is finished
+    last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
+    assert run_cli("test", last, "trainer.limit_batches=1", cwd=tmp_path).status == 0
 
 
 @pytest.mark.parametrize("freezing", ["task.unfreeze=head", "task.frozen_blocks=1"])
@@ -114,7 +142,7 @@ def test_a_genome_of_chromosomes(tmp_path: Path, words: list[str]) -> None:
     genome = write_fasta(tmp_path / "genome.fa", {f"chr{i + 1}": text for i, text in enumerate(texts)}, width=60)
     held = ["data.validation_records=[chr2]", "data.test_records=[chr3]", f"data.name={genome}"]
     results = fit(
-        PRETRAIN, tmp_path / "run", *SMALL, *held, *words, "data.stretch=null" if not words else "seed=1"
+        PRETRAIN, tmp_path / "run", *SMALL, *held, *words, "data.stream_length=null" if not words else "seed=1"
     ).results
     assert results["bases"] == {"train": 700, "validation": 300, "test": 400}
     side = "bases before" if not words else "bases on either side"
@@ -196,7 +224,7 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
     cases = {
         "model.direction=both": "both would see the bases to predict; task.objective=next requires forward",
         "task.objective=masked": "must equal data.segment with task.objective=masked",
-        "data.stretch=100": "100 must be at least data.segment=256",
+        "data.stream_length=100": "100 must be at least data.segment=256",
         "model.stride=3 model.stem_width=3": "256 must be a multiple of model.stride=3",
         "trainer.devices=2 trainer.strategy=ddp": DDP,
         "data.unit=end data.validation_records=[a]": "has no effect with data.unit=end, which holds out the ends",
@@ -219,7 +247,7 @@ def test_a_classifier_starts_from_what_was_learned(forward: Path, tmp_path: Path
     _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *words)
     (note,) = [note for note in results["notes"] if "pre-trained" in note]
     assert note in printed
-    assert note.endswith("stem, backbone, norm. Fresh: head.weight, head.bias")
+    assert note.endswith("stem, backbone, norm. Randomly initialised: head.weight, head.bias")
     learned, started = weights(forward), weights(tmp_path / "shared")
     assert f"{len(started) - 2} of {len(started)} parameters loaded" in note
     pairs = {name: name.replace("backbone.ahead.", "backbone.") for name in started if not name.startswith("head.")}
@@ -264,7 +292,7 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
 
     other = save_checkpoint(tmp_path / "other.ckpt")
     line = refuse("fit", *start, f"model.pretrained={other}")
-    assert "of task.name=forecasting; needed: pretraining or classification" in line
+    assert "checkpoint of task.name=forecasting; expected pretraining or classification" in line
 
 
 HEAD = ("head.", "norm.")

@@ -386,7 +386,7 @@ def test_an_interrupted_seed_says_how_all_go_on(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("titans_seq.studies.seeds.fit", stop)
     answer = run_cli(*FIT, "seeds=[3,4]", f"run.dir={tmp_path}")
     assert answer.status == 130
-    assert f"seed 3 alone; for all, the same command with run.dir={tmp_path} resume=auto" in answer.err
+    assert f"seed 3 only; for all seeds, repeat the command with run.dir={tmp_path} resume=auto" in answer.err
 
 
 def test_the_home_folder_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
