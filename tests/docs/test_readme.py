@@ -1,4 +1,4 @@
-"""The README's commands run, its Python runs, and its numbers are those of the recorded results."""
+"""The commands and Python example of the README run, and its numbers equal the recorded results."""
 
 import json
 import re
@@ -59,7 +59,7 @@ def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("variant", ["lmm", "mal", "mag", "mac"])
-def test_the_table_of_variants_is_what_was_measured(variant: str) -> None:
+def test_table_of_variants_equals_the_recorded_results(variant: str) -> None:
     results = (ROOT / "benchmarks/results").glob(f"etth1_96_{variant}_seed*.json")
     runs = [json.loads(path.read_text()) for path in sorted(results)]
     assert [run["seed"] for run in runs] == [0, 1, 2]
@@ -73,7 +73,7 @@ def test_the_table_of_variants_is_what_was_measured(variant: str) -> None:
     assert f"{head} linear (least squares) | {linear['test/mse']:.4f} | {linear['test/mae']:.4f} |" in VARIANTS
 
 
-def test_files_that_the_readme_names_are_there() -> None:
+def test_files_linked_in_the_readme_exist() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (ROOT / target).exists(), target

@@ -1,4 +1,4 @@
-"""The commands of docs/your_csv.md run in their order, on a table like the one that the page shows."""
+"""The commands of docs/your_csv.md run in the order of the page, on a table like the one it shows."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ FIRST, LAST = datetime(2022, 1, 1), datetime(2023, 12, 31)
 
 
 def rows_like(text: str, first: datetime, last: datetime) -> pl.DataFrame:
-    """A row for each store and day with the columns of `text`."""
+    """Generate one row per store and day, with the columns of `text`."""
     rng = np.random.default_rng(0)
     days = [first + timedelta(days=i) for i in range((last - first).days + 1)]
     rows = [

@@ -1,4 +1,4 @@
-"""The commands of docs/your_dna.md run in their order, on files like those that the page shows."""
+"""The commands of docs/your_dna.md run in the order of the page, on files like those it shows."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2"]
 
 
 def write_files(folder: Path) -> None:
-    """regions.fa and labels.csv with the page's columns, new.fa, genome.fa and changes.vcf."""
+    """Write regions.fa and labels.csv with the page's columns, new.fa, genome.fa and changes.vcf."""
     (example,) = re.findall(r"```csv\n(.*?)```", PAGE, flags=re.DOTALL)
     names = [f"r{i + 1}" for i in range(120)]
     texts = random_dna([60] * 120, seed=5)

@@ -1,4 +1,4 @@
-"""Short runs for the tests of all tasks: fit in this process, and what it left."""
+"""Short training runs in this process, and their results, for the tests of all tasks."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ class Finished(NamedTuple):
         return self.folder / str(self.results["checkpoint"])
 
     def task(self, kind: type[TaskT]) -> TaskT:
-        """The task as Lightning alone loads it."""
+        """Load the task from the checkpoint with Lightning only."""
         return kind.load_from_checkpoint(self.checkpoint, map_location="cpu", weights_only=True).eval()
 
 

@@ -1,4 +1,4 @@
-"""`titans-seq mutagenesis` and `variants`: every change is scored as the model scores the changed sequence."""
+"""`titans-seq mutagenesis` and `variants`: effects equal the model's scores of the changed sequences."""
 
 import gzip
 from pathlib import Path
@@ -19,7 +19,7 @@ SEQUENCE = "ACGTTGCANGATTCGACTTA"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model of two classes; large steps make it say something."""
+    """A small model of two classes; large steps give it predictions that differ between sequences."""
     folder = tmp_path_factory.mktemp("mutations")
     words = [*SMALL, "task.learning_rate=0.05", "task.warmup_steps=0", f"run.dir={folder / 'run'}"]
     answer = run_cli("fit", MOTIF, *TWO_STEPS, *words)
@@ -27,8 +27,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
-def odds(checkpoint: Path, text: str) -> tuple[float, float]:
-    """Probability and log-odds of the class motif, by the task alone."""
+def probability_and_log_odds(checkpoint: Path, text: str) -> tuple[float, float]:
+    """Probability and log-odds of the class motif, computed by the task."""
     task = ClassificationTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     tokens = torch.tensor([["ACGTN".index(letter) for letter in text]])
     with torch.inference_mode():
@@ -50,7 +50,7 @@ def write_vcf(path: Path, *rows: tuple[object, ...]) -> Path:
     return path
 
 
-def test_every_single_base_change_is_scored(checkpoint: Path, tmp_path: Path) -> None:
+def test_every_single_nucleotide_variant_is_scored(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "two.fa").write_text(f">other\nACGT\n>mine\n{SEQUENCE}\n")
     out = tmp_path / "changes.csv"
     answer = run_cli("mutagenesis", checkpoint, "--input", tmp_path / "two.fa", "--record", "mine", "--out", out)
@@ -58,19 +58,23 @@ def test_every_single_base_change_is_scored(checkpoint: Path, tmp_path: Path) ->
     table = pl.read_csv(out)
     wanted = [(i + 1, old, new) for i, old in enumerate(SEQUENCE) for new in "ACGT" if new != old]
     assert table.select("position", "reference", "alternative").rows() == wanted
-    _, before = odds(checkpoint, SEQUENCE)
+    _, before = probability_and_log_odds(checkpoint, SEQUENCE)
     for row in table.iter_rows(named=True):
         place = row["position"] - 1
-        probability, after = odds(checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :])
+        probability, after = probability_and_log_odds(
+            checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :]
+        )
         assert row["probability_motif"] == pytest.approx(probability, abs=1e-5)
         assert row["effect_motif"] == pytest.approx(after - before, abs=1e-5)
         assert row["effect_background"] == pytest.approx(before - after, abs=1e-5)
-    assert table["effect_motif"].abs().max() > 1e-3, "a model that says nothing tests nothing"
+    assert table["effect_motif"].abs().max() > 1e-3, (
+        "a model with constant predictions would make the comparison trivial"
+    )
     assert imread(tmp_path / "changes.png")[..., :3].std() > 0.05
     assert {path.name for path in tmp_path.iterdir()} == {"two.fa", "changes.csv", "changes.png"}
 
 
-def test_sequences_that_cannot_be_chosen(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_record_selection_errors(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "two.fa").write_text(">one\nACGT\n>two\nACGT\n")
     line = refuse("mutagenesis", checkpoint, "--input", tmp_path / "two.fa")
     assert "two.fa: 2 sequences; choose one with --record: one, two" in line
@@ -94,7 +98,7 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     assert "4 alternatives that are not bases" in answer.out
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert table["id"].to_list() == ["snv", "deletion", "insertion", "edge"]
-    # The windows by hand: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
+    # Expected windows: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
     pairs = [
         (first[31:51], first[31:40] + new[first[40]] + first[41:51]),
         (second[2:22], second[2:11] + second[13:24]),
@@ -103,13 +107,16 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     ]
     assert all(len(window) == 20 for pair in pairs for window in pair)
     for row, (reference, alternative) in zip(table.iter_rows(named=True), pairs, strict=True):
-        (before, odds_before), (after, odds_after) = odds(checkpoint, reference), odds(checkpoint, alternative)
+        (before, odds_before), (after, odds_after) = (
+            probability_and_log_odds(checkpoint, reference),
+            probability_and_log_odds(checkpoint, alternative),
+        )
         assert row["reference_motif"] == pytest.approx(before, abs=1e-5), row["id"]
         assert row["alternative_motif"] == pytest.approx(after, abs=1e-5), row["id"]
         assert row["effect_motif"] == pytest.approx(odds_after - odds_before, abs=1e-5), row["id"]
 
 
-def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_variants_that_do_not_match_the_reference_are_errors(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     wrong = "A" if first[9] != "A" else "C"
     good, words = first[5], ["--reference", tmp_path / "genome.fa"]
@@ -135,7 +142,7 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
     assert "data.length must be set" in refuse("variants", checkpoint, "--vcf", vcf, *words)
 
 
-def test_a_vcf_in_any_letters_and_line_ends(checkpoint: Path, tmp_path: Path) -> None:
+def test_vcf_encodings_and_line_endings(checkpoint: Path, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     rows = [f"chr1\t{place + 1}\tÅ{place}\t{first[place]}\tN\t.\tPASS\tGENE=Ångström\x85" for place in (5, 9)]
     (tmp_path / "a.vcf").write_bytes("\r\n".join(["\ufeff##fileformat=VCFv4.2", *rows]).encode())
@@ -145,7 +152,7 @@ def test_a_vcf_in_any_letters_and_line_ends(checkpoint: Path, tmp_path: Path) ->
     assert pl.read_csv(tmp_path / "a.csv")["id"].to_list() == ["Å5", "Å9"]
 
 
-def test_variants_are_the_mean_of_both_strands_unless_one_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+def test_variant_effects_average_both_strands_by_default(checkpoint: Path, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 40, ".", first[39], "N"))
     words = ["variants", checkpoint, "--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20", "--out"]
@@ -161,7 +168,7 @@ def test_variants_are_the_mean_of_both_strands_unless_one_is_asked_for(checkpoin
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_alleles_that_no_window_holds(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_alleles_longer_than_the_window(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     whole, deletion = ("chr1", 31, "20", first[30:50], first[30]), ("chr1", 31, "21", first[30:51], first[30])
     insertion = ("chr1", 40, "more", first[39], first[39] + "ACGT" * 5)
@@ -173,26 +180,26 @@ def test_alleles_that_no_window_holds(checkpoint: Path, refuse: Refuse, tmp_path
     assert "2 alternatives are skipped: REF or ALT is longer than data.length=20" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
     assert table["id"].to_list() == ["20", "snv"]
-    assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, first[30:50])[0], abs=1e-5)
-    after = odds(checkpoint, first[30] + first[50:69])[0]
+    assert table["reference_motif"][0] == pytest.approx(probability_and_log_odds(checkpoint, first[30:50])[0], abs=1e-5)
+    after = probability_and_log_odds(checkpoint, first[30] + first[50:69])[0]
     assert table["alternative_motif"][0] == pytest.approx(after, abs=1e-5)
     vcf = write_vcf(tmp_path / "a.vcf", deletion, insertion)
     line = refuse("variants", checkpoint, "--vcf", vcf, *words)
     assert "line 3: REF or ALT has 21 letters, more than the window of data.length=20, as in all 2 variants" in line
 
 
-def test_codes_for_several_bases_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_ambiguous_iupac_letters_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "genome.fa").write_text(f">chr1\n{'ACGT' * 5}RYACGTACGT\n")
     words = ["--reference", tmp_path / "genome.fa", "data.length=10"]
-    # REF as VCF wants it, the first of R's A and G; or N.
+    # The VCF specification requires the first of the bases of R (A or G) as REF; N is accepted too.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "A", "G"), ("chr1", 21, ".", "N", "G"))
     answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert "genome.fa: 2 IUPAC letters in the windows around the variants were read as N" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
-    assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, "ACGTANACGT")[0], abs=1e-5)
-    assert table["reference_motif"][1] == pytest.approx(odds(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
-    # One that only the window of the deletion reaches.
+    assert table["reference_motif"][0] == pytest.approx(probability_and_log_odds(checkpoint, "ACGTANACGT")[0], abs=1e-5)
+    assert table["reference_motif"][1] == pytest.approx(probability_and_log_odds(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
+    # A letter that only the longer reference window of a deletion contains.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 13, ".", "ACGT", "A"))
     answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
     assert "genome.fa: 2 IUPAC letters" in answer.out, answer.err
@@ -203,7 +210,9 @@ def test_codes_for_several_bases_are_counted(checkpoint: Path, refuse: Refuse, t
     assert "one.fa: 1 IUPAC letters other than A, C, G, T, N were read as N" in answer.out
 
 
-def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutagenesis_does_not_depend_on_the_block_size(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.fa").write_text(f">mine\n{SEQUENCE}\n")
     tables = []
     for bases in (1 << 24, 7 * len(SEQUENCE) + 3, 1):
@@ -217,7 +226,7 @@ def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, mo
             assert np.allclose(column, expected, atol=1e-5) if column.dtype.is_float() else column.equals(expected)
 
 
-def test_variants_are_scored_a_block_at_a_time(
+def test_variant_effects_do_not_depend_on_the_block_size(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = write_genome(tmp_path)["chr1"]
@@ -235,7 +244,7 @@ def test_variants_are_scored_a_block_at_a_time(
         assert np.allclose(table["effect_motif"], tables[0]["effect_motif"], atol=1e-5)
 
 
-def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_input_files_are_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("sequence\nACGTACGT\n")
     for verb in ("predict", "mutagenesis"):
@@ -249,7 +258,7 @@ def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_p
     assert mine.read_text() == "sequence\nACGTACGT\n"
 
 
-def test_names_that_are_no_formulas_and_files_that_are_no_tables(
+def test_record_names_are_not_mathtext_and_output_must_be_a_table(
     checkpoint: Path, refuse: Refuse, tmp_path: Path
 ) -> None:
     (tmp_path / "a.fa").write_text(">a$x_$ first\nACGTACGT\n>twice\nACGT\n>twice\nACGA\n")
@@ -266,7 +275,7 @@ def test_names_that_are_no_formulas_and_files_that_are_no_tables(
     assert not (tmp_path / "b.csv").exists()
 
 
-def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
+def test_mutagenesis_does_not_support_forecasters(refuse: Refuse, tmp_path: Path) -> None:
     from tests.experiment.run.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")

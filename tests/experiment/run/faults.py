@@ -1,4 +1,4 @@
-"""Fault injection: runs commands in processes that can be killed, forked from one with all imports done."""
+"""Fault injection: run commands in processes that can be killed, forked from a process that has done all imports."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""A training that is asked to stop says what it leaves, and leaves it whole; all else stops at once."""
+"""Signals: training stops with an intact checkpoint and names it; other commands stop at once."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ def test_a_signal_keeps_the_last_checkpoint(tmp_path: Path, sent: signal.Signals
     folder = tmp_path / "run"
     config = CONFIGS / "forecasting" / "synthetic.yaml"
     words = ["fit", str(config), *SMALL_MODEL, *LONG, "trainer.limit_batches=4", f"run.dir={folder}"]
-    # A shell may have told its children to ignore SIGINT.
+    # Restore the default handler, because a shell may start its children with SIGINT ignored.
     restore = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program = restore + "from titans_seq.cli import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
@@ -45,7 +45,7 @@ def test_a_signal_keeps_the_last_checkpoint(tmp_path: Path, sent: signal.Signals
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a run of two steps, with a file to predict beside it."""
+    """The checkpoint of a two-step run; the parent of the run folder contains a FASTA file to predict."""
     folder = tmp_path_factory.mktemp("interrupted")
     words = [CONFIGS / "genomics" / "motif.yaml", *TWO_STEPS, "model.dim=8", "run.dir=run"]
     assert run_cli("fit", *words, cwd=folder).status == 0
@@ -55,7 +55,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("words", ["test", "predict --input reads.fa", "mutagenesis --input reads.fa"])
-def test_other_verbs_stop_at_once(classifier: Path, words: str, sent: signal.Signals, status: int) -> None:
+def test_other_commands_stop_at_once(classifier: Path, words: str, sent: signal.Signals, status: int) -> None:
     verb, *options = words.split()
     steps = []
 
