@@ -52,16 +52,8 @@ def test_a_worked_example_works(section: str, tmp_path: Path) -> None:
         else:
             assert not (tmp_path / file).exists()
             (tmp_path / file).write_text(content)
-    run(
-        tmp_path,
-        "-m",
-        "titans_seq.cli",
-        "fit",
-        "configs/forecasting/synthetic.yaml",
-        *SMALL_MODEL,
-        *TWO_STEPS,
-        *overrides,
-    )
+    fit = ["-m", "titans_seq.cli", "fit", "configs/forecasting/synthetic.yaml"]
+    run(tmp_path, *fit, *SMALL_MODEL, *TWO_STEPS, *overrides)
     if tests:
         done = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
         assert int(re.findall(r"(\d+) passed", done)[0]) > 5, done

@@ -27,7 +27,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
-def probability_and_log_odds(checkpoint: Path, text: str) -> tuple[float, float]:
+def motif_scores(checkpoint: Path, text: str) -> tuple[float, float]:
     """Probability and log-odds of the class motif, computed by the task."""
     task = ClassificationTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     tokens = torch.tensor([["ACGTN".index(letter) for letter in text]])
@@ -58,12 +58,10 @@ def test_every_single_nucleotide_variant_is_scored(checkpoint: Path, tmp_path: P
     table = pl.read_csv(out)
     wanted = [(i + 1, old, new) for i, old in enumerate(SEQUENCE) for new in "ACGT" if new != old]
     assert table.select("position", "reference", "alternative").rows() == wanted
-    _, before = probability_and_log_odds(checkpoint, SEQUENCE)
+    _, before = motif_scores(checkpoint, SEQUENCE)
     for row in table.iter_rows(named=True):
         place = row["position"] - 1
-        probability, after = probability_and_log_odds(
-            checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :]
-        )
+        probability, after = motif_scores(checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :])
         assert row["probability_motif"] == pytest.approx(probability, abs=1e-5)
         assert row["effect_motif"] == pytest.approx(after - before, abs=1e-5)
         assert row["effect_background"] == pytest.approx(before - after, abs=1e-5)
@@ -108,8 +106,8 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     assert all(len(window) == 20 for pair in pairs for window in pair)
     for row, (reference, alternative) in zip(table.iter_rows(named=True), pairs, strict=True):
         (before, odds_before), (after, odds_after) = (
-            probability_and_log_odds(checkpoint, reference),
-            probability_and_log_odds(checkpoint, alternative),
+            motif_scores(checkpoint, reference),
+            motif_scores(checkpoint, alternative),
         )
         assert row["reference_motif"] == pytest.approx(before, abs=1e-5), row["id"]
         assert row["alternative_motif"] == pytest.approx(after, abs=1e-5), row["id"]
@@ -180,8 +178,8 @@ def test_alleles_longer_than_the_window(checkpoint: Path, refuse: Refuse, tmp_pa
     assert "2 alternatives are skipped: REF or ALT is longer than data.length=20" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
     assert table["id"].to_list() == ["20", "snv"]
-    assert table["reference_motif"][0] == pytest.approx(probability_and_log_odds(checkpoint, first[30:50])[0], abs=1e-5)
-    after = probability_and_log_odds(checkpoint, first[30] + first[50:69])[0]
+    assert table["reference_motif"][0] == pytest.approx(motif_scores(checkpoint, first[30:50])[0], abs=1e-5)
+    after = motif_scores(checkpoint, first[30] + first[50:69])[0]
     assert table["alternative_motif"][0] == pytest.approx(after, abs=1e-5)
     vcf = write_vcf(tmp_path / "a.vcf", deletion, insertion)
     line = refuse("variants", checkpoint, "--vcf", vcf, *words)
@@ -197,8 +195,8 @@ def test_ambiguous_iupac_letters_are_counted(checkpoint: Path, refuse: Refuse, t
     assert answer.status == 0, answer.err
     assert "genome.fa: 2 IUPAC letters in the windows around the variants were read as N" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
-    assert table["reference_motif"][0] == pytest.approx(probability_and_log_odds(checkpoint, "ACGTANACGT")[0], abs=1e-5)
-    assert table["reference_motif"][1] == pytest.approx(probability_and_log_odds(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
+    assert table["reference_motif"][0] == pytest.approx(motif_scores(checkpoint, "ACGTANACGT")[0], abs=1e-5)
+    assert table["reference_motif"][1] == pytest.approx(motif_scores(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
     # A letter that only the longer reference window of a deletion contains.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 13, ".", "ACGT", "A"))
     answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")

@@ -52,10 +52,8 @@ def test_margin_is_the_finite_sample_quantile() -> None:
     found = calibrate(scores, [], COVERAGES)
     for coverage, score, margin in zip(COVERAGES, scores, found.margins, strict=True):
         np.testing.assert_array_equal(margin, np.sort(score, axis=0)[ceil(20 * coverage) - 1])
-    assert calibrate(scores[:, :18], [], COVERAGES).coverages == [
-        0.5,
-        0.8,
-    ]  # would need the 19th of 18 scores, which does not exist
+    # A coverage of 0.95 would need the 19th of 18 scores, which does not exist.
+    assert calibrate(scores[:, :18], [], COVERAGES).coverages == [0.5, 0.8]
     assert calibrate(scores[:1, :9], [], [0.9]).margins.shape == (1, 3, 2)
     assert calibrate(scores[:1, :8], [], [0.9]).coverages == []
 

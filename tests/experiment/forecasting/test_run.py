@@ -18,11 +18,8 @@ from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import ForecastingTask
 
-TESTED_ELSEWHERE = (
-    "table.yaml",
-    "suite.yaml",
-    "lookback_suite.yaml",
-)  # in test_forecast.py and tests/studies/test_suite.py
+# Tested in test_forecast.py and tests/studies/test_suite.py.
+TESTED_ELSEWHERE = ("table.yaml", "suite.yaml", "lookback_suite.yaml")
 EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in TESTED_ELSEWHERE)
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 SAME_WINDOWS = "trainer.limit_batches=2"  # the same limit as the fits here; by default all windows are evaluated
@@ -196,11 +193,8 @@ def test_seed_sets_initial_weights_and_window_order(tmp_path: Path) -> None:
 
     initial, orders = [], []
     for seed in ("0", "1"):
-        words = [
-            *SMALL_MODEL,
-            "task.learning_rate=0",
-            f"seed={seed}",
-        ]  # learning rate 0: the weights stay as initialised
+        # With learning rate 0 the weights stay as initialised.
+        words = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]
         folder = tmp_path / seed
         fit(SYNTHETIC, folder, *words)
         initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.embed.project.weight"])

@@ -60,9 +60,8 @@ def test_a_truncated_checkpoint(refuse: Refuse, tmp_path: Path, kept: float) -> 
 
 def test_error_of_a_size_mismatch_shows_both_shapes(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "small.ckpt")
-    line = refuse(
-        "test", path, "data.horizon=24"
-    )  # the checkpoint has horizon 48; its head has 3 patches x dim 8 inputs
+    # The checkpoint has horizon 48; its head has 3 patches x dim 8 inputs.
+    line = refuse("test", path, "data.horizon=24")
     assert str(path) in line
     assert "model.head.bias is (48,) in the checkpoint, (24,) in the configured model" in line
 

@@ -54,9 +54,8 @@ def assert_identical(found: Any, expected: Any, where: str = "") -> None:
     assert type(found) is type(expected), where
     if isinstance(expected, torch.Tensor):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
-        assert found.numpy().tobytes() == expected.numpy().tobytes(), (
-            where
-        )  # so that NaN equals NaN, and 0 differs from -0
+        # Bytes are compared, so that NaN equals NaN, and 0 differs from -0.
+        assert found.numpy().tobytes() == expected.numpy().tobytes(), where
     elif isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for key in expected:
@@ -108,9 +107,8 @@ DEATHS = [
     Death("os.fsync", 5),
     Death("pathlib.Path.hardlink_to", 2),  # while last.ckpt is replaced
     Death("pathlib.Path.replace", 6),
-    Death(
-        "titans_seq.experiment.forecasting.experiment.plot_forecasts", 1
-    ),  # after training, before the results are written
+    # After training, before the results are written.
+    Death("titans_seq.experiment.forecasting.experiment.plot_forecasts", 1),
 ]
 
 
