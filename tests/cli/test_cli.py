@@ -38,8 +38,8 @@ def test_a_missing_config_file(refuse: Refuse) -> None:
 def test_a_file_where_a_folder_is_needed(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     suite = CONFIGS / "genomics" / "gue_suite.yaml"
-    words = ("--results", tmp_path / "file", "--only", "seed=0", "--only", "task=mouse_2", "--only", "model=CNN")
-    assert "file/" in refuse("benchmark", suite, *words)
+    arguments = ("--results", tmp_path / "file", "--only", "seed=0", "--only", "task=mouse_2", "--only", "model=CNN")
+    assert "file/" in refuse("benchmark", suite, *arguments)
 
 
 @pytest.mark.parametrize(("seeds", "what"), [("[-1]", "must be between 0"), ("[0,1,0]", "lists a seed twice")])
@@ -47,9 +47,9 @@ def test_invalid_seeds(refuse: Refuse, seeds: str, what: str) -> None:
     assert what in refuse("show-config", f"seeds={seeds}")
 
 
-@pytest.mark.parametrize("verb", ["fit", "show-config"])
-def test_a_misspelt_key(refuse: Refuse, verb: str) -> None:
-    line = refuse(verb, SYNTHETIC, "model.num_layer=3")
+@pytest.mark.parametrize("command", ["fit", "show-config"])
+def test_a_misspelt_key(refuse: Refuse, command: str) -> None:
+    line = refuse(command, SYNTHETIC, "model.num_layer=3")
     assert "command line: model.num_layer: no such key; did you mean model.num_layers?" in line
 
 
@@ -152,7 +152,7 @@ def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, par
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA, so these options are valid")
 @pytest.mark.parametrize(
-    ("word", "parts"),
+    ("override", "parts"),
     [
         ("trainer.accelerator=gpu", ["not available on this machine", "available: auto, cpu"]),
         ("trainer.accelerator=tpu", ["not available on this machine", "available: auto, cpu"]),
@@ -160,14 +160,14 @@ def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, par
         ("model.memory.backend=triton", ["needs a CUDA device", "chunked", "reference"]),
     ],
 )
-def test_options_unavailable_on_this_machine(refuse: Refuse, word: str, parts: list[str]) -> None:
-    line = refuse("fit", SYNTHETIC, word)
-    assert word in line
+def test_options_unavailable_on_this_machine(refuse: Refuse, override: str, parts: list[str]) -> None:
+    line = refuse("fit", SYNTHETIC, override)
+    assert override in line
     assert all(part in line for part in parts), line
 
 
 @pytest.mark.parametrize(
-    ("word", "part"),
+    ("override", "part"),
     [
         ("model.memory.depth=3", "supports depth 1 and 2; got 3"),
         ("model.memory.num_heads=4", "supports head_dim 32, 64, 128; got 16"),
@@ -175,7 +175,7 @@ def test_options_unavailable_on_this_machine(refuse: Refuse, word: str, parts: l
     ],
 )
 def test_options_unsupported_by_the_kernels_are_reported_before_training(
-    monkeypatch: pytest.MonkeyPatch, word: str, part: str
+    monkeypatch: pytest.MonkeyPatch, override: str, part: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -183,7 +183,7 @@ def test_options_unsupported_by_the_kernels_are_reported_before_training(
     supported = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
     trainer.check_machine(load_config([str(SYNTHETIC)], supported))
     with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; available: auto, chunked, reference"):
-        trainer.check_machine(load_config([str(SYNTHETIC)], [*supported, word]))
+        trainer.check_machine(load_config([str(SYNTHETIC)], [*supported, override]))
 
 
 def test_doctor_lists_versions_and_why_triton_is_unavailable() -> None:
@@ -252,32 +252,32 @@ def test_run_folder_that_cannot_be_created(refuse: Refuse, tmp_path: Path) -> No
     assert "run.dir=" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={tmp_path / 'file' / 'run'}")
 
 
-@pytest.mark.parametrize("verb", list(COMMANDS))
-def test_help_lists_all_commands_and_examples_of_its_own(verb: str) -> None:
-    answer = run_cli(verb, "--help")
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_lists_all_commands_and_examples_of_its_own(command: str) -> None:
+    answer = run_cli(command, "--help")
     assert answer.status == 0
     run_commands = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     forecasting_commands, dna_commands = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
     assert run_commands | forecasting_commands | dna_commands | {"sweep", "compare", "export"} == COMMANDS.keys()
-    assert all(f"  {word} " in answer.out for word in COMMANDS)
+    assert all(f"  {name} " in answer.out for name in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]
     assert own
-    assert all(line.startswith(f"  titans-seq {verb}") for line in own)
+    assert all(line.startswith(f"  titans-seq {command}") for line in own)
 
 
-@pytest.mark.parametrize("words", [["data.horizon=720", "logging.wandb=off"], []])
-def test_show_config_prints_yaml_that_loads_to_the_same_config(tmp_path: Path, words: list[str]) -> None:
-    answer = run_cli("show-config", SYNTHETIC, *words)
+@pytest.mark.parametrize("overrides", [["data.horizon=720", "logging.wandb=off"], []])
+def test_show_config_prints_yaml_that_loads_to_the_same_config(tmp_path: Path, overrides: list[str]) -> None:
+    answer = run_cli("show-config", SYNTHETIC, *overrides)
     assert answer.status == 0
-    config = load_config([SYNTHETIC], words)
+    config = load_config([SYNTHETIC], overrides)
     assert yaml.safe_load(answer.out) == to_container(config)
     (tmp_path / "again.yaml").write_text(answer.out)
     assert load_config([tmp_path / "again.yaml"]) == config
 
 
-@pytest.mark.parametrize("word", ["seed=99999999999", "model.memory.checkpoint_every=0", "experiment=../elsewhere"])
-def test_out_of_range_values_are_reported_before_the_run(refuse: Refuse, word: str) -> None:
-    assert f"command line: {word.partition('=')[0]}" in refuse("fit", SYNTHETIC, word)
+@pytest.mark.parametrize("override", ["seed=99999999999", "model.memory.checkpoint_every=0", "experiment=../elsewhere"])
+def test_out_of_range_values_are_reported_before_the_run(refuse: Refuse, override: str) -> None:
+    assert f"command line: {override.partition('=')[0]}" in refuse("fit", SYNTHETIC, override)
 
 
 def test_concurrent_runs_get_separate_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,17 +22,17 @@ def test_the_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         (tmp_path / name).symlink_to(REPOSITORY / name)
     seen = set()
     for line in LINES:
-        program, *words = shlex.split(line, comments=True)
+        program, *arguments = shlex.split(line, comments=True)
         if program == "printf":
             subprocess.run(line, shell=True, check=True)
             continue
-        seen.add(words[0])
-        if words[0] == "sweep":
+        seen.add(arguments[0])
+        if arguments[0] == "sweep":
             continue  # six training runs; tests/studies/test_sweep.py runs shorter ones
-        short = TWO_STEPS if words[0] == "fit" else []
-        if words[0] in ("validate", "test", "predict", "mutagenesis", "variants", "forecast", "backtest"):
+        short = TWO_STEPS if arguments[0] == "fit" else []
+        if arguments[0] in ("validate", "test", "predict", "mutagenesis", "variants", "forecast", "backtest"):
             short = ["trainer.accelerator=cpu", "trainer.progress_bar=false"]
-        answer = run_cli(*words, *short)
+        answer = run_cli(*arguments, *short)
         assert (program, answer.status) == ("titans-seq", 0), (line, answer.err)
     assert seen == set(COMMANDS), "the page must show every command"
     for name in ("predictions.parquet", "forecast.csv", "backtest.csv", "answers.csv", "effects.csv", "variants.csv"):

@@ -77,9 +77,9 @@ def test_config_files(tmp_path: Path, entries: list[tuple[str, Any]]) -> None:
 @FUZZ
 @given(st.lists(st.tuples(st.sampled_from(keys()) | st.text(max_size=10), scalars | st.text()), max_size=3))
 def test_overrides(entries: list[tuple[str, Any]]) -> None:
-    words = [f"{name}={value}" for name, value in entries]
-    words = [word for word in words if not word.startswith("-")]  # options are parsed by argparse
-    assert_error_line_or_success(run_cli("show-config", *words))
+    overrides = [f"{name}={value}" for name, value in entries]
+    overrides = [override for override in overrides if not override.startswith("-")]  # options are parsed by argparse
+    assert_error_line_or_success(run_cli("show-config", *overrides))
 
 
 @FUZZ

@@ -37,18 +37,18 @@ def test_every_titans_seq_command_runs(tmp_path: Path, data_root: Path, monkeypa
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / "sequences.fa").write_text(">one\nACGTTGCA\n>two\nGATTACA\n")
     seen = set()
-    for _, verb, *words in commands("titans-seq"):
-        if verb == "fit":
-            short = [w for w in words if not w.startswith("trainer.max_epochs")]
-            done = run_cli(verb, *short, *QUICK, f"data.root={data_root}")
+    for _, command, *arguments in commands("titans-seq"):
+        if command == "fit":
+            short = [w for w in arguments if not w.startswith("trainer.max_epochs")]
+            done = run_cli(command, *short, *QUICK, f"data.root={data_root}")
         else:
-            named = re.search(r"runs/(\w+)/RUN", " ".join(words))
+            named = re.search(r"runs/(\w+)/RUN", " ".join(arguments))
             run = sorted((tmp_path / "runs" / named[1]).glob("*"))[0].name if named else ""
-            limit = f"trainer.limit_batches={2 if verb == 'test' else 0}"
+            limit = f"trainer.limit_batches={2 if command == 'test' else 0}"
             extra = [limit, "trainer.progress_bar=false"] if run else []
-            done = run_cli(verb, *(w.replace("RUN", run) for w in words), *extra, f"data.root={data_root}")
-        assert done.status == 0, (verb, words, done.err)
-        seen.add(verb)
+            done = run_cli(command, *(w.replace("RUN", run) for w in arguments), *extra, f"data.root={data_root}")
+        assert done.status == 0, (command, arguments, done.err)
+        seen.add(command)
     assert seen == {"fit", "show-config", "test", "predict", "audit"}
 
 

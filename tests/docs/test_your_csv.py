@@ -42,15 +42,15 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert PLANS.splitlines()[1].startswith(f"{LAST + timedelta(days=1):%Y-%m-%d}")
     rows_like(PLANS, LAST + timedelta(days=1), LAST + timedelta(days=14)).write_csv("plans.csv")
     (block,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
-    verbs = []
+    commands = []
     for line in block.splitlines():
-        program, verb, *words = shlex.split(line)
-        run = sorted((tmp_path / "runs" / "table").glob("*"))[0].name if verb != "fit" else ""
-        quick = TWO_STEPS if verb == "fit" else ["trainer.accelerator=cpu"]
-        answer = run_cli(verb, *(word.replace("RUN", run) for word in words), *quick)
+        program, command, *arguments = shlex.split(line)
+        run = sorted((tmp_path / "runs" / "table").glob("*"))[0].name if command != "fit" else ""
+        quick = TWO_STEPS if command == "fit" else ["trainer.accelerator=cpu"]
+        answer = run_cli(command, *(argument.replace("RUN", run) for argument in arguments), *quick)
         assert (program, answer.status) == ("titans-seq", 0), answer.err
-        verbs.append(verb)
-    assert verbs == ["fit", "backtest", "forecast"]
+        commands.append(command)
+    assert commands == ["fit", "backtest", "forecast"]
 
     forecast = pl.read_csv("forecast.csv", try_parse_dates=True)
     assert forecast.columns == [

@@ -42,17 +42,17 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "configs").symlink_to(REPOSITORY / "configs")
     write_files(tmp_path)
     (block,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
-    verbs = []
+    commands = []
     for line in block.splitlines():
-        program, verb, *words = shlex.split(line)
-        run = sorted((tmp_path / "runs" / "sequences").glob("*"))[0].name if verb not in ("audit", "fit") else ""
-        quick = {"audit": [], "fit": [*TWO_STEPS, *SMALL]}.get(verb, ["trainer.accelerator=cpu"])
-        answer = run_cli(verb, *(word.replace("RUN", run) for word in words), *quick)
+        program, command, *arguments = shlex.split(line)
+        run = sorted((tmp_path / "runs" / "sequences").glob("*"))[0].name if command not in ("audit", "fit") else ""
+        quick = {"audit": [], "fit": [*TWO_STEPS, *SMALL]}.get(command, ["trainer.accelerator=cpu"])
+        answer = run_cli(command, *(argument.replace("RUN", run) for argument in arguments), *quick)
         assert (program, answer.status) == ("titans-seq", 0), answer.err
-        verbs.append(verb)
+        commands.append(command)
     ((header, pattern),) = re.findall(r"for `>(\w+)`: `data.header_label='(.*?)'`", PAGE)
     assert re.findall(pattern, header) == ["enhancer"]
-    assert verbs == ["audit", "fit", "predict", "mutagenesis", "variants"]
+    assert commands == ["audit", "fit", "predict", "mutagenesis", "variants"]
     probabilities = pl.read_csv("probabilities.csv")
     assert probabilities.columns == ["id", "predicted", "probability_background", "probability_enhancer"]
     assert probabilities["id"].to_list() == ["n1", "n2"]

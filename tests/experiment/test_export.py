@@ -27,11 +27,15 @@ SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model
 def build(kind: str, variant: str) -> tuple[Task, Config]:
     """An untrained task and its configuration."""
     if kind == "forecasting":
-        words = [*SMALL, f"model.variant={variant}", "data.context_length=480"]  # twenty tokens: more than one chunk
-        config = load_config([CONFIGS / "forecasting" / "synthetic.yaml"], words)
+        overrides = [
+            *SMALL,
+            f"model.variant={variant}",
+            "data.context_length=480",
+        ]  # twenty tokens: more than one chunk
+        config = load_config([CONFIGS / "forecasting" / "synthetic.yaml"], overrides)
         return ForecastingTask(to_container(config), num_channels=3), config
-    words = [*SMALL, f"model.variant={variant}", "data.max_length=50"]
-    config = load_config([CONFIGS / "genomics" / "motif.yaml"], words)
+    overrides = [*SMALL, f"model.variant={variant}", "data.max_length=50"]
+    config = load_config([CONFIGS / "genomics" / "motif.yaml"], overrides)
     return ClassificationTask(to_container(config), ["no", "yes"], [3, 4]), config
 
 

@@ -22,7 +22,7 @@ def test_every_variant_trains_on_the_built_in_dataset(variant: str, tmp_path: Pa
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_trains_on_etth1(variant: str, tmp_path: Path, data_root: Path) -> None:
     files = [CONFIGS / "forecasting" / "etth1.yaml", CONFIGS / "model" / f"{variant}.yaml"]
-    words = [*TWO_STEPS, "model.linear_path=learned", f"data.root={data_root}", f"run.dir={tmp_path / 'run'}"]
-    assert run_cli("fit", *files, *words).status == 0
+    overrides = [*TWO_STEPS, "model.linear_path=learned", f"data.root={data_root}", f"run.dir={tmp_path / 'run'}"]
+    assert run_cli("fit", *files, *overrides).status == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["data"] == "ETTh1"

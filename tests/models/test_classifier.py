@@ -21,9 +21,9 @@ MORE_STEMS = [*STEMS, (5, 1, "none"), (1, 2, "max"), (7, 4, "max")]
 STRANDS = ("one", "both_averaged", "invariant")
 
 
-def classifier(*words: str) -> SequenceClassifier:
+def classifier(*overrides: str) -> SequenceClassifier:
     torch.manual_seed(0)
-    model = build_classifier(load_config([], [*SMALL, *(f"model.{word}" for word in words)]), num_classes=3)
+    model = build_classifier(load_config([], [*SMALL, *(f"model.{override}" for override in overrides)]), num_classes=3)
     # Small initial gates would hide dependencies; in float64 rounding is far below the tolerances.
     with torch.no_grad():
         for parameter in model.parameters():
@@ -75,12 +75,12 @@ def test_scores_do_not_depend_on_the_strand(variant: str) -> None:
     rows = sequences(11, 3, 17, 1, 8)
     swapped = [reverse_complement(row) for row in rows]
     for stem in STEMS:
-        words = [f"variant={variant}", *stem_overrides(*stem)]
+        overrides = [f"variant={variant}", *stem_overrides(*stem)]
         for strand, training in (("both_averaged", False), ("invariant", False), ("invariant", True)):
-            model = classifier(*words, f"strand={strand}", "dropout=0", "head_dropout=0").float().train(training)
+            model = classifier(*overrides, f"strand={strand}", "dropout=0", "head_dropout=0").float().train(training)
             difference = (model(*padded(rows)) - model(*padded(swapped, "left"))).abs().max()
             assert difference <= 1e-6, (strand, training, float(difference))
-        model = classifier(*words, "strand=one")
+        model = classifier(*overrides, "strand=one")
         assert (model(*padded(rows)) - model(*padded(swapped))).abs().max() > 1e-3
 
 

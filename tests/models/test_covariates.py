@@ -16,10 +16,10 @@ SIZES = CovariateSizes(past=2, known=3, categories=[4, 2], numbers=1)
 LEVELS = [0.1, 0.3, 0.5, 0.6, 0.95]
 
 
-def build(sizes: CovariateSizes = SIZES, *words: str) -> Forecaster:
+def build(sizes: CovariateSizes = SIZES, *overrides: str) -> Forecaster:
     torch.manual_seed(0)
     common = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=8", "model.memory.num_heads=2"]
-    return build_forecaster(load_config([], [*common, *words]), C, sizes).double().eval()
+    return build_forecaster(load_config([], [*common, *overrides]), C, sizes).double().eval()
 
 
 def inputs() -> tuple[Tensor, CovariateInputs]:
@@ -90,9 +90,9 @@ def sample(kind: str, count: int, seed: int) -> tuple[Tensor, CovariateInputs, T
 )
 def test_informative_covariate_is_learned(kind: str, sizes: CovariateSizes) -> None:
     torch.manual_seed(0)
-    words = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=16", "model.memory.num_heads=2"]
+    overrides = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=16", "model.memory.num_heads=2"]
     quiet = ["model.dropout=0", "model.head_dropout=0", "model.num_layers=1"]
-    model = build_forecaster(load_config([], [*words, *quiet]), 1, sizes)
+    model = build_forecaster(load_config([], [*overrides, *quiet]), 1, sizes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(150):
         context, covariates, target = sample(kind, 64, seed=step)
@@ -171,8 +171,8 @@ def test_covariates_must_match_the_model() -> None:
 @pytest.mark.parametrize("mixing", ["false", "true"])
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e-4])
 def test_quantiles_never_cross_and_include_the_forecast(mixing: str, scale: float) -> None:
-    words = ["model.head=quantile", f"task.quantiles={LEVELS}", f"model.channel_mixing={mixing}"]
-    model = build(SIZES, *words).float()
+    overrides = ["model.head=quantile", f"task.quantiles={LEVELS}", f"model.channel_mixing={mixing}"]
+    model = build(SIZES, *overrides).float()
     assert model.spread is not None
     for parameter in model.parameters():  # extreme weights, unlike those of a trained model
         nn.init.normal_(parameter, std=2.0)

@@ -96,8 +96,8 @@ def test_dlinear_equals_the_published_form() -> None:
 
 
 def forecaster(**overrides: object) -> Forecaster:
-    words = ["data.context_length=48", "data.horizon=5", "model.dim=8", "model.memory.num_heads=2"]
-    return build_forecaster(load_config([], words + [f"{k}={v}" for k, v in overrides.items()]), num_channels=2).eval()
+    common = ["data.context_length=48", "data.horizon=5", "model.dim=8", "model.memory.num_heads=2"]
+    return build_forecaster(load_config([], common + [f"{k}={v}" for k, v in overrides.items()]), num_channels=2).eval()
 
 
 def test_training_starts_at_exactly_the_solved_linear_forecast() -> None:

@@ -31,9 +31,9 @@ def nested(key: str, value: str) -> str:
     return f"{text[:-1]} {value}\n"
 
 
-def error_line(files: list[Path], words: list[str]) -> str:
+def error_line(files: list[Path], overrides: list[str]) -> str:
     with pytest.raises(InputError) as caught:
-        load_config(files, words)
+        load_config(files, overrides)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -46,11 +46,11 @@ FAULTS = {
     "key of another section": ("model.horizon", "8", ["did you mean data.horizon?", "accepted in model"]),
     "misspelt section": ("modle", "{dim: 8}", ["did you mean model?", "seeds, resume, data, model, task, trainer"]),
     "key without its section": ("horizon", "8", ["did you mean data.horizon?"]),
-    "word for a number": ("model.num_layers", "three", ["'three'", "nteger"]),
+    "text for a number": ("model.num_layers", "three", ["'three'", "nteger"]),
     "fraction for an integer": ("trainer.max_epochs", "1.5", ["1.5", "nteger"]),
     "list for a number": ("model.dim", "[1, 2]", ["nteger"]),
     "null for a number": ("model.dim", "null", ["None", "int"]),
-    "word for a yes or no": ("model.channel_mixing", "maybe", ["'maybe'", "bool"]),
+    "text for a boolean": ("model.channel_mixing", "maybe", ["'maybe'", "bool"]),
     "bad choice": ("task.loss", "l1", ["'l1'", "mse", "mae", "huber"]),
     "bad choice of data": ("data.name", "ETTH1", ["'ETTH1'", "ETTh1", "ETTm2", "synthetic"]),
     "bad choice of W&B": ("logging.wandb", "of", ["'of'", "online", "offline", "off"]),
@@ -234,11 +234,11 @@ def test_error_of_two_inconsistent_keys_names_the_file_that_sets_one(tmp_path: P
     assert error_line([bad], []).startswith(f"{bad}: model.stride: 16 exceeds model.patch_length=8")
 
 
-@pytest.mark.parametrize("word", ["=3", "model..dim=3", ".dim=3", "model.dim", ""])
-def test_override_must_be_key_value(word: str) -> None:
-    message = error_line([], [word])
+@pytest.mark.parametrize("override", ["=3", "model..dim=3", ".dim=3", "model.dim", ""])
+def test_override_must_be_key_value(override: str) -> None:
+    message = error_line([], [override])
     assert message.startswith("command line: ")
-    assert repr(word) in message
+    assert repr(override) in message
     assert "key=value" in message
 
 
@@ -276,11 +276,11 @@ def test_error_of_a_missing_file_or_folder(tmp_path: Path, kind: str) -> None:
 def test_later_files_and_overrides_take_precedence_key_by_key(tmp_path: Path) -> None:
     first = write(tmp_path / "first.yaml", "model: {dim: 64, num_layers: 5, patch_length: 8}\n")
     second = write(tmp_path / "second.yaml", "model: {num_layers: 6, patch_length: 9}\n")
-    words = ["model.patch_length=10", "model.patch_length=17"]
-    model = load_config([first, second], words).model
+    overrides = ["model.patch_length=10", "model.patch_length=17"]
+    model = load_config([first, second], overrides).model
     assert (model.dim, model.num_layers, model.patch_length) == (64, 6, 17)
     assert model.ffn_expansion == ForecastingConfig().model.ffn_expansion
-    assert load_config([second, first], words).model.num_layers == 5
+    assert load_config([second, first], overrides).model.num_layers == 5
 
 
 def test_extends_is_relative_to_its_file_and_nested(tmp_path: Path) -> None:
@@ -376,12 +376,12 @@ def test_former_key_names_are_read_from_files_and_checkpoints(tmp_path: Path) ->
         from_container(container, source="old.ckpt")
 
 
-@pytest.mark.parametrize("word", ["data.stretch=512", "data.stretch=null", "data={stretch: 512}"])
-def test_error_of_a_former_key_name_on_the_command_line_gives_the_new_name(word: str) -> None:
+@pytest.mark.parametrize("override", ["data.stretch=512", "data.stretch=null", "data={stretch: 512}"])
+def test_error_of_a_former_key_name_on_the_command_line_gives_the_new_name(override: str) -> None:
     message = "command line: data.stretch: renamed to data.stream_length"
-    assert error_line([], ["task.name=pretraining", word]) == message
+    assert error_line([], ["task.name=pretraining", override]) == message
     with pytest.raises(InputError, match=f"^{message}$"):
-        from_container(to_container(ForecastingConfig()), source="old.ckpt", overrides=[word])
+        from_container(to_container(ForecastingConfig()), source="old.ckpt", overrides=[override])
 
 
 def test_former_key_name_within_a_value_is_not_an_error_about_renaming() -> None:
@@ -392,7 +392,7 @@ TABLE = ["data.name=table", "data.path=x.csv"]
 
 
 @pytest.mark.parametrize(
-    ("word", "value"),
+    ("override", "value"),
     [
         ("data.target=[NO,CO, 1e5]", ["NO", "CO", "1e5"]),
         ("data.id=no", "no"),
@@ -405,9 +405,9 @@ TABLE = ["data.name=table", "data.path=x.csv"]
         ("resume=true", "true"),
     ],
 )
-def test_text_values_are_not_converted(word: str, value: object) -> None:
-    found: object = load_config([], [*TABLE, "data.target=[y]", word])
-    for name in word.partition("=")[0].split("."):
+def test_text_values_are_not_converted(override: str, value: object) -> None:
+    found: object = load_config([], [*TABLE, "data.target=[y]", override])
+    for name in override.partition("=")[0].split("."):
         found = getattr(found, name)
     assert found == value
 

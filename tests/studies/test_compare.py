@@ -59,8 +59,8 @@ def test_paired_test_equals_a_hand_computation(runs: Path) -> None:
 
 def test_table_and_figure(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "compare.png"
-    words = ["--baseline", "model.variant=lmm", "--metric", "test/mse", "--out", out]
-    answer = run_cli("compare", runs / "lmm", runs / "mal", *words)
+    arguments = ["--baseline", "model.variant=lmm", "--metric", "test/mse", "--out", out]
+    answer = run_cli("compare", runs / "lmm", runs / "mal", *arguments)
     assert answer.status == 0, answer.err
     head, first, second = answer.out.splitlines()
     assert head.split() == ["test/mse", "seeds", "mean", "sd", "minus", "model.variant=lmm", "p", "(paired", "t)"]
@@ -86,13 +86,13 @@ def test_compare_errors(runs: Path, tmp_path: Path) -> None:
 
 def test_fit_with_several_seeds(tmp_path: Path) -> None:
     folder = tmp_path / "repeats"
-    words = [*SMALL_MODEL, *TWO_STEPS, "seeds=[3,5]", f"run.dir={folder}"]
-    answer = run_cli("fit", SYNTHETIC, *words)
+    overrides = [*SMALL_MODEL, *TWO_STEPS, "seeds=[3,5]", f"run.dir={folder}"]
+    answer = run_cli("fit", SYNTHETIC, *overrides)
     assert answer.status == 0, answer.err
     results = [json.loads((folder / f"seed-{seed}" / "results.json").read_text()) for seed in (3, 5)]
     assert [result["seed"] for result in results] == [3, 5]
     mean = (results[0]["test/mse"] + results[1]["test/mse"]) / 2
     lines = answer.out.splitlines()
     assert any(line.split()[:3] == ["synthetic", "2", f"{mean:.4f}"] for line in lines)
-    again = run_cli("fit", SYNTHETIC, *words, "resume=auto")
+    again = run_cli("fit", SYNTHETIC, *overrides, "resume=auto")
     assert again.out.count("is finished: nothing to resume") == 2

@@ -227,8 +227,8 @@ def test_interrupted_run_resumes_from_its_checkpoint(done: tuple[Path, str], tmp
     half = tmp_path / "runs/small" / name
     (half / "results.json").unlink()
     write_suite(tmp_path, pages=None)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
-    answer = run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path)
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    answer = run_cli("benchmark", "suite.yaml", *arguments, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert "Resuming" in (half / "console.txt").read_text()
     assert results(tmp_path)[name]["results"]["test/mse"] == results(folder)[name]["results"]["test/mse"]
@@ -236,12 +236,12 @@ def test_interrupted_run_resumes_from_its_checkpoint(done: tuple[Path, str], tmp
 
 def test_only_selects_cells_and_the_table_marks_missing_seeds(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
-    assert run_cli("benchmark", "suite.yaml", "--list", *words, cwd=tmp_path).out.split() == [
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    assert run_cli("benchmark", "suite.yaml", "--list", *arguments, cwd=tmp_path).out.split() == [
         "missing",
         "seed0_simulated_12_LMM",
     ]
-    answer = run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path)
+    answer = run_cli("benchmark", "suite.yaml", *arguments, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM"}
     text = (tmp_path / "benchmarks/results/small/table.md").read_text()
@@ -254,10 +254,10 @@ def test_cell_locked_by_another_process_is_skipped(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     suite = read_suite("suite.yaml")
     store = Store(suite)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
     with store.lock(suite.cells[0]) as acquired:
         assert acquired
-        answer = run_cli("benchmark", "suite.yaml", *words)
+        answer = run_cli("benchmark", "suite.yaml", *arguments)
     assert answer.status == 0, answer.err
     assert "seed0_simulated_12_LMM: another process is running it" in answer.out
     assert not results(tmp_path)
@@ -309,8 +309,8 @@ def test_table_averages_over_folds_with_baselines_per_fold(tmp_path: Path) -> No
 
 def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12"]
-    answer = run_cli("benchmark", "suite.yaml", "--jobs", "2", *words, cwd=tmp_path)
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12"]
+    answer = run_cli("benchmark", "suite.yaml", "--jobs", "2", *arguments, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
 
@@ -340,11 +340,11 @@ def test_cells_run_without_locks_on_file_systems_without_locking(
 
 
 def test_worker_processes_stop_with_their_parent(tmp_path: Path) -> None:
-    endless = [word for word in BASE if not word.startswith("trainer.max_steps")]
+    endless = [override for override in BASE if not override.startswith("trainer.max_steps")]
     endless += ["trainer.max_steps=-1", "trainer.max_epochs=100000", "trainer.patience=100000"]
     write_suite(tmp_path, base=endless, pages=None)
-    words = ["benchmark", "suite.yaml", "--jobs", "2", "--only", "model=LMM", "--only", "data.horizon=12"]
-    command = Command(words, tmp_path)
+    arguments = ["benchmark", "suite.yaml", "--jobs", "2", "--only", "model=LMM", "--only", "data.horizon=12"]
+    command = Command(arguments, tmp_path)
     kept = [tmp_path / f"runs/small/seed{seed}_simulated_12_LMM/checkpoints/last.ckpt" for seed in (0, 1)]
     command.wait_for(lambda: all(path.exists() for path in kept))
     command.kill(signal.SIGTERM)
@@ -462,13 +462,13 @@ def test_suite_and_run_configuration_in_the_wrong_command_are_errors(tmp_path: P
 
 def test_invalid_command_line_arguments(tmp_path: Path) -> None:
     write_suite(tmp_path)
-    for words, message in (
+    for arguments, message in (
         (["--only", "modl=LMM"], "--only modl=LMM: unknown axis 'modl'; did you mean model?"),
         (["--only", "LMM"], "--only LMM: expected axis=label, such as seed=0"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["model.dmi=3"], "command line: model.dmi: no such key"),
     ):
-        assert message in refusal(run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path))
+        assert message in refusal(run_cli("benchmark", "suite.yaml", *arguments, cwd=tmp_path))
     assert not (tmp_path / "runs").exists()
 
 

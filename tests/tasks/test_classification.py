@@ -12,10 +12,10 @@ SMALL = ["task.name=classification", "model.dim=8", "model.num_layers=1", "model
 SMALL += ["model.dropout=0", "model.head_dropout=0"]
 
 
-def make(*words: str, counts: tuple[int, ...] = (30, 10)) -> ClassificationTask:
+def make(*overrides: str, counts: tuple[int, ...] = (30, 10)) -> ClassificationTask:
     torch.manual_seed(0)
     names = [f"class {k}" for k in range(len(counts))]
-    task = ClassificationTask(to_container(load_config([], [*SMALL, *words])), names, list(counts))
+    task = ClassificationTask(to_container(load_config([], [*SMALL, *overrides])), names, list(counts))
     task.log = task.log_dict = lambda *_, **__: None  # there is no trainer
     return task
 
@@ -74,8 +74,8 @@ def average_precision(scores: np.ndarray, positive: np.ndarray) -> float:
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("balanced", [False, True])
 def test_loss_uses_class_weights_and_label_smoothing(smoothing: float, balanced: bool) -> None:
-    words = [f"task.label_smoothing={smoothing}", f"task.class_weights={'balanced' if balanced else 'none'}"]
-    task, data = make(*words).eval(), batch()
+    overrides = [f"task.label_smoothing={smoothing}", f"task.class_weights={'balanced' if balanced else 'none'}"]
+    task, data = make(*overrides).eval(), batch()
     logs = task(data.tokens, data.mask).log_softmax(dim=1)
     target = torch.full((6, 2), smoothing / 2)
     target[torch.arange(6), data.labels] += 1 - smoothing

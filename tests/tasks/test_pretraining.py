@@ -28,12 +28,12 @@ CASES = [("lmm", stem) for stem in STEMS] + [(variant, (6, 4, "max")) for varian
 TEXTS = random_dna([24, 31, 37], letters="ACGTN")  # sorted by length, like the lanes of a batch
 
 
-def make(*words: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1, "none")) -> PretrainingTask:
+def make(*overrides: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1, "none")) -> PretrainingTask:
     torch.manual_seed(0)
     objective = ["model.direction=forward"] if next_base else ["task.objective=masked", "data.stream_length=12"]
     width, stride, pool = stem
     shape = [f"model.stem_width={width}", f"model.stride={stride}", f"model.stem_pool={pool}"]
-    task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *words])))
+    task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *overrides])))
     with torch.no_grad():
         for parameter in task.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)

@@ -57,7 +57,7 @@ def test_audit_of_a_config_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("overrides", "part"),
     [
         (["nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["simulated", "-k", "33"], "-k 33: must be between 1 and 32"),
@@ -65,16 +65,16 @@ def test_audit_of_a_config_file() -> None:
         ([CONFIGS / "forecasting" / "synthetic.yaml"], "audit requires labelled sequences"),
     ],
 )
-def test_audit_errors(refuse: Refuse, words: list[str], part: str) -> None:
-    assert part in refuse("audit", *words)
+def test_audit_errors(refuse: Refuse, overrides: list[str], part: str) -> None:
+    assert part in refuse("audit", *overrides)
 
 
 def test_data_overrides_apply_to_files(tmp_path: Path) -> None:
     rows = [("s1", "ACGUACGU", "hot"), ("s2", "GGUUCCAA", "cold")] * 10
     fasta = tmp_path / "mine.fa"
     fasta.write_text("".join(f">{name} class:{label}\n{text}\n" for name, text, label in rows))
-    words = ["data.rna=true", r"data.header_label=class:(\w+)"]
-    assert row(audit(fasta, *words), "split", "rows", "cold") == ["hot"]
+    overrides = ["data.rna=true", r"data.header_label=class:(\w+)"]
+    assert row(audit(fasta, *overrides), "split", "rows", "cold") == ["hot"]
     (tmp_path / "labels.csv").write_text("id,label\ns1,yes\ns2,no\n")
     text = audit(fasta, "data.rna=true", f"data.labels={tmp_path / 'labels.csv'}")
     assert row(text, "split", "rows", "no") == ["yes"]

@@ -48,15 +48,15 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     """A run of two steps of every shipped experiment."""
     config: Path = request.param
     folder = tmp_path_factory.mktemp(config.stem)
-    words = ["data.batch_size=8"]
+    overrides = ["data.batch_size=8"]
     if config.stem in ("gue", "genomic_benchmarks_within"):
-        words.append(f"data.root={request.getfixturevalue('data_root')}")
+        overrides.append(f"data.root={request.getfixturevalue('data_root')}")
     if config.stem == "genomic_benchmarks":
-        words.append(f"data.root={write_official(folder / 'data', load_config([config]).data.name)}")
+        overrides.append(f"data.root={write_official(folder / 'data', load_config([config]).data.name)}")
     if config.stem == "sequences":
         table = write_table(folder / "regions.csv", random_dna([40] * 300, seed=7), ["a", "b"] * 150)
-        words.append(f"data.name={table}")
-    return fit(config, folder / "run", *words)
+        overrides.append(f"data.name={table}")
+    return fit(config, folder / "run", *overrides)
 
 
 def test_run_folder_is_complete(run: Finished) -> None:
@@ -91,7 +91,7 @@ def test_test_and_validate_reproduce_the_scores_of_fit(run: Finished) -> None:
     assert answer.status == 0, answer.err
     assert "note: the test split of " in answer.err
     assert f"{run.results['rows']['test']:,} test sequences" in answer.err
-    assert answer.out.split() == [word for name, value in found.items() for word in (name, f"{value:.4f}")]
+    assert answer.out.split() == [part for name, value in found.items() for part in (name, f"{value:.4f}")]
     validated = run_cli("validate", run.checkpoint, SAME_ROWS)
     assert "val/mcc" in validated.out, validated.err
 
@@ -175,8 +175,8 @@ def test_custom_columns_and_rna(tmp_path: Path) -> None:
     rng = np.random.default_rng(10)
     rows = [f"{''.join(rng.choice(list('ACGU'), size=20))},{'xy'[k % 2]},{k // 4}" for k in range(60)]
     (tmp_path / "mine.csv").write_text("\n".join(["rna,kind,family", *rows]) + "\n")
-    words = ["data.sequence=rna", "data.label=kind", "data.group=family", "data.unit=group", "data.rna=true"]
-    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={tmp_path / 'mine.csv'}", *words)
+    overrides = ["data.sequence=rna", "data.label=kind", "data.group=family", "data.unit=group", "data.rna=true"]
+    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={tmp_path / 'mine.csv'}", *overrides)
     assert done.results["classes"] == ["x", "y"]
     assert all(rows % 4 == 0 for rows in done.results["rows"].values()), "a family is in several splits"
 
@@ -189,17 +189,17 @@ def test_windows_of_a_genome_are_split_by_chromosome(tmp_path: Path) -> None:
         f"chr{k}\t{start}\t{start + 10}\t{'ab'[start % 20 // 10]}" for k in (1, 2, 3) for start in range(30, 430, 10)
     ]
     bed.write_text("\n".join(lines) + "\n")
-    words = [
+    overrides = [
         "data.unit=chromosome",
         "data.validation_chromosomes=[2]",
         "data.test_chromosomes=[chr3]",
         "data.length=24",
     ]
-    words += [f"data.name={genome}", f"data.bed={bed}"]
-    answer = run_cli("fit", MOTIF, *TWO_STEPS, *SMALL, *words, f"run.dir={tmp_path / 'no'}")
+    overrides += [f"data.name={genome}", f"data.bed={bed}"]
+    answer = run_cli("fit", MOTIF, *TWO_STEPS, *SMALL, *overrides, f"run.dir={tmp_path / 'no'}")
     assert "held-out chromosome '2' has no rows; expected one of: chr1 (40 rows)" in answer.err
-    words[1] = "data.validation_chromosomes=[chr2]"
-    done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
+    overrides[1] = "data.validation_chromosomes=[chr2]"
+    done = fit(MOTIF, tmp_path / "run", *SMALL, *overrides)
     assert done.results["rows"] == {"train": 40, "validation": 40, "test": 40}
     assert done.results["classes"] == ["a", "b"]
 
@@ -249,20 +249,20 @@ def test_holdout_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) 
         "data.group=family": "requires data.unit=group, which keeps groups together",
         "data.unit=chromosome data.folds=5": "cannot be combined with data.unit=chromosome",
     }
-    for word, part in cases.items():
-        assert part in refuse("fit", MOTIF, *word.split())
+    for override, part in cases.items():
+        assert part in refuse("fit", MOTIF, *override.split())
     texts = PlantedMotif().load().train.sequences.texts()[:40]
     for name in ("train", "dev", "test"):
         write_table(tmp_path / f"{name}.csv", texts, ["a", "b"] * 20)
-    for word in ("folds=5", "unit=chromosome", "unit=group"):
-        assert f"already has validation and test rows; remove data.{word.partition('=5')[0]}" in refuse(
-            "fit", MOTIF, f"data.name={tmp_path}", f"data.{word}"
+    for override in ("folds=5", "unit=chromosome", "unit=group"):
+        assert f"already has validation and test rows; remove data.{override.partition('=5')[0]}" in refuse(
+            "fit", MOTIF, f"data.name={tmp_path}", f"data.{override}"
         )
     (tmp_path / "dev.csv").unlink()
     places = [f"{text},{'ab'[row % 2]},chr{row % 4},{row},{row + 9}" for row, text in enumerate(texts)]
     (tmp_path / "train.csv").write_text("\n".join(["sequence,label,region,start,end", *places]) + "\n")
-    words = ["data.unit=chromosome", "data.validation_chromosomes=[chr1]", "data.test_chromosomes=[chr2]"]
-    line = refuse("fit", MOTIF, f"data.name={tmp_path}", *words)
+    overrides = ["data.unit=chromosome", "data.validation_chromosomes=[chr1]", "data.test_chromosomes=[chr2]"]
+    line = refuse("fit", MOTIF, f"data.name={tmp_path}", *overrides)
     assert "already has test rows; remove data.test_chromosomes" in line
     data = tmp_path / "grouped.csv"
     rows = [f"{text},{'ab'[row % 2]},{row // 4}" for row, text in enumerate(texts)]
@@ -276,7 +276,7 @@ def test_data_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) -> 
     (tmp_path / "labels.csv").write_text("id,label\nr1,a\nr2,b\n")
     write_table(tmp_path / "a.csv", ["ACGT", "GG"], ["a", "b"])
     fasta, labelled = f"data.name={tmp_path / 'a.fa'}", f"data.labels={tmp_path / 'labels.csv'}"
-    for words in (
+    for overrides in (
         ["data.within=test"],
         ["data.name=tf/0", "data.sequence=dna"],
         ["data.name=human_enhancers_cohn", "data.rna=true"],
@@ -286,7 +286,7 @@ def test_data_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) -> 
         [fasta, labelled, "data.header_label='=(.)'"],
         [fasta, "data.bed=a.bed", "data.label=kind"],
     ):
-        assert f"{words[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *words))
+        assert f"{overrides[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *overrides))
         assert "has no effect with data.name=" in line
 
 
@@ -319,16 +319,16 @@ def test_every_genomic_benchmark_runs_from_its_official_layout(tmp_path: Path, n
 
 @pytest.mark.parametrize("name", ["human_enhancers_cohn", "human_nontata_promoters"])
 def test_folds_within_a_test_file_keep_groups_whole(tmp_path: Path, data_root: Path, name: str) -> None:
-    words = [f"data.name={name}", f"data.root={data_root}"]
+    overrides = [f"data.name={name}", f"data.root={data_root}"]
     total, seen = BENCHMARKS[name].test, []
     for fold in range(5):
-        splits = build_experiment(load_config([WITHIN], [*words, f"data.fold={fold}"])).data.splits
+        splits = build_experiment(load_config([WITHIN], [*overrides, f"data.fold={fold}"])).data.splits
         groups = [set(rows.groups.tolist()) for rows in (splits.train, splits.validation, splits.test)]
         assert sum(map(len, groups)) == len(set.union(*groups))
         assert len(splits.train) + len(splits.validation) + len(splits.test) == total
         seen += splits.test.sequences.texts()
     assert len(seen) == total, "every row must be tested once"
-    done = fit(WITHIN, tmp_path / "run", *SMALL, *words, "data.fold=4")
+    done = fit(WITHIN, tmp_path / "run", *SMALL, *overrides, "data.fold=4")
     assert done.results["rows"]["test"] == pytest.approx(total / 5, rel=0.02)
 
 
@@ -360,8 +360,8 @@ def test_duplicates_of_training_rows_are_reported_once(tmp_path: Path) -> None:
     write_table(folder / "train.csv", texts, ["a", "b"] * 30)
     flipped = [slow_reverse_complement(text) for text in texts[4:7]]
     write_table(folder / "test.csv", [*texts[:4], *flipped, *(text[::-1] for text in texts[7:20])], ["a", "b"] * 10)
-    words = [f"data.name={folder}", "data.fraction=0.05", "trainer.limit_batches=0"]
-    done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
+    overrides = [f"data.name={folder}", "data.fraction=0.05", "trainer.limit_batches=0"]
+    done = fit(MOTIF, tmp_path / "run", *SMALL, *overrides)
     copied = done.results["test_rows_in_train"]
     assert 5 <= copied <= 7  # validation rows are cut from the training rows
     assert done.printed.count(f"{copied} of 20 test rows duplicate training rows, on either strand") == 1
@@ -373,12 +373,12 @@ def test_changed_data_are_reported(tmp_path: Path) -> None:
     texts = ["".join(rng.choice(list("ACGT"), size=20)) for _ in range(80)]
     data = write_table(tmp_path / "mine.csv", texts[:60], ["a", "b"] * 30)
     done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}", "data.fraction=0.2")
-    words = ("test", done.checkpoint)
+    arguments = ("test", done.checkpoint)
     note = "note: the data of mine.csv, or their splits, have changed since the training"
-    assert note not in run_cli(*words).err
-    assert note in run_cli(*words, "data.holdout_seed=1").err
+    assert note not in run_cli(*arguments).err
+    assert note in run_cli(*arguments, "data.holdout_seed=1").err
     write_table(tmp_path / "mine.csv", texts, ["a", "b"] * 40)
-    assert note in run_cli(*words).err
+    assert note in run_cli(*arguments).err
     assert note in run_cli("predict", done.checkpoint, "--out", tmp_path / "p.csv").err
 
 
@@ -390,8 +390,8 @@ def test_duplicates_are_counted_as_the_model_reads_the_rows(tmp_path: Path) -> N
     for split, own in rows.items():
         write_table(tmp_path / f"{split}.csv", own, ["a", "b"] * (len(own) // 2))
     for longest, strands, copied in ((None, "both_averaged", 6), (20, "both_averaged", 14), (20, "one", 8)):
-        words = [f"data.name={tmp_path}", f"data.max_length={longest or 'null'}", f"model.strand={strands}"]
-        experiment = build_experiment(load_config([MOTIF], [*words, "data.both_strands=false"]))
+        overrides = [f"data.name={tmp_path}", f"data.max_length={longest or 'null'}", f"model.strand={strands}"]
+        experiment = build_experiment(load_config([MOTIF], [*overrides, "data.both_strands=false"]))
         assert experiment.metadata()["test_rows_in_train"] == copied
         accuracy = experiment.baselines()["copies of training rows"]["test/accuracy"]
         assert accuracy >= (copied + 3) / 20  # three of the six other rows have the majority class
@@ -406,8 +406,8 @@ def test_run_is_reproducible_and_depends_on_the_seed(small: Finished, tmp_path: 
 
 def test_checkpoint_selection_uses_the_monitored_metric(tmp_path: Path) -> None:
     # Steps so large that the loss grows, so that the lowest loss is an early one, whatever the accuracy.
-    words = [*SMALL, "task.monitor=loss", "task.learning_rate=1.0", "task.warmup_steps=0", "trainer.max_steps=8"]
-    done = fit(MOTIF, tmp_path / "run", *words)
+    overrides = [*SMALL, "task.monitor=loss", "task.learning_rate=1.0", "task.warmup_steps=0", "trainer.max_steps=8"]
+    done = fit(MOTIF, tmp_path / "run", *overrides)
     with (done.folder / "metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert len(losses) >= 3

@@ -17,8 +17,8 @@ from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_tr
 
 def test_classifier_starts_from_pretrained_weights(forward: Path, tmp_path: Path) -> None:
     path = forward / "checkpoints" / "best.ckpt"
-    words = [*SMALL, f"model.pretrained={path}", "task.learning_rate=0"]
-    _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *words)
+    overrides = [*SMALL, f"model.pretrained={path}", "task.learning_rate=0"]
+    _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *overrides)
     (note,) = [note for note in results["notes"] if "pre-trained" in note]
     assert note in printed
     assert note.endswith("stem, backbone, norm. Randomly initialised: head.weight, head.bias")
@@ -28,7 +28,7 @@ def test_classifier_starts_from_pretrained_weights(forward: Path, tmp_path: Path
     assert set(pairs.values()) == {name for name in learned if not name.startswith("head.")}
     assert all(torch.equal(started[name], learned[source]) for name, source in pairs.items())
     # The weights of the forward direction are used for both.
-    printed = fit(MOTIF, tmp_path / "separate", *words, "model.direction=both_separate").printed
+    printed = fit(MOTIF, tmp_path / "separate", *overrides, "model.direction=both_separate").printed
     assert "the backward stack is a copy of the forward one" in printed
     separate = weights(tmp_path / "separate")
     name = "blocks.1.memory.qkv.weight"
@@ -56,8 +56,8 @@ def test_incompatible_weights_are_errors(forward: Path, refuse: Refuse, tmp_path
         "model.memory.momentum=false": "trained with model.memory.momentum=True; the classifier has False",
         "model.memory.forgetting=false": "trained with model.memory.forgetting=True; the classifier has False",
     }
-    for word, part in cases.items():
-        line = refuse("fit", *start, *word.split())
+    for override, part in cases.items():
+        line = refuse("fit", *start, *override.split())
         assert part in line
         assert f"model.pretrained={path}" in line
     line = refuse("fit", *start, "model.pretrained=nowhere.ckpt")
@@ -78,12 +78,12 @@ def changed(folder: Path, epoch: str, before: dict[str, Tensor]) -> set[str]:
 
 
 def test_linear_probe_trains_the_head_only(tmp_path: Path) -> None:
-    words = [*SMALL, "model.dropout=0.5"]
-    fit(MOTIF, tmp_path / "start", *words, "task.learning_rate=0")
+    overrides = [*SMALL, "model.dropout=0.5"]
+    fit(MOTIF, tmp_path / "start", *overrides, "task.learning_rate=0")
     before = weights(tmp_path / "start")
-    fit(MOTIF, tmp_path / "probe", *words, "task.unfreeze=head", "task.weight_decay=0.5")
+    fit(MOTIF, tmp_path / "probe", *overrides, "task.unfreeze=head", "task.weight_decay=0.5")
     assert changed(tmp_path / "probe", "last", before) == {name for name in before if name.startswith(HEAD)}
-    fit(MOTIF, tmp_path / "frozen", *words, "task.frozen_blocks=1")
+    fit(MOTIF, tmp_path / "frozen", *overrides, "task.frozen_blocks=1")
     kept = ("stem.", "backbone.ahead.blocks.0.")
     assert changed(tmp_path / "frozen", "last", before) == {name for name in before if not name.startswith(kept)}
 
@@ -110,8 +110,8 @@ def test_blocks_are_unfrozen_from_the_head_down(tmp_path: Path) -> None:
 
 
 def test_lower_layers_have_lower_learning_rates() -> None:
-    words = [*SMALL, "task.layer_decay=0.5", "task.learning_rate=0.08", "model.direction=both_separate"]
-    task = ClassificationTask(to_container(load_config([MOTIF], words)), ["a", "b"], [1, 1])
+    overrides = [*SMALL, "task.layer_decay=0.5", "task.learning_rate=0.08", "model.direction=both_separate"]
+    task = ClassificationTask(to_container(load_config([MOTIF], overrides)), ["a", "b"], [1, 1])
     task.trainer = type("Trainer", (), {"estimated_stepping_batches": 100})()  # type: ignore[assignment]
     optimizer = task.configure_optimizers()["optimizer"]
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -135,5 +135,5 @@ def test_incompatible_finetuning_keys(refuse: Refuse) -> None:
         "task.unfreeze=head task.layer_decay=0.8": "trains the head alone; remove one of them",
         "task.layer_decay=0": "use task.unfreeze=head for that",
     }
-    for words, part in cases.items():
-        assert part in refuse("fit", MOTIF, *words.split())
+    for overrides, part in cases.items():
+        assert part in refuse("fit", MOTIF, *overrides.split())

@@ -21,8 +21,8 @@ SEQUENCE = "ACGTTGCANGATTCGACTTA"
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small model of two classes; large steps give it predictions that differ between sequences."""
     folder = tmp_path_factory.mktemp("mutations")
-    words = [*SMALL, "task.learning_rate=0.05", "task.warmup_steps=0", f"run.dir={folder / 'run'}"]
-    answer = run_cli("fit", MOTIF, *TWO_STEPS, *words)
+    overrides = [*SMALL, "task.learning_rate=0.05", "task.warmup_steps=0", f"run.dir={folder / 'run'}"]
+    answer = run_cli("fit", MOTIF, *TWO_STEPS, *overrides)
     assert answer.status == 0, answer.err
     return folder / "run" / "checkpoints" / "best.ckpt"
 
@@ -90,8 +90,16 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
         ("chr1", 2, "edge", first[1], new[first[1]]),
     ]
     vcf = write_vcf(tmp_path / "variants.vcf.gz", *rows)
-    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "--out", tmp_path / "out.parquet", "data.length=20"]
-    answer = run_cli("variants", checkpoint, *words)
+    arguments = [
+        "--vcf",
+        vcf,
+        "--reference",
+        tmp_path / "genome.fa",
+        "--out",
+        tmp_path / "out.parquet",
+        "data.length=20",
+    ]
+    answer = run_cli("variants", checkpoint, *arguments)
     assert answer.status == 0, answer.err
     assert "4 alternatives that are not bases" in answer.out
     table = pl.read_parquet(tmp_path / "out.parquet")
@@ -117,7 +125,7 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
 def test_variants_that_do_not_match_the_reference_are_errors(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     wrong = "A" if first[9] != "A" else "C"
-    good, words = first[5], ["--reference", tmp_path / "genome.fa"]
+    good, arguments = first[5], ["--reference", tmp_path / "genome.fa"]
     cases = {
         "other base": ([("chr1", 6, ".", good, "N"), ("chr1", 10, ".", wrong, "G")], "line 4: REF is"),
         "other names": ([("1", 6, ".", good, "N")], "data.aliases=true"),
@@ -134,18 +142,20 @@ def test_variants_that_do_not_match_the_reference_are_errors(checkpoint: Path, r
         "no position": ([("chr1", "x", ".", good, "A")], "line 3"),
     }
     for rows, part in cases.values():
-        line = refuse("variants", checkpoint, "--vcf", write_vcf(tmp_path / "a.vcf", *rows), *words, "data.length=20")
+        line = refuse(
+            "variants", checkpoint, "--vcf", write_vcf(tmp_path / "a.vcf", *rows), *arguments, "data.length=20"
+        )
         assert part in line
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 6, ".", good, "N"))
-    assert "data.length must be set" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+    assert "data.length must be set" in refuse("variants", checkpoint, "--vcf", vcf, *arguments)
 
 
 def test_vcf_encodings_and_line_endings(checkpoint: Path, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     rows = [f"chr1\t{place + 1}\tÅ{place}\t{first[place]}\tN\t.\tPASS\tGENE=Ångström\x85" for place in (5, 9)]
     (tmp_path / "a.vcf").write_bytes("\r\n".join(["\ufeff##fileformat=VCFv4.2", *rows]).encode())
-    words = ["--vcf", tmp_path / "a.vcf", "--reference", tmp_path / "genome.fa", "--out", tmp_path / "a.csv"]
-    answer = run_cli("variants", checkpoint, *words, "data.length=20")
+    arguments = ["--vcf", tmp_path / "a.vcf", "--reference", tmp_path / "genome.fa", "--out", tmp_path / "a.csv"]
+    answer = run_cli("variants", checkpoint, *arguments, "data.length=20")
     assert answer.status == 0, answer.err
     assert pl.read_csv(tmp_path / "a.csv")["id"].to_list() == ["Å5", "Å9"]
 
@@ -153,13 +163,13 @@ def test_vcf_encodings_and_line_endings(checkpoint: Path, tmp_path: Path) -> Non
 def test_variant_effects_average_both_strands_by_default(checkpoint: Path, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 40, ".", first[39], "N"))
-    words = ["variants", checkpoint, "--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20", "--out"]
+    arguments = ["variants", checkpoint, "--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20", "--out"]
     trained_on_one = torch.load(checkpoint, weights_only=True)
     trained_on_one["hyper_parameters"]["config"]["model"]["strand"] = "one"
     torch.save(trained_on_one, tmp_path / "one.ckpt")
     scores = []
     for ckpt, more in ((checkpoint, []), (tmp_path / "one.ckpt", []), (tmp_path / "one.ckpt", ["model.strand=one"])):
-        answer = run_cli("variants", ckpt, *words[2:], tmp_path / "a.csv", *more)
+        answer = run_cli("variants", ckpt, *arguments[2:], tmp_path / "a.csv", *more)
         assert answer.status == 0, answer.err
         assert ("reads one strand; variants are scored by the mean of both" in answer.out) == (len(scores) == 1)
         scores.append(pl.read_csv(tmp_path / "a.csv")["reference_motif"].item())
@@ -171,9 +181,11 @@ def test_alleles_longer_than_the_window(checkpoint: Path, refuse: Refuse, tmp_pa
     whole, deletion = ("chr1", 31, "20", first[30:50], first[30]), ("chr1", 31, "21", first[30:51], first[30])
     insertion = ("chr1", 40, "more", first[39], first[39] + "ACGT" * 5)
     vcf = write_vcf(tmp_path / "a.vcf", whole, deletion, insertion, ("chr1", 6, "snv", first[5], "N"))
-    words = ["--reference", tmp_path / "genome.fa", "data.length=20"]
-    assert "set data.length=12 or less" in refuse("variants", checkpoint, "--vcf", vcf, *words, "data.max_length=12")
-    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    arguments = ["--reference", tmp_path / "genome.fa", "data.length=20"]
+    assert "set data.length=12 or less" in refuse(
+        "variants", checkpoint, "--vcf", vcf, *arguments, "data.max_length=12"
+    )
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *arguments, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert "2 alternatives are skipped: REF or ALT is longer than data.length=20" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
@@ -182,16 +194,16 @@ def test_alleles_longer_than_the_window(checkpoint: Path, refuse: Refuse, tmp_pa
     after = motif_scores(checkpoint, first[30] + first[50:69])[0]
     assert table["alternative_motif"][0] == pytest.approx(after, abs=1e-5)
     vcf = write_vcf(tmp_path / "a.vcf", deletion, insertion)
-    line = refuse("variants", checkpoint, "--vcf", vcf, *words)
+    line = refuse("variants", checkpoint, "--vcf", vcf, *arguments)
     assert "line 3: REF or ALT has 21 letters, more than the window of data.length=20, as in all 2 variants" in line
 
 
 def test_ambiguous_iupac_letters_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "genome.fa").write_text(f">chr1\n{'ACGT' * 5}RYACGTACGT\n")
-    words = ["--reference", tmp_path / "genome.fa", "data.length=10"]
+    arguments = ["--reference", tmp_path / "genome.fa", "data.length=10"]
     # The VCF specification requires the first of the bases of R (A or G) as REF; N is accepted too.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "A", "G"), ("chr1", 21, ".", "N", "G"))
-    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *arguments, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert "genome.fa: 2 IUPAC letters in the windows around the variants were read as N" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
@@ -199,10 +211,10 @@ def test_ambiguous_iupac_letters_are_counted(checkpoint: Path, refuse: Refuse, t
     assert table["reference_motif"][1] == pytest.approx(motif_scores(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
     # A letter that only the longer reference window of a deletion contains.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 13, ".", "ACGT", "A"))
-    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *arguments, "--out", tmp_path / "a.csv")
     assert "genome.fa: 2 IUPAC letters" in answer.out, answer.err
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "G", "A"))
-    assert "REF is 'G', but" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+    assert "REF is 'G', but" in refuse("variants", checkpoint, "--vcf", vcf, *arguments)
     (tmp_path / "one.fa").write_text(">one\nACGRTACGT\n")
     answer = run_cli("mutagenesis", checkpoint, "--input", tmp_path / "one.fa", "--out", tmp_path / "one.csv")
     assert "one.fa: 1 IUPAC letters other than A, C, G, T, N were read as N" in answer.out
@@ -229,12 +241,12 @@ def test_variant_effects_do_not_depend_on_the_block_size(
 ) -> None:
     first = write_genome(tmp_path)["chr1"]
     vcf = write_vcf(tmp_path / "a.vcf", *(("chr1", i + 1, f"v{i}", first[i], "N") for i in range(10, 21)))
-    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
+    arguments = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
     tables = []
     for bases in (1 << 24, 45, 1):
         monkeypatch.setattr("titans_seq.experiment.classification.variant_effects._BLOCK", bases)
         out = tmp_path / f"{bases}.parquet"
-        assert run_cli("variants", checkpoint, *words, "--out", out).status == 0
+        assert run_cli("variants", checkpoint, *arguments, "--out", out).status == 0
         tables.append(pl.read_parquet(out))
     assert tables[0]["id"].to_list() == [f"v{i}" for i in range(10, 21)]
     for table in tables[1:]:
@@ -245,8 +257,8 @@ def test_variant_effects_do_not_depend_on_the_block_size(
 def test_input_files_are_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("sequence\nACGTACGT\n")
-    for verb in ("predict", "mutagenesis"):
-        answer = run_cli(verb, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
+    for command in ("predict", "mutagenesis"):
+        answer = run_cli(command, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
         assert answer.status == 2
         assert "is an input of this command" in answer.err
     labelled = tmp_path / "labelled.csv"
@@ -260,12 +272,12 @@ def test_record_names_are_not_mathtext_and_output_must_be_a_table(
     checkpoint: Path, refuse: Refuse, tmp_path: Path
 ) -> None:
     (tmp_path / "a.fa").write_text(">a$x_$ first\nACGTACGT\n>twice\nACGT\n>twice\nACGA\n")
-    words = ["mutagenesis", checkpoint, "--input", tmp_path / "a.fa"]
-    answer = run_cli(*words, "--record", "a$x_$", "--out", tmp_path / "a.csv")
+    arguments = ["mutagenesis", checkpoint, "--input", tmp_path / "a.fa"]
+    answer = run_cli(*arguments, "--record", "a$x_$", "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert (tmp_path / "a.png").is_file()
-    assert "2 sequences are named 'twice'" in refuse(*words, "--record", "twice")
-    one = [*words, "--record", "a$x_$"]
+    assert "2 sequences are named 'twice'" in refuse(*arguments, "--record", "twice")
+    one = [*arguments, "--record", "a$x_$"]
     for name in ("m.png", "m.csv.gz", "m.tsv"):
         assert "ends in .csv or .parquet" in refuse(*one, "--out", tmp_path / name)
     (tmp_path / "b.png").mkdir()

@@ -103,8 +103,14 @@ class Noise:
 
 @pytest.mark.parametrize("head", ["point", "quantile"])
 def test_coverage_on_the_test_windows_of_a_task(head: str) -> None:
-    words = [f"model.head={head}", "data.context_length=16", "data.horizon=4", "model.patch_length=8", "model.dim=4"]
-    config = load_config([], [*words, "model.stride=8", "model.num_layers=1", "model.memory.num_heads=1"])
+    overrides = [
+        f"model.head={head}",
+        "data.context_length=16",
+        "data.horizon=4",
+        "model.patch_length=8",
+        "model.dim=4",
+    ]
+    config = load_config([], [*overrides, "model.stride=8", "model.num_layers=1", "model.memory.num_heads=1"])
     data = ForecastingDataModule(Noise(), context_length=16, horizon=4, batch_size=500)
     data.setup()
     task = ForecastingTask(to_container(config), 2)

@@ -14,11 +14,11 @@ from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
 from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
 
 
-def run_forecast(panel: Panel, *words: str | Path, data: Path | None = None) -> pl.DataFrame:
+def run_forecast(panel: Panel, *arguments: str | Path, data: Path | None = None) -> pl.DataFrame:
     """Run `titans-seq forecast` and return the table that it writes."""
     out = panel.folder / "out.parquet"
     common = ["--future", panel.plans, "--out", out, "trainer.accelerator=cpu"]
-    answer = run_cli("forecast", panel.checkpoint, "--data", data or panel.table, *common, *words)
+    answer = run_cli("forecast", panel.checkpoint, "--data", data or panel.table, *common, *arguments)
     assert answer.status == 0, answer.err
     return pl.read_parquet(out)
 
@@ -80,8 +80,8 @@ def test_changing_later_values_does_not_change_a_forecast(panel: Panel) -> None:
     tables = []
     for name, content in (("before.csv", sales()), ("after.csv", changed)):
         content.write_csv(panel.folder / name)
-        words = [f"data.path={panel.folder / name}", "--out", panel.folder / "p.parquet", "trainer.accelerator=cpu"]
-        answer = run_cli("predict", panel.checkpoint, *words)
+        arguments = [f"data.path={panel.folder / name}", "--out", panel.folder / "p.parquet", "trainer.accelerator=cpu"]
+        answer = run_cli("predict", panel.checkpoint, *arguments)
         assert answer.status == 0, answer.err
         tables.append(pl.read_parquet(panel.folder / "p.parquet"))
     before, after = (t.filter(pl.col("origin") < datetime.fromisoformat(later)) for t in tables)
@@ -98,8 +98,8 @@ def test_series_unseen_in_training(panel: Panel) -> None:
     plans = panel.folder / "newplans.csv"
     sales(7).with_columns(pl.col("store") + "x").write_csv(plans)
     out = panel.folder / "new.parquet"
-    words = ["--data", path, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
-    answer = run_cli("forecast", panel.checkpoint, *words)
+    arguments = ["--data", path, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
+    answer = run_cli("forecast", panel.checkpoint, *arguments)
     assert answer.status == 0, answer.err
     assert "3 series unseen in training are scaled by their own statistics: 'ax', 'bx', 'cx'" in answer.out
 
@@ -132,8 +132,8 @@ def test_forecast_and_backtest_errors(panel: Panel, refuse: Refuse, tmp_path: Pa
         ("backtest", ["--windows", "0"], "--windows 0"),
         ("backtest", ["--windows", "40"], "before them need 308; use --windows 24 or fewer"),
     ]
-    for verb, words, part in cases:
-        assert part in refuse(verb, checkpoint, *words), (verb, words)
+    for command, arguments, part in cases:
+        assert part in refuse(command, checkpoint, *arguments), (command, arguments)
 
 
 def test_checkpoint_without_a_description_of_its_data_is_an_error(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
@@ -148,8 +148,8 @@ def test_checkpoint_without_a_description_of_its_data_is_an_error(panel: Panel, 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "run"
-    words = [*SMALL_MODEL, *TWO_STEPS, "model.linear_path=learned", f"run.dir={folder}"]
-    assert run_cli("fit", CONFIGS / "forecasting" / "synthetic.yaml", *words).status == 0
+    overrides = [*SMALL_MODEL, *TWO_STEPS, "model.linear_path=learned", f"run.dir={folder}"]
+    assert run_cli("fit", CONFIGS / "forecasting" / "synthetic.yaml", *overrides).status == 0
     return folder / "checkpoints" / "best.ckpt"
 
 
@@ -158,9 +158,9 @@ def test_built_in_dataset_is_forecast_from_its_own_data_or_a_table(synthetic: Pa
     table = pl.DataFrame(dict(zip(series.channels, series.values.T, strict=True)))
     table.insert_column(0, pl.Series("date", series.timestamps)).write_csv(tmp_path / "own.csv")
     tables = []
-    for words in ([], ["--data", str(tmp_path / "own.csv")]):
+    for arguments in ([], ["--data", str(tmp_path / "own.csv")]):
         out = tmp_path / "f.parquet"
-        assert run_cli("forecast", synthetic, *words, "--out", out, "trainer.accelerator=cpu").status == 0
+        assert run_cli("forecast", synthetic, *arguments, "--out", out, "trainer.accelerator=cpu").status == 0
         tables.append(pl.read_parquet(out).with_columns(pl.selectors.datetime().cast(pl.Datetime("us"))))
     assert tables[0].equals(tables[1])
     assert tables[0].columns == [

@@ -94,8 +94,8 @@ def test_test_and_validate_reproduce_the_scores_of_fit(run: Finished) -> None:
     assert found == {name: results[name] for name in ("test/mse", "test/mae")}
     chosen = monitored_score(results)
     assert measure(checkpoint, "validation", [SAME_WINDOWS])[chosen] == results[f"best_{chosen}"]
-    for verb, name, value in (("test", "test/mse", "test/mse"), ("validate", chosen, f"best_{chosen}")):
-        answer = run_cli(verb, checkpoint, SAME_WINDOWS)
+    for command, name, value in (("test", "test/mse", "test/mse"), ("validate", chosen, f"best_{chosen}")):
+        answer = run_cli(command, checkpoint, SAME_WINDOWS)
         assert answer.status == 0, answer.err
         assert f"{name:<12}{results[value]:.4f}" in answer.out.splitlines()
 
@@ -156,8 +156,8 @@ def test_predictions_cover_every_test_timestamp_once(run: Finished, tmp_path: Pa
 def test_limited_predictions_are_the_first_of_all(tmp_path: Path, synthetic_run: Path) -> None:
     tables = []
     for limit in (1, 0):
-        words = ["data.batch_size=8", f"trainer.limit_batches={limit}"]
-        answer = run_cli("predict", synthetic_run, "--out", tmp_path / "out.parquet", *words)
+        arguments = ["data.batch_size=8", f"trainer.limit_batches={limit}"]
+        answer = run_cli("predict", synthetic_run, "--out", tmp_path / "out.parquet", *arguments)
         assert answer.status == 0, answer.err
         tables.append(pl.read_parquet(tmp_path / "out.parquet"))
     assert 0 < len(tables[0]) < len(tables[1])
@@ -194,11 +194,11 @@ def test_seed_sets_initial_weights_and_window_order(tmp_path: Path) -> None:
     initial, orders = [], []
     for seed in ("0", "1"):
         # With learning rate 0 the weights stay as initialised.
-        words = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]
+        overrides = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]
         folder = tmp_path / seed
-        fit(SYNTHETIC, folder, *words)
+        fit(SYNTHETIC, folder, *overrides)
         initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.embed.project.weight"])
-        orders.append(next(iter(build_experiment(load_config([SYNTHETIC], words)).data.train_dataloader())).start)
+        orders.append(next(iter(build_experiment(load_config([SYNTHETIC], overrides)).data.train_dataloader())).start)
     assert not torch.equal(*initial)
     assert not torch.equal(*orders)
 
@@ -213,8 +213,8 @@ def test_limit_of_a_fit_does_not_apply_to_evaluation(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("batches", [9, 2])
 def test_run_that_ends_within_an_epoch_is_validated_at_its_last_step(tmp_path: Path, batches: int) -> None:
-    words = [f"trainer.limit_batches={batches}", "trainer.max_steps=3", "logging.every_n_steps=1"]
-    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *words).results
+    overrides = [f"trainer.limit_batches={batches}", "trainer.max_steps=3", "logging.every_n_steps=1"]
+    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *overrides).results
     rows = pl.read_csv(tmp_path / "run" / "metrics.csv")
     validated = rows.filter(pl.col("val/mse").is_not_null())["step"].to_list()
     assert validated == ([2] if batches == 9 else [1, 2])  # counted from 0
@@ -225,9 +225,9 @@ def test_best_checkpoint_is_tested(tmp_path: Path) -> None:
     from titans_seq.experiment import measure
 
     # Starting at the least-squares solution, steps this large increase the error.
-    words = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
+    overrides = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
     folder = tmp_path / "run"
-    results = fit(SYNTHETIC, folder, *SMALL_MODEL, *words, "trainer.max_steps=6").results
+    results = fit(SYNTHETIC, folder, *SMALL_MODEL, *overrides, "trainer.max_steps=6").results
     assert results["best_epoch"] + 1 < results["epochs"] == 3
     best, last = (measure(folder / "checkpoints" / f"{name}.ckpt", "test", [SAME_WINDOWS]) for name in ("best", "last"))
     assert results["test/mse"] == best["test/mse"] != last["test/mse"]
@@ -237,9 +237,9 @@ def test_best_checkpoint_is_tested(tmp_path: Path) -> None:
 
 def test_small_run_beats_the_baselines_and_notes_simulated_data(tmp_path: Path) -> None:
     # `make train` with fewer steps and a smaller model.
-    words = ["trainer.max_steps=60", "trainer.limit_batches=60", "task.warmup_steps=5", "trainer.ema_decay=0"]
+    overrides = ["trainer.max_steps=60", "trainer.limit_batches=60", "task.warmup_steps=5", "trainer.ema_decay=0"]
     folder = tmp_path / "run"
-    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, "model.linear_path=solved", *words)
+    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, "model.linear_path=solved", *overrides)
     assert results["simulated"] is True
     assert "simulated data" in printed
     last, seasonal, linear = results["baselines"].items()
@@ -292,11 +292,11 @@ def test_baseline_as_the_model_scores_as_in_the_table_of_baselines(
 
 
 def test_dlinear_is_trained(tmp_path: Path) -> None:
-    words = [*SMALL_MODEL, "model.baseline=dlinear"]
-    results = fit(SYNTHETIC, tmp_path / "run", *words).results
+    overrides = [*SMALL_MODEL, "model.baseline=dlinear"]
+    results = fit(SYNTHETIC, tmp_path / "run", *overrides).results
     assert results["parameters"] == 2 * (72 + 1) * 48
     first = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.trend.weight"]
-    still = fit(SYNTHETIC, tmp_path / "still", *words, "task.learning_rate=0").results
+    still = fit(SYNTHETIC, tmp_path / "still", *overrides, "task.learning_rate=0").results
     assert not torch.equal(
         first, torch.load(tmp_path / "still" / still["checkpoint"])["state_dict"]["model.trend.weight"]
     )
@@ -318,8 +318,8 @@ def test_frozen_linear_path_stays_at_the_solution(tmp_path: Path) -> None:
 
 
 def test_training_starts_at_the_linear_map_of_each_channel(tmp_path: Path) -> None:
-    words = [*SMALL_MODEL, "model.linear_path=solved", "model.linear_maps=channels", "task.learning_rate=0"]
-    results = fit(SYNTHETIC, tmp_path / "run", *words).results
+    overrides = [*SMALL_MODEL, "model.linear_path=solved", "model.linear_maps=channels", "task.learning_rate=0"]
+    results = fit(SYNTHETIC, tmp_path / "run", *overrides).results
     linear = results["baselines"]["linear (least squares)"]
     assert {key: results[key] for key in linear} == pytest.approx(linear, rel=1e-5)
     weight = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.linear_path.weight"]
@@ -337,8 +337,16 @@ def test_epoch_batches_limits_training_only(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_training_equals_uncompiled(tmp_path: Path) -> None:
-    words = [*SMALL_MODEL, "trainer.max_steps=4", "model.dropout=0", "model.head_dropout=0", "logging.every_n_steps=1"]
-    plain, compiled = (fit(SYNTHETIC, tmp_path / name, *words, f"trainer.compile={name}") for name in ("false", "true"))
+    overrides = [
+        *SMALL_MODEL,
+        "trainer.max_steps=4",
+        "model.dropout=0",
+        "model.head_dropout=0",
+        "logging.every_n_steps=1",
+    ]
+    plain, compiled = (
+        fit(SYNTHETIC, tmp_path / name, *overrides, f"trainer.compile={name}") for name in ("false", "true")
+    )
     assert compiled.results["test/mse"] == pytest.approx(plain.results["test/mse"], rel=1e-5)
     rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("false", "true")]
     losses = [[float(row["train/loss"]) for row in run if row["train/loss"]] for run in rows]

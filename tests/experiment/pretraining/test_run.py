@@ -43,7 +43,7 @@ def test_results_of_a_run(forward: Path) -> None:
 
 
 def interrupt_and_resume(
-    config: Path, folder: Path, *words: str, meanwhile: Callable[[Path], None] = lambda folder: None
+    config: Path, folder: Path, *overrides: str, meanwhile: Callable[[Path], None] = lambda folder: None
 ) -> dict[str, Any]:
     """Interrupt the run `folder` at step 6, resume it, and return the checkpoint that it resumed from.
 
@@ -58,7 +58,7 @@ def interrupt_and_resume(
             raise RuntimeError("simulated power failure")
         return step(*arguments, **options)
 
-    again = ["fit", config, *TWO_STEPS, *words, f"run.dir={folder}"]
+    again = ["fit", config, *TWO_STEPS, *overrides, f"run.dir={folder}"]
     with mock.patch.object(torch.optim.AdamW, "step", fail), pytest.raises(RuntimeError, match="power"):
         run_cli(*again, cwd=folder.parent)
     last: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -72,9 +72,9 @@ SEVEN_STEPS = ["trainer.max_steps=7", "trainer.limit_batches=7", "trainer.checkp
 
 
 def test_run_interrupted_within_a_stream_resumes_exactly(tmp_path: Path) -> None:
-    words = [*SMALL, *SEVEN_STEPS]
-    fit(PRETRAIN, tmp_path / "whole", *words)
-    (process,) = interrupt_and_resume(PRETRAIN, tmp_path / "cut", *words)["resume"]["processes"]
+    overrides = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *overrides)
+    (process,) = interrupt_and_resume(PRETRAIN, tmp_path / "cut", *overrides)["resume"]["processes"]
     assert process["task"], "the run must be interrupted within a stream"
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("cut", "whole")]
@@ -94,9 +94,9 @@ def rename_stream_length_to_stretch(folder: Path) -> None:
 
 
 def test_run_with_a_former_key_name_resumes_exactly(tmp_path: Path) -> None:
-    words = [*SMALL, *SEVEN_STEPS]
-    fit(PRETRAIN, tmp_path / "whole", *words)
-    interrupt_and_resume(PRETRAIN, tmp_path / "cut", *words, meanwhile=rename_stream_length_to_stretch)
+    overrides = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *overrides)
+    interrupt_and_resume(PRETRAIN, tmp_path / "cut", *overrides, meanwhile=rename_stream_length_to_stretch)
     assert len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 2
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     rename_stream_length_to_stretch(tmp_path / "whole")  # a finished run
@@ -106,28 +106,28 @@ def test_run_with_a_former_key_name_resumes_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("freezing", ["task.unfreeze=head", "task.frozen_blocks=1"])
 def test_frozen_weights_stay_frozen_after_resuming_within_an_epoch(tmp_path: Path, freezing: str) -> None:
-    words = [*SMALL, *SEVEN_STEPS, freezing, "model.dropout=0.5", "task.weight_decay=0.5"]
-    fit(MOTIF, tmp_path / "whole", *words)
-    interrupt_and_resume(MOTIF, tmp_path / "cut", *words)
+    overrides = [*SMALL, *SEVEN_STEPS, freezing, "model.dropout=0.5", "task.weight_decay=0.5"]
+    fit(MOTIF, tmp_path / "whole", *overrides)
+    interrupt_and_resume(MOTIF, tmp_path / "cut", *overrides)
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
 
 
 def test_pretraining_does_not_support_predict(forward: Path, refuse: Refuse) -> None:
     (forward / "a.fa").write_text(">a\nACGT\n")
-    for words in ([], ["--input", forward / "a.fa"]):
-        assert "model.pretrained" in refuse("predict", forward / "checkpoints" / "best.ckpt", *words)
+    for arguments in ([], ["--input", forward / "a.fa"]):
+        assert "model.pretrained" in refuse("predict", forward / "checkpoints" / "best.ckpt", *arguments)
 
 
-@pytest.mark.parametrize("words", [[], MASKED], ids=["next", "masked"])
-def test_a_genome_of_chromosomes(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("overrides", [[], MASKED], ids=["next", "masked"])
+def test_a_genome_of_chromosomes(tmp_path: Path, overrides: list[str]) -> None:
     texts = random_dna([700, 300, 400], seed=2, letters="ACGTacgtN")
     genome = write_fasta(tmp_path / "genome.fa", {f"chr{i + 1}": text for i, text in enumerate(texts)}, width=60)
     held = ["data.validation_records=[chr2]", "data.test_records=[chr3]", f"data.name={genome}"]
     results = fit(
-        PRETRAIN, tmp_path / "run", *SMALL, *held, *words, "data.stream_length=null" if not words else "seed=1"
+        PRETRAIN, tmp_path / "run", *SMALL, *held, *overrides, "data.stream_length=null" if not overrides else "seed=1"
     ).results
     assert results["bases"] == {"train": 700, "validation": 300, "test": 400}
-    side = "bases before" if not words else "bases on either side"
+    side = "bases before" if not overrides else "bases on either side"
     assert any(side in name for name in results["baselines"])
 
 
@@ -135,8 +135,8 @@ def test_tables_are_joined_without_duplicates(tmp_path: Path) -> None:
     texts = random_dna([30] * 50, seed=3)
     for name, part in (("a", texts[:30]), ("b", texts[25:])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["dna", *part]) + "\n")
-    words = [f"data.name={tmp_path / 'a.csv'}", f"data.also=[{tmp_path / 'b.csv'}]", "data.sequence=dna"]
-    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
+    overrides = [f"data.name={tmp_path / 'a.csv'}", f"data.also=[{tmp_path / 'b.csv'}]", "data.sequence=dna"]
+    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *overrides)
     assert sum(results["bases"].values()) == 50 * 30
     assert "5 of 55 sequences are duplicates of others, on either strand; left out" in printed
 
@@ -148,29 +148,29 @@ def test_excluded_sequences_are_left_out_on_either_strand(tmp_path: Path, refuse
     for name, part in (("all", texts), ("held", [*texts[:5], *other_strands, "A" * 30])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["sequence", *part]) + "\n")
     exclude = f"data.exclude=[{tmp_path / 'held.csv'}]"
-    words = [f"data.name={tmp_path / 'all.csv'}", exclude]
-    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
+    overrides = [f"data.name={tmp_path / 'all.csv'}", exclude]
+    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *overrides)
     assert results["records"] == 41
     assert "all.csv: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
-    words[0] = f"data.name={tmp_path / 'all.fa'}"
-    _, results, printed, _ = fit(PRETRAIN, tmp_path / "mapped", *SMALL, *MASKED, *words)
+    overrides[0] = f"data.name={tmp_path / 'all.fa'}"
+    _, results, printed, _ = fit(PRETRAIN, tmp_path / "mapped", *SMALL, *MASKED, *overrides)
     assert results["records"] == 41
     assert "all.fa: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
     nothing = f"data.exclude=[{tmp_path / 'all.csv'}]"
-    assert "sequences are in data.exclude: none is left to train on" in refuse("fit", PRETRAIN, words[0], nothing)
+    assert "sequences are in data.exclude: none is left to train on" in refuse("fit", PRETRAIN, overrides[0], nothing)
 
 
 def test_gue_pretraining_uses_training_rows_only(tmp_path: Path, data_root: Path) -> None:
-    words = ["data.name=mouse/2", "data.also=[]", f"data.root={data_root}", "model.dim=8", "data.batch_size=8"]
-    results = fit(GENOMICS / "gue_pretrain.yaml", tmp_path / "run", *words).results
+    overrides = ["data.name=mouse/2", "data.also=[]", f"data.root={data_root}", "model.dim=8", "data.batch_size=8"]
+    results = fit(GENOMICS / "gue_pretrain.yaml", tmp_path / "run", *overrides).results
     assert results["data"] == "mouse/2 (train)"
     assert sum(results["bases"].values()) <= 2620 * 101
 
 
 def test_gue_pretraining_excludes_dev_and_test_rows_of_all_tasks(data_root: Path) -> None:
     """Nine tenths of the dev rows of prom_core_notata are training rows of prom_core_all."""
-    words = ["data.name=prom/prom_core_notata", "data.also=[]", f"data.root={data_root}"]
-    config = load_config([GENOMICS / "gue_pretrain.yaml"], words)
+    overrides = ["data.name=prom/prom_core_notata", "data.also=[]", f"data.root={data_root}"]
+    config = load_config([GENOMICS / "gue_pretrain.yaml"], overrides)
     assert isinstance(config, PretrainingConfig)
     corpus = PretrainingExperiment(config).data.corpus
     assert isinstance(corpus, LoadedCorpus)
@@ -196,8 +196,8 @@ def test_split_without_target_bases_is_an_error(tmp_path: Path) -> None:
             *MASKED,
         ],
     }
-    for part, words in cases.items():
-        answer = run_cli("fit", PRETRAIN, *TWO_STEPS, *SMALL, *held, *words, cwd=tmp_path)
+    for part, overrides in cases.items():
+        answer = run_cli("fit", PRETRAIN, *TWO_STEPS, *SMALL, *held, *overrides, cwd=tmp_path)
         assert answer.status == 2
         assert part in answer.err
 
@@ -213,11 +213,11 @@ def test_incompatible_keys(refuse: Refuse) -> None:
         "data.name=nowhere.fa": "no such FASTA file",
         "data.name=nowhere.doc": "no published dataset, and no file of sequences",
     }
-    for words, part in cases.items():
-        assert part in refuse("fit", PRETRAIN, *words.split())
+    for overrides, part in cases.items():
+        assert part in refuse("fit", PRETRAIN, *overrides.split())
 
 
 def test_models_without_learned_initial_state_support_ddp() -> None:
-    for word in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
-        answer = run_cli("show-config", PRETRAIN, word, "trainer.devices=2", "trainer.strategy=ddp")
+    for override in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
+        answer = run_cli("show-config", PRETRAIN, override, "trainer.devices=2", "trainer.strategy=ddp")
         assert answer.status == 0, answer.err

@@ -11,22 +11,24 @@ from titans_seq.config import load_config, to_container
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 
 
-def save_checkpoint(path: Path, *words: str) -> Path:
+def save_checkpoint(path: Path, *overrides: str) -> Path:
     """Save a checkpoint of the untrained small model for the built-in data with Lightning; return its path."""
     from lightning.pytorch import Trainer
 
     from titans_seq.tasks import ForecastingTask
 
-    task = ForecastingTask(to_container(load_config([SYNTHETIC], [*SMALL_MODEL, *TWO_STEPS, *words])), num_channels=5)
+    task = ForecastingTask(
+        to_container(load_config([SYNTHETIC], [*SMALL_MODEL, *TWO_STEPS, *overrides])), num_channels=5
+    )
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path, weights_only=True)
     return path
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
-def test_a_missing_checkpoint(refuse: Refuse, verb: str) -> None:
-    assert "nowhere.ckpt: no such checkpoint file" in refuse(verb, "nowhere.ckpt")
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_missing_checkpoint(refuse: Refuse, command: str) -> None:
+    assert "nowhere.ckpt: no such checkpoint file" in refuse(command, "nowhere.ckpt")
 
 
 def test_files_that_are_not_checkpoints(refuse: Refuse, tmp_path: Path) -> None:

@@ -42,11 +42,11 @@ def losses(folder: Path) -> list[float]:
 
 
 def launch_commands(
-    launcher: str, words: list[str], config: Path = SYNTHETIC, strategy: str = "ddp"
+    launcher: str, arguments: list[str], config: Path = SYNTHETIC, strategy: str = "ddp"
 ) -> list[tuple[list[str], dict[str, str]]]:
     """Commands of a training run on two processes, each with the environment variables set by its launcher."""
     shared = ["trainer.devices=2", f"trainer.strategy={strategy}"]
-    program = ["-m", "titans_seq.cli", "fit", str(config), *words, *shared]
+    program = ["-m", "titans_seq.cli", "fit", str(config), *arguments, *shared]
     if launcher == "lightning":  # the first process starts the other
         return [([sys.executable, *program], {})]
     if launcher == "torchrun":
@@ -90,8 +90,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_two_processes_equal_one(launcher: str, tmp_path: Path, alone: Path) -> None:
     together = tmp_path / "together"
-    words = [*OVERRIDES, f"run.dir={together}", *(["resume=auto"] if launcher == "slurm" else [])]
-    printed = run_together(launch_commands(launcher, words))
+    overrides = [*OVERRIDES, f"run.dir={together}", *(["resume=auto"] if launcher == "slurm" else [])]
+    printed = run_together(launch_commands(launcher, overrides))
     assert printed.count("Run folder:") == 2, "only one process prints, at the start and at the end"
     assert len(losses(alone)) == 20
     np.testing.assert_allclose(losses(together), losses(alone), rtol=0, atol=1e-6)
@@ -102,8 +102,8 @@ def test_two_processes_equal_one(launcher: str, tmp_path: Path, alone: Path) -> 
 
 
 def test_two_processes_train_seed_after_seed(tmp_path: Path) -> None:
-    words = [*OVERRIDES, "trainer.max_steps=2", "seeds=[0,1]", f"run.dir={tmp_path}"]
-    printed = run_together(launch_commands("lightning", words))
+    overrides = [*OVERRIDES, "trainer.max_steps=2", "seeds=[0,1]", f"run.dir={tmp_path}"]
+    printed = run_together(launch_commands("lightning", overrides))
     assert printed.count("Run folders:") == 1
     assert {path.parent.name for path in tmp_path.glob("*/results.json")} == {"seed-0", "seed-1"}
 
@@ -117,22 +117,22 @@ FREEZING = {
 
 @pytest.mark.parametrize("freezing", FREEZING)
 def test_two_processes_freeze_like_one(freezing: str, tmp_path: Path) -> None:
-    words, strategy = FREEZING[freezing]
-    words = [*SHORT, "trainer.max_epochs=4", "trainer.limit_batches=2", *words]
-    answer = run_cli("fit", MOTIF, *words, f"run.dir={tmp_path / 'alone'}")
+    overrides, strategy = FREEZING[freezing]
+    overrides = [*SHORT, "trainer.max_epochs=4", "trainer.limit_batches=2", *overrides]
+    answer = run_cli("fit", MOTIF, *overrides, f"run.dir={tmp_path / 'alone'}")
     assert answer.status == 0, answer.err
-    run_together(launch_commands("lightning", [*words, f"run.dir={tmp_path / 'together'}"], MOTIF, strategy))
+    run_together(launch_commands("lightning", [*overrides, f"run.dir={tmp_path / 'together'}"], MOTIF, strategy))
     assert len(losses(tmp_path / "alone")) == 8
     np.testing.assert_allclose(losses(tmp_path / "together"), losses(tmp_path / "alone"), rtol=0, atol=1e-6)
 
 
 def test_two_processes_resume_within_a_stream(tmp_path: Path) -> None:
-    words = [*SHORT, "trainer.max_steps=40", "trainer.limit_batches=40", "trainer.checkpoint_steps=7"]
+    overrides = [*SHORT, "trainer.max_steps=40", "trainer.limit_batches=40", "trainer.checkpoint_steps=7"]
     last = [tmp_path / run / "checkpoints" / "last.ckpt" for run in ("whole", "cut")]
-    run_together(launch_commands("lightning", [*words, f"run.dir={tmp_path / 'whole'}"], PRETRAIN, UNUSED))
+    run_together(launch_commands("lightning", [*overrides, f"run.dir={tmp_path / 'whole'}"], PRETRAIN, UNUSED))
 
     ((command, _),) = commands = launch_commands(
-        "lightning", [*words, f"run.dir={tmp_path / 'cut'}", "resume=auto"], PRETRAIN, UNUSED
+        "lightning", [*overrides, f"run.dir={tmp_path / 'cut'}", "resume=auto"], PRETRAIN, UNUSED
     )
     killed = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 600
@@ -188,8 +188,8 @@ def test_strategy_unavailable_on_this_machine(refuse: Refuse, strategy: str) -> 
 
 @pytest.mark.parametrize(("key", "value"), [("gradient_clip", "1"), ("ema_decay", "0.9")])
 def test_options_unsupported_with_sharded_weights(refuse: Refuse, key: str, value: str) -> None:
-    words = ["trainer.strategy=fsdp", "trainer.gradient_clip=0", "trainer.ema_decay=0", f"trainer.{key}={value}"]
-    assert f"trainer.{key}: must be 0 with trainer.strategy=fsdp" in refuse("fit", SYNTHETIC, *words)
+    overrides = ["trainer.strategy=fsdp", "trainer.gradient_clip=0", "trainer.ema_decay=0", f"trainer.{key}={value}"]
+    assert f"trainer.{key}: must be 0 with trainer.strategy=fsdp" in refuse("fit", SYNTHETIC, *overrides)
 
 
 def test_unknown_strategy(refuse: Refuse) -> None:
@@ -199,10 +199,10 @@ def test_unknown_strategy(refuse: Refuse) -> None:
 
 def test_accumulated_batches_equal_a_larger_one(tmp_path: Path) -> None:
     folders = tmp_path / "large", tmp_path / "small"
-    words = ["trainer.max_steps=4", "trainer.ema_decay=0", "trainer.gradient_clip=0.1"]
+    overrides = ["trainer.max_steps=4", "trainer.ema_decay=0", "trainer.gradient_clip=0.1"]
     for folder, batches in ((folders[0], 1), (folders[1], 2)):
         sizes = [f"data.batch_size={16 // batches}", f"trainer.accumulate_batches={batches}"]
-        answer = run_cli("fit", SYNTHETIC, *OVERRIDES, *words, *sizes, f"run.dir={folder}")
+        answer = run_cli("fit", SYNTHETIC, *OVERRIDES, *overrides, *sizes, f"run.dir={folder}")
         assert answer.status == 0, answer.err
     # The same sixteen windows per step in both runs; only the order of summation differs.
     large, small = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in folders)

@@ -25,9 +25,9 @@ def test_wandb_is_offline_without_a_key_and_does_not_prompt(tmp_path: Path) -> N
     # A new process, because wandb reads keys from the environment and the home folder and caches them.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), DATA_VARIABLE: ""}
-    words = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=null", f"run.dir={tmp_path / 'run'}"]
+    arguments = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=null", f"run.dir={tmp_path / 'run'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), *words],
+        [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), *arguments],
         env=environment,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
@@ -52,8 +52,8 @@ def test_failing_wandb_is_noted_and_the_run_continues(
         raise RuntimeError(message)
 
     monkeypatch.setattr("wandb.init", fail)
-    words = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=offline", f"run.dir={tmp_path / 'run'}"]
-    answer = run_cli("fit", SYNTHETIC, *words)
+    overrides = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=offline", f"run.dir={tmp_path / 'run'}"]
+    answer = run_cli("fit", SYNTHETIC, *overrides)
     assert answer.status == 0, answer.err
     reason = message.partition("\n")[0] or "RuntimeError"
     assert answer.err.splitlines() == [f"note: W&B is off for this run: {reason}"]
@@ -80,12 +80,12 @@ def history(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 
 def test_offline_run_equals_metrics_csv_after_being_killed_and_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = ["fit", SYNTHETIC, *OFFLINE, f"run.dir={folder}", "resume=auto"]
-    killed = run(words, tmp_path, Death("torch.optim.AdamW.step", 10))
+    arguments = ["fit", SYNTHETIC, *OFFLINE, f"run.dir={folder}", "resume=auto"]
+    killed = run(arguments, tmp_path, Death("torch.optim.AdamW.step", 10))
     assert killed.status == -signal.SIGKILL, killed
     identity = (folder / "wandb" / "id").read_text().strip()
     # A process that is not forked, because W&B's service process then outlives it until all is written.
-    command = [sys.executable, "-m", "titans_seq.cli", *map(str, words)]
+    command = [sys.executable, "-m", "titans_seq.cli", *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found, summary = history(folder)
@@ -146,8 +146,8 @@ def online(port: int, home: Path) -> dict[str, str]:
 
 def test_training_continues_if_the_server_goes_away(tmp_path: Path, server: http.server.ThreadingHTTPServer) -> None:
     folder = tmp_path / "run"
-    words = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
-    command = Command(words, tmp_path, env=online(server.server_port, tmp_path), slow="torch.optim.AdamW.step")
+    arguments = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
+    command = Command(arguments, tmp_path, env=online(server.server_port, tmp_path), slow="torch.optim.AdamW.step")
     command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
     server.shutdown()
     server.server_close()
@@ -164,8 +164,8 @@ def test_unreachable_server_means_offline(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as closed:
         port = closed.server_port
-    words = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
-    done = run(words, tmp_path, env={**online(port, tmp_path), "WANDB_INIT_TIMEOUT": "3"})
+    arguments = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
+    done = run(arguments, tmp_path, env={**online(port, tmp_path), "WANDB_INIT_TIMEOUT": "3"})
     assert done.status == 0, done.err
     assert "Traceback" not in done.err
     assert "logging offline" in done.err

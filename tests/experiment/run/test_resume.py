@@ -93,9 +93,9 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def resume(folder: Path, *words: str) -> Done:
+def resume(folder: Path, *overrides: str) -> Done:
     """Resume a run until its end."""
-    return run([*FIT, "logging.wandb=off", f"run.dir={folder}", "resume=auto", *words], folder.parent)
+    return run([*FIT, "logging.wandb=off", f"run.dir={folder}", "resume=auto", *overrides], folder.parent)
 
 
 DEATHS = [
@@ -159,21 +159,21 @@ def test_killed_at_twenty_random_times(tmp_path: Path, reference: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["lmm", "mac"])
 def test_a_classifier_killed_twice(tmp_path: Path, variant: str) -> None:
-    words = ["fit", CONFIGS / "genomics" / "motif.yaml", f"model.variant={variant}", "logging.wandb=off"]
-    words += [word for word in SHORT if not word.startswith(("data.context", "trainer.max_epochs"))]
-    words += [
+    arguments = ["fit", CONFIGS / "genomics" / "motif.yaml", f"model.variant={variant}", "logging.wandb=off"]
+    arguments += [override for override in SHORT if not override.startswith(("data.context", "trainer.max_epochs"))]
+    arguments += [
         "trainer.max_epochs=2",
         "model.attention.num_heads=2",
         "trainer.patience=1",
         "trainer.accumulate_batches=2",
     ]
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    done = run([*words, f"run.dir={whole}"], tmp_path)
+    done = run([*arguments, f"run.dir={whole}"], tmp_path)
     assert done.status == 0, done.err
     for death in (Death("torch.optim.AdamW.step", 3), Death("torch.save", 2)):
-        killed = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path, death)
+        killed = run([*arguments, f"run.dir={folder}", "resume=auto"], tmp_path, death)
         assert killed.status == -signal.SIGKILL, killed
-    done = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path)
+    done = run([*arguments, f"run.dir={folder}", "resume=auto"], tmp_path)
     assert done.status == 0, done.err
     assert_same_run(folder, whole)
 
@@ -227,9 +227,9 @@ def test_full_file_system(tmp_path: Path, reference: Path) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", disk], check=True)
     try:
         folder = disk / "run"
-        words = [*FIT, "logging.wandb=off", f"run.dir={folder}"]
+        arguments = [*FIT, "logging.wandb=off", f"run.dir={folder}"]
         filler = disk / "filler"
-        command = Command(words, tmp_path, slow="torch.optim.AdamW.step")
+        command = Command(arguments, tmp_path, slow="torch.optim.AdamW.step")
         command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
@@ -366,14 +366,14 @@ def test_run_in_use_by_another_process_is_an_error(tmp_path: Path, stopped: Path
 
 
 def test_seeds_are_found_by_their_configuration(tmp_path: Path, refuse: Refuse) -> None:
-    def find(*words: str) -> Path | None:
-        return newest_seeds_folder(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *words]))
+    def find(*overrides: str) -> Path | None:
+        return newest_seeds_folder(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *overrides]))
 
     with contextlib.chdir(tmp_path):
-        for number, words in enumerate((["model.dim=16"], [])):
+        for number, overrides in enumerate((["model.dim=16"], [])):
             path = Path("runs/synthetic") / str(number) / "seed-1" / "config.yaml"
             path.parent.mkdir(parents=True)
-            path.write_text(to_yaml(load_config([SYNTHETIC], [*SHORT, "seed=1", *words])))
+            path.write_text(to_yaml(load_config([SYNTHETIC], [*SHORT, "seed=1", *overrides])))
         os.utime("runs/synthetic/0/seed-1/config.yaml", (2e9, 2e9))
         assert find() == Path("runs/synthetic/1")
         assert find("model.dim=16") == Path("runs/synthetic/0")
