@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C, SIGTERM and SIGUSR1: training stops after its step with a checkpoint, all else at once."""
+"""Handling of Ctrl-C, SIGTERM and SIGUSR1: training stops after the current step with a checkpoint, other commands at once."""
 
 import signal
 import sys
