@@ -154,9 +154,9 @@ def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, par
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("trainer.accelerator=gpu", ["not on this machine", "here: auto, cpu"]),
-        ("trainer.accelerator=tpu", ["not on this machine", "here: auto, cpu"]),
-        ("trainer.precision=16-mixed", ["needs a GPU", "here: 32-true, bf16-mixed"]),
+        ("trainer.accelerator=gpu", ["not available on this machine", "available: auto, cpu"]),
+        ("trainer.accelerator=tpu", ["not available on this machine", "available: auto, cpu"]),
+        ("trainer.precision=16-mixed", ["requires a GPU", "available: 32-true, bf16-mixed"]),
         ("model.memory.backend=triton", ["needs a CUDA device", "chunked", "reference"]),
     ],
 )
@@ -182,7 +182,7 @@ def test_what_the_kernels_do_not_know_is_said_before_the_training(
     monkeypatch.setattr(trainer, "why_not_triton_here", lambda: None)
     kernels_know = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
     trainer.check_machine(load_config([str(SYNTHETIC)], kernels_know))
-    with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; here: auto, chunked, reference"):
+    with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; available: auto, chunked, reference"):
         trainer.check_machine(load_config([str(SYNTHETIC)], [*kernels_know, word]))
 
 
@@ -194,7 +194,7 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
     assert ["python", platform.python_version()] in lines
     if not torch.cuda.is_available():
         assert ["backend", "triton     not available: requires a CUDA device; none was found"] in lines
-        assert ["backend", "auto       takes chunked"] in lines
+        assert ["backend", "auto       uses chunked"] in lines
 
 
 def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,8 +205,8 @@ def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(doctor, "_devices", list)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     text = doctor.doctor_text()
-    assert "backend auto       takes triton where it has passed a trial, else chunked\n" in text
-    assert "triton, cuda:0     depth 1, online, bfloat16: passed its trial\n" in text
+    assert "backend auto       uses triton where it has passed its self-test, else chunked\n" in text
+    assert "triton, cuda:0     depth 1, online, bfloat16: passed its self-test\n" in text
     assert "triton, cuda:0     depth 2, float32: was off by 5e-01 in a trial\n" in text
 
 
@@ -215,7 +215,7 @@ def test_doctor_takes_no_words(refuse: Refuse) -> None:
 
 
 def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:
-    assert "needs a GPU" in refuse("fit", SYNTHETIC, "trainer.accelerator=cpu", "trainer.precision=16-mixed")
+    assert "requires a GPU" in refuse("fit", SYNTHETIC, "trainer.accelerator=cpu", "trainer.precision=16-mixed")
 
 
 def test_online_gradients_are_for_a_matrix_memory(refuse: Refuse) -> None:
@@ -243,7 +243,7 @@ def test_a_run_folder_that_holds_a_run_is_left_alone(refuse: Refuse, tmp_path: P
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.yaml").write_text("mine\n")
-    assert f"run.dir={old}: holds a run already" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={old}")
+    assert f"run.dir={old}: already contains a run" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={old}")
     assert [(path.name, path.read_text()) for path in old.iterdir()] == [("config.yaml", "mine\n")]
 
 

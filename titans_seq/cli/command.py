@@ -1,4 +1,4 @@
-"""One command of the command line: its name, help, examples, arguments and function, told in one place."""
+"""The record of one command: its name, help, examples, arguments and function."""
 
 import argparse
 from collections.abc import Callable

@@ -173,7 +173,7 @@ def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_second_fit_into_the_folder_is_refused_and_leaves_it(synthetic_run: Path) -> None:
     folder = synthetic_run.parent.parent
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert "holds a run already" in refusal(run_cli("fit", SYNTHETIC, *SMALL_MODEL, *TWO_STEPS, f"run.dir={folder}"))
+    assert "already contains a run" in refusal(run_cli("fit", SYNTHETIC, *SMALL_MODEL, *TWO_STEPS, f"run.dir={folder}"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
