@@ -234,7 +234,10 @@ def _print_end(training: Training, results: dict[str, Any], messages: tuple[str,
     for message in messages:
         print(message)
     best, epochs = results["best_epoch"] + 1, results["epochs"]
-    trained = f"Best epoch {best} of {epochs} by {training.task.monitor}, {results['seconds']:.0f} s"
+    trained = (
+        f"Best epoch {best} of {epochs} by {training.task.monitor}, {results['seconds']:.0f} s "
+        f"(epoch {best - 1} in results.json and metrics.csv, which count from 0)"
+    )
     print(f"\n{trained if epochs else 'Nothing to train'}")
     print(f"Plot:       {plot}")
     print(f"Run folder: {training.folder.path}")
