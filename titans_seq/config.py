@@ -14,10 +14,11 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from titans_seq import shipped
 from titans_seq.errors import InputError
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
-EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
+EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself, or shipped ones
 
 _TEXT_TYPES = tuple(str(each) for each in (str, str | None, list[str]))
 
@@ -90,25 +91,26 @@ def to_yaml(config: Config) -> str:
 
 
 def _read_files(files: Iterable[str | Path]) -> list[_Layer]:
-    return [layer for file in files for layer in _read_layers(Path(file), seen=())]
+    return [layer for file in files for layer in _read_layers(shipped.find(file), seen=())]
 
 
-def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+def _read_layers(file: shipped.ConfigFile, seen: tuple[Path, ...]) -> list[_Layer]:
     """The file's own layer, after those of the files it extends."""
+    path, shown = file
     if path.resolve() in seen:
-        raise InputError(f"{path}: {EXTENDS} leads back to the file itself")
+        raise InputError(f"{shown}: {EXTENDS} leads back to the file itself")
     content = read_yaml(path)
     if "axes" in content:
-        raise InputError(f"{path}: is a suite of runs, not the configuration of one: titans-seq benchmark {path}")
+        raise InputError(f"{shown}: is a suite of runs, not the configuration of one: titans-seq benchmark {shown}")
     bases = content.pop(EXTENDS, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: {EXTENDS}: takes the name of a file, or a list of names")
+        raise InputError(f"{shown}: {EXTENDS}: takes the name of a file, or a list of names")
     layers: list[_Layer] = []
     for base in bases:
-        layers += _read_layers(path.parent / base, (*seen, path.resolve()))
+        layers += _read_layers(shipped.find(base, path.parent), (*seen, path.resolve()))
     texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # which makes strings alone
-    return [*layers, _Layer(str(path), {str(key): value for key, value in content.items()}, texts)]
+    return [*layers, _Layer(shown, {str(key): value for key, value in content.items()}, texts)]
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:

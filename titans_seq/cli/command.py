@@ -25,7 +25,7 @@ class Command:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Config files and overrides."""
-    help_text = "config files, then overrides of their keys"
+    help_text = "config files or names of shipped ones (`titans-seq configs`), then overrides of their keys"
     parser.add_argument("words", nargs="*", metavar="FILE|KEY=VALUE", help=help_text)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from titans_seq.cli.command import Command, add_checkpoint_arguments, add_output_argument
 from titans_seq.config import from_container, load_config
+from titans_seq.shipped import is_shipped
 from titans_seq.system.console import quiet
 
 
@@ -16,7 +17,7 @@ def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
-    if options.data.endswith((".yaml", ".yml")):
+    if options.data.endswith((".yaml", ".yml")) or (is_shipped(options.data) and not Path(options.data).exists()):
         config = load_config([options.data], options.words)
     else:
         named = {"task": {"name": "classification"}, "data": {"name": options.data}}

@@ -3,6 +3,7 @@
 import argparse
 
 from titans_seq.cli.command import Command
+from titans_seq.cli.configs import CONFIGS
 from titans_seq.cli.dna import AUDIT, MUTAGENESIS, VARIANTS
 from titans_seq.cli.forecasting import BACKTEST, FORECAST
 from titans_seq.cli.machine import DOCTOR
@@ -26,6 +27,7 @@ COMMANDS = {
         EXPORT,
         AUDIT,
         BENCHMARK,
+        CONFIGS,
         SHOW_CONFIG,
         DOCTOR,
     )

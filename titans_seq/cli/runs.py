@@ -97,10 +97,10 @@ FIT = Command(
     "fit",
     "train from config files, then test the best checkpoint",
     (
-        "fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3",
-        "fit configs/forecasting/table.yaml data.path=sales.csv data.id=store data.target=[sales]",
-        "fit configs/genomics/sequences.yaml data.name=regions.fa data.labels=labels.csv",
-        "fit configs/forecasting/etth1.yaml seeds=[0,1,2]",
+        "fit forecasting/etth1 data.horizon=720 model.num_layers=3",
+        "fit forecasting/table data.path=sales.csv data.id=store 'data.target=[sales]'",
+        "fit genomics/sequences data.name=regions.fa data.labels=labels.csv",
+        "fit forecasting/etth1 'seeds=[0,1,2]'",
         "fit resume=runs/etth1/2026-01-31_12-00-00",
     ),
     add_config_arguments,
@@ -140,7 +140,7 @@ EXPORT = Command(
 SHOW_CONFIG = Command(
     "show-config",
     "print the resolved configuration",
-    ("show-config configs/forecasting/etth1.yaml data.name=ETTm2",),
+    ("show-config forecasting/etth1 data.name=ETTm2",),
     add_config_arguments,
     _show_config,
 )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from titans_seq import shipped
 from titans_seq.config import EXTENDS, read_yaml
 from titans_seq.errors import InputError
 from titans_seq.studies.suite.checks import as_list, as_mapping, as_texts, check_keys, check_labels, check_name
@@ -17,12 +18,13 @@ def read_suite(path: str | Path) -> Suite:
 
     Raises InputError, one line with the file and the key.
     """
-    path = Path(path)
+    file = shipped.find(path)
+    path = file.path
     content = read_yaml(path)
     if "axes" not in content and content.keys() & {EXTENDS, "data", "model", "task"}:
         suite = path.with_stem(f"{path.stem}_suite")
         hint = f"; there is {suite}" if suite.is_file() else ""
-        raise InputError(f"{path}: is the configuration of one run; a suite has axes (docs/benchmark.md){hint}")
+        raise InputError(f"{file.shown}: is the configuration of one run; a suite has axes (docs/benchmark.md){hint}")
     known = ("name", "base", "axes", "leave_out", "table", "published", "pages")
     check_keys(path, "", content, known, required=("name", "axes", "table"))
     name = content["name"]
@@ -42,9 +44,8 @@ def read_suite(path: str | Path) -> Suite:
         _published(path, f"published[{i}]", entry, table, labels)
         for i, entry in enumerate(as_list(path, "published", content.get("published")))
     )
-    pages = tuple(
-        Path(os.path.normpath(path.parent / str(page))) for page in as_list(path, "pages", content.get("pages"))
-    )
+    listed = [] if shipped.is_in_package(path) else as_list(path, "pages", content.get("pages"))  # of the repository
+    pages = tuple(Path(os.path.normpath(path.parent / str(page))) for page in listed)
     for page in pages:
         if not page.is_file():
             raise InputError(f"{path}: pages: no such file {page}")
@@ -63,13 +64,19 @@ def _cells(
         if any(all(chosen[axis] in some for axis, some in entry.items()) for entry in left_out):
             continue
         words = base + tuple(word for axis, label in chosen.items() for word in axes[axis][label])
-        cell = Cell(chosen, tuple(word if "=" in word else str(path.parent / word) for word in words))
+        cell = Cell(chosen, tuple(_place(word, path.parent) for word in words))
         if cell.name in cells:
             raise InputError(f"{path}: axes: two cells would be named {cell.name}; change a label")
         cells[cell.name] = cell
     if not cells:
         raise InputError(f"{path}: leave_out: leaves no cell at all")
     return tuple(cells.values())
+
+
+def _place(word: str, folder: Path) -> str:
+    """A word as it can be read from anywhere; a file that does not exist is reported with its cell."""
+    found = None if "=" in word else shipped.locate(word, folder)
+    return word if "=" in word else str(found.path if found else folder / word)
 
 
 def _axis_words(path: Path, where: str, axis: str, values: Any) -> dict[str, tuple[str, ...]]:
