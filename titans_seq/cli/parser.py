@@ -2,7 +2,9 @@
 
 import argparse
 
+import titans_seq
 from titans_seq.cli.command import Command
+from titans_seq.cli.completion import COMPLETION
 from titans_seq.cli.configs import CONFIGS
 from titans_seq.cli.dna import AUDIT, MUTAGENESIS, VARIANTS
 from titans_seq.cli.forecasting import BACKTEST, FORECAST
@@ -30,6 +32,7 @@ COMMANDS = {
         CONFIGS,
         SHOW_CONFIG,
         DOCTOR,
+        COMPLETION,
     )
 }
 
@@ -41,6 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="titans-seq", description="Titans for time series and DNA.", epilog=examples, formatter_class=layout
     )
+    parser.add_argument("--version", action="version", version=f"titans-seq {titans_seq.__version__}")
+    parser.set_defaults(parser=parser)  # which `completion` describes
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     overview = "\n".join(f"  {command.name:<12} {command.help}" for command in COMMANDS.values())
     for command in COMMANDS.values():
