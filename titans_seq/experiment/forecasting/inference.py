@@ -20,6 +20,7 @@ from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.trainer import build_trainer
 from titans_seq.schema import ForecastingConfig
+from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import ForecastingTask
 
 
@@ -51,6 +52,7 @@ class Inputs(NamedTuple):
 
 def load_forecaster(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> TrainedForecaster:
     """Load a checkpoint and read the table `data`, or the data it was trained on, by the checkpoint's layout."""
+    checkpoint = find_checkpoint(checkpoint)
     words = [*(["data.name=table"] if data else []), *overrides]
     experiment, task, _ = load(checkpoint, words, ForecastingExperiment)
     config = experiment.config
