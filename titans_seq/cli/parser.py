@@ -7,6 +7,7 @@ from titans_seq.cli.command import Command
 from titans_seq.cli.completion import COMPLETION
 from titans_seq.cli.configs import CONFIGS
 from titans_seq.cli.dna import AUDIT, MUTAGENESIS, VARIANTS
+from titans_seq.cli.example import EXAMPLE
 from titans_seq.cli.forecasting import BACKTEST, FORECAST
 from titans_seq.cli.machine import DOCTOR
 from titans_seq.cli.runs import EXPORT, FIT, PREDICT, SHOW_CONFIG, TEST, VALIDATE
@@ -30,6 +31,7 @@ COMMANDS = {
         AUDIT,
         BENCHMARK,
         CONFIGS,
+        EXAMPLE,
         SHOW_CONFIG,
         DOCTOR,
         COMPLETION,
