@@ -62,7 +62,7 @@ def dna() -> dict[str, str]:
     new = [">n1", with_motif(bases(60), 25), ">n2", bases(60)]
     genome = with_motif(bases(600), 297)
     variants = ["##fileformat=VCFv4.2", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
-    for number, position in enumerate((100, 298, 300, 301, 450)):  # from 1; three of them within the motif
+    for number, position in enumerate((100, 298, 300, 302, 450)):  # from 1; three of them within the motif
         letter = genome[position - 1]
         other = BASES[(BASES.index(letter) + 1) % 4]
         variants.append(f"chr1\t{position}\tv{number + 1}\t{letter}\t{other}\t.\t.\t.")

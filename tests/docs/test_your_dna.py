@@ -33,4 +33,4 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert probabilities["id"].to_list() == ["n1", "n2"]
     assert len(pl.read_csv("effects.csv")) == 3 * 60
     assert (tmp_path / "effects.png").stat().st_size > 10_000
-    assert pl.read_csv("variants.csv")["position"].to_list() == [100, 298, 300, 301, 450]
+    assert pl.read_csv("variants.csv")["position"].to_list() == [100, 298, 300, 302, 450]
