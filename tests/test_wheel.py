@@ -87,6 +87,7 @@ def test_the_installed_package_runs_outside_the_clone(environment: Path, tmp_pat
         assert Path(file).is_relative_to(environment.parent), "the clone was found instead"
     assert titans("--version") == f"titans-seq {titans_seq.__version__}\n"
     assert "  forecasting/etth1 " in run(environment / "python", "-m", "titans_seq", "configs", cwd=tmp_path)
+    assert "task.learning_rate=0.001  (number, at least 0)\n    peak learning rate" in titans("keys", "task")
     assert "missing" in titans("benchmark", "forecasting/suite", "--list", "--only", "seed=0", "--only", "data=ETTh1")
 
     titans("fit", "forecasting/synthetic", *TWO_STEPS)

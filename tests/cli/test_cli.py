@@ -299,7 +299,7 @@ def test_help_lists_all_verbs_and_examples_of_its_own(verb: str) -> None:
     assert answer.status == 0
     of_runs = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     of_series, of_dna = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    of_studies, of_package = {"sweep", "compare", "export"}, {"configs", "example", "completion"}
+    of_studies, of_package = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
     assert of_runs | of_series | of_dna | of_studies | of_package == COMMANDS.keys()
     assert all(f"  {word} " in answer.out for word in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]

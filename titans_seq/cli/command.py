@@ -21,6 +21,7 @@ class Command:
     examples: tuple[str, ...]  # command lines after `titans-seq`
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    more: str = ""  # for its `--help`, after the examples: where to read on
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

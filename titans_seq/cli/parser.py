@@ -9,6 +9,7 @@ from titans_seq.cli.configs import CONFIGS
 from titans_seq.cli.dna import AUDIT, MUTAGENESIS, VARIANTS
 from titans_seq.cli.example import EXAMPLE
 from titans_seq.cli.forecasting import BACKTEST, FORECAST
+from titans_seq.cli.keys import KEYS
 from titans_seq.cli.machine import DOCTOR
 from titans_seq.cli.runs import EXPORT, FIT, PREDICT, SHOW_CONFIG, TEST, VALIDATE
 from titans_seq.cli.studies import BENCHMARK, COMPARE, SWEEP
@@ -33,6 +34,7 @@ COMMANDS = {
         CONFIGS,
         EXAMPLE,
         SHOW_CONFIG,
+        KEYS,
         DOCTOR,
         COMPLETION,
     )
@@ -52,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     overview = "\n".join(f"  {command.name:<12} {command.help}" for command in COMMANDS.values())
     for command in COMMANDS.values():
         description = f"{command.help[0].upper()}{command.help[1:]}."
-        epilog = f"{_examples(command)}\n\ncommands:\n{overview}"
+        epilog = "\n\n".join([_examples(command), *([command.more] if command.more else []), f"commands:\n{overview}"])
         subparser = commands.add_parser(
             command.name, help=command.help, description=description, epilog=epilog, formatter_class=layout
         )

@@ -132,6 +132,9 @@ FIT = Command(
     ),
     add_config_arguments,
     _fit,
+    "keys: `titans-seq keys` explains each, `titans-seq keys model.memory` those of a section; so does\n"
+    "docs/configuration.md. `titans-seq show-config` with the same files and overrides prints all values.\n"
+    "configurations: `titans-seq configs` lists the shipped ones, `titans-seq configs copy NAME FILE` copies one.",
 )
 VALIDATE = Command(
     "validate",
