@@ -270,6 +270,8 @@ def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
     from tests.experiment.run.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")
+    source = tmp_path / "x.fa"
+    source.write_text(">x\nACGT\n")
     assert "task.name=forecasting is not supported here; task.name=classification is" in refuse(
-        "mutagenesis", path, "--input", "x.fa"
+        "mutagenesis", path, "--input", source
     )
