@@ -90,7 +90,7 @@ def page() -> str:
         "<style>.name{font-size:13px;font-weight:bold;text-anchor:middle}.text{font-size:11px;text-anchor:middle}"
         ".head{font-size:15px;font-weight:bold}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="{MARGIN}" y="{MARGIN + 12}" class="head">titans_seq: imports point down, or right within a row</text>',
+        f'<text x="{MARGIN}" y="{MARGIN + 12}" class="head">titans_seq: imports point down or right</text>',
     ]
     top = MARGIN + 26
     for i, (colour, boxes) in enumerate(ROWS):
