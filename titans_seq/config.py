@@ -14,10 +14,11 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from titans_seq import shipped
 from titans_seq.errors import InputError
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
-EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
+EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself, or shipped ones
 # Old names of keys to new ones, within a section: files and checkpoints written before the rename must still load.
 RENAMED_KEYS = {"data.stretch": "data.stream_length"}
 
@@ -93,25 +94,26 @@ def to_yaml(config: Config) -> str:
 
 
 def _read_files(files: Iterable[str | Path]) -> list[_Layer]:
-    return [layer for file in files for layer in _read_layers(Path(file), seen=())]
+    return [layer for file in files for layer in _read_layers(shipped.find(file), seen=())]
 
 
-def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+def _read_layers(file: shipped.ConfigFile, seen: tuple[Path, ...]) -> list[_Layer]:
     """Return the file's own layer, after those of the files it extends."""
+    path, shown = file
     if path.resolve() in seen:
-        raise InputError(f"{path}: {EXTENDS} is circular: it leads back to the file itself")
+        raise InputError(f"{shown}: {EXTENDS} is circular: it leads back to the file itself")
     content = read_yaml(path)
     if "axes" in content:
-        raise InputError(f"{path}: is a suite of runs, not the configuration of one; use titans-seq benchmark {path}")
+        raise InputError(f"{shown}: is a suite of runs, not the configuration of one; use titans-seq benchmark {shown}")
     bases = content.pop(EXTENDS, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: {EXTENDS}: must be the name of a file, or a list of names")
+        raise InputError(f"{shown}: {EXTENDS}: must be the name of a file, or a list of names")
     layers: list[_Layer] = []
     for base in bases:
-        layers += _read_layers(path.parent / base, (*seen, path.resolve()))
+        layers += _read_layers(shipped.find(base, path.parent), (*seen, path.resolve()))
     texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # reads every scalar as a string
-    layer = _Layer(str(path), {str(key): value for key, value in content.items()}, texts)
+    layer = _Layer(shown, {str(key): value for key, value in content.items()}, texts)
     _rename_keys(layer)
     return [*layers, layer]
 

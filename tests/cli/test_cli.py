@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import titans_seq
 from tests.helpers import (
     CONFIGS,
     ETT_HEADER,
@@ -20,6 +21,7 @@ from tests.helpers import (
     run_cli,
     write_ett,
 )
+from titans_seq import shipped
 from titans_seq.cli.parser import COMMANDS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
@@ -210,6 +212,45 @@ def test_doctor_reports_the_kernel_self_tests(monkeypatch: pytest.MonkeyPatch) -
     assert "triton, cuda:0     depth 2, float32: was off by 5e-01 in a trial\n" in text
 
 
+def test_version() -> None:
+    answer = run_cli("--version")
+    assert (answer.status, answer.out) == (0, f"titans-seq {titans_seq.__version__}\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "titans_seq", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout == f"titans-seq {titans_seq.__version__}\n"
+
+
+def test_bash_completes_commands_files_and_shipped_configurations(tmp_path: Path) -> None:
+    (tmp_path / "completion.bash").write_text(run_cli("completion", "bash").out)
+    (tmp_path / "mine.yaml").touch()
+
+    def complete(*arguments: str) -> set[str]:
+        line = " ".join(arguments)
+        script = f"""
+source completion.bash
+COMP_WORDS=({" ".join(f"'{word}'" for word in arguments)})
+COMP_CWORD={len(arguments) - 1} COMP_LINE='{line}' COMP_POINT={len(line)}
+_shtab_titans_seq
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+        return {word.strip() for word in done.stdout.split()}
+
+    assert complete("titans-seq", "sh") == {"show-config"}
+    assert complete("titans-seq", "fit", "forecasting/ett") >= {"forecasting/etth1", "forecasting/ettm2"}
+    assert complete("titans-seq", "fit", "mi") == {"mine.yaml"}
+    assert complete("titans-seq", "predict", "best.ckpt", "--in") == {"--input"}
+
+
+def test_zsh_completion_names_all_commands() -> None:
+    script = run_cli("completion", "zsh").out
+    assert script.startswith("#compdef titans-seq")
+    assert all(name in script for name in [*COMMANDS, *shipped.names()])
+
+
 def test_doctor_takes_no_arguments(refuse: Refuse) -> None:
     assert "doctor takes no arguments; got gpu" in refuse("doctor", "gpu")
 
@@ -258,7 +299,8 @@ def test_help_lists_all_commands_and_examples_of_its_own(command: str) -> None:
     assert answer.status == 0
     run_commands = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     forecasting_commands, dna_commands = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    assert run_commands | forecasting_commands | dna_commands | {"sweep", "compare", "export"} == COMMANDS.keys()
+    of_studies, of_package = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
+    assert run_commands | forecasting_commands | dna_commands | of_studies | of_package == COMMANDS.keys()
     assert all(f"  {name} " in answer.out for name in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]
     assert own

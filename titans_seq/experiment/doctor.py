@@ -9,6 +9,7 @@ import torch
 
 from titans_seq.ops.memory.backends import shipped_cases, why_not_triton_here
 from titans_seq.ops.memory.triton.selftest import why_not_trusted
+from titans_seq.system.platform_features import missing_features
 
 _PACKAGES = ("titans-seq", "torch", "triton", "lightning", "numpy", "polars", "wandb")
 
@@ -25,6 +26,7 @@ def doctor_text() -> str:
         ("backend chunked", "available"),
         ("backend reference", "available: one token at a time, to check the others"),
     ]
+    rows += [("missing here", feature) for feature in missing_features()]
     return "".join(f"{name:<19}{value}\n" for name, value in rows)
 
 

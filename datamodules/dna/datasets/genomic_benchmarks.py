@@ -33,6 +33,9 @@ _MOUSE = f"{_ENSEMBL}/release-100/fasta/mus_musculus/dna/Mus_musculus.GRCm38.dna
 _FLY = f"{_ENSEMBL}/release-100/fasta/drosophila_melanogaster/dna/Drosophila_melanogaster.BDGP6.28.dna.toplevel.fa"
 _WORM = f"{_ENSEMBL}/release-104/fasta/caenorhabditis_elegans/dna/Caenorhabditis_elegans.WBcel235.dna.toplevel.fa"
 
+# The sequences are on a file-sharing site, from which the official package gets them.
+_SOURCE = "https://github.com/ML-Bioinfo-CEITEC/genomic_benchmarks"
+
 Within = Literal["official", "test"]
 
 
@@ -124,8 +127,10 @@ class GenomicBenchmark:
         looked = [f"{split}/<class>/*.txt", *(f"{split}{suffix}" for suffix in SUFFIXES)]
         where = " or ".join(map(str, self._folders())) or "no data folder (set data.root)"
         raise InputError(
-            f"no {split} sequences of {self.name}: looked for {', '.join(looked)} in {where}. Set data.reference="
-            f"<FASTA of its genome> to cut them by the interval lists, or data.within=test to split only the test rows."
+            f"no {split} sequences of {self.name}: looked for {', '.join(looked)} in {where}. Get them with "
+            f'download_dataset("{self.name}") of {_SOURCE} and set data.root=~/.genomic_benchmarks; or set '
+            "data.reference=<FASTA of its genome> to cut them by the interval lists, or data.within=test to split only "
+            "the test rows."
         )
 
     def _folders(self) -> list[Path]:

@@ -120,6 +120,7 @@ def test_error_of_missing_splits_lists_paths_and_alternatives(tmp_path: Path) ->
     message = refused(GenomicBenchmark(REGULATORY, str(tmp_path)).load)
     assert "train/<class>/*.txt, train.csv" in message
     assert str(tmp_path / "genomic_benchmarks" / REGULATORY) in message
+    assert "https://github.com/ML-Bioinfo-CEITEC/genomic_benchmarks" in message
     assert "data.reference=" in message
     assert "set data.root" in refused(GenomicBenchmark(REGULATORY).load)
     assert "no such folder" in refused(GenomicBenchmark(REGULATORY, str(tmp_path / "none")).load)

@@ -289,6 +289,8 @@ def test_mutagenesis_does_not_support_forecasters(refuse: Refuse, tmp_path: Path
     from tests.experiment.run.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")
+    source = tmp_path / "x.fa"
+    source.write_text(">x\nACGT\n")
     assert "task.name=forecasting is not supported here; task.name=classification is" in refuse(
-        "mutagenesis", path, "--input", "x.fa"
+        "mutagenesis", path, "--input", source
     )

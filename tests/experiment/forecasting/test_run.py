@@ -227,8 +227,12 @@ def test_best_checkpoint_is_tested(tmp_path: Path) -> None:
     # Starting at the least-squares solution, steps this large increase the error.
     overrides = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
     folder = tmp_path / "run"
-    results = fit(SYNTHETIC, folder, *SMALL_MODEL, *overrides, "trainer.max_steps=6").results
+    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, *overrides, "trainer.max_steps=6")
     assert results["best_epoch"] + 1 < results["epochs"] == 3
+    assert f"Best epoch {results['best_epoch'] + 1} of 3 by" in printed
+    assert f"(epoch {results['best_epoch']} in results.json and metrics.csv, which count from 0)" in printed
+    rows = pl.read_csv(folder / "metrics.csv").filter(pl.col("val/mse") == results["best_val/mse"])
+    assert rows["epoch"].to_list() == [results["best_epoch"]]
     best, last = (measure(folder / "checkpoints" / f"{name}.ckpt", "test", [SAME_WINDOWS]) for name in ("best", "last"))
     assert results["test/mse"] == best["test/mse"] != last["test/mse"]
     epochs = [torch.load(folder / "checkpoints" / f"{name}.ckpt")["epoch"] for name in ("best", "last")]
@@ -337,16 +341,8 @@ def test_epoch_batches_limits_training_only(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_training_equals_uncompiled(tmp_path: Path) -> None:
-    overrides = [
-        *SMALL_MODEL,
-        "trainer.max_steps=4",
-        "model.dropout=0",
-        "model.head_dropout=0",
-        "logging.every_n_steps=1",
-    ]
-    plain, compiled = (
-        fit(SYNTHETIC, tmp_path / name, *overrides, f"trainer.compile={name}") for name in ("false", "true")
-    )
+    overrides = [*SMALL_MODEL, "trainer.max_steps=4", "model.dropout=0", "model.head_dropout=0", "logging.every_n_steps=1"]
+    plain, compiled = (fit(SYNTHETIC, tmp_path / name, *overrides, f"trainer.compile={name}") for name in ("false", "true"))
     assert compiled.results["test/mse"] == pytest.approx(plain.results["test/mse"], rel=1e-5)
     rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("false", "true")]
     losses = [[float(row["train/loss"]) for row in run if row["train/loss"]] for run in rows]

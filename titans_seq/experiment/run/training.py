@@ -21,8 +21,9 @@ from titans_seq.experiment.run.loggers import build_loggers, finish_loggers, wan
 from titans_seq.experiment.run.resume import StartPoint
 from titans_seq.experiment.run.trainer import build_trainer, is_first_process, on_one_device
 from titans_seq.schema import Config
-from titans_seq.system.checkpoint_files import BEST, drop_predecessors, read_checkpoint
+from titans_seq.system.checkpoint_files import drop_predecessors, read_checkpoint
 from titans_seq.system.environment import describe_environment
+from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 
@@ -234,7 +235,10 @@ def _print_end(training: Training, results: dict[str, Any], messages: tuple[str,
     for message in messages:
         print(message)
     best, epochs = results["best_epoch"] + 1, results["epochs"]
-    trained = f"Best epoch {best} of {epochs} by {training.task.monitor}, {results['seconds']:.0f} s"
+    trained = (
+        f"Best epoch {best} of {epochs} by {training.task.monitor}, {results['seconds']:.0f} s "
+        f"(epoch {best - 1} in results.json and metrics.csv, which count from 0)"
+    )
     print(f"\n{trained if epochs else 'Nothing to train'}")
     print(f"Plot:       {plot}")
     print(f"Run folder: {training.folder.path}")
