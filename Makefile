@@ -1,4 +1,4 @@
-# `make train` and `make test` work from nothing but Python 3.11+ and a package registry.
+# `make train` and `make test` require only Python 3.11+ and a package registry.
 
 PYTHON ?= python3
 VENV := .venv
@@ -42,7 +42,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The executed copies are committed; tests/docs/test_notebooks.py holds them to their sources.
+# The executed copies are committed; tests/docs/test_notebooks.py checks that they match their sources.
 notebooks: $(STAMP)
 	cd notebooks && for source in *.py; do \
 		../$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $$source && \
