@@ -43,7 +43,7 @@ def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ())
 
 
 def load_settings(settings: Iterable[str]) -> Config:
-    """Load defaults, then files and `key=value` overrides, told apart by their `=`, in order; see `load_config`."""
+    """Load defaults, then files and `key=value` overrides, which contain `=`, in order; see `load_config`."""
     layers: list[_Layer] = []
     for is_override, group in groupby(settings, lambda each: "=" in each):
         layers += (_read_overrides if is_override else _read_files)(group)

@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 on success; 2 for an error that the user can fix; 130, 143 or 138 when a signal stopped it; 141 for a broken pipe.
     """
     parser = build_parser()
-    options, rest = parser.parse_known_args(arguments)  # argparse takes no positional words after an option
+    options, rest = parser.parse_known_args(arguments)  # argparse takes no positional arguments after an option
     if unknown := [word for word in rest if word.startswith("-")]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     options.words += rest
