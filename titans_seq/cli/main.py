@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from titans_seq.cli.clash import check_names
 from titans_seq.cli.hints import unknown_command, unknown_options
 from titans_seq.cli.parser import COMMANDS, build_parser
 from titans_seq.errors import InputError, Interrupted
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         build_parser().print_help(sys.stderr)
         return 2
     try:
+        check_names()
         options = _parse(arguments)
     except InputError as error:
         return _fail(str(error))
