@@ -6,6 +6,7 @@ links to and the site lacks is added: a notebook as a page with its outputs, ano
 """
 
 import ast
+import functools
 import os
 import posixpath
 import re
@@ -21,70 +22,109 @@ from mkdocs.structure.pages import Page
 from site_notebooks import notebook_files
 
 REPOSITORY = Path(__file__).parents[1]
-FRONT_PAGE = "README.md"
-OUTSIDE = ["benchmarks/README.md", "benchmarks/LOG.md", "titans_seq/ops/memory/README.md"]  # beside those at the top
-_IMAGES = {".png", ".svg", ".gif", ".jpg"}
-_LINK = re.compile(r'(\]\(\s*<?|\b(?:src|href)=")([^)\s>"]+)')
+OUTSIDE = ("benchmarks/README.md", "benchmarks/LOG.md", "titans_seq/ops/memory/README.md")  # beside those at the top
+MOVED = {"README.md": "index.md", "docs/api.md": "api/index.md"}  # paths in the repository and in the site
+
+_SHOWN = {".md", ".png", ".svg", ".gif", ".jpg"}  # as they are; of other files a page is made
+_LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
+_LINK = re.compile(r'(?P<text>!?\[[^\[\]]*\])\((?P<target>[^)\s]+)\)|(?P<attribute>\b(?:src|href))="(?P<url>[^"]+)"')
 _FENCED = re.compile(r"(^[ \t]*```.*?^[ \t]*```[ \t]*$)", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Complete the navigation: the notebooks, a page for each module of the API, top-level pages that it does not name."""
+    """Complete the navigation: the notebooks, the API's modules, and top-level pages that it does not name."""
     assert isinstance(config.nav, list)
     sections = {name: entries for entry in config.nav if isinstance(entry, dict) for name, entries in entry.items()}
+    sections["Learn"] += [site_path(path) for path in _notebooks()]
     reference = sections["Reference"]
-    reference[reference.index("api.md")] = {"API": ["api.md", *({m: _api_path(m)} for m in MODULES)]}
-    sections["Learn"] += [_site_path(path) for path in _notebooks()]
+    reference[reference.index("api.md")] = {"API": [MOVED["docs/api.md"], *({m: _api_path(m)} for m in MODULES)]}
     named = str(config.nav)
-    sections["Project"] += [path for path in _top_level() if path != FRONT_PAGE and path not in named]
+    sections["Project"] += [path for path in _top_level() if site_path(path) not in named]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages outside docs/, the pages of the API, and what any page links to."""
-    for path in [*_top_level(), *OUTSIDE]:
-        files.append(_file(config, path))
-    for path in _notebooks():
-        for file in _added(config, path):
-            files.append(file)
+    """Add the pages outside docs/, the notebooks, the pages of the API, and what any page links to."""
+    for path in (*_top_level(), *OUTSIDE, *MOVED, *_notebooks()):
+        if moved := files.get_file_from_path(path.removeprefix("docs/")):
+            files.remove(moved)
+        _add(files, config, path)
     for module in MODULES:
         files.append(File.generated(config, _api_path(module), content=_api_page(module)))
-    queue = [(_repository_path(file.src_uri), file.content_string) for file in files.documentation_pages()]
-    for source, text in queue:
-        for path in _linked(text, source):
-            if files.get_file_from_path(_site_path(path)) or not (REPOSITORY / path).is_file():
-                continue
-            for file in _added(config, path):
-                files.append(file)
+    for page in files.documentation_pages():
+        for path in _linked(page.content_string, repository_path(page.src_uri)):
+            if not files.get_file_from_path(site_path(path)) and (REPOSITORY / path).is_file():
+                _add(files, config, path)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point links at the site's pages; a link to what the site does not show, such as a folder, becomes plain text."""
-    if page.file.src_uri == "api.md":
+    """Point the links at the site's pages."""
+    if page.file.src_uri == MOVED["docs/api.md"]:
         markdown = _api_index(markdown)
-    source = _repository_path(page.file.src_uri)
-
-    def rewrite(match: re.Match[str]) -> str:
-        target, _, anchor = match[2].partition("#")
-        path = _in_repository(target, source)
-        if path is None:
-            return match[0]
-        file = files.get_file_from_path(_site_path(path))
-        if file is None:
-            return f"{match[1]}{_NOWHERE}"
-        raw = not match[1].startswith("]")  # MkDocs leaves links in HTML as they are
-        link = posixpath.relpath(file.dest_uri if raw else file.src_uri, posixpath.dirname(page.file.src_uri) or ".")
-        return f"{match[1]}{link}{'#' if anchor else ''}{anchor}"
-
-    return _outside_code(markdown, lambda text: _unlink(_LINK.sub(rewrite, text)))
+    if page.file.src_uri == MOVED["README.md"]:
+        page.meta["hide"] = ["navigation"]  # a menu of one entry
+    return _outside_code(markdown, lambda text: _LINK.sub(functools.partial(_rewrite, page.file, files), text))
 
 
-_NOWHERE = "nowhere:"
+def site_path(path: str) -> str:
+    """A path in the repository as the site's."""
+    moved = MOVED.get(path, path.removeprefix("docs/"))
+    return moved if Path(path).suffix in _SHOWN else f"{moved}.md"
 
 
-def _unlink(text: str) -> str:
-    return re.sub(rf"\[([^\]]*)\]\({_NOWHERE}[^)]*\)", r"\1", text)
+def repository_path(path: str) -> str:
+    """A page's path in the site as the repository's."""
+    moved = {site: ours for ours, site in MOVED.items()}.get(path, path)
+    return moved if (REPOSITORY / moved).exists() else f"docs/{path}"
+
+
+def _rewrite(source: File, files: Files, link: re.Match[str]) -> str:
+    """A link as the site has it. One to what the site does not show, such as a folder, becomes its text."""
+    target, hash_sign, anchor = (link["target"] or link["url"]).partition("#")
+    path = _in_repository(target, repository_path(source.src_uri))
+    if path is None:
+        return link[0]
+    file = files.get_file_from_path(site_path(path))
+    if file is None:
+        return link["text"][1:-1] if link["text"] else link[0]
+    inside_html = bool(link["attribute"])  # MkDocs leaves these links as they are
+    there = file.dest_uri if inside_html else file.src_uri
+    there = posixpath.relpath(there, posixpath.dirname(source.src_uri) or ".") + hash_sign + anchor
+    if inside_html:
+        return f'{link["attribute"]}="{there}"'
+    title = file.page.title if file.page and link["text"][1:-1] == path else None
+    return f"[{title}]({there})" if title else f"{link['text']}({there})"
+
+
+def _in_repository(target: str, source: str) -> str | None:
+    """The repository's file or folder that a link means; None for a link elsewhere."""
+    if ours := _our_urls().match(target):
+        target, source = target[ours.end() :], ""
+    if not target or ":" in target or target.startswith("/"):
+        return None
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    return path if not path.startswith("..") and (REPOSITORY / path).exists() else None
+
+
+@functools.cache
+def _our_urls() -> re.Pattern[str]:
+    """What an absolute link to a file of this repository begins with, by the addresses in pyproject.toml."""
+    urls = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"].get("urls", {})
+    names = {"/".join(url.split("/")[3:5]).removesuffix(".git") for url in urls.values()}
+    ours = "|".join(re.escape(name) for name in sorted(names) if name.count("/") == 1)
+    return re.compile(rf"https://[\w.]+/(?:{ours})/(?:(?:blob|raw|tree)/)?[\w.-]+/" if ours else r"(?!)")
+
+
+def _linked(text: str, source: str) -> Iterator[str]:
+    for part in _FENCED.split(text)[::2]:
+        for link in _LINK.finditer(part):
+            if path := _in_repository((link["target"] or link["url"]).partition("#")[0], source):
+                yield path
+
+
+def _outside_code(text: str, change: Callable[[str], str]) -> str:
+    return "".join(part if index % 2 else change(part) for index, part in enumerate(_FENCED.split(text)))
 
 
 def _top_level() -> list[str]:
@@ -95,70 +135,17 @@ def _notebooks() -> list[str]:
     return sorted(f"notebooks/{path.name}" for path in (REPOSITORY / "notebooks").glob("*.ipynb"))
 
 
-def _site_path(path: str) -> str:
-    """A path in the repository as the site's."""
-    moved = "index.md" if path == FRONT_PAGE else path.removeprefix("docs/")
-    is_page = Path(path).suffix in {".md", *_IMAGES} or path.startswith("docs/")
-    return moved if is_page else f"{moved}.md"
-
-
-def _repository_path(site_path: str) -> str:
-    if site_path == "index.md":
-        return FRONT_PAGE
-    return site_path if (REPOSITORY / site_path).is_file() and "/" in site_path else _top_or_docs(site_path)
-
-
-def _top_or_docs(site_path: str) -> str:
-    return site_path if site_path in _top_level() else f"docs/{site_path}"
-
-
-def _in_repository(target: str, source: str) -> str | None:
-    """The repository's file or folder that a link means; None for a link elsewhere."""
-    if ours := _our_urls().match(target):
-        target, source = target[ours.end() :], ""
-    if not target or ":" in target or target.startswith(("/", "#")):
-        return None
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
-    return path if not path.startswith("..") and (REPOSITORY / path).exists() else None
-
-
-def _our_urls() -> re.Pattern[str]:
-    """What an absolute link to a file of this repository begins with, by the addresses in pyproject.toml."""
-    urls = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"].get("urls", {})
-    names = {"/".join(url.split("/")[3:5]).removesuffix(".git") for url in urls.values()}
-    ours = "|".join(re.escape(name) for name in names if name.count("/") == 1)
-    return re.compile(rf"https://[\w.]+/(?:{ours})/(?:(?:blob|raw|tree)/)?[\w.-]+/" if ours else r"(?!)")
-
-
-def _linked(text: str, source: str) -> Iterator[str]:
-    for part in _FENCED.split(text)[::2]:
-        for _, target in _LINK.findall(part):
-            if path := _in_repository(target.partition("#")[0], source):
-                yield path
-
-
-def _outside_code(text: str, change: Callable[[str], str]) -> str:
-    parts = _FENCED.split(text)
-    return "".join(part if index % 2 else change(part) for index, part in enumerate(parts))
-
-
-def _file(config: MkDocsConfig, path: str) -> File:
-    return File.generated(config, _site_path(path), abs_src_path=os.fspath(REPOSITORY / path))
-
-
-def _added(config: MkDocsConfig, path: str) -> list[File]:
-    """The files that show a file of the repository."""
-    suffix = Path(path).suffix
-    if suffix in {".md", *_IMAGES}:
-        return [_file(config, path)]
-    if suffix == ".ipynb":
-        return [
-            File.generated(config, name, content=content)
-            for name, content in notebook_files(REPOSITORY / path, _site_path(path)).items()
-        ]
-    language = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}.get(suffix, "text")
-    text = (REPOSITORY / path).read_text()
-    return [File.generated(config, _site_path(path), content=f"# {path}\n\n````{language}\n{text}\n````\n")]
+def _add(files: Files, config: MkDocsConfig, path: str) -> None:
+    """Add what shows a file of the repository."""
+    suffix, place, file = Path(path).suffix, site_path(path), REPOSITORY / path
+    if suffix in _SHOWN:
+        files.append(File.generated(config, place, abs_src_path=os.fspath(file)))
+    elif suffix == ".ipynb":
+        for name, content in notebook_files(file, place).items():
+            files.append(File.generated(config, name, content=content))
+    else:
+        page = f"# {path}\n\n````{_LANGUAGES.get(suffix, 'text')}\n{file.read_text()}\n````\n"
+        files.append(File.generated(config, place, content=page))
 
 
 def _api_path(module: str) -> str:
@@ -177,16 +164,17 @@ def _api_page(module: str) -> str:
             if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
         )
         names = ast.literal_eval(next(exported))
-    options = f"    options:\n      show_root_heading: false\n      members: [{', '.join(names)}]\n"
-    return f"# {module}\n\n::: {module}\n{options}"
+    options = ("show_root_heading: false", "show_root_toc_entry: false", f"members: [{', '.join(names)}]")
+    return "\n".join([f"# {module}", "", f"::: {module}", "    options:", *(f"      {each}" for each in options), ""])
 
 
 def _api_index(markdown: str) -> str:
     """The introduction of docs/api.md and a list of the modules, in place of the signatures that follow there."""
-    introduction = markdown[: markdown.index("\n## ")].rstrip()
+    introduction, *sections = markdown.split("\n## ")
     rows = []
-    for section in markdown.split("\n## ")[1:]:
+    for section in sections:
         module, _, text = section.partition("\n\n")
         names = ", ".join(f"`{name}`" for name in re.findall(r"^### (\w+)$", section, flags=re.MULTILINE))
-        rows.append(f"| [{module}](api/{module}.md) | {text.partition(chr(10))[0]} | {names} |")
-    return "\n".join([introduction, "", "| module | what it is | public names |", "|---|---|---|", *rows, ""])
+        rows.append(f"| [{module}]({module}.md) | {text.partition(chr(10))[0]} | {names} |")
+    heads = ["| module | contents | public names |", "|---|---|---|"]
+    return "\n".join([introduction.rstrip(), "", *heads, *rows, ""])
