@@ -1,19 +1,24 @@
-"""Griffe extension: the comment behind a field of a class is the field's documentation."""
+"""Griffe extension: the comments behind the fields of a class are its documentation."""
 
 import re
 from typing import Any
 
-from griffe import Attribute, Docstring, Extension
+from griffe import Class, Extension
 
 
 class FieldComments(Extension):
-    """Take `weights: list[Tensor]  # W after the last token` as a field with that text."""
+    """List `weights: list[Tensor]  # W after the last token` among the attributes of its class."""
 
-    def on_attribute_instance(self, *, attr: Attribute, **_: Any) -> None:
-        """Add the comment of a field that has no docstring."""
-        in_class = attr.parent is not None and attr.parent.is_class
-        if not in_class or attr.docstring or attr.lineno is None:
+    def on_class_members(self, *, cls: Class, **_: Any) -> None:
+        """Add a section of attributes to the docstring of a class whose fields have comments."""
+        if cls.docstring is None or "Attributes:" in cls.docstring.value:
             return
-        line = attr.lines_collection[attr.filepath][attr.lineno - 1]
-        if comment := re.search(r"\s# (.+)$", line):
-            attr.docstring = Docstring(comment[1], parent=attr)
+        fields = []
+        for name, member in cls.members.items():
+            if not member.is_attribute or name.startswith("_") or member.lineno is None:
+                continue
+            source = cls.lines_collection[cls.filepath]
+            if comment := re.search(r"\s# (.+)$", source[member.lineno - 1]):
+                fields.append(f"    {name}: {comment[1]}")
+        if fields:
+            cls.docstring.value += "\n".join(["\n\nAttributes:", *fields])

@@ -13,10 +13,10 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from make_api import MODULES
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from site_notebooks import notebook_files
@@ -37,7 +37,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     sections = {name: entries for entry in config.nav if isinstance(entry, dict) for name, entries in entry.items()}
     sections["Learn"] += [site_path(path) for path in _notebooks()]
     reference = sections["Reference"]
-    reference[reference.index("api.md")] = {"API": [MOVED["docs/api.md"], *({m: _api_path(m)} for m in MODULES)]}
+    reference[reference.index("api.md")] = {
+        "API": [{"Overview": MOVED["docs/api.md"]}, *({m: _api_path(m)} for m in MODULES)]
+    }
     named = str(config.nav)
     sections["Project"] += [path for path in _top_level() if site_path(path) not in named]
     return config
@@ -59,12 +61,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point the links at the site's pages."""
+    """Point the links at the site's pages, and keep a number and its spread on one line."""
     if page.file.src_uri == MOVED["docs/api.md"]:
         markdown = _api_index(markdown)
     if page.file.src_uri == MOVED["README.md"]:
         page.meta["hide"] = ["navigation"]  # a menu of one entry
-    return _outside_code(markdown, lambda text: _LINK.sub(functools.partial(_rewrite, page.file, files), text))
+
+    def change(text: str) -> str:
+        text = _LINK.sub(functools.partial(_rewrite, page.file, files), text)
+        return re.sub(r"(?<=\d) ± (?=[\d.])", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text)
+
+    return _outside_code(markdown, change)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> None:
+    """Fail where the API's page of a module lacks one of its names."""
+    for module in MODULES:
+        if page.file.src_uri == _api_path(module):
+            missing = [name for name in _api_names(module) if not re.search(rf'<h2 id="[\w.]+\.{name}"', html)]
+            if missing:
+                raise PluginError(f"{page.file.src_uri}: no entry for {', '.join(missing)}")
 
 
 def site_path(path: str) -> str:
@@ -152,20 +168,32 @@ def _api_path(module: str) -> str:
     return f"api/{module}.md"
 
 
+def _api_names(module: str) -> tuple[str, ...]:
+    """The public names of a module's page."""
+    chosen = MODULES[module]
+    if chosen is not None:
+        return chosen
+    exported = (
+        node.value
+        for node in ast.parse((_folder(module) / "__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    return tuple(ast.literal_eval(next(exported)))
+
+
 def _api_page(module: str) -> str:
     """A page that mkdocstrings fills from the source, which it parses and does not import."""
-    path = REPOSITORY / module.replace(".", "/")
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    names: Any = MODULES[module]
-    if names is None:
-        exported = (
-            node.value
-            for node in ast.parse(source.read_text()).body
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
-        )
-        names = ast.literal_eval(next(exported))
-    options = ("show_root_heading: false", "show_root_toc_entry: false", f"members: [{', '.join(names)}]")
-    return "\n".join([f"# {module}", "", f"::: {module}", "    options:", *(f"      {each}" for each in options), ""])
+    names = _api_names(module)
+    hidden = [name for name in names if (_folder(module) / f"{name}.py").exists()]  # behind a module of the same name
+    shown = ", ".join(name for name in names if name not in hidden)
+    options = ("show_root_heading: false", "show_root_toc_entry: false", f"members: [{shown}]")
+    lines = [f"# {module}", "", f"::: {module}", "    options:", *(f"      {each}" for each in options)]
+    lines += [line for name in hidden for line in ("", f"::: {module}.{name}.{name}")]
+    return "\n".join([*lines, ""])
+
+
+def _folder(module: str) -> Path:
+    return REPOSITORY / module.replace(".", "/")
 
 
 def _api_index(markdown: str) -> str:
