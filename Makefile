@@ -45,7 +45,7 @@ lint: $(STAMP)
 
 # Fails at a warning: a link that leads nowhere, a page in no menu. Search needs a server, the rest opens as files.
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "built; to read: python3 -m http.server --directory site 8000"
 
 # The executed copies are committed; tests/docs/test_notebooks.py holds them to their sources.

@@ -92,7 +92,8 @@ def site_path(path: str) -> str:
 def repository_path(path: str) -> str:
     """A page's path in the site as the repository's."""
     moved = {site: ours for ours, site in MOVED.items()}.get(path, path)
-    return moved if (REPOSITORY / moved).exists() else f"docs/{path}"
+    places = (moved, moved.removesuffix(".md"), f"docs/{moved}")
+    return next(place for place in places if (REPOSITORY / place).is_file() or place == places[-1])
 
 
 def _rewrite(source: File, files: Files, link: re.Match[str]) -> str:
