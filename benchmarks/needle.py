@@ -333,8 +333,8 @@ def write_page(rows: list[dict[str, Any]]) -> None:
         *(*table(rows, "answer"), "", "![accuracy against length](needle.png)", ""),
         *(f"## Fraction of sequences with all four answers correct, {over_seeds}", "", *table(rows, "haystack")),
         *("", "## The paper's claims at this scale", ""),
-        '"holds": every seed of the first condition is above every seed of the second. "the reverse": every seed is below.'
-        " In\nparentheses: difference of the means.",
+        '"holds": every seed of the first condition is above every seed of the second. "the reverse": '
+        "every seed is below. In\nparentheses: difference of the means.",
         *("", *claims(rows), "", "## Retention of a write over noise", "", *noise),
     ]
     by_hand = PAGE.read_text().partition(MARK_BELOW)[0] if PAGE.exists() else "# Needles in a haystack\n\n"
