@@ -47,9 +47,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages outside docs/, the notebooks, the pages of the API, and what any page links to."""
-    for path in (*_top_level(), *OUTSIDE, *MOVED, *_notebooks()):
-        if moved := files.get_file_from_path(path.removeprefix("docs/")):
-            files.remove(moved)
+    if moved := files.get_file_from_path("api.md"):
+        files.remove(moved)
+    for path in (*_top_level(), *OUTSIDE, "docs/api.md", *_notebooks()):
         _add(files, config, path)
     for module in MODULES:
         files.append(File.generated(config, _api_path(module), content=_api_page(module)))
@@ -69,7 +69,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
     def change(text: str) -> str:
         text = _LINK.sub(functools.partial(_rewrite, page.file, files), text)
-        return re.sub(r"(?<=\d) ± (?=[\d.])", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text)
+        text = re.sub(r"(?<=\d) ± (?=[\d.])", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}", text)
+        return re.sub(r"(\d\*{0,2}) / (?=\*{0,2}[\d-])", "\\1\N{NO-BREAK SPACE}/ ", text)
 
     return _outside_code(markdown, change)
 
@@ -110,7 +111,7 @@ def _rewrite(source: File, files: Files, link: re.Match[str]) -> str:
     there = posixpath.relpath(there, posixpath.dirname(source.src_uri) or ".") + hash_sign + anchor
     if inside_html:
         return f'{link["attribute"]}="{there}"'
-    title = file.page.title if file.page and link["text"][1:-1] == path else None
+    title = file.page.title if file.page and link["text"][1:-1] in (path, target) else None
     return f"[{title}]({there})" if title else f"{link['text']}({there})"
 
 
