@@ -3,12 +3,12 @@
 import difflib
 from collections.abc import Container, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from functools import reduce
 from itertools import groupby
 from math import isinf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from titans_seq import shipped
 from titans_seq.errors import InputError
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
+from titans_seq.schema.aliases import KEY_OF_SECTION, closest_choice, closest_key
 
 EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself, or shipped ones
 # Old names of keys to new ones, within a section: files and checkpoints written before the rename must still load.
@@ -248,13 +249,15 @@ def _leaf_keys(
         if name not in accepted:
             if "." in str(name) and key in _all_keys(schema()):
                 raise InputError(f"{source}: {key}: in a file, write sections as nested keys, not with dots")
-            hint = _hint(key, schema)
+            hint = _hint(key, value, schema)
             raise InputError(f"{source}: {key}: no such key; {hint}accepted{_inside(prefix)}: {', '.join(accepted)}")
         inner = getattr(section, name)
         if is_dataclass(inner):
             if not isinstance(value, dict):
                 names = ", ".join(f.name for f in fields(inner))
-                raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
+                meant = KEY_OF_SECTION.get(key) if isinstance(value, str) else None
+                hint = f"did you mean {meant}={value}? " if meant else ""
+                raise InputError(f"{source}: {key}: is a section; {hint}set one of its keys: {names}")
             leaves += _leaf_keys(value, _inner(texts, name), inner, source, schema, f"{key}.")
         else:
             if value == "???":  # OmegaConf treats it as missing and would keep the value before
@@ -268,8 +271,29 @@ def _leaf_keys(
                 files = all(isinstance(each, str) for each in value.values())
                 plain = isinstance(written, dict) and files and "<<" not in written  # YAML's merge key
                 layer[name] = dict(written) if plain else {str(key): each for key, each in value.items()}
+            choices = _choices(accepted[name])
+            if isinstance(layer[name], str) and choices and layer[name] not in choices:
+                choice = closest_choice(layer[name], choices)
+                hint = f"did you mean {choice}? " if choice else ""
+                raise InputError(
+                    f"{source}: {key}: no such value {layer[name]!r}; {hint}accepted: {', '.join(choices)}"
+                )
             leaves.append(key)
     return leaves
+
+
+def _choices(f: "Field[Any]") -> tuple[str, ...]:
+    """The words that a key accepts; none where it takes other values too, except null."""
+    kinds = [f.type, *get_args(f.type)]
+    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
+
+def _choices_of(key: str, schema: type[Config]) -> tuple[str, ...]:
+    section: Any = schema()
+    *outer, name = key.split(".")
+    for part in outer:
+        section = getattr(section, part)
+    return next(_choices(f) for f in fields(section) if f.name == name)
 
 
 def _inner(texts: Any, name: Any) -> Any:
@@ -284,17 +308,17 @@ def _as_written(value: Any, text: Any) -> Any:
     return value if value is None or not isinstance(text, str) or value == "" else text
 
 
-def _hint(key: str, schema: type[Config]) -> str:
-    """Suggest a key: this key of another task, the same last part in another section, else the closest spelling."""
+def _hint(key: str, value: Any, schema: type[Config]) -> str:
+    """Suggest a key: this key of another task, else the closest one, with the choice closest to `value`."""
     for task, other in SCHEMAS.items():
         if key in _all_keys(other()):
             return f"it belongs to task.name={task}; "
-    known = _all_keys(schema())
-    same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    last_parts = {k.rpartition(".")[2]: k for k in known}
-    similar = difflib.get_close_matches(key.rpartition(".")[2], last_parts, n=1)
-    close = same or difflib.get_close_matches(key, known, n=1, cutoff=0.9) or [last_parts[part] for part in similar]
-    return f"did you mean {close[0]}? " if close else ""
+    close = closest_key(key, _all_keys(schema()))
+    if close is None:
+        return ""
+    choices = _choices_of(close, schema)
+    choice = None if value in choices else closest_choice(value, choices)
+    return f"did you mean {close}={choice}? " if choice else f"did you mean {close}? "
 
 
 def _all_keys(section: Any, prefix: str = "") -> list[str]:

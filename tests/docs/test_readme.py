@@ -84,4 +84,6 @@ def test_table_of_variants_equals_the_recorded_results(variant: str) -> None:
     linear = runs[0]["baselines"]["linear (least squares)"]
     head = f"| ETTh1 | {runs[0]['horizon']} | {runs[0]['context_length']} |"
     assert f"{head} {variant.upper()} | {cells[0]} | {cells[1]} |" in VARIANTS
-    assert f"{head} linear (least squares) | {linear['test/mse']:.4f} | {linear['test/mae']:.4f} |" in VARIANTS
+    best = f"**{linear['test/mse']:.4f}** | **{linear['test/mae']:.4f}**"
+    assert f"{head} linear (least squares) | {best} |" in VARIANTS
+    assert all(run["test/mse"] > linear["test/mse"] and run["test/mae"] > linear["test/mae"] for run in runs)

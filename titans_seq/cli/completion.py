@@ -27,7 +27,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
         raise InputError("completion: requires shtab: pip install shtab") from None
     names = " ".join(shipped.names())
     _complete_configs(parser)
-    preamble = {each: text.format(names=names) for each, text in _PREAMBLE.items()}
+    preamble = _PREAMBLE[shell].format(names=names)
     return str(shtab.complete(parser, shell=shell, root_prefix="titans_seq", preamble=preamble))
 
 

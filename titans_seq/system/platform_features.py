@@ -9,9 +9,8 @@ from typing import IO
 # Sent by the user, by a machine that shuts down, and by a scheduler before it ends the job (SLURM's --signal); the last
 # is Ctrl-Break, which only Windows has.
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
-_BEYOND_EVERY_FILE = (
-    2**30
-)  # on Windows a locked byte cannot be read, so the lock is on a byte past the end of every file
+# On Windows a locked byte cannot be read, so this one is past the end of every file.
+_BEYOND_EVERY_FILE = 2**30
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
