@@ -37,9 +37,8 @@ def test_checkpoint_of_a_run_folder(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path / "runs" / "etth1" / "last") == newer
     assert find_checkpoint(tmp_path / "runs" / "last") == newer
     assert find_checkpoint(tmp_path / "runs" / "etth1" / "z" / "last") == older
-    named = make_run(
-        tmp_path / "runs" / "etth1" / "last", began=50
-    )  # an existing folder `last` takes precedence over the newest run
+    # An existing folder `last` takes precedence over the newest run.
+    named = make_run(tmp_path / "runs" / "etth1" / "last", began=50)
     assert find_checkpoint(tmp_path / "runs" / "etth1" / "last") == named
 
 
