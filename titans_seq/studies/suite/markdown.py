@@ -11,12 +11,12 @@ from titans_seq.studies.suite.row import Row
 from titans_seq.studies.suite.running import Store
 
 _ABSENT = "-"
-_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores that are better the nearer they are to 0
+_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # metrics of which lower values are better
 
 
 @dataclass
 class _Line:
-    """A line of a table: its labels and facts, and for each column of numbers the row and the column of the suite."""
+    """A line of a table: its labels and facts, and for each numeric column the row and column of the suite."""
 
     labels: list[str]
     cells: list[tuple[Row, str] | None]
@@ -26,13 +26,13 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
     """Return the tables, and above them a line on how to read them and on what is missing.
 
     A suite with several row axes has a table for each label of the first, under a heading. If only one column is
-    chosen, these tables would have one column of numbers each, so they stand side by side in one.
+    selected, these tables would have one numeric column each and are joined side by side into one.
 
     Args:
         store: The suite and its results.
         rows: From `build_rows`.
-        columns: Leaves the others out.
-        names: Leaves rows of other names out.
+        columns: Columns to show; empty shows all.
+        names: Names of the rows to show; empty shows all.
     """
     suite = store.suite
     columns = columns or all_columns(suite)
@@ -55,17 +55,17 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
 
 
 def all_columns(suite: Suite) -> list[str]:
-    """Labels of the table's columns of numbers."""
+    """Return the labels of the numeric columns of the table."""
     return [*suite.axes[suite.table.columns], *([MEAN] if suite.table.mean else [])]
 
 
 def short_name(axis: str) -> str:
-    """The last part of an axis that is a configuration key."""
+    """Return the last part of an axis that is a configuration key."""
     return axis.rpartition(".")[2]
 
 
 def is_error(metric: str) -> bool:
-    """Whether a metric is better the nearer it is to 0."""
+    """Whether lower values of a metric are better."""
     return metric.rpartition("/")[2] in _ERRORS
 
 
@@ -85,12 +85,12 @@ def _line(suite: Suite, row: Row, columns: Sequence[str], skip: int = 0) -> _Lin
 
 
 def _side_by_side(suite: Suite, rows: Sequence[Row], heads: Sequence[str], column: str) -> list[_Line]:
-    """A line for all rows that differ in their first label alone; a fact that differs shows all its values."""
+    """Return one line for all rows that differ only in their first label; facts that differ list all values."""
     lines = []
     for key in dict.fromkeys((tuple(_labels(row, 1)), row.kind) for row in rows):
-        alike = [row for row in rows if (tuple(_labels(row, 1)), row.kind) == key]
-        by_head = {row.labels[0]: (row, column) for row in alike}
-        known = ([row.facts[fact] for row in alike if fact in row.facts] for fact in suite.table.facts)
+        similar = [row for row in rows if (tuple(_labels(row, 1)), row.kind) == key]
+        by_head = {row.labels[0]: (row, column) for row in similar}
+        known = ([row.facts[fact] for row in similar if fact in row.facts] for fact in suite.table.facts)
         facts = [", ".join(dict.fromkeys(values)) for values in known]
         lines.append(_Line([*key[0], *facts], [by_head.get(head) for head in heads]))
     return lines
@@ -106,7 +106,7 @@ def _table(suite: Suite, heads: Sequence[str], lines: Sequence[_Line]) -> list[s
 
 
 def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float | None]:
-    """For each metric the best number of a column; None where there are no two to compare."""
+    """Return the best number of a column for each metric, None if it has fewer than two numbers."""
     numbers = [_numbers(suite, *cell) for cell in cells if cell]
     best = []
     for metric, column in zip(suite.table.metrics, zip(*numbers, strict=True), strict=True):
@@ -116,9 +116,9 @@ def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float |
 
 
 def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
-    """What is compared, one number a metric: as precise as it is printed, so that what looks equal is equal.
+    """Return the number to compare for each metric, rounded as printed, so that numbers printed alike are equal.
 
-    A mean over fewer runs than were asked for is not compared.
+    It is None for a mean over fewer runs than the suite requires.
     """
     if column in row.printed:
         values = [_leading_number(number) for number in row.printed[column]]
@@ -131,13 +131,13 @@ def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
 
 
 def _leading_number(printed: float | str) -> float | None:
-    """A published number; of a text such as '0.71 ± 0.02' its first number, None if it begins with none."""
+    """Return a published number, or the number that a text such as '0.71 ± 0.02' begins with, None if there is none."""
     match = re.match(r"-?\d*\.?\d+", str(printed))
     return float(match[0]) if match else None
 
 
 def _text(suite: Suite, cell: tuple[Row, str] | None, best: Sequence[float | None]) -> str:
-    """A table's cell; nothing where nothing is known, the number of runs where some are missing."""
+    """Return the text of a cell: empty if there is no result, with the number of runs if some are missing."""
     if cell is None:
         return ""
     row, column = cell
@@ -154,15 +154,15 @@ def _text(suite: Suite, cell: tuple[Row, str] | None, best: Sequence[float | Non
     for index, (number, wanted) in enumerate(zip(_numbers(suite, row, column), best, strict=True)):
         if number is not None and number == wanted:
             parts[index] = f"**{parts[index]}**"
-    asked = row.expected.get(column, len(found))
-    missing = f" ({len(found)} of {asked} {suite.table.over}s)" if len(found) < asked else ""
+    expected = row.expected.get(column, len(found))
+    missing = f" ({len(found)} of {expected} {suite.table.over}s)" if len(found) < expected else ""
     return f"{' / '.join(parts)}{missing}"
 
 
 def _counts(store: Store) -> str:
     statuses = [store.status(cell) for cell in store.suite.cells]
     counts = {kind: statuses.count(kind) for kind in ("done", "outdated", "missing")}
-    words = f"{counts['done']} of {len(statuses)} runs are done"
+    text = f"{counts['done']} of {len(statuses)} runs are done"
     if counts["outdated"]:
-        words += f", {counts['outdated']} are of an earlier configuration and left out"
-    return f"{words}."
+        text += f", {counts['outdated']} are of an earlier configuration and left out"
+    return f"{text}."

@@ -1,4 +1,4 @@
-"""A row of a suite's table, as the Markdown, CSV and plot of a report read it."""
+"""Row of a suite's table, from which a report's Markdown, CSV and plot are made."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ MetricValues = tuple[float, ...]  # one value per metric
 
 @dataclass
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
     labels: Key  # of the row's axes
     kind: str  # "ours", "baseline" or "published"
