@@ -39,7 +39,7 @@ def test_another_package_earlier_on_the_path(home: Path, tmp_path: Path, file: s
     (line,) = done.stderr.splitlines()
     place = other if file == "datamodules.py" else other.parent
     assert line.startswith(
-        f"titans-seq: {place}: another package with the name datamodules hides the one of titans-seq"
+        f"titans-seq: {place}: another package with the name datamodules hides that of titans-seq"
     )
 
 
