@@ -18,14 +18,14 @@ LAST = datetime(2023, 12, 31)
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
-    verbs = []
+    commands = []
     for line in block.splitlines():
-        program, verb, *words = shlex.split(line)
-        quick = {"example": [], "fit": TWO_STEPS}.get(verb, ["trainer.accelerator=cpu"])
-        answer = run_cli(verb, *words, *quick)
+        program, command, *arguments = shlex.split(line)
+        quick = {"example": [], "fit": TWO_STEPS}.get(command, ["trainer.accelerator=cpu"])
+        answer = run_cli(command, *arguments, *quick)
         assert (program, answer.status) == ("titans-seq", 0), answer.err
-        verbs.append(verb)
-    assert verbs == ["example", "fit", "backtest", "forecast"]
+        commands.append(command)
+    assert commands == ["example", "fit", "backtest", "forecast"]
     assert Path("sales.csv").read_text().startswith(TABLE)
     assert Path("plans.csv").read_text().startswith(PLANS)
 

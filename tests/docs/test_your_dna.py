@@ -16,18 +16,18 @@ SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2"]
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
-    verbs = []
+    commands = []
     for line in block.splitlines():
-        program, verb, *words = shlex.split(line)
-        quick = {"example": [], "audit": [], "fit": [*TWO_STEPS, *SMALL]}.get(verb, ["trainer.accelerator=cpu"])
-        answer = run_cli(verb, *words, *quick)
+        program, command, *arguments = shlex.split(line)
+        quick = {"example": [], "audit": [], "fit": [*TWO_STEPS, *SMALL]}.get(command, ["trainer.accelerator=cpu"])
+        answer = run_cli(command, *arguments, *quick)
         assert (program, answer.status) == ("titans-seq", 0), answer.err
-        verbs.append(verb)
+        commands.append(command)
     ((header, pattern),) = re.findall(r"for `>(\w+)`: `data.header_label='(.*?)'`", PAGE)
     assert re.findall(pattern, header) == ["enhancer"]
     (table,) = re.findall(r"```csv\n(.*?)```", PAGE, flags=re.DOTALL)
     assert Path("labels.csv").read_text().startswith(table)
-    assert verbs == ["example", "audit", "fit", "predict", "mutagenesis", "variants"]
+    assert commands == ["example", "audit", "fit", "predict", "mutagenesis", "variants"]
     probabilities = pl.read_csv("probabilities.csv")
     assert probabilities.columns == ["id", "predicted", "probability_background", "probability_enhancer"]
     assert probabilities["id"].to_list() == ["n1", "n2"]

@@ -1,4 +1,4 @@
-"""One command of the command line: its name, help, examples, arguments and function, told in one place."""
+"""The record of one command: its name, help, examples, arguments and function."""
 
 import argparse
 from collections.abc import Callable
@@ -12,7 +12,7 @@ EXAMPLE_RUN = "runs/etth1/2026-01-31_12-00-00"
 class Command:
     """A command `titans-seq NAME ...`.
 
-    Its parser has an argument `words`: what is not an option, as written. `run` imports what it needs, so that an
+    Its parser has an argument `words`: the positional arguments, as written. `run` imports what it needs, so that an
     error in a key is reported at once, without loading torch.
     """
 
@@ -45,5 +45,5 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def without_overrides(parser: argparse.ArgumentParser) -> None:
-    """No words besides the options."""
+    """No positional arguments."""
     parser.set_defaults(words=[])

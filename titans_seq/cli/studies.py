@@ -64,7 +64,7 @@ def _benchmark(options: argparse.Namespace) -> None:
     if options.jobs < 1:
         raise InputError(f"--jobs {options.jobs}: must be at least 1")
     suite = read_suite(options.suite)
-    cells = suite.chosen(options.only)
+    cells = suite.select(options.only)
     suite.check(cells[:1] if options.list or options.report else cells, options.words)
     quiet()
     from titans_seq.studies.suite.running import Store, run_in_parallel, run_suite

@@ -1,4 +1,4 @@
-"""A suite's results as one table, means and spreads beside published numbers: Markdown, CSV, PNG, pages."""
+"""Table of a suite's results beside published numbers, as Markdown, CSV and PNG, and inserted into pages."""
 
 import csv
 import io
@@ -6,37 +6,20 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from titans_seq.errors import InputError
 from titans_seq.studies.plots import plot_scores
 from titans_seq.studies.suite import MEAN, Cell, Published, Suite
+from titans_seq.studies.suite.markdown import all_columns, is_error, markdown, short_name
+from titans_seq.studies.suite.row import Key, Row
 from titans_seq.studies.suite.running import Store
 from titans_seq.system.files import write_atomically
 
-_ABSENT = "-"
-_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores that are the better the nearer they are to 0
-
-Key = tuple[str, ...]  # labels of a row
-MetricValues = tuple[float, ...]  # one number for each metric
-
-
-@dataclass
-class Row:
-    """A line of the table."""
-
-    labels: Key  # of the row's axes
-    kind: str  # "ours", "baseline" or "published"
-    facts: dict[str, str]
-    runs: dict[str, list[MetricValues]]  # column to the scores of every seed or fold; for published rows one entry
-    printed: dict[str, tuple[float | str, ...]]  # of published rows
-    asked: dict[str, int]  # column to the number of runs that the suite asks for
-
 
 def build_rows(store: Store) -> list[Row]:
-    """The rows of a suite's table: ours, their baselines and the published ones, in the suite's order."""
+    """Return the rows of a suite's table: its runs, their baselines and published rows, in the suite's order."""
     suite = store.suite
     rows: dict[Key, Row] = {}
     in_folds = suite.table.over == "fold"
@@ -46,18 +29,19 @@ def build_rows(store: Store) -> list[Row]:
         key = tuple(cell.labels[axis] for axis in suite.table.rows)
         column = cell.labels[suite.table.columns]
         row = rows.setdefault(key, Row(key, "ours", {}, {}, {}, {}))
-        row.asked[column] = row.asked.get(column, 0) + 1
+        row.expected[column] = row.expected.get(column, 0) + 1
         if results is None:
             continue
         _add(row, suite, column, results, results)
         for name, scores in results["baselines"].items() if suite.table.baselines else ():
-            same = (*key[:-1], name)
+            baseline_key = (*key[:-1], name)
             facts = results if row.kind == "ours" else {}
-            baseline = rows.setdefault(same, Row(same, "baseline", {}, {}, {}, {}))
-            once = (same, column, cell.labels["fold"] if in_folds else "")  # the same for every seed and model
-            if baseline.kind == "baseline" and once not in measured:
-                measured.add(once)
-                baseline.asked[column] = len(suite.axes["fold"]) if in_folds else 1
+            baseline = rows.setdefault(baseline_key, Row(baseline_key, "baseline", {}, {}, {}, {}))
+            # Baselines do not depend on seed and model: count them once.
+            measurement = (baseline_key, column, cell.labels["fold"] if in_folds else "")
+            if baseline.kind == "baseline" and measurement not in measured:
+                measured.add(measurement)
+                baseline.expected[column] = len(suite.axes["fold"]) if in_folds else 1
                 _add(baseline, suite, column, scores, facts)
     for published in suite.published:
         for key in _published_keys(published):
@@ -67,35 +51,6 @@ def build_rows(store: Store) -> list[Row]:
             _average(row, suite.axes[suite.table.columns])
     heads = {key[:-1]: None for key in _axis_order(suite)}
     return [row for head in heads for row in rows.values() if row.labels[:-1] == head]
-
-
-def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), names: Sequence[str] = ()) -> str:
-    """The table in Markdown, with a line that says what is missing.
-
-    `columns` leaves the others out, and so does `names` with rows of other names.
-    """
-    suite = store.suite
-    columns = columns or all_columns(suite)
-    heads = [*(_short(axis) for axis in suite.table.rows), *suite.table.facts.values(), *columns]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for row in rows:
-        if row.kind == "published" and not any(column in row.runs or column in row.printed for column in columns):
-            continue
-        if names and row.labels[-1] not in names:
-            continue
-        facts = [row.facts.get(fact, "") for fact in suite.table.facts]
-        name = row.labels[-1] if row.kind != "published" else f"*{row.labels[-1]}*"
-        cells = [*row.labels[:-1], name, *facts, *(_text(suite, row, column) for column in columns)]
-        lines.append(f"| {' | '.join(cells)} |")
-    metrics = " / ".join(suite.table.metrics.values())
-    spread = f"mean ± standard deviation over {suite.table.over}s"
-    lines += ["", f"{metrics}; {spread}; italics: as published. {_counts(store)}"]
-    return "\n".join(lines) + "\n"
-
-
-def all_columns(suite: Suite) -> list[str]:
-    """Labels of the table's columns of numbers."""
-    return [*suite.axes[suite.table.columns], *([MEAN] if suite.table.mean else [])]
 
 
 def write_report(store: Store) -> list[Path]:
@@ -112,25 +67,25 @@ def write_report(store: Store) -> list[Path]:
 
 
 def fill_page(page: Path, store: Store, rows: Sequence[Row]) -> str:
-    """The page with its tables put in: each between `<!-- benchmark NAME -->` and `<!-- end -->`.
+    """Return the page with its tables filled in, each between `<!-- benchmark NAME -->` and `<!-- end -->`.
 
-    `<!-- benchmark NAME: COLUMN, COLUMN | ROW, ROW -->` takes these columns alone, and of the rows those of these
-    names; either list may be left out.
+    `<!-- benchmark NAME: COLUMN, COLUMN | ROW, ROW -->` selects columns, and rows by name; either list may be empty.
     """
     name = store.suite.name
     known = (all_columns(store.suite), [row.labels[-1] for row in rows])
 
     def fill(match: re.Match[str]) -> str:
-        chosen = [[part.strip() for part in text.split(",") if part.strip()] for text in match[2].split("|")[:2]]
-        for what, labels, there in zip(("column", "row"), chosen, known, strict=False):
-            if unknown := [label for label in labels if label not in there]:
-                raise InputError(f"{page}: benchmark {name}: no {what} {unknown[0]!r}; there are {', '.join(there)}")
-        return f"{match[1]}\n{markdown(store, rows, *chosen)}<!-- end -->"
+        selected = [[part.strip() for part in text.split(",") if part.strip()] for text in match[2].split("|")[:2]]
+        for what, labels, accepted in zip(("column", "row"), selected, known, strict=False):
+            if unknown := [label for label in labels if label not in accepted]:
+                rule = f"unknown {what} {unknown[0]!r}; accepted: {', '.join(accepted)}"
+                raise InputError(f"{page}: benchmark {name}: {rule}")
+        return f"{match[1]}\n\n{markdown(store, rows, *selected)}\n<!-- end -->"
 
     pattern = rf"(<!-- benchmark {re.escape(name)}:? *([^>]*?) *-->)\n.*?<!-- end -->"
     filled, count = re.subn(pattern, fill, page.read_text(), flags=re.DOTALL)
     if not count:
-        raise InputError(f"{page}: no place for the table: a line <!-- benchmark {name} -->, and <!-- end --> after it")
+        raise InputError(f"{page}: no place for the table; add the lines <!-- benchmark {name} --> and <!-- end -->")
     return filled
 
 
@@ -143,18 +98,18 @@ def _results(store: Store, cell: Cell) -> dict[str, Any] | None:
     for key in store.suite.table.metrics:
         if key not in results:
             numbers = [name for name, value in results.items() if isinstance(value, float)]
-            raise InputError(f"{store.suite.path}: table.metrics: {store.path(cell)} has no {key}; has {numbers}")
+            raise InputError(f"{store.suite.path}: table.metrics: {store.path(cell)} has no {key}; it has {numbers}")
     return results
 
 
 def _add(row: Row, suite: Suite, column: str, scores: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Put a run's scores into its row. A fact that differs between the runs of a row shows all its values."""
+    """Add a run's scores to its row. A fact that differs between the runs of a row is shown with all its values."""
     numbers = tuple(float(scores.get(key, math.nan)) for key in suite.table.metrics)
     row.runs.setdefault(column, []).append(numbers)
     for fact in suite.table.facts:
         if fact in facts:
-            known = row.facts.get(fact, "").split(", ") if fact in row.facts else []
-            row.facts[fact] = ", ".join(dict.fromkeys([*known, str(facts[fact])]))
+            values = row.facts.get(fact, "").split(", ") if fact in row.facts else []
+            row.facts[fact] = ", ".join(dict.fromkeys([*values, str(facts[fact])]))
 
 
 def _published_keys(published: Published) -> list[Key]:
@@ -172,11 +127,11 @@ def _published_row(suite: Suite, published: Published, key: Key) -> Row:
 
 
 def _average(row: Row, columns: Iterable[str]) -> None:
-    """The mean over columns, run by run, where every column has every run; a published mean stands as printed."""
+    """Add the mean over columns, per run, if every column has every run; a published mean is kept as written."""
     columns = list(columns)
     counts = {len(row.runs.get(column, [])) for column in columns}
-    count = row.asked[MEAN] = max(row.asked.values(), default=1)
-    if MEAN in row.runs or counts != {count}:  # runs that are there need not be of the same seeds
+    count = row.expected[MEAN] = max(row.expected.values(), default=1)
+    if MEAN in row.runs or counts != {count}:  # with runs missing, the others may be of different seeds
         return
     per_run = [[row.runs[column][i] for column in columns] for i in range(count)]
     row.runs[MEAN] = [tuple(statistics.fmean(values) for values in zip(*scores, strict=True)) for scores in per_run]
@@ -186,39 +141,13 @@ def _axis_order(suite: Suite) -> dict[Key, None]:
     return dict.fromkeys(tuple(cell.labels[axis] for axis in suite.table.rows) for cell in suite.cells)
 
 
-def _text(suite: Suite, row: Row, column: str) -> str:
-    """A table's cell; nothing where nothing is known, the number of runs where some are missing."""
-    decimals = suite.table.decimals
-    if column in row.printed:
-        return "/".join(n if isinstance(n, str) else f"{n:.{decimals}f}" for n in row.printed[column])
-    found = row.runs.get(column, [])
-    if not found:
-        return "" if row.kind == "published" else _ABSENT
-    parts = []
-    for values in zip(*found, strict=True):
-        spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
-        parts.append(_ABSENT if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
-    asked = row.asked.get(column, len(found))
-    missing = f" ({len(found)} of {asked} {suite.table.over}s)" if len(found) < asked else ""
-    return f"{' / '.join(parts)}{missing}"
-
-
-def _counts(store: Store) -> str:
-    statuses = [store.status(cell) for cell in store.suite.cells]
-    counts = {kind: statuses.count(kind) for kind in ("done", "outdated", "missing")}
-    words = f"{counts['done']} of {len(statuses)} runs are done"
-    if counts["outdated"]:
-        words += f", {counts['outdated']} are of an earlier configuration and left out"
-    return f"{words}."
-
-
 def _csv(suite: Suite, rows: Iterable[Row]) -> str:
-    """One line a row, column and metric, at full precision; published numbers as they stand in the suite."""
+    """Return one line per row, column and metric, at full precision; published numbers as written in the suite."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    axes = [_short(axis) for axis in suite.table.rows]
+    axes = [short_name(axis) for axis in suite.table.rows]
     statistic = ["mean", "standard deviation", f"{suite.table.over}s"]
-    writer.writerow([*axes, "kind", *suite.table.facts.values(), _short(suite.table.columns), "metric", *statistic])
+    writer.writerow([*axes, "kind", *suite.table.facts.values(), short_name(suite.table.columns), "metric", *statistic])
     for row in rows:
         facts = [row.facts.get(fact, "") for fact in suite.table.facts]
         for column in dict.fromkeys([*row.printed, *row.runs]):
@@ -232,7 +161,7 @@ def _csv(suite: Suite, rows: Iterable[Row]) -> str:
 
 
 def _draw(suite: Suite, rows: list[Row], path: Path) -> None:
-    """A panel for each head and metric, in it a point for each row at the last column that it has."""
+    """Draw a panel for each table head (and column, without a mean) and metric, with a point for each row."""
     panels: dict[str, list[tuple[str, str, float, float]]] = {}
     errors = set()
     column = MEAN if suite.table.mean else None
@@ -243,12 +172,8 @@ def _draw(suite: Suite, rows: list[Row], path: Path) -> None:
                 if values and not any(map(math.isnan, values)):
                     spread = statistics.stdev(values) if len(values) > 1 else 0.0
                     place = " ".join([*row.labels[:-1], *([] if column else [str(name)]), heading])
-                    if key.rpartition("/")[2] in _ERRORS:
+                    if is_error(key):
                         errors.add(place)
                     panels.setdefault(place, []).append((row.labels[-1], row.kind, statistics.fmean(values), spread))
-    over = f", mean over {_short(suite.table.columns)}" if column else ""
+    over = f", mean over {short_name(suite.table.columns)}" if column else ""
     plot_scores(path, panels=panels, errors=errors, title=f"{suite.name}{over}")
-
-
-def _short(axis: str) -> str:
-    return axis.rpartition(".")[2]
