@@ -38,9 +38,7 @@ def test_another_package_that_comes_first(home: Path, tmp_path: Path, file: str)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     place = other if file == "datamodules.py" else other.parent
-    assert line.startswith(
-        f"titans-seq: {place}: another package with the name datamodules hides the one of titans-seq"
-    )
+    assert line.startswith(f"titans-seq: {place}: another package with the name datamodules hides that of titans-seq")
 
 
 def test_another_package_in_its_place(home: Path) -> None:

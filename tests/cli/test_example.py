@@ -2,6 +2,9 @@
 
 import re
 import runpy
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,16 @@ def test_what_is_typed_is_quoted_for_bash_and_zsh() -> None:
     for place, line in typed():
         unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line.partition("  #")[0])
         assert not re.search(r"=\S*[\[\]{}*?]", unquoted), f"{place}: quote the word with brackets: {line}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_a_shell_reads_the_words_as_they_stand(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    commands = [line for _, line in typed() if not line.startswith(("#", " "))]
+    script = "titans-seq() { printf '%s\\n' titans-seq \"$@\"; }\n"
+    script += "\n".join(line if line.startswith("titans-seq ") else f"titans-seq {line}" for line in commands)
+    done = subprocess.run([shell, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    expected = [word for line in commands for word in shlex.split(line, comments=True) if word != "titans-seq"]
+    assert done.stderr == ""
+    assert [word for word in done.stdout.splitlines() if word != "titans-seq"] == expected
