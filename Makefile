@@ -10,7 +10,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help install train test test-all lint docs notebooks clean
 
 help:
-	@echo "make train     install, then train and test a Titans forecaster on simulated data (about two minutes)"
+	@echo "make train     install, then train and test a Titans forecaster on simulated data (a minute or two of one CPU core)"
 	@echo "make test      install, then run the tests"
 	@echo "make test-all  the slow tests too"
 	@echo "make lint      ruff and mypy"
@@ -52,7 +52,8 @@ docs: $(STAMP)
 notebooks: $(STAMP)
 	cd notebooks && for source in *.py; do \
 		../$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $$source && \
-		PYTHONPATH=$(CURDIR) ../$(BIN)/jupyter-execute --inplace $${source%.py}.ipynb || exit 1; done
+		PYTHONPATH=$(CURDIR) ../$(BIN)/jupyter-execute --inplace $${source%.py}.ipynb && \
+		../$(BIN)/python tools/stamp.py $${source%.py}.ipynb || exit 1; done
 
 clean:
 	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache

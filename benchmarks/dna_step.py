@@ -42,7 +42,7 @@ def main() -> None:
     torch.manual_seed(0)
     bases, labels = torch.randint(0, 4, (BATCH, LENGTH)), torch.randint(0, 2, (BATCH,))
     figures = []
-    for cell in read_suite(SUITE).chosen(["fold=0", "set=cohn"]):
+    for cell in read_suite(SUITE).select(["fold=0", "set=cohn"]):
         name, model = cell.labels["model"], build_experiment(cell.load_config()).new_task().model.train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
         rounds = [{kind: seconds(kind, model, optimiser, bases, labels) for kind in KINDS} for _ in range(ROUNDS + 1)]

@@ -35,7 +35,7 @@ def main() -> None:
     figures = []
     for name in suite.axes["set"]:
         folds = []
-        for cell in suite.chosen([f"set={name}", "model=LMM"]):
+        for cell in suite.select([f"set={name}", "model=LMM"]):
             folds.append(fold_scores(ClassificationExperiment(cell.load_config()).data))
             print(name, cell.labels["fold"], folds[-1], flush=True)
         row = {}

@@ -1,3 +1,3 @@
 """Titans, the neural memory that learns at test time, for time series and DNA (arXiv 2501.00663)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

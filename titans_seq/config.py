@@ -1,4 +1,4 @@
-"""From YAML files and key=value words to one checked `Config`; a fault is one line that says where it was written."""
+"""Merges YAML files and key=value overrides into one checked `Config`; an error is one line that names its source."""
 
 import difflib
 from collections.abc import Container, Iterable, Mapping
@@ -14,68 +14,72 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from titans_seq import shipped
 from titans_seq.errors import InputError
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
 
-EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
+EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself, or shipped ones
+# Old names of keys to new ones, within a section: files and checkpoints written before the rename must still load.
+RENAMED_KEYS = {"data.stretch": "data.stream_length"}
 
 _TEXT_TYPES = tuple(str(each) for each in (str, str | None, list[str]))
 
-_Texts = dict[str, Any]  # nested as a layer is, its values as they were written: 007, no, 1e5
+_Texts = dict[str, Any]  # nested as a layer is, with values as written: 007, no, 1e5
 
 
 class _Layer(NamedTuple):
-    source: str  # where it was written
+    source: str  # file, checkpoint or command line
     content: dict[str, Any]
     texts: _Texts
 
 
 def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ()) -> Config:
-    """Defaults, then files from left to right, then `key=value` words, each overriding what came before.
+    """Load defaults, then files from left to right, then `key=value` overrides, each overriding what came before.
 
-    Raises InputError for a key that does not exist, a value of the wrong type or out of bounds, or a file that cannot
+    Raises InputError for an unknown key, a value of the wrong type or out of bounds, or a file that cannot
     be read.
     """
     return _merge(_read_files(files) + _read_overrides(overrides))
 
 
-def load_words(words: Iterable[str]) -> Config:
-    """Defaults, then files and `key=value` words, which have a `=`, in their order; see `load_config`."""
+def load_settings(settings: Iterable[str]) -> Config:
+    """Load defaults, then files and `key=value` overrides, told apart by their `=`, in order; see `load_config`."""
     layers: list[_Layer] = []
-    for is_override, some in groupby(words, lambda word: "=" in word):
-        layers += (_read_overrides if is_override else _read_files)(some)
+    for is_override, group in groupby(settings, lambda each: "=" in each):
+        layers += (_read_overrides if is_override else _read_files)(group)
     return _merge(layers)
 
 
 def from_container(container: Mapping[str, Any], source: str, overrides: Iterable[str] = ()) -> Config:
-    """The config that `to_container` made plain, checked again, with `key=value` words on top."""
+    """Return the config that `to_container` turned into containers, with `key=value` overrides, checked again."""
     layers = [_Layer(source, deepcopy(dict(container)), {})]
+    _rename_keys(layers[0])
     return _merge(layers + _read_overrides(overrides), stored=source)
 
 
 def to_container(config: Config) -> dict[str, Any]:
-    """Plain dicts, lists and scalars: what goes into checkpoints and to trackers."""
+    """Return the config as plain dicts, lists and scalars, for checkpoints and loggers."""
     return asdict(config)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """The value of every key of a configuration or section, by full name such as `model.dim`."""
-    found: dict[str, Any] = {}
+    """Return the value of every key of a configuration or section, by full name such as `model.dim`."""
+    values: dict[str, Any] = {}
     for f in fields(config):
         key, value = f"{prefix}{f.name}", getattr(config, f.name)
-        found |= flatten(value, f"{key}.") if is_dataclass(value) else {key: value}
-    return found
+        values |= flatten(value, f"{key}.") if is_dataclass(value) else {key: value}
+    return values
 
 
 def differences(before: Config, after: Config, ignoring: Container[str] = ()) -> list[tuple[str, Any, Any]]:
-    """Keys whose values differ, each with both values; a key that one of them lacks counts as None there."""
+    """Return keys whose values differ, each with both values; None for a key that one of the two does not have."""
     old, new = flatten(before), flatten(after)
     keys = [key for key in (*new, *(old.keys() - new.keys())) if key not in ignoring]
     return [(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
 def merged(config: Config, other: Config, keys: Container[str], source: str) -> Config:
-    """`config` with the values that `other` has for `keys`, checked again; errors name `source`."""
+    """Return `config` with the values that `other` has for `keys`, checked again; errors name `source`."""
     container = to_container(config)
     for key, value in flatten(other).items():
         if key in keys:
@@ -85,34 +89,58 @@ def merged(config: Config, other: Config, keys: Container[str], source: str) -> 
 
 
 def to_yaml(config: Config) -> str:
-    """The resolved config as YAML, sections in the schema's order."""
+    """Return the resolved config as YAML, sections in the schema's order."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
 
 
 def _read_files(files: Iterable[str | Path]) -> list[_Layer]:
-    return [layer for file in files for layer in _read_layers(Path(file), seen=())]
+    return [layer for file in files for layer in _read_layers(shipped.find(file), seen=())]
 
 
-def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
-    """The file's own layer, after those of the files it extends."""
+def _read_layers(file: shipped.ConfigFile, seen: tuple[Path, ...]) -> list[_Layer]:
+    """Return the file's own layer, after those of the files it extends."""
+    path, shown = file
     if path.resolve() in seen:
-        raise InputError(f"{path}: {EXTENDS} leads back to the file itself")
+        raise InputError(f"{shown}: {EXTENDS} is circular: it leads back to the file itself")
     content = read_yaml(path)
     if "axes" in content:
-        raise InputError(f"{path}: is a suite of runs, not the configuration of one: titans-seq benchmark {path}")
+        raise InputError(f"{shown}: is a suite of runs, not the configuration of one; use titans-seq benchmark {shown}")
     bases = content.pop(EXTENDS, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: {EXTENDS}: takes the name of a file, or a list of names")
+        raise InputError(f"{shown}: {EXTENDS}: must be the name of a file, or a list of names")
     layers: list[_Layer] = []
     for base in bases:
-        layers += _read_layers(path.parent / base, (*seen, path.resolve()))
-    texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # which makes strings alone
-    return [*layers, _Layer(str(path), {str(key): value for key, value in content.items()}, texts)]
+        layers += _read_layers(shipped.find(base, path.parent), (*seen, path.resolve()))
+    texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # reads every scalar as a string
+    layer = _Layer(shown, {str(key): value for key, value in content.items()}, texts)
+    _rename_keys(layer)
+    return [*layers, layer]
+
+
+def _rename_keys(layer: _Layer) -> None:
+    """Replace the keys of `RENAMED_KEYS` in a layer; raise InputError where the new name is set too."""
+    for content in (layer.content, layer.texts):
+        for section, old, new in _sections_with_renamed_keys(content):
+            old_name, new_name = (key.rpartition(".")[2] for key in (old, new))
+            if new_name in section:
+                raise InputError(f"{layer.source}: {old}: renamed to {new}, which is set as well; remove {old}")
+            section[new_name] = section.pop(old_name)
+
+
+def _sections_with_renamed_keys(content: Any) -> list[tuple[dict[str, Any], str, str]]:
+    """Sections of nested `content` that contain a key of `RENAMED_KEYS`, with its old and its new full name."""
+    found = []
+    for old, new in RENAMED_KEYS.items():
+        *sections, name = old.split(".")
+        section = reduce(_inner, sections, content)
+        if isinstance(section, dict) and name in section:
+            found.append((section, old, new))
+    return found
 
 
 def read_yaml(path: Path) -> dict[Any, Any]:
-    """The mapping that a YAML file holds; nothing in it is executed. Raises InputError when there is none."""
+    """Return the mapping in a YAML file; nothing in it is executed. Raises InputError if it cannot be read."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except FileNotFoundError:
@@ -120,15 +148,17 @@ def read_yaml(path: Path) -> dict[Any, Any]:
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise InputError(f"{path}: not a readable YAML file: {_one_line(error)}") from None
     if not isinstance(content, dict):
-        raise InputError(f"{path}: a config file holds sections (data, model, ...), not a {type(content).__name__}")
+        raise InputError(f"{path}: a config file must have sections (data, model, ...); got a {type(content).__name__}")
     return content
 
 
-def _read_overrides(words: Iterable[str]) -> list[_Layer]:
-    """The words as one layer: a merge is what takes time."""
+def _read_overrides(overrides: Iterable[str]) -> list[_Layer]:
+    """Return the overrides as one layer, because merging is slow."""
     joined = _Layer("command line", {}, {})
-    for word in words:
-        layer = _parse_override(word)
+    for override in overrides:
+        layer = _parse_override(override)
+        for _, old, new in _sections_with_renamed_keys(layer.texts):
+            raise InputError(f"command line: {old}: renamed to {new}")
         _update(joined.content, layer.content)
         _update(joined.texts, layer.texts)
     return [joined] if joined.content else []
@@ -142,18 +172,18 @@ def _update(into: dict[str, Any], layer: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _parse_override(word: str) -> _Layer:
-    key, equals, text = word.partition("=")
+def _parse_override(override: str) -> _Layer:
+    key, equals, text = override.partition("=")
     names = key.split(".")
     if not equals or not all(names):
-        raise InputError(f"command line: {word!r} is not key=value, such as model.num_layers=3")
-    is_yaml = text.lstrip().startswith(("[", "{", "'", '"'))  # else it can be taken as it stands
+        raise InputError(f"command line: {override!r} is not key=value, such as model.num_layers=3")
+    is_yaml = text.lstrip().startswith(("[", "{", "'", '"'))  # else the value is the text itself
     try:
         value = yaml.load(text, yaml.BaseLoader) if is_yaml else text
-        layer = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
+        layer = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         if is_yaml:
-            raise InputError(f"command line: {word}: {_one_line(error)}") from None
+            raise InputError(f"command line: {override}: {_one_line(error)}") from None
         layer = _nested(names, text)
     assert isinstance(layer, dict)
     return _Layer("command line", {str(key): value for key, value in layer.items()}, _nested(names, value))
@@ -174,7 +204,7 @@ def _merge(layers: list[_Layer], stored: str = "") -> Config:
         for key in _leaf_keys(layer, texts, schema(), source, schema):
             sources[key] = source
         try:
-            merged.merge_with(layer)  # in place: OmegaConf.merge copies all, at five times the cost
+            merged.merge_with(layer)  # in place: OmegaConf.merge copies everything and takes five times as long
         except OmegaConfBaseException as error:
             raise InputError(_describe(error, source)) from None
     try:
@@ -188,18 +218,18 @@ def _merge(layers: list[_Layer], stored: str = "") -> Config:
 
 
 def _choose_schema(layers: list[_Layer]) -> type[Config]:
-    """The schema of the task that the last layer to name one names; the layers then all name that one."""
-    chosen, naming = DEFAULT_TASK, []
+    """Return the schema of the last `task.name` in the layers, and set that name in all layers that have one."""
+    chosen, sections = DEFAULT_TASK, []
     for source, layer, _ in layers:
         task = layer.get("task")
         if isinstance(task, dict) and "name" in task:
             chosen = task["name"]
-            naming.append(task)
+            sections.append(task)
             if not isinstance(chosen, str) or chosen not in SCHEMAS:
                 close = difflib.get_close_matches(str(chosen), SCHEMAS, n=1)
                 hint = f"did you mean {close[0]}? " if close else ""
                 raise InputError(f"{source}: task.name={chosen}: no such task; {hint}accepted: {', '.join(SCHEMAS)}")
-    for task in naming:
+    for task in sections:
         task["name"] = chosen
     return SCHEMAS[chosen]
 
@@ -207,9 +237,9 @@ def _choose_schema(layers: list[_Layer]) -> type[Config]:
 def _leaf_keys(
     layer: dict[str, Any], texts: Any, section: Any, source: str, schema: type[Config], prefix: str = ""
 ) -> list[str]:
-    """Full names of the keys a layer sets; raises for the first that the schema does not have.
+    """Return the full names of the keys that a layer sets; raise InputError for the first unknown one.
 
-    YAML reads the words off and no as false and 007 as 7: where a key takes words or text, they are turned back.
+    YAML reads off and no as false and 007 as 7: for keys that take text, the value as written is restored.
     """
     accepted = {f.name: f for f in fields(section)}
     leaves = []
@@ -227,13 +257,13 @@ def _leaf_keys(
                 raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
             leaves += _leaf_keys(value, _inner(texts, name), inner, source, schema, f"{key}.")
         else:
-            if value == "???":  # OmegaConf would take it for a value still to come, and keep what was there
-                raise InputError(f"{source}: {key}: has no value yet (???)")
+            if value == "???":  # OmegaConf treats it as missing and would keep the value before
+                raise InputError(f"{source}: {key}: must have a value; got ???")
             if isinstance(value, bool) and "Literal" in str(accepted[name].type):
                 layer[name] = "on" if value else "off"
             elif str(accepted[name].type) in _TEXT_TYPES:
                 layer[name] = _as_written(value, _inner(texts, name))
-            elif isinstance(value, dict):  # classes to files: a class may be called 0, or no
+            elif isinstance(value, dict):  # classes to files: a class may be named 0 or no
                 written = _inner(texts, name)
                 files = all(isinstance(each, str) for each in value.values())
                 plain = isinstance(written, dict) and files and "<<" not in written  # YAML's merge key
@@ -243,27 +273,27 @@ def _leaf_keys(
 
 
 def _inner(texts: Any, name: Any) -> Any:
-    """What was written below a name; None where that is not known."""
+    """Return the entry `name` of a nested dict, or None if there is none."""
     return texts.get(str(name)) if isinstance(texts, dict) else None
 
 
 def _as_written(value: Any, text: Any) -> Any:
-    """The value of a key that takes text, or a list of texts, where YAML made something else of it."""
+    """Return the text as written of a key that takes text or a list of texts, where YAML parsed another type."""
     if isinstance(value, list) and isinstance(text, list) and len(value) == len(text):
         return [_as_written(each, own) for each, own in zip(value, text, strict=True)]
     return value if value is None or not isinstance(text, str) or value == "" else text
 
 
 def _hint(key: str, schema: type[Config]) -> str:
-    """What was probably meant: this key of another task, the same last word elsewhere, else the closest spelling."""
+    """Suggest a key: this key of another task, the same last part in another section, else the closest spelling."""
     for task, other in SCHEMAS.items():
         if key in _all_keys(other()):
-            return f"it is one of task.name={task}; "
+            return f"it belongs to task.name={task}; "
     known = _all_keys(schema())
     same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    last_words = {k.rpartition(".")[2]: k for k in known}
-    alike = difflib.get_close_matches(key.rpartition(".")[2], last_words, n=1)
-    close = same or difflib.get_close_matches(key, known, n=1, cutoff=0.9) or [last_words[word] for word in alike]
+    last_parts = {k.rpartition(".")[2]: k for k in known}
+    similar = difflib.get_close_matches(key.rpartition(".")[2], last_parts, n=1)
+    close = same or difflib.get_close_matches(key, known, n=1, cutoff=0.9) or [last_parts[part] for part in similar]
     return f"did you mean {close[0]}? " if close else ""
 
 
@@ -312,7 +342,7 @@ def _check_bounds(section: Any, sources: dict[str, str], prefix: str = "") -> No
 def _check_conflicts(config: Config, sources: dict[str, str], stored: str) -> None:
     """Raise InputError for the first conflict, naming the source that wrote one of its keys.
 
-    A key without effect passes where it comes from `stored`, the source of a trained model's own configuration.
+    A key without effect is accepted from `stored`, the source of a trained model's own configuration.
     """
     for key, other, rule, no_effect in config.conflicts():
         if not (no_effect and stored and sources.get(key) == stored):

@@ -1,4 +1,4 @@
-"""The pictures of a run, for files and for W&B alike."""
+"""Plots in general: palette, figure frame, and panels of lines or points."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,8 +23,8 @@ _DASHES = ("-", "--", "-.", ":", "-", "--", "-.")  # a second way to tell lines 
 def new_figure(
     path: Path, size: tuple[float, float], grid: tuple[int, int] = (1, 1), title: str = "", **axes: Any
 ) -> Iterator[NDArray[Any]]:
-    """Empty axes, rows by columns, for the block to fill; the picture, `size` inches large, is then at `path`."""
-    # Names are the user's: a $ in them begins no formula.
+    """Yield empty axes (rows, columns) to draw in; the figure, `size` in inches, is saved to `path` after the block."""
+    # Names come from the user's data, so a $ in them must not start a formula.
     with matplotlib.rc_context(
         {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
     ):
@@ -44,16 +44,16 @@ def format_date_axis(axis: Any) -> None:
 
 
 class Panel(NamedTuple):
-    """One of several diagrams that share their horizontal axis, for `plot_panels`."""
+    """One of several panels that share their horizontal axis, for `plot_panels`."""
 
     ylabel: str
     lines: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]  # x and y by name
-    marks: Mapping[str, Any] = {}  # x of what is worth a vertical line, by name
+    marks: Mapping[str, Any] = {}  # x of labelled vertical lines, by name
     logarithmic: bool = False
 
 
 def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str = "", log_x: bool = False) -> None:
-    """Diagrams one below another over one horizontal axis, of numbers or of times."""
+    """Plot panels one below another over a common horizontal axis, of numbers or of times."""
     with new_figure(path, (9.0, 2.1 * len(panels) + 0.8), (len(panels), 1), title, sharex=True) as grid:
         axes = grid[:, 0]
         for axis, panel in zip(axes, panels, strict=True):
@@ -78,10 +78,10 @@ def plot_panels(path: Path, panels: Sequence[Panel], *, title: str, xlabel: str 
 
 
 def plot_points(path: Path, points: Mapping[str, NDArray[Any]], *, title: str, xlabel: str, ylabel: str) -> None:
-    """Groups of points (n, 2) in the plane, by name."""
+    """Plot groups of points (n, 2) in the plane, by name."""
     with new_figure(path, (6.0, 4.6), title=title) as axes:
         axis = axes[0, 0]
-        for (name, places), colour, marker in zip(points.items(), _PALETTE, "o^sDvP*", strict=False):
-            axis.plot(*places.T, marker, color=colour, markersize=4, alpha=0.6, label=name)
+        for (name, coordinates), colour, marker in zip(points.items(), _PALETTE, "o^sDvP*", strict=False):
+            axis.plot(*coordinates.T, marker, color=colour, markersize=4, alpha=0.6, label=name)
         axis.set(xlabel=xlabel, ylabel=ylabel)
         axis.legend(frameon=False)

@@ -25,6 +25,7 @@ class PublishedFile(NamedTuple):
     path: str  # relative to the data root, in the layout that published repositories use
     url: str  # empty where there is no direct download
     sha256: str
+    source: str = ""  # where the user gets it, if there is no direct download
 
 
 def locate(file: PublishedFile, root: str | None) -> Path:
@@ -39,15 +40,16 @@ def locate(file: PublishedFile, root: str | None) -> Path:
             if candidate.is_file():
                 return candidate
         key = "data.root" if root else DATA_VARIABLE
+        otherwise = f"unset {key} to download it" if file.url else f"get it from {file.source}"
         raise InputError(
             f"{candidates[0].name} not found: looked for {candidates[0]} and {candidates[1]}. "
-            f"Put it there, point {key} at the folder that holds it, or unset {key} to download it."
+            f"Put it there, point {key} at the folder that holds it, or {otherwise}."
         )
     target = cache_folder() / file.path
     if not target.is_file() and not file.url:
         raise InputError(
-            f"{target.name} is not at {target}, and there is no direct download of it. "
-            f"Set data.root or {DATA_VARIABLE} to a folder that holds {file.path}."
+            f"{target.name} is not at {target}, and there is no direct download of it. Get it from {file.source}, and "
+            f"set data.root or {DATA_VARIABLE} to a folder that holds {file.path}."
         )
     if not target.is_file():
         _download(file, target)

@@ -6,9 +6,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from lightning.pytorch import Trainer
-from numpy.typing import NDArray
 
-RowIndex = NDArray[np.int64]
+from datamodules.common.splitting import RowIndex
 
 
 class ProcessShard(NamedTuple):

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from datamodules.common.messages import listed
 from titans_seq.errors import InputError
 
-Index = NDArray[np.int64]
+RowIndex = NDArray[np.int64]
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def stratified_split(
-    labels: Index, fractions: Sequence[float], *, seed: int, groups: NDArray[np.int64] | None = None
-) -> list[Index]:
+    labels: RowIndex, fractions: Sequence[float], *, seed: int, groups: NDArray[np.int64] | None = None
+) -> list[RowIndex]:
     """Split rows at random, stratified by class; return the rows of each part in ascending order.
 
     Args:
@@ -44,8 +44,8 @@ def stratified_split(
 
 
 def fold_split(
-    labels: Index, folds: int, fold: int, *, seed: int, groups: NDArray[np.int64] | None = None
-) -> tuple[Index, Index]:
+    labels: RowIndex, folds: int, fold: int, *, seed: int, groups: NDArray[np.int64] | None = None
+) -> tuple[RowIndex, RowIndex]:
     """Return the rows outside and inside fold `fold` of `folds`; the folds of one seed partition the rows."""
     if not 0 <= fold < folds or folds < 2:
         raise InputError(f"data.fold must be 0 to data.folds - 1, with data.folds at least 2; got {fold} of {folds}")
@@ -53,7 +53,9 @@ def fold_split(
     return np.sort(np.concatenate([part for i, part in enumerate(parts) if i != fold])), parts[fold]
 
 
-def held_out_split(names: NDArray[np.str_], held_out: Sequence[Sequence[str]], kind: str = "chromosome") -> list[Index]:
+def held_out_split(
+    names: NDArray[np.str_], held_out: Sequence[Sequence[str]], kind: str = "chromosome"
+) -> list[RowIndex]:
     """Return the rows whose name is not held out, then those of each list of `held_out`.
 
     `kind` is what the names are, for messages. Raises InputError for a name that no row has, for one that is listed
@@ -73,7 +75,7 @@ def held_out_split(names: NDArray[np.str_], held_out: Sequence[Sequence[str]], k
     return parts
 
 
-def _part_of_rows(labels: Index, weights: NDArray[np.float64], rng: np.random.Generator) -> Index:
+def _part_of_rows(labels: RowIndex, weights: NDArray[np.float64], rng: np.random.Generator) -> RowIndex:
     """Return the part number of each row: within each class, a random order is cut at the fractions."""
     part = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -85,8 +87,8 @@ def _part_of_rows(labels: Index, weights: NDArray[np.float64], rng: np.random.Ge
 
 
 def _part_of_groups(
-    labels: Index, groups: NDArray[np.int64], weights: NDArray[np.float64], rng: np.random.Generator
-) -> Index:
+    labels: RowIndex, groups: NDArray[np.int64], weights: NDArray[np.float64], rng: np.random.Generator
+) -> RowIndex:
     """Return the part number of each row, keeping groups whole.
 
     Greedy: the largest group first, each into the part where it brings the fractions nearest. The objective is the sum

@@ -37,7 +37,7 @@ class ColumnRoles(NamedTuple):
         return {"past": self.past, "known": self.known, "static": self.static}
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_series_table(path: Path) -> pl.DataFrame:
     """Read a table with `read_frame`; also raises InputError for a table without rows."""
     table = read_frame(path)
     if table.is_empty():

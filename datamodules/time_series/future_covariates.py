@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
-from datamodules.time_series.columns import ColumnRoles, parse_numbers, read_table
+from datamodules.time_series.columns import ColumnRoles, parse_numbers, read_series_table
 from datamodules.time_series.timestamps import parse_timestamps, timestamp_text
 from titans_seq.errors import InputError
 
@@ -22,7 +22,7 @@ def read_future(
     """
     if not path.is_file():
         raise InputError(f"--future {path}: no such file")
-    table = read_table(path)
+    table = read_series_table(path)
     id_ = [roles.id] if roles.id else []
     for name in (roles.time, *id_, *roles.known):
         if name not in table.columns:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import titans_seq
 from tests.helpers import (
     CONFIGS,
     ETT_HEADER,
@@ -20,6 +21,7 @@ from tests.helpers import (
     run_cli,
     write_ett,
 )
+from titans_seq import shipped
 from titans_seq.cli.parser import COMMANDS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
@@ -154,9 +156,9 @@ def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, par
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("trainer.accelerator=gpu", ["not on this machine", "here: auto, cpu"]),
-        ("trainer.accelerator=tpu", ["not on this machine", "here: auto, cpu"]),
-        ("trainer.precision=16-mixed", ["needs a GPU", "here: 32-true, bf16-mixed"]),
+        ("trainer.accelerator=gpu", ["not available on this machine", "available: auto, cpu"]),
+        ("trainer.accelerator=tpu", ["not available on this machine", "available: auto, cpu"]),
+        ("trainer.precision=16-mixed", ["requires a GPU", "available: 32-true, bf16-mixed"]),
         ("model.memory.backend=triton", ["needs a CUDA device", "chunked", "reference"]),
     ],
 )
@@ -182,7 +184,7 @@ def test_what_the_kernels_do_not_know_is_said_before_the_training(
     monkeypatch.setattr(trainer, "why_not_triton_here", lambda: None)
     kernels_know = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
     trainer.check_machine(load_config([str(SYNTHETIC)], kernels_know))
-    with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; here: auto, chunked, reference"):
+    with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; available: auto, chunked, reference"):
         trainer.check_machine(load_config([str(SYNTHETIC)], [*kernels_know, word]))
 
 
@@ -194,7 +196,7 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
     assert ["python", platform.python_version()] in lines
     if not torch.cuda.is_available():
         assert ["backend", "triton     not available: requires a CUDA device; none was found"] in lines
-        assert ["backend", "auto       takes chunked"] in lines
+        assert ["backend", "auto       uses chunked"] in lines
 
 
 def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,9 +207,48 @@ def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(doctor, "_devices", list)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     text = doctor.doctor_text()
-    assert "backend auto       takes triton where it has passed a trial, else chunked\n" in text
-    assert "triton, cuda:0     depth 1, online, bfloat16: passed its trial\n" in text
+    assert "backend auto       uses triton where it has passed its self-test, else chunked\n" in text
+    assert "triton, cuda:0     depth 1, online, bfloat16: passed its self-test\n" in text
     assert "triton, cuda:0     depth 2, float32: was off by 5e-01 in a trial\n" in text
+
+
+def test_version() -> None:
+    answer = run_cli("--version")
+    assert (answer.status, answer.out) == (0, f"titans-seq {titans_seq.__version__}\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "titans_seq", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout == f"titans-seq {titans_seq.__version__}\n"
+
+
+def test_bash_completes_commands_files_and_shipped_configurations(tmp_path: Path) -> None:
+    (tmp_path / "completion.bash").write_text(run_cli("completion", "bash").out)
+    (tmp_path / "mine.yaml").touch()
+
+    def complete(*words: str) -> set[str]:
+        line = " ".join(words)
+        script = f"""
+source completion.bash
+COMP_WORDS=({" ".join(f"'{word}'" for word in words)})
+COMP_CWORD={len(words) - 1} COMP_LINE='{line}' COMP_POINT={len(line)}
+_shtab_titans_seq
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+        return {word.strip() for word in done.stdout.split()}
+
+    assert complete("titans-seq", "sh") == {"show-config"}
+    assert complete("titans-seq", "fit", "forecasting/ett") >= {"forecasting/etth1", "forecasting/ettm2"}
+    assert complete("titans-seq", "fit", "mi") == {"mine.yaml"}
+    assert complete("titans-seq", "predict", "best.ckpt", "--in") == {"--input"}
+
+
+def test_zsh_completion_names_all_commands() -> None:
+    script = run_cli("completion", "zsh").out
+    assert script.startswith("#compdef titans-seq")
+    assert all(name in script for name in [*COMMANDS, *shipped.names()])
 
 
 def test_doctor_takes_no_words(refuse: Refuse) -> None:
@@ -215,7 +256,7 @@ def test_doctor_takes_no_words(refuse: Refuse) -> None:
 
 
 def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:
-    assert "needs a GPU" in refuse("fit", SYNTHETIC, "trainer.accelerator=cpu", "trainer.precision=16-mixed")
+    assert "requires a GPU" in refuse("fit", SYNTHETIC, "trainer.accelerator=cpu", "trainer.precision=16-mixed")
 
 
 def test_online_gradients_are_for_a_matrix_memory(refuse: Refuse) -> None:
@@ -243,7 +284,7 @@ def test_a_run_folder_that_holds_a_run_is_left_alone(refuse: Refuse, tmp_path: P
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.yaml").write_text("mine\n")
-    assert f"run.dir={old}: holds a run already" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={old}")
+    assert f"run.dir={old}: already contains a run" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={old}")
     assert [(path.name, path.read_text()) for path in old.iterdir()] == [("config.yaml", "mine\n")]
 
 
@@ -258,7 +299,8 @@ def test_help_lists_all_verbs_and_examples_of_its_own(verb: str) -> None:
     assert answer.status == 0
     of_runs = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     of_series, of_dna = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == COMMANDS.keys()
+    of_studies, of_package = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
+    assert of_runs | of_series | of_dna | of_studies | of_package == COMMANDS.keys()
     assert all(f"  {word} " in answer.out for word in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]
     assert own

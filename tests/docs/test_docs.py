@@ -8,6 +8,10 @@ import pytest
 
 from tests.helpers import REPOSITORY
 
+# The README is shown on package indices too, where only absolute links work: they name files of this repository.
+OWN_LINK = re.compile(
+    r"https://(?:github\.com/titans-seq/titans_seq/(?:blob|tree)|raw\.githubusercontent\.com/titans-seq/titans_seq)/main/"
+)
 PAGES = [*sorted((REPOSITORY / "docs").glob("*.md")), *sorted(REPOSITORY.glob("*.md"))]
 EXAMPLES = [
     pytest.param(page, code, id=f"{page.stem}-{i}")
@@ -22,13 +26,27 @@ def test_an_example_runs(page: Path, code: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_local_link_leads_to_a_file(page: Path) -> None:
+def test_a_link_within_the_repository_leads_to_a_file(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
-        if "://" not in target:
+        if own := OWN_LINK.match(target):
+            assert (REPOSITORY / target[own.end() :]).exists(), target
+        elif "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_every_link_of_the_readme_is_absolute() -> None:
+    targets = re.findall(r"\]\(([^)\s]+)", (REPOSITORY / "README.md").read_text())
+    assert len([target for target in targets if OWN_LINK.match(target)]) > 10
+    assert [target for target in targets if "://" not in target and not target.startswith("#")] == []
 
 
 @pytest.mark.parametrize("name", ["configuration", "api"])
 def test_a_page_is_what_its_script_makes(name: str) -> None:
     made = runpy.run_path(str(REPOSITORY / "docs" / f"make_{name}.py"))["page"]()
     assert (REPOSITORY / "docs" / f"{name}.md").read_text() == made, f"run `python docs/make_{name}.py`"
+
+
+@pytest.mark.parametrize("name", ["architecture", "method"])
+def test_a_drawing_is_what_its_script_makes(name: str) -> None:
+    made = runpy.run_path(str(REPOSITORY / "docs" / f"make_{name}.py"))["page"]()
+    assert (REPOSITORY / "docs" / f"{name}.svg").read_text() == made, f"run `python docs/make_{name}.py`"

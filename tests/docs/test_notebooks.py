@@ -1,6 +1,8 @@
 """Every notebook's source runs, and the executed copy beside it is of that source, with outputs and without errors."""
 
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from tests.helpers import DATA_VARIABLE, REPOSITORY
 
+STAMP = runpy.run_path(str(REPOSITORY / "notebooks" / "tools" / "stamp.py"))
 SOURCES = sorted((REPOSITORY / "notebooks").glob("*.py"))
 
 
@@ -38,6 +41,38 @@ def test_the_stored_notebook_is_its_source_executed(source: Path) -> None:
     assert outputs
     assert not [output for output in outputs if output.output_type == "error"]
     assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.xfail(strict=True, reason="not executed since notebooks are stamped: `make notebooks`, and drop this mark")
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_the_pictures_are_of_todays_plotting_code(source: Path) -> None:
+    assert STAMP["stamped"](source.with_suffix(".ipynb")) == STAMP["plotting_code"](source.stem), "run `make notebooks`"
+
+
+@pytest.mark.parametrize(
+    ("change", "old"),
+    [
+        (("dpi=110", "dpi=111"), True),
+        (('"""Empty axes', '"""Some empty axes'), False),
+        (("# Okabe", "# A palette of Okabe"), False),
+    ],
+)
+def test_a_stamped_notebook_is_told_old_when_the_drawing_changes(
+    change: tuple[str, str], old: bool, tmp_path: Path
+) -> None:
+    package, notebook = tmp_path / "titans_seq", tmp_path / "02_inside_the_memory.ipynb"
+    package.mkdir()
+    code = (REPOSITORY / "titans_seq" / "plots.py").read_text()
+    (package / "plots.py").write_text(code)
+    shutil.copy(REPOSITORY / "notebooks" / notebook.name, notebook)
+    STAMP["stamp"](notebook, package)
+    assert change[0] in code
+    (package / "plots.py").write_text(code.replace(*change))
+    assert (STAMP["stamped"](notebook) != STAMP["plotting_code"](notebook.stem, package)) is old
+
+
+def test_every_notebook_says_whose_plots_it_shows() -> None:
+    assert set(STAMP["SHOWS"]) == {source.stem for source in SOURCES}
 
 
 def test_there_are_notebooks() -> None:

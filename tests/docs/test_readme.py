@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_cli
+from tests.helpers import TWO_STEPS, run_cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 VARIANTS = (ROOT / "docs" / "variants.md").read_text()
-QUICK = ["trainer.max_steps=2", "trainer.limit_batches=2", "trainer.progress_bar=false", "logging.wandb=off"]
+CPU = ["trainer.accelerator=cpu"]
 
 
 def blocks(language: str) -> list[str]:
@@ -32,24 +32,38 @@ def test_make_targets_exist() -> None:
     assert {target for _, target in commands("make")} == {"train", "test"}
 
 
-def test_every_titans_seq_command_runs(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_here_runs_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    (tmp_path / "sequences.fa").write_text(">one\nACGTTGCA\n>two\nGATTACA\n")
-    seen = set()
-    for _, verb, *words in commands("titans-seq"):
-        if verb == "fit":
-            short = [w for w in words if not w.startswith("trainer.max_epochs")]
-            done = run_cli(verb, *short, *QUICK, f"data.root={data_root}")
-        else:
-            named = re.search(r"runs/(\w+)/RUN", " ".join(words))
-            run = sorted((tmp_path / "runs" / named[1]).glob("*"))[0].name if named else ""
-            limit = f"trainer.limit_batches={2 if verb == 'test' else 0}"
-            extra = [limit, "trainer.progress_bar=false"] if run else []
-            done = run_cli(verb, *(w.replace("RUN", run) for w in words), *extra, f"data.root={data_root}")
-        assert done.status == 0, (verb, words, done.err)
-        seen.add(verb)
-    assert seen == {"fit", "show-config", "test", "predict", "audit"}
+    done = []
+    for _, command, *words in commands("titans-seq"):
+        quick = {"fit": TWO_STEPS, "forecast": CPU, "mutagenesis": CPU}.get(command, [])
+        answer = run_cli(command, *words, *quick)
+        assert answer.status == 0, (command, words, answer.err)
+        done.append(command)
+    assert done == [
+        *("example", "fit", "forecast"),  # the forecaster's
+        *("example", "audit", "fit", "mutagenesis"),  # the genomicist's
+        *("fit", "fit", "compare"),  # the researcher's
+    ]
+    for picture in ("forecast.png", "effects.png", "compare.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+
+
+def test_commands_named_in_the_text_are_there() -> None:
+    named = set(re.findall(r"`titans-seq ([a-z-]+)", README))
+    assert named >= {"example", "configs", "keys", "benchmark", "doctor", "fit"}
+    for command in named:
+        assert run_cli(command, "--help").status == 0, command
+
+
+def test_every_figure_of_the_results_is_on_the_page_that_it_links() -> None:
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| \[\w+\]\(\S+?/main/(\S+)\) \|$", README, flags=re.MULTILINE)
+    assert len(rows) == 6
+    for answer, page in rows:
+        text = (ROOT / page).read_text()
+        figures = re.findall(r"\d*\.\d+|\d+(?= times)", answer)
+        missing = [figure for figure in figures if not re.search(rf"(?<![\d.])0?{re.escape(figure)}(?!\d)", text)]
+        assert missing == [], page
 
 
 def test_the_python_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,9 +87,3 @@ def test_the_table_of_variants_is_what_was_measured(variant: str) -> None:
     best = f"**{linear['test/mse']:.4f}** | **{linear['test/mae']:.4f}**"
     assert f"{head} linear (least squares) | {best} |" in VARIANTS
     assert all(run["test/mse"] > linear["test/mse"] and run["test/mae"] > linear["test/mae"] for run in runs)
-
-
-def test_files_that_the_readme_names_are_there() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if not target.startswith("http"):
-            assert (ROOT / target).exists(), target

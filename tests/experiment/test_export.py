@@ -57,7 +57,7 @@ def test_pre_trained_weights_become_a_folder_and_no_program(tmp_path: Path) -> N
     assert isinstance(loaded, PretrainingTask)
     for name, x in task.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], x)
-    with pytest.raises(InputError, match="programs are of forecasters and classifiers"):
+    with pytest.raises(InputError, match="supports forecasters and classifiers only"):
         export_program(task, config)
 
 
@@ -106,4 +106,6 @@ def test_a_checkpoint_becomes_a_folder(tmp_path: Path) -> None:
 
 def test_what_has_no_program_is_refused(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "best.ckpt", "model.variant=mac", "model.attention.num_heads=2")
-    assert "model.variant=mac; programs are for lmm, mal" in refuse("export", path, "--out", tmp_path / "model.pt2")
+    assert "model.variant=mac: a .pt2 program requires one of lmm, mal" in refuse(
+        "export", path, "--out", tmp_path / "model.pt2"
+    )

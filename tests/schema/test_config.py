@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.helpers import CONFIGS
-from titans_seq.config import from_container, load_config, load_words, to_container, to_yaml
+from titans_seq.config import from_container, load_config, load_settings, to_container, to_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig, ForecastingConfig
 
@@ -58,7 +58,7 @@ FAULTS = {
     "above the bound": ("model.dropout", "1.5", ["1.5", "must be between 0 and 1"]),
     "not a number": ("task.learning_rate", ".nan", ["nan", "must be at least 0"]),
     "infinite": ("task.learning_rate", ".inf", ["inf", "must be finite"]),
-    "no value yet": ("model.dim", "???", ["no value"]),
+    "no value yet": ("model.dim", "???", ["must have a value"]),
     "scalar for a section": ("model", "3", ["is a section", "num_layers", "memory"]),
     "scalar for an inner section": ("model.memory", "3", ["is a section", "num_heads", "chunk_size"]),
     "unknown interpolation": ("model.dim", "${data.hidden}", ["data.hidden", "not found"]),
@@ -111,7 +111,7 @@ def test_a_quantile_head_needs_its_median_and_no_other_loss() -> None:
 
 # The same for task.name=classification.
 CLASSIFICATION_FAULTS = {
-    "key of another task": ("data.horizon", "8", ["it is one of task.name=forecasting", "max_length"]),
+    "key of another task": ("data.horizon", "8", ["it belongs to task.name=forecasting", "max_length"]),
     "misspelt key": ("model.stem_widht", "3", ["no such key", "did you mean model.stem_width?"]),
     "bad choice": ("model.strand", "two", ["'two'", "both_averaged", "invariant"]),
     "bad metric": ("task.monitor", "mse", ["'mse'", "mcc", "auroc"]),
@@ -183,7 +183,7 @@ def test_named_records_need_no_share() -> None:
 
 
 def test_full_attention_is_for_segments_that_stand_alone() -> None:
-    alone = ["data.segment=512", "data.stretch=512", "model.variant=transformer", "model.attention.window=null"]
+    alone = ["data.segment=512", "data.stream_length=512", "model.variant=transformer", "model.attention.window=null"]
     load_config([], ["task.name=pretraining", "model.direction=forward", *alone])
 
 
@@ -362,6 +362,32 @@ def test_loading_leaves_the_container_it_was_given_alone() -> None:
     assert container["logging"]["wandb"] is False
 
 
+def test_a_renamed_key_is_read_from_files_and_checkpoints_of_before(tmp_path: Path) -> None:
+    config = load_config([], ["task.name=pretraining", "model.direction=forward", "data.stream_length=1024"])
+    container = to_container(config)
+    container["data"]["stretch"] = container["data"].pop("stream_length")
+    assert from_container(container, source="old.ckpt") == config
+    assert "stretch" in container["data"]
+    path = write(tmp_path / "config.yaml", yaml.safe_dump(container))
+    assert load_config([path]) == load_settings([str(path)]) == config
+    assert load_config([path], ["data.stream_length=null"]).data.stream_length is None
+    container["data"]["stream_length"] = 2048
+    with pytest.raises(InputError, match=r"^old\.ckpt: data\.stretch: renamed to data\.stream_length, which is set as"):
+        from_container(container, source="old.ckpt")
+
+
+@pytest.mark.parametrize("word", ["data.stretch=512", "data.stretch=null", "data={stretch: 512}"])
+def test_a_renamed_key_on_the_command_line_is_one_line_with_its_new_name(word: str) -> None:
+    message = "command line: data.stretch: renamed to data.stream_length"
+    assert fault([], ["task.name=pretraining", word]) == message
+    with pytest.raises(InputError, match=f"^{message}$"):
+        from_container(to_container(ForecastingConfig()), source="old.ckpt", overrides=[word])
+
+
+def test_a_value_that_contains_the_name_of_a_renamed_key_is_no_renamed_key() -> None:
+    assert fault([], ["data=stretch"]).startswith("command line: data: is a section")
+
+
 TABLE = ["data.name=table", "data.path=x.csv"]
 
 
@@ -397,7 +423,7 @@ def test_text_in_a_file_stays_as_it_is_written(tmp_path: Path) -> None:
 def test_files_and_words_go_on_top_of_each_other_in_their_order(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     path.write_text("model: {dim: 128, num_layers: 4}\n")
-    config = load_words(["model.dim=64", "seed=1", str(path), "model.num_layers=1"])
+    config = load_settings(["model.dim=64", "seed=1", str(path), "model.num_layers=1"])
     assert (config.model.dim, config.model.num_layers, config.seed) == (128, 1, 1)
 
 

@@ -71,11 +71,11 @@ def test_the_table_and_the_picture(runs: Path, tmp_path: Path) -> None:
 
 def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "no finished run in it" in refusal(run_cli("compare", tmp_path / "empty"))
+    assert "contains no finished run" in refusal(run_cli("compare", tmp_path / "empty"))
     assert "no such folder" in refusal(run_cli("compare", tmp_path / "nowhere"))
     line = refusal(run_cli("compare", runs, "--baseline", "lmm"))
-    assert "no such group; there: model.variant=lmm; model.variant=mal" in line
-    assert "--metric test/acc: not in every run; there: test/mse, test/mae" in refusal(
+    assert "unknown group; available: model.variant=lmm; model.variant=mal" in line
+    assert "--metric test/acc: not in every run; available: test/mse, test/mae" in refusal(
         run_cli("compare", runs, "--metric", "test/acc")
     )
     assert "a second run of" in refusal(run_cli("compare", runs, runs / "lmm"))

@@ -18,6 +18,7 @@ import torch
 
 from tests.experiment.run.faults import Command
 from tests.helpers import CONFIGS, REPOSITORY, SMALL_MODEL, TWO_STEPS, refusal, run_cli
+from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.studies.suite import read_suite, running
 from titans_seq.studies.suite.running import Store
@@ -183,13 +184,28 @@ def test_a_second_call_runs_nothing_and_a_missing_or_half_done_cell_runs_again(d
     assert answer.out.count("of training") == 1
 
 
+def test_a_result_from_before_a_key_was_renamed_is_done(tmp_path: Path) -> None:
+    base = [str(CONFIGS / "genomics" / "pretrain.yaml"), *TWO_STEPS]
+    axes = {"seed": [0], "data": {"simulated": []}, "data.stream_length": [1024]}
+    table = {"rows": ["data"], "columns": "data.stream_length", "metrics": {"test/bits_per_base": "bits"}}
+    content = {"name": "lengths", "base": base, "axes": axes, "table": table}
+    (tmp_path / "suite.yaml").write_text(json.dumps(content))
+    store = Store(read_suite(tmp_path / "suite.yaml"), results=tmp_path)
+    (cell,) = store.suite.cells
+    config = to_container(cell.load_config())
+    assert config["data"].pop("stream_length") == 1024
+    for stretch, status in ((1024, "done"), (2048, "outdated")):
+        config["data"]["stretch"] = stretch
+        result = {"results": {"test/bits_per_base": 2.0, "baselines": {}}, "config": config}
+        store.path(cell).write_text(json.dumps(result))
+        assert store.status(cell) == status
+
+
 def test_another_configuration_makes_a_result_outdated_and_the_table_leaves_it_out(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
     suite = read_suite(tmp_path / "suite.yaml")
     store = Store(suite, results=tmp_path)
     cell = suite.cells[0]
-    from titans_seq.config import to_container
-
     content = {
         "results": {"test/mse": 1.0, "test/mae": 1.0, "baselines": {}},
         "config": to_container(cell.load_config()),
@@ -242,11 +258,11 @@ def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path, monkeyp
     suite = read_suite("suite.yaml")
     store = Store(suite)
     words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
-    with store.lock(suite.cells[0]) as ours:
-        assert ours
+    with store.lock(suite.cells[0]) as acquired:
+        assert acquired
         answer = run_cli("benchmark", "suite.yaml", *words)
     assert answer.status == 0, answer.err
-    assert "seed0_simulated_12_LMM: another process is at it" in answer.out
+    assert "seed0_simulated_12_LMM: another process is running it" in answer.out
     assert not results(tmp_path)
 
 
@@ -362,28 +378,37 @@ def test_shipped_suites_are_sound_and_their_pages_hold_their_table(path: Path) -
 FAULTS = {
     "a misspelt key": ({"axis": {}}, "axis: no such key; did you mean axes?"),
     "no table": ({"table": None}, "table: is missing"),
-    "a name that is a path": ({"name": "../x"}, "name: '../x' names a folder"),
-    "an axis of nothing": ({"axes": {"seed": []}}, "axes.seed: takes a list"),
-    "a value twice": ({"axes": {**SUITE["axes"], "seed": [0, 0]}}, "axes.seed: names a value twice"),  # type: ignore[dict-item]
-    "a word that is no text": ({"base": [3]}, "base: takes config files and key=value words"),
+    "a name that is a path": ({"name": "../x"}, "name: '../x' must be a plain name: it names a folder"),
+    "an axis of nothing": ({"axes": {"seed": []}}, "axes.seed: must be a list"),
+    "a value twice": ({"axes": {**SUITE["axes"], "seed": [0, 0]}}, "axes.seed: lists a value twice"),  # type: ignore[dict-item]
+    "a word that is no text": ({"base": [3]}, "base: must be a config file or a key=value override"),
     "a key that no config has": ({"base": [*BASE, "model.dmi=3"]}, "seed0_simulated_12_LMM: command line: model.dmi"),
     "a config that is not there": ({"base": ["gone.yaml"]}, "gone.yaml: no such config file"),
-    "an unknown axis left out": ({"leave_out": [{"modle": "LMM"}]}, "no axis 'modle'; did you mean model?"),
-    "an unknown label left out": ({"leave_out": [{"model": "LMN"}]}, "no label of model 'LMN'; did you mean LMM?"),
-    "all left out": ({"leave_out": [{"seed": [0, 1]}]}, "leaves no cell"),
+    "an unknown axis left out": ({"leave_out": [{"modle": "LMM"}]}, "unknown axis 'modle'; did you mean model?"),
+    "an unknown label left out": ({"leave_out": [{"model": "LMN"}]}, "unknown label of model 'LMN'; did you mean LMM?"),
+    "all left out": ({"leave_out": [{"seed": [0, 1]}]}, "leave_out: excludes every cell"),
     "an axis that no table shows": ({"table": {"rows": ["data"], "columns": "model", "metrics": {}}}, "every axis"),
-    "a number that is a word": ({"table": {**SUITE["table"], "decimals": "x"}}, "table.decimals: 'x'"),  # type: ignore[dict-item]
-    "fewer than no decimals": ({"table": {**SUITE["table"], "decimals": -1}}, "table.decimals: -1"),  # type: ignore[dict-item]
-    "several seeds in a cell": ({"base": [*BASE, "seeds=[0,1]"]}, "seeds: a cell has one seed; make seed an axis"),
+    "a number that is a word": (
+        {"table": {**SUITE["table"], "decimals": "x"}},  # type: ignore[dict-item]
+        "table.decimals: must be a number; got 'x'",
+    ),
+    "fewer than no decimals": (
+        {"table": {**SUITE["table"], "decimals": -1}},  # type: ignore[dict-item]
+        "table.decimals: must be between 0 and 12; got -1",
+    ),
+    "several seeds in a cell": ({"base": [*BASE, "seeds=[0,1]"]}, "seeds: not supported in a suite; make seed an axis"),
     "too few numbers": (
         {"published": [{"name": "X", "values": {"simulated": {12: [1]}}}]},
-        "published[0].values.simulated.12: takes one number for each of test/mse, test/mae",
+        "published[0].values.simulated.12: must have one number for each of test/mse, test/mae",
     ),
     "a column that is not there": (
         {"published": [{"name": "X", "values": {"simulated": {13: [1, 2]}}}]},
-        "no label of data.horizon '13'",
+        "unknown label of data.horizon '13'",
     ),
-    "several devices": ({"base": [*BASE, "trainer.devices=2"]}, "one device; --jobs runs several cells at once"),
+    "several devices": (
+        {"base": [*BASE, "trainer.devices=2"]},
+        "must be 1 in a suite; --jobs runs several cells in parallel",
+    ),
     "a page that is not there": ({"pages": ["gone.md"]}, "pages: no such file"),
 }
 
@@ -418,7 +443,7 @@ def test_results_elsewhere_have_runs_of_their_own(tmp_path: Path) -> None:
 
 
 def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:
-    # The data's file goes on top of the model's words, and undoes them.
+    # The data's file overrides the model's settings.
     (tmp_path / "data.yaml").write_text("model: {variant: lmm}")
     axes = {"model": {"LMM": [], "Attention": "attention.yaml"}, "data": {"simulated": "data.yaml"}}
     axes = {**axes, "data.horizon": [12]}
@@ -434,16 +459,16 @@ def test_suites_and_configurations_of_one_run_are_told_apart(tmp_path: Path) -> 
     genomics = CONFIGS / "genomics"
     answer = refusal(run_cli("benchmark", str(genomics / "gue.yaml"), cwd=tmp_path))
     what = "is the configuration of one run; a suite has axes (docs/benchmark.md)"
-    assert f"gue.yaml: {what}; there is {genomics}" in answer
+    assert f"gue.yaml: {what}; did you mean {genomics}" in answer
     answer = refusal(run_cli("fit", str(genomics / "gue_suite.yaml"), cwd=tmp_path))
-    assert "gue_suite.yaml: is a suite of runs, not the configuration of one: titans-seq benchmark" in answer
+    assert "gue_suite.yaml: is a suite of runs, not the configuration of one; use titans-seq benchmark" in answer
 
 
 def test_words_of_the_command_line_are_checked(tmp_path: Path) -> None:
     write_suite(tmp_path)
     for words, message in (
-        (["--only", "modl=LMM"], "--only modl=LMM: no axis 'modl'; did you mean model?"),
-        (["--only", "LMM"], "--only LMM: takes axis=label, such as seed=0"),
+        (["--only", "modl=LMM"], "--only modl=LMM: unknown axis 'modl'; did you mean model?"),
+        (["--only", "LMM"], "--only LMM: expected axis=label, such as seed=0"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["model.dmi=3"], "command line: model.dmi: no such key"),
     ):
@@ -456,9 +481,9 @@ def test_a_page_without_a_place_and_a_damaged_result_are_one_line(tmp_path: Path
     (tmp_path / "page.md").write_text("nothing")
     assert "page.md: no place for the table" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
     (tmp_path / "page.md").write_text("<!-- benchmark small: 13 -->\n<!-- end -->")
-    assert "no column '13'" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
+    assert "unknown column '13'" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
     (tmp_path / "page.md").write_text("<!-- benchmark small: | LMN -->\n<!-- end -->")
-    assert "no row 'LMN'" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
+    assert "unknown row 'LMN'" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))
     folder = tmp_path / "benchmarks/results/small"
     (folder / "seed0_simulated_12_LMM.json").write_text("{")
     assert "not a readable result" in refusal(run_cli("benchmark", "suite.yaml", "--list", cwd=tmp_path))

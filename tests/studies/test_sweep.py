@@ -80,17 +80,20 @@ def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: P
 @pytest.mark.parametrize(
     ("changed", "expected"),
     [
-        ({"method": "bayes"}, "bayes needs W&B's server: wandb sweep"),
+        ({"method": "bayes"}, "bayes requires W&B's server: wandb sweep"),
         ({"method": "gird"}, "method: gird; accepted: grid, random"),
-        ({"metric": {"name": "test/mse"}}, "choose by validation"),
-        ({"metric": None}, "metric: needs a name"),
-        ({"parameters": None}, "parameters: needs keys"),
-        ({"parameters": {"task.learning_rate": {"min": 1, "max": 2}}}, "a grid needs values"),
+        ({"metric": {"name": "test/mse"}}, "must be a validation score"),
+        ({"metric": None}, "metric: must have a name"),
+        ({"parameters": None}, "parameters: must map configuration keys"),
+        ({"parameters": {"task.learning_rate": {"min": 1, "max": 2}}}, "a grid requires values"),
         ({"parameters": {"task.learning_rat": {"values": [1]}}}, "did you mean task.learning_rate?"),
         ({"parameters": {"model.dim": {"values": [8, 7]}}}, "does not divide model.dim=7"),
-        ({"command": ["titans-seq", "fit", str(SYNTHETIC)]}, "command: needs titans-seq, fit"),
+        ({"command": ["titans-seq", "fit", str(SYNTHETIC)]}, "command: must contain titans-seq, fit"),
         ({"run_cap": 0}, "run_cap: 0"),
-        ({"command": ["titans-seq", "fit", str(SYNTHETIC), "seeds=[0,1]", ARGUMENTS]}, "let parameters name seed"),
+        (
+            {"command": ["titans-seq", "fit", str(SYNTHETIC), "seeds=[0,1]", ARGUMENTS]},
+            "list the values of seed in parameters",
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -123,7 +126,7 @@ def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
     with (out / "sweep.csv").open(newline="") as file:
         assert list(csv.DictReader(file)) == rows
     other = write(tmp_path / "other.yaml", parameters={"model.centre": {"values": ["mean"]}})
-    assert "holds another sweep's runs" in refusal(run_cli("sweep", other, "--out", out))
+    assert "contains another sweep's runs" in refusal(run_cli("sweep", other, "--out", out))
     # The same words, but what they name has changed: old scores and new ones are not ranked together.
     text = (out / "001" / "config.yaml").read_text()
     (out / "001" / "config.yaml").write_text(text.replace("warmup_steps: ", "warmup_steps: 9"))
@@ -151,9 +154,9 @@ def test_every_draw_of_a_seed_is_checked_before_the_first_run(tmp_path: Path) ->
 def test_an_unknown_metric_says_which_there_is(tmp_path: Path) -> None:
     path = write(tmp_path / "sweep.yaml", run_cap=1, metric={"name": "val/mea", "goal": "minimize"})
     answer = run_cli("sweep", path, "--out", tmp_path / "runs")
-    assert "val/mea does not select these runs' checkpoints; val/mse does" in answer.err
+    assert "val/mea does not select these runs' checkpoints; use val/mse" in answer.err
 
 
 def test_parameters_are_checked_when_drawn(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="needs numbers min and max"):
+    with pytest.raises(InputError, match="requires numbers min and max"):
         read_sweep(write(tmp_path / "s.yaml", method="random", parameters={"model.dim": {"distribution": "normal"}}))

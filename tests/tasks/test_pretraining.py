@@ -30,7 +30,7 @@ TEXTS = random_dna([24, 31, 37], letters="ACGTN")  # by length, as lanes are
 
 def make(*words: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1, "none")) -> PretrainingTask:
     torch.manual_seed(0)
-    objective = ["model.direction=forward"] if next_base else ["task.objective=masked", "data.stretch=12"]
+    objective = ["model.direction=forward"] if next_base else ["task.objective=masked", "data.stream_length=12"]
     width, stride, pool = stem
     shape = [f"model.stem_width={width}", f"model.stride={stride}", f"model.stem_pool={pool}"]
     task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *words])))

@@ -1,7 +1,5 @@
 """Logging callbacks: gradient norm, throughput, peak memory, and statistics of the memory layers."""
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from titans_seq.nn import NeuralMemory
+from titans_seq.system.platform_features import peak_memory
 
 # Prefix of quantities that depend on the machine; all others are identical when a run is repeated.
 MACHINE = "machine/"
@@ -22,7 +21,7 @@ class StepLog(Callback):
 
     `machine/samples_per_second` counts windows or sequences, `machine/tokens_per_second` the backbone's input tokens,
     both over all devices and without validation; `machine/peak_memory_gib` is that of the device, or on a CPU that of
-    the process.
+    the process (absent on Windows).
     """
 
     def __init__(self) -> None:
@@ -69,7 +68,8 @@ class StepLog(Callback):
         rates = {"samples": self._samples, "tokens": self._tokens}
         for name, count in rates.items():
             pl_module.log(f"{MACHINE}{name}_per_second", count * trainer.world_size / self._seconds, batch_size=1)
-        pl_module.log(f"{MACHINE}peak_memory_gib", _peak_memory(pl_module.device) / 2**30, batch_size=1)
+        if (peak := _peak_memory(pl_module.device)) is not None:
+            pl_module.log(f"{MACHINE}peak_memory_gib", peak / 2**30, batch_size=1)
         self._samples, self._tokens, self._seconds = 0, 0, 0.0
 
     def _count(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -130,12 +130,9 @@ def _request_stats(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[st
     return inputs, {**keywords, "return_stats": True}
 
 
-def _peak_memory(device: torch.device) -> float:
-    """Return the peak memory in bytes."""
-    if device.type == "cuda":
-        return float(torch.cuda.max_memory_allocated(device))
-    # ru_maxrss is in KiB on Linux, in bytes on macOS.
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+def _peak_memory(device: torch.device) -> float | None:
+    """Return the peak memory in bytes, None where the system does not tell."""
+    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_memory()
 
 
 class ValidateLastStep(Callback):

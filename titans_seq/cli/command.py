@@ -1,11 +1,11 @@
-"""One command of the command line: its name, help, examples, arguments and function, told in one place."""
+"""The record of one command: its name, help, examples, arguments and function."""
 
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-EXAMPLE_CHECKPOINT = "runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt"
+EXAMPLE_RUN = "runs/etth1/2026-01-31_12-00-00"
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,19 @@ class Command:
     examples: tuple[str, ...]  # command lines after `titans-seq`
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    more: str = ""  # for its `--help`, after the examples: where to read on
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Config files and overrides."""
-    help_text = "config files, then overrides of their keys"
+    help_text = "config files or names of shipped ones (`titans-seq configs`), then overrides of their keys"
     parser.add_argument("words", nargs="*", metavar="FILE|KEY=VALUE", help=help_text)
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """A checkpoint and overrides of its configuration."""
-    parser.add_argument("checkpoint", help="checkpoint of a run")
+    help_text = "folder of a run (its best checkpoint), FOLDER/last (the newest run below it), or a checkpoint"
+    parser.add_argument("checkpoint", metavar="RUN", help=help_text)
     help_text = "overrides of the checkpoint's configuration"
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=help_text)
 

@@ -19,7 +19,7 @@ from titans_seq.tasks import Task
 
 
 def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Config, Task, LightningDataModule]:
-    """The configuration, trained task and data of a checkpoint; `key=value` overrides change the configuration.
+    """Load the configuration, trained task and data of a checkpoint; `key=value` overrides change the configuration.
 
     Nothing in the file is executed (weights_only). Raises InputError when it is not a checkpoint of this project, or
     does not fit the configuration.
@@ -40,7 +40,7 @@ def _note_changed_data(experiment: Experiment[Any], before: dict[str, Any]) -> N
 def measure(
     checkpoint: str | Path, split: Literal["validation", "test"], overrides: Iterable[str] = ()
 ) -> dict[str, float]:
-    """A checkpoint's scores on a whole split, by name (`test/mse`, ...); describes the splits on stderr."""
+    """Return a checkpoint's scores on a whole split, by name (`test/mse`, ...); describes the split on stderr."""
     experiment, task, before = load(checkpoint, overrides, build_experiment)
     experiment.check_data(task, str(checkpoint))
     print(f"note: the {split} split of {experiment.describe().data}", file=sys.stderr)
@@ -72,7 +72,7 @@ def predict(
         _note_changed_data(experiment, before)
         table = experiment.predict_test(task, trainer)
     elif experiment.config.trainer.limit_batches:
-        raise InputError("trainer.limit_batches: must be 0 with --input: all sequences of a file are predicted")
+        raise InputError("trainer.limit_batches: must be 0 with --input, since all sequences of a file are predicted")
     else:
         table = experiment.predict_file(task, trainer, Path(source))
     write_table(table, out)

@@ -1,4 +1,4 @@
-"""A checkpoint's model for use elsewhere."""
+"""Export a checkpoint's model to a folder or to a `torch.export` program."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,16 +18,16 @@ from titans_seq.tasks.base import Task
 from titans_seq.tasks.pretrained import save_pretrained
 
 PROGRAM = ".pt2"
-_VARIANTS = ("lmm", "mal", "transformer")  # whose blocks hold no loop over segments
-_TOLERANCE = 1e-5  # of the exported program against the model, relative to the largest output
+_VARIANTS = ("lmm", "mal", "transformer")  # their blocks contain no loop over segments
+_TOLERANCE = 1e-5  # largest difference between program and model, relative to the largest output
 
 
 def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = ()) -> str:
     """Write `out`: a folder for `from_pretrained`, or with the suffix .pt2 a program for `torch.export.load`.
 
     A program takes batches of any size: a forecaster context (B, L, C), z-scored, to (B, H, C); a classifier tokens
-    (B, T) without padding to scores (B, K), T = data.max_length. Before it is written it is compared with the model
-    on batches of other sizes. Returns what was written, for the user.
+    (B, T) without padding to scores (B, K), T = data.max_length. Before it is written, it is compared with the model
+    on batches of other sizes. Returns a description of what was written.
     """
     out = Path(out)
     experiment, task, _ = load(checkpoint, overrides, build_experiment)
@@ -41,14 +41,18 @@ def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = (
 
 
 def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedProgram, float]:
-    """The program of a task's model, and its largest difference from it; raises InputError where there is none."""
+    """Return the program of a task's model, and its largest relative difference from the model.
+
+    Raises InputError for a model that is not supported, and when the difference is too large.
+    """
     if config.model.variant not in _VARIANTS:
-        raise InputError(f"export: model.variant={config.model.variant}; programs are for {', '.join(_VARIANTS)}")
+        supported = f"a {PROGRAM} program requires one of {', '.join(_VARIANTS)}"
+        raise InputError(f"export: model.variant={config.model.variant}: {supported}; or set --out to a folder")
     model = task.model.cpu().eval()
     if isinstance(config, PretrainingConfig):
-        raise InputError("export: programs are of forecasters and classifiers; of pre-trained weights, a folder")
+        raise InputError(f"export: {PROGRAM} supports forecasters and classifiers only; set --out to a folder")
     if isinstance(config, ClassificationConfig) and config.data.max_length is None:
-        raise InputError("export: a program has one length of sequences; set data.max_length to it")
+        raise InputError(f"export: a {PROGRAM} program has a fixed sequence length; set data.max_length")
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs_of(task, config, 2))
     with torch.no_grad():
         program = torch.export.export(model, inputs_of(task, config, 2), dynamic_shapes=shapes, strict=False)
@@ -59,7 +63,7 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
 
 
 def inputs_of(task: Task, config: Config, size: int) -> tuple[Tensor, ...]:
-    """Made-up inputs of a batch of `size`."""
+    """Return random model inputs of a batch of `size`."""
     source = torch.Generator().manual_seed(size)
     if isinstance(config, ForecastingConfig):
         channels = int(task.hparams["num_channels"])

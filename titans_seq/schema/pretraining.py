@@ -23,7 +23,7 @@ class PretrainingDataOptions(DataOptions):
     segment: int = at_least(512, 1)  # bases of a segment: one optimiser step each (TBPTT window)
     # Bases of a stream, which is read segment after segment, the memory carried over without its gradient; null: whole
     # records.
-    stretch: int | None = at_least(None, 1)
+    stream_length: int | None = at_least(None, 1)
     both_strands: bool = False  # reverse-complement a random half of the training streams every epoch
     unit: Literal["record", "end"] = "record"  # what is held out: whole records, or the last bases of every record
     fraction: float = between(0.05, 0, 0.5)  # of the records or bases, held out for each of validation and test
@@ -72,12 +72,12 @@ class PretrainingConfig(Config):
         if data.segment % model.stride:
             rule = f"{data.segment} must be a multiple of model.stride={model.stride}"
             yield Conflict("data.segment", "model.stride", rule)
-        if data.stretch is not None and data.stretch < data.segment:
-            rule = f"{data.stretch} must be at least data.segment={data.segment}"
-            yield Conflict("data.stretch", "data.segment", rule)
-        if task.objective == "masked" and data.stretch != data.segment:
+        if data.stream_length is not None and data.stream_length < data.segment:
+            rule = f"{data.stream_length} must be at least data.segment={data.segment}"
+            yield Conflict("data.stream_length", "data.segment", rule)
+        if task.objective == "masked" and data.stream_length != data.segment:
             rule = "must equal data.segment with task.objective=masked, which predicts within a segment"
-            yield Conflict("data.stretch", "data.segment", rule)
+            yield Conflict("data.stream_length", "data.segment", rule)
         if task.objective == "masked" and not task.masked_share:
             yield Conflict("task.masked_share", "task.objective", "0 would hide no bases; must be above 0")
 
@@ -92,12 +92,12 @@ class PretrainingConfig(Config):
 
     def _carried_state_conflicts(self) -> Iterator[Conflict]:
         model, data = self.model, self.data
-        if self.task.objective != "next" or data.stretch == data.segment:
+        if self.task.objective != "next" or data.stream_length == data.segment:
             return
         if model.variant in ("mal", "mag", "transformer") and model.attention.window is None:
-            rule = "full attention cannot be carried over segments; set a number, or data.stretch=data.segment"
-            yield Conflict("model.attention.window", "data.stretch", rule)
+            rule = "full attention cannot be carried over segments; set a number, or data.stream_length=data.segment"
+            yield Conflict("model.attention.window", "data.stream_length", rule)
         learned = model.memory.initial == "learned" or bool(model.num_persistent)
         if model.variant in WITH_MEMORY and learned and self.uses_ddp:
             reason = "the memory is carried over, so that the initial one has no gradient at most steps"
-            yield from self.unused_parameter_conflicts("data.stretch", reason)
+            yield from self.unused_parameter_conflicts("data.stream_length", reason)

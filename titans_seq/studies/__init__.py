@@ -1,1 +1,1 @@
-"""Many runs: seeds, sweeps, comparisons, suites. Imports nothing, so that reading a suite or sweep needs no torch."""
+"""Many runs: seeds, sweeps, comparisons, suites. Imports nothing, so that a suite or sweep is read without torch."""

@@ -1,4 +1,4 @@
-"""Several runs side by side: means and spreads over seeds, and whether they differ from a baseline."""
+"""Compares runs: means and standard deviations over seeds, and paired t-tests against a baseline."""
 
 import math
 import statistics
@@ -17,57 +17,60 @@ from titans_seq.studies.plots import plot_comparison
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     name: str
-    scores: dict[int, dict[str, float]]  # by seed: test scores by name
+    scores: dict[int, dict[str, float]]  # test scores by name, for each seed
 
     def values(self, metric: str) -> list[float]:
-        """The scores of all seeds."""
+        """Return the scores of all seeds."""
         return [scores[metric] for scores in self.scores.values()]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Of one group with the baseline, over the seeds that both have."""
+    """Comparison of a group with the baseline, over the seeds that both have."""
 
     seeds: int
     difference: float  # mean over seeds of group minus baseline
-    p: float  # of a paired t-test, two-sided; NaN for fewer than two seeds
+    p: float  # two-sided p-value of a paired t-test; NaN for fewer than two seeds
 
 
 def compare(
     folders: Sequence[str | Path], *, baseline: str | None = None, metrics: Sequence[str] = (), out: Path | None = None
 ) -> str:
-    """The table of finished runs, and with `out` a picture.
+    """Return the table of finished runs, and with `out` draw a plot.
 
     Args:
-        folders: runs, or folders with runs somewhere below (those of `seeds`, of a sweep).
-        baseline: the group that the others are tested against, by name.
-        metrics: of results.json, such as test/mse; all test scores where none are named.
+        folders: run folders, or folders with runs somewhere below (such as those of `seeds` or of a sweep).
+        baseline: name of the group that the others are tested against.
+        metrics: keys of results.json, such as test/mse; empty: all test scores.
         out: PNG file.
 
     Raises InputError for folders without a finished run, unknown names, or runs on different data.
     """
     groups = read_run_groups(folders)
-    known = [name for name in next(iter(groups[0].scores.values())) if all(_has(group, name) for group in groups)]
-    chosen = list(metrics) or known
-    for name in chosen:
-        if name not in known:
-            raise InputError(f"--metric {name}: not in every run; there: {', '.join(known)}")
+    shared = [name for name in next(iter(groups[0].scores.values())) if all(_has(group, name) for group in groups)]
+    selected = list(metrics) or shared
+    for name in selected:
+        if name not in shared:
+            raise InputError(f"--metric {name}: not in every run; available: {', '.join(shared)}")
     reference = None
     if baseline is not None:
         named = {group.name: group for group in groups}
         if baseline not in named:
-            raise InputError(f"--baseline {baseline}: no such group; there: {'; '.join(named)}")
+            raise InputError(f"--baseline {baseline}: unknown group; available: {'; '.join(named)}")
         reference = named[baseline]
     if out is not None:
-        plot_comparison(out, scores={name: {g.name: g.values(name) for g in groups} for name in chosen})
-    return "\n\n".join(_table(groups, metric, reference) for metric in chosen)
+        plot_comparison(out, scores={name: {g.name: g.values(name) for g in groups} for name in selected})
+    return "\n\n".join(_table(groups, metric, reference) for metric in selected)
 
 
 def read_run_groups(folders: Sequence[str | Path]) -> list[RunGroup]:
-    """Runs by configuration; a group's name is what sets it apart from the others."""
+    """Group runs by configuration, named by the keys in which the groups differ.
+
+    Raises InputError for runs on different data, or two runs of a group with the same seed.
+    """
     runs = [run for folder in folders for run in _finished_runs(Path(folder))]
     configs = [flatten(load_config([run / "config.yaml"])) for run in runs]
     results = [read_results(run) or {} for run in runs]
@@ -82,14 +85,14 @@ def read_run_groups(folders: Sequence[str | Path]) -> list[RunGroup]:
     for run, config, result in zip(runs, configs, results, strict=True):
         name = ", ".join(f"{key}={config.get(key)}" for key in differing) or str(config["experiment"])
         if config["seed"] in groups.setdefault(name, {}):
-            raise InputError(f"{run}: a second run of {name} with seed {config['seed']}; leave one of them out")
+            raise InputError(f"{run}: a second run of {name} with seed {config['seed']}; omit one of them")
         scores = {key: float(value) for key, value in result.items() if key.startswith("test/")}
         groups[name][int(config["seed"])] = scores
     return [RunGroup(name, scores) for name, scores in groups.items()]
 
 
 def paired_test(group: RunGroup, baseline: RunGroup, metric: str) -> Comparison:
-    """The paired t-test over the seeds that both groups have."""
+    """Run a paired t-test over the seeds that both groups have."""
     seeds = sorted(group.scores.keys() & baseline.scores.keys())
     differences = [group.scores[seed][metric] - baseline.scores[seed][metric] for seed in seeds]
     if not differences:
@@ -105,10 +108,10 @@ def paired_test(group: RunGroup, baseline: RunGroup, metric: str) -> Comparison:
 
 
 def student_p(t: float, degrees: int) -> float:
-    """Two-sided tail of Student's distribution: P(|T| > |t|).
+    """Two-sided tail probability of Student's t-distribution, P(|T| > |t|).
 
-    With x = sqrt(degrees) tan(a) its density is proportional to cos(a)^(degrees - 1), which Gauss and Legendre
-    integrate to rounding.
+    With x = sqrt(degrees) tan(a) its density is proportional to cos(a)^(degrees - 1), which Gauss-Legendre quadrature
+    integrates to rounding.
     """
     nodes, weights = np.polynomial.legendre.leggauss(100)
 
@@ -125,7 +128,7 @@ def _finished_runs(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: no such folder")
     runs = sorted(path.parent for path in folder.rglob("results.json") if (path.parent / "config.yaml").exists())
     if not runs:
-        raise InputError(f"{folder}: no finished run in it (results.json beside config.yaml)")
+        raise InputError(f"{folder}: contains no finished run (results.json beside config.yaml)")
     yield from runs
 
 
@@ -142,19 +145,19 @@ def _table(groups: Sequence[RunGroup], metric: str, baseline: RunGroup | None) -
         spread = f"{statistics.stdev(values):>12.4f}" if len(values) > 1 else f"{'-':>12}"
         line = f"{group.name:<{width}}  {len(values):>5}{statistics.fmean(values):>12.4f}{spread}"
         if baseline and group is not baseline:
-            line += _tested(paired_test(group, baseline, metric), len(baseline.name))
+            line += _comparison_cells(paired_test(group, baseline, metric), len(baseline.name))
         lines.append(line)
     return "\n".join(lines)
 
 
-def _tested(found: Comparison, width: int) -> str:
-    p = "-" if math.isnan(found.p) else f"{found.p:.4f}"
-    difference = "-" if math.isnan(found.difference) else f"{found.difference:+.4f}"
-    return f"  {difference:>{width + 6}}   {p:>12} ({found.seeds} seeds)"
+def _comparison_cells(comparison: Comparison, width: int) -> str:
+    p = "-" if math.isnan(comparison.p) else f"{comparison.p:.4f}"
+    difference = "-" if math.isnan(comparison.difference) else f"{comparison.difference:+.4f}"
+    return f"  {difference:>{width + 6}}   {p:>12} ({comparison.seeds} seeds)"
 
 
 def summary(results: Sequence[dict[str, Any]]) -> str:
-    """Means and spreads of the test scores of runs that differ in their seed."""
+    """Return means and standard deviations of the test scores of runs that differ only in their seed."""
     scores = {int(result["seed"]): {k: v for k, v in result.items() if k.startswith("test/")} for result in results}
     group = RunGroup(str(results[0]["experiment"]), scores)
     return "\n\n".join(_table([group], metric, None) for metric in next(iter(scores.values())))

@@ -18,16 +18,16 @@ def plot_scores(
     panels: Mapping[str, Sequence[tuple[str, str, float, float]]],
     errors: Collection[str] = (),
     title: str,
-    wide: int = 4,
+    max_columns: int = 4,
 ) -> None:
-    """A panel of horizontal points for each score: (name, kind, value, spread), kind ours, baseline or published.
+    """Draw one panel per score, with a row for each (name, kind, value, spread); kind: ours, baseline or published.
 
-    Sorted by value. In the panels named in `errors`, whose values are the better the nearer they are to 0, what lies
-    far beyond the others stands at the edge with its number, so that these stay apart.
+    Rows are sorted by value. In the panels named in `errors` (0 is best), values far above the median are written as
+    numbers at the edge, so that the other values remain distinguishable.
     """
     colours = {"ours": FORECAST_COLOUR, "baseline": HISTORY_COLOUR, "published": TRUTH_COLOUR}
-    columns = min(wide, max(1, len(panels)))
-    rows = max(1, -(-len(panels) // wide))
+    columns = min(max_columns, max(1, len(panels)))
+    rows = max(1, -(-len(panels) // max_columns))
     tallest = max((len(points) for points in panels.values()), default=1)
     with new_figure(path, (3.8 * columns, rows * (0.24 * tallest + 0.9)), (rows, columns), title) as grid:
         axes = grid.ravel()
@@ -49,7 +49,7 @@ def plot_scores(
 
 
 def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize: bool, title: str) -> None:
-    """Parallel coordinates: an axis for each column, a line for each row, coloured by the last column."""
+    """Draw parallel coordinates: an axis for each column, a line for each row, coloured by the last column."""
     names, last = list(columns), list(columns)[-1]
     scores = np.array(columns[last], dtype=np.float64)
     ranks = np.argsort(np.argsort(scores if maximize else -scores)) / max(1, len(scores) - 1)
@@ -72,21 +72,21 @@ def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize:
 
 
 def _scale(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[tuple[float, str]]]:
-    """Heights in [0, 1] of a column's values, and ticks; words in the order in which they come."""
+    """Return heights in [0, 1] of a column's values, and ticks; text values are placed in order of appearance."""
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         numbers = np.array(values, dtype=np.float64)
-        wide = numbers.min() > 0 and numbers.max() / numbers.min() > 30
-        place = np.log(numbers) if wide else numbers
+        is_log = numbers.min() > 0 and numbers.max() / numbers.min() > 30
+        place = np.log(numbers) if is_log else numbers
         span = place.max() - place.min() or 1.0
         heights = (place - place.min()) / span
         return heights, [(float(heights[row]), f"{numbers[row]:.3g}") for row in (place.argmin(), place.argmax())]
-    words = list(dict.fromkeys(str(value) for value in values))
-    heights = np.array([words.index(str(value)) / max(1, len(words) - 1) for value in values])
-    return heights, [(place / max(1, len(words) - 1), word) for place, word in enumerate(words)]
+    labels = list(dict.fromkeys(str(value) for value in values))
+    heights = np.array([labels.index(str(value)) / max(1, len(labels) - 1) for value in values])
+    return heights, [(place / max(1, len(labels) - 1), label) for place, label in enumerate(labels)]
 
 
 def plot_comparison(path: Path, *, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """A panel for each score: a row for each group, its seeds as points, mean and standard deviation as a bar."""
+    """Draw one panel per score, with a row for each group: seeds as points, mean and standard deviation as a bar."""
     groups = list(next(iter(scores.values())))
     with new_figure(path, (4.2 * len(scores) + 1, 0.5 * len(groups) + 1.2), (1, len(scores)), sharey=True) as grid:
         axes = grid[0]

@@ -14,10 +14,10 @@ from titans_seq.studies.compare import summary
 
 
 def fit_seeds(config: Config) -> list[Run]:
-    """Carry out `seeds`, one run for each in <folder>/seed-<seed>, and print means and spreads.
+    """Train one run for each of `seeds` in <folder>/seed-<seed>, and print means and standard deviations.
 
-    With `resume`, runs that are finished are left as they are, and the others go on: `auto` and `last` stand for the
-    newest such folder of this configuration, or for `run.dir`; the folder itself can be named too.
+    With `resume`, finished runs are kept and the others resume: `auto` and `last` select the newest such folder of
+    this configuration, or `run.dir`; the folder itself can be given too.
     """
     folder = _folder(config)
     runs = []
@@ -27,24 +27,24 @@ def fit_seeds(config: Config) -> list[Run]:
         try:
             runs.append(fit(one))
         except Interrupted as stop:
-            rest = f"That is seed {seed} alone; for all, the same command with run.dir={folder} resume=auto"
+            rest = f"This is seed {seed} only; for all seeds, repeat the command with run.dir={folder} resume=auto"
             raise Interrupted(f"{stop}. {rest}", stop.status) from None
-    if is_first_process():  # the others have no results
+    if is_first_process():  # the other processes have no results
         print(f"\n{summary([run.results for run in runs])}\nRun folders: {folder}")
     return runs
 
 
 def _folder(config: Config) -> Path:
-    """Where the runs are, or will be."""
+    """Return the folder of the runs, existing or new."""
     fresh = Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if config.resume in (None, "auto", "last"):
         folder = Path(config.run.dir).expanduser() if config.run.dir else None
         if folder is None and config.resume:
             folder = newest_seeds_folder(config)
         if config.resume == "last" and not (folder and any(folder.glob("seed-*/config.yaml"))):
-            raise InputError(f"resume=last: no runs of seeds in {folder or fresh.parent}; leave it out, or resume=auto")
+            raise InputError(f"resume=last: no runs of seeds in {folder or fresh.parent}; omit it, or use resume=auto")
         return folder or fresh
     folder = Path(str(config.resume)).expanduser()
     if not any(folder.glob("seed-*/config.yaml")):
-        raise InputError(f"resume={folder}: not a folder of seeds: it holds no seed-0/config.yaml or the like")
+        raise InputError(f"resume={folder}: not a folder of seeds: it contains no seed-N/config.yaml")
     return folder

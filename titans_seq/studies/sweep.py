@@ -1,4 +1,4 @@
-"""A sweep on this machine: its runs one after another, a table and a picture at the end."""
+"""Runs a sweep on this machine, one run after another, and writes a table and a plot."""
 
 import json
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import polars as pl
 from titans_seq.config import differences, load_config
 from titans_seq.errors import InputError
 from titans_seq.experiment.fit import fit
-from titans_seq.experiment.run.loggers import say
+from titans_seq.experiment.run.loggers import print_note
 from titans_seq.experiment.run.resume import CHANGEABLE_KEYS, read_results
 from titans_seq.experiment.run.trainer import is_first_process
 from titans_seq.schema import Config
@@ -21,19 +21,19 @@ from titans_seq.system.files import write_atomically
 
 
 def run_sweep(sweep: Sweep, folder: Path | None = None, *, seed: int = 0) -> pl.DataFrame:
-    """Run what is left of a sweep, in `folder` (runs/<name>), and write sweep.csv and sweep.png there.
+    """Run the unfinished runs of a sweep in `folder` (default: runs/<name>); write sweep.csv and sweep.png there.
 
-    A run that was cut off goes on where it stopped; one that fails for its values (`InputError`) is listed without a
-    score. Returns the table, best first by validation; test scores have no place in a choice.
+    An interrupted run resumes where it stopped; a run that fails because of its values (`InputError`) is listed without
+    a score. Returns the table, best validation score first; test scores are never used for selection.
     """
     folder = folder or Path("runs") / sweep.name
     combinations = list(sweep.combinations(seed))
     configs = [sweep.config(values, folder / f"{number:03}") for number, values in enumerate(combinations, start=1)]
-    _claim(folder, sweep, seed, configs)
+    _record_sweep(folder, sweep, seed, configs)
     rows = []
     for number, (values, config) in enumerate(zip(combinations, configs, strict=True), start=1):
-        shown = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
-        print(f"[{number}/{len(combinations)}] {shown}", flush=True)
+        summary = ", ".join(f"{name}={_short(value)}" for name, value in values.items())
+        print(f"[{number}/{len(combinations)}] {summary}", flush=True)
         results = read_results(Path(str(config.run.dir)))
         try:
             if results is None:
@@ -41,10 +41,10 @@ def run_sweep(sweep: Sweep, folder: Path | None = None, *, seed: int = 0) -> pl.
                 results = fit(quiet).results
             score = results.get(f"best_{sweep.metric}")
             if score is None:
-                found = ", ".join(name[5:] for name in results if name.startswith("best_val/"))
-                raise InputError(f"metric.name: {sweep.metric} does not select these runs' checkpoints; {found} does")
+                used = ", ".join(name[5:] for name in results if name.startswith("best_val/"))
+                raise InputError(f"metric.name: {sweep.metric} does not select these runs' checkpoints; use {used}")
         except InputError as error:
-            say(f"run {number:03}: {error}")
+            print_note(f"run {number:03}: {error}")
             score = None
         plain = {name: str(value) if isinstance(value, list) else value for name, value in values.items()}
         rows.append({"run": f"{number:03}", **plain, sweep.metric: score})
@@ -64,39 +64,42 @@ def run_sweep(sweep: Sweep, folder: Path | None = None, *, seed: int = 0) -> pl.
 
 
 def sweep_text(table: pl.DataFrame) -> str:
-    """The table for a terminal."""
+    """Format the table for the terminal."""
     cells = [[_short(cell) if cell is not None else "-" for cell in row] for row in [table.columns, *table.iter_rows()]]
     widths = [max(len(row[k]) for row in cells) for k in range(len(table.columns))]
     return "\n".join("  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
-def _claim(folder: Path, sweep: Sweep, seed: int, configs: Sequence[Config]) -> None:
-    """Write down what is run in `folder`; raises InputError when it is another sweep's, or this one's as it was."""
-    asked: dict[str, Any] = {
+def _record_sweep(folder: Path, sweep: Sweep, seed: int, configs: Sequence[Config]) -> None:
+    """Write the sweep's definition to sweep.json in `folder`.
+
+    Raises InputError when the folder belongs to another sweep, or contains a run with another configuration.
+    """
+    definition: dict[str, Any] = {
         "method": sweep.method,
         "parameters": {name: dict(spec) for name, spec in sweep.parameters.items()},
         "files": list(sweep.files),
-        "words": list(sweep.words),
+        "words": list(sweep.overrides),
         "seed": seed,
     }
     path = folder / "sweep.json"
     if path.exists():
-        if json.loads(path.read_text()) != asked:
-            raise InputError(f"{folder}: holds another sweep's runs ({path}); name another folder with --out")
+        if json.loads(path.read_text()) != definition:
+            raise InputError(f"{folder}: contains another sweep's runs ({path}); choose another folder with --out")
         for config in configs:
-            _check_as_it_was(config)
+            _check_same_configuration(config)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(asked, indent=2) + "\n")
+    write_atomically(path, json.dumps(definition, indent=2) + "\n")
 
 
-def _check_as_it_was(config: Config) -> None:
-    """Raise InputError where a run's folder holds a run of other values: one table must not rank both."""
+def _check_same_configuration(config: Config) -> None:
+    """Raise InputError if a run's folder contains a run with other values: one table must not rank both."""
     file = Path(str(config.run.dir)) / "config.yaml"
     if file.exists() and (found := differences(load_config([file]), config, CHANGEABLE_KEYS)):
         key, before, now = found[0]
         raise InputError(
-            f"{file}: {key} is {before}, in the sweep {now}; remove that folder, and the run is made again, or name "
+            f"{file}: {key} is {before}, but {now} in the sweep; remove that folder to repeat the run, or choose "
             "another with --out"
         )
 

@@ -1,4 +1,4 @@
-"""W&B's sweep files, read here: what a local sweep can run without any server."""
+"""Reads W&B sweep files, for local sweeps without a server."""
 
 import itertools
 import math
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from titans_seq import shipped
 from titans_seq.config import load_config, read_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import Config
 
-ARGUMENTS = "${args_no_hyphens}"  # where W&B's agent puts key=value words
-_DRAWS = 20  # of a random sweep without run_cap
+ARGUMENTS = "${args_no_hyphens}"  # where W&B's agent inserts key=value overrides
+_DRAWS = 20  # runs of a random sweep without run_cap
 
 Values = Mapping[str, Any]
 _Draw = Callable[[random.Random], Any]
@@ -25,15 +26,15 @@ class Sweep:
 
     name: str
     method: Literal["grid", "random"]
-    metric: str  # as tasks log it; of validation
+    metric: str  # validation score, by the name under which tasks log it
     maximize: bool
     parameters: Mapping[str, Mapping[str, Any]]
     files: tuple[str, ...]
-    words: tuple[str, ...]
-    cap: int | None  # runs at most
+    overrides: tuple[str, ...]  # key=value
+    cap: int | None  # maximum number of runs
 
     def combinations(self, seed: int = 0) -> Iterator[dict[str, Any]]:
-        """The values of every run, in order; a seed draws the same ones again."""
+        """Yield the values of every run, in order; the same seed draws the same values."""
         if self.method == "grid":
             names = list(self.parameters)
             listed = [_listed(name, self.parameters[name]) for name in names]
@@ -46,32 +47,33 @@ class Sweep:
             yield {name: draw(source) for name, draw in draws.items()}
 
     def config(self, values: Values, folder: Path) -> Config:
-        """What a run of the sweep does, in `folder`."""
-        chosen = [f"{name}={'null' if value is None else value}" for name, value in values.items()]
-        return load_config(self.files, [*self.words, *chosen, f"run.dir={folder}", "resume=auto"])
+        """Return the configuration of a run with `values`, in `folder`."""
+        assigned = [f"{name}={'null' if value is None else value}" for name, value in values.items()]
+        return load_config(self.files, [*self.overrides, *assigned, f"run.dir={folder}", "resume=auto"])
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Read a sweep file. Raises InputError for what W&B, or a sweep without W&B's server, would not take."""
+    """Read a sweep file. Raises InputError for what W&B, or a sweep without W&B's server, does not support."""
+    path = shipped.find(path).path
     content = read_yaml(path)
     method = content.get("method")
     if method == "bayes":
-        raise InputError(f"{path}: method: bayes needs W&B's server: wandb sweep {path}; here: grid, random")
+        raise InputError(f"{path}: method: bayes requires W&B's server: wandb sweep {path}; without it: grid, random")
     if method not in ("grid", "random"):
-        raise InputError(f"{path}: method: {method}; accepted: grid, random, and with W&B's server bayes")
+        raise InputError(f"{path}: method: {method}; accepted: grid, random; with W&B's server also bayes")
     parameters, metric = content.get("parameters"), content.get("metric")
     if not isinstance(parameters, dict) or not parameters or not all(isinstance(p, dict) for p in parameters.values()):
-        raise InputError(f"{path}: parameters: needs keys of a configuration, each with values or a distribution")
+        raise InputError(f"{path}: parameters: must map configuration keys to values or a distribution")
     if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
-        raise InputError(f"{path}: metric: needs a name, such as val/mse, and a goal: minimize, maximize")
+        raise InputError(f"{path}: metric: must have a name, such as val/mse, and a goal: minimize, maximize")
     if not metric["name"].startswith("val/"):
-        raise InputError(f"{path}: metric.name: {metric['name']}; choose by validation: a name that begins with val/")
+        raise InputError(f"{path}: metric.name: {metric['name']}; must be a validation score, such as val/mse")
     if metric.get("goal", "minimize") not in ("minimize", "maximize"):
         raise InputError(f"{path}: metric.goal: {metric['goal']}; accepted: minimize, maximize")
-    files, words = _command(path, content.get("command"))
+    files, overrides = _command(path, content.get("command"))
     cap = content.get("run_cap")
     if cap is not None and not (isinstance(cap, int) and cap > 0):
-        raise InputError(f"{path}: run_cap: {cap}; needs a number of runs")
+        raise InputError(f"{path}: run_cap: {cap}; must be a positive number of runs")
     sweep = Sweep(
         name=str(content.get("name") or path.stem),
         method=method,
@@ -79,20 +81,20 @@ def read_sweep(path: Path) -> Sweep:
         maximize=metric.get("goal") == "maximize",
         parameters={str(name): spec for name, spec in parameters.items()},
         files=files,
-        words=words,
+        overrides=overrides,
         cap=cap,
     )
     for values in sweep.combinations():
-        if sweep.config(values, Path("runs")).seeds:  # a combination that is wrong is said before the first run
-            raise InputError(f"{path}: seeds: a run of a sweep has one seed; let parameters name seed, with values")
+        if sweep.config(values, Path("runs")).seeds:  # an invalid combination is reported before the first run
+            raise InputError(f"{path}: seeds: not supported in a sweep; list the values of seed in parameters")
     return sweep
 
 
 def _command(path: Path, command: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Config files and key=value words of `titans-seq fit ... ${args_no_hyphens}`."""
+    """Return config files and key=value overrides of `titans-seq fit ... ${args_no_hyphens}`."""
     parts = [str(part) for part in command] if isinstance(command, list) else []
     if "fit" not in parts or ARGUMENTS not in parts:
-        raise InputError(f"{path}: command: needs titans-seq, fit, config files and {ARGUMENTS}")
+        raise InputError(f"{path}: command: must contain titans-seq, fit, config files and {ARGUMENTS}")
     between = [part for part in parts[parts.index("fit") + 1 :] if part != ARGUMENTS]
     return tuple(p for p in between if "=" not in p), tuple(p for p in between if "=" in p)
 
@@ -102,11 +104,11 @@ def _listed(name: str, spec: Mapping[str, Any]) -> list[Any]:
         return list(spec["values"])
     if "value" in spec:
         return [spec["value"]]
-    raise InputError(f"parameters.{name}: a grid needs values: [...], or one value")
+    raise InputError(f"parameters.{name}: a grid requires values: [...], or one value")
 
 
 def _draw(name: str, spec: Mapping[str, Any]) -> _Draw:
-    """How a value is drawn; the distributions of W&B that need no server."""
+    """Return a function that draws a value; supports W&B's distributions that need no server."""
     if "distribution" not in spec and ("values" in spec or "value" in spec):
         listed = _listed(name, spec)
         return lambda source: source.choice(listed)
@@ -117,12 +119,12 @@ def _draw(name: str, spec: Mapping[str, Any]) -> _Draw:
         return lambda source: source.choice(listed)
     low, high = spec.get("min"), spec.get("max")
     if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or not low <= high:
-        raise InputError(f"parameters.{name}: needs numbers min and max, or values")
+        raise InputError(f"parameters.{name}: requires numbers min and max, or values")
     if kind == "uniform":
         return lambda source: source.uniform(low, high)
     if kind == "int_uniform":
         return lambda source: source.randint(int(low), int(high))
     if kind == "log_uniform_values" and low > 0:
         return lambda source: math.exp(source.uniform(math.log(low), math.log(high)))
-    known = "uniform, int_uniform, log_uniform_values (min above 0), categorical, constant"
-    raise InputError(f"parameters.{name}: distribution {kind} between {low} and {high}: not here; here: {known}")
+    supported = "uniform, int_uniform, log_uniform_values (min above 0), categorical, constant"
+    raise InputError(f"parameters.{name}: distribution {kind} between {low} and {high}: not supported; use {supported}")

@@ -1,12 +1,13 @@
 """Atomic file writing and file locks."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+from titans_seq.system.platform_features import lock_at_once
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -34,11 +35,11 @@ def write_atomically(path: Path, text: str) -> None:
 def try_lock(file: IO[str]) -> bool:
     """Lock `file`, which is open for writing, until it is closed; return False if another process holds the lock.
 
-    The lock of a killed process is released. Always True on a file system without locks.
+    The lock of a killed process is released. Always True on a file system or an operating system without locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        lock_at_once(file)
+    except (BlockingIOError, PermissionError):  # the second is what Windows raises
         return False
     except OSError as error:
         if error.errno not in _NO_LOCKS:

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C, SIGTERM and SIGUSR1: training stops after its step with a checkpoint, all else at once."""
+"""Handling of stop signals (Ctrl-C, SIGTERM, SIGUSR1): training stops after its step, all else at once."""
 
 import signal
 import sys
@@ -8,9 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from titans_seq.errors import Interrupted
-
-# Sent by the user, by a machine that shuts down, and by a scheduler before it ends the job (SLURM's --signal).
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from titans_seq.system.platform_features import stop_signals
 
 
 class StopSignals(AbstractContextManager["StopSignals"]):
@@ -28,7 +26,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "StopSignals":
-        self._before = {each: signal.getsignal(each) for each in _SIGNALS}
+        self._before = {each: signal.getsignal(each) for each in stop_signals()}
         self.install()
         return self
 
@@ -40,7 +38,7 @@ class StopSignals(AbstractContextManager["StopSignals"]):
     def install(self) -> None:
         """Install the handlers, replacing those that Lightning has set since; does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for each in _SIGNALS:
+            for each in stop_signals():
                 signal.signal(each, self._handle)
 
     def status(self) -> int:

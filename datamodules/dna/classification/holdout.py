@@ -13,14 +13,14 @@ from datamodules.dna.classification.labelled import Examples, Splits
 from datamodules.dna.genome import plain_name
 from titans_seq.errors import InputError
 
-Unit = Literal["row", "group", "chromosome"]
+SplitUnit = Literal["row", "group", "chromosome"]
 
 
 @dataclass(frozen=True)
 class Holdout:
     """Options for cutting missing splits from the training rows."""
 
-    unit: Unit = "row"  # what stays together; rows and groups are stratified by class
+    unit: SplitUnit = "row"  # what stays together; rows and groups are stratified by class
     fraction: float = 0.1  # of the remaining rows, for each split that is cut
     folds: int = 0  # 2 or more: the first split that is cut is fold `fold` of these, instead of a fraction
     fold: int = 0

@@ -7,11 +7,18 @@ import polars as pl
 from datamodules.common.messages import did_you_mean, listed
 from datamodules.dna.classification.labelled import SequenceSource
 from datamodules.dna.datasets.fasta import HEADER_LABEL, LabelledFasta, read_fasta
-from datamodules.dna.datasets.genomic_benchmarks import SETS, GenomicBenchmark, Within
+from datamodules.dna.datasets.genomic_benchmarks import BENCHMARKS, GenomicBenchmark, Within
 from datamodules.dna.datasets.gue import GUE, TASKS
 from datamodules.dna.datasets.simulated_genome import simulated_genome
 from datamodules.dna.datasets.simulated_motif import PlantedMotif
-from datamodules.dna.datasets.table import MISSING_VALUES, SUFFIXES, SequenceTable, check_text, locator, read_table
+from datamodules.dna.datasets.table import (
+    MISSING_VALUES,
+    SUFFIXES,
+    SequenceTable,
+    check_text,
+    locator,
+    read_sequence_table,
+)
 from datamodules.dna.pretraining.corpus import Corpus, GenomeCorpus, LoadedCorpus
 from datamodules.dna.sequences import Sequences, joined_sequences
 from titans_seq.errors import InputError
@@ -46,12 +53,12 @@ def open_data(
     """
     if data == "simulated":
         return PlantedMotif()
-    if data in SETS:
+    if data in BENCHMARKS:
         return GenomicBenchmark(data, root, reference=reference, within=within)
     if data in TASKS:
         return GUE(data, root)
     path = Path(data).expanduser()
-    if path.is_dir() and path.name in SETS:
+    if path.is_dir() and path.name in BENCHMARKS:
         return GenomicBenchmark(path.name, str(path.parent), reference=reference, within=within)
     train, *others = _files(data, path)
     kinds = {_kind(file): file for file in (train, *others) if file}
@@ -74,7 +81,7 @@ def open_corpus(data: str, root: str | None = None, *, sequence: str = "sequence
     """
     if data == "simulated":
         return simulated_genome()
-    if data in SETS or data in TASKS:
+    if data in BENCHMARKS or data in TASKS:
         source = open_data(data, root)
         source.prepare()
         return LoadedCorpus(f"{data} (train)", source.load().train.sequences)
@@ -89,7 +96,7 @@ def open_held_out(data: str, root: str | None = None, *, sequence: str = "sequen
     """Read held-out sequences: dev and test rows of a GUE task, test rows of a genomic benchmark, all of a file."""
     if data in TASKS:
         return joined_sequences(GUE(data, root).held_out())
-    if data in SETS:
+    if data in BENCHMARKS:
         return open_data(data, root, within="test").load().train.sequences
     return _read_file(data, Path(data).expanduser(), sequence=sequence, rna=rna)[1]
 
@@ -111,7 +118,9 @@ def _kind(file: str | Path) -> tuple[str, ...]:
 
 def _published(data: str) -> str:
     """List the published datasets for a message, the closest name to `data` first."""
-    return f"{did_you_mean(data, [*SETS, *TASKS])}Datasets: {', '.join(SETS)}; GUE tasks: {', '.join(TASKS)}"
+    return (
+        f"{did_you_mean(data, [*BENCHMARKS, *TASKS])}Datasets: {', '.join(BENCHMARKS)}; GUE tasks: {', '.join(TASKS)}"
+    )
 
 
 def _files(data: str, path: Path) -> tuple[str, str | None, str | None]:
@@ -145,7 +154,7 @@ def read_unlabelled(path: Path, *, sequence: str = "sequence", rna: bool = False
         headers, texts = read_fasta(path)
         names = [header.split(maxsplit=1)[0] for header in headers]
         return names, Sequences.read(texts, lambda row: f"{path}: record {names[row]!r}", rna=rna)
-    table, locate = read_table(path), locator(path)
+    table, locate = read_sequence_table(path), locator(path)
     if sequence not in table.columns:
         raise InputError(f"{path}: no column {sequence!r}; found {listed(table.columns)}. Set data.sequence to one.")
     if table.is_empty():

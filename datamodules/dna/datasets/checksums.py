@@ -60,7 +60,7 @@ GENOMIC_BENCHMARKS = {
 }
 
 # Of the uncompressed files, as published.
-GUE = {
+GUE_SHA256 = {
     "prom/prom_core_all/train.csv": "a36e0bbf2b59e01479bb904534d310041b493fec9221ccd74b518893d74054ed",
     "prom/prom_core_all/dev.csv": "98dd5d2b5df3c93cad9fa0a4a36078d28fa95b7bf9ab73fb2e5ba1fa74877f2b",
     "prom/prom_core_all/test.csv": "b1babbb52abd0fb5328eccc4ce8ab60d0a58d28bdc88c30f8e2140cf1684ce0c",

@@ -17,7 +17,7 @@ from datamodules.common.splitting import Split
 from datamodules.dna.classification.classes import Classes
 from datamodules.dna.classification.labelled import IntervalExamples, IntervalSplits, RawRecords, Splits, read_splits
 from datamodules.dna.datasets.checksums import GENOMIC_BENCHMARKS
-from datamodules.dna.datasets.table import SUFFIXES, locator, read_intervals, read_records, read_table
+from datamodules.dna.datasets.table import SUFFIXES, locator, read_intervals, read_records, read_sequence_table
 from datamodules.dna.genome import Genome
 from datamodules.dna.intervals import Intervals
 from titans_seq.errors import InputError
@@ -33,10 +33,13 @@ _MOUSE = f"{_ENSEMBL}/release-100/fasta/mus_musculus/dna/Mus_musculus.GRCm38.dna
 _FLY = f"{_ENSEMBL}/release-100/fasta/drosophila_melanogaster/dna/Drosophila_melanogaster.BDGP6.28.dna.toplevel.fa"
 _WORM = f"{_ENSEMBL}/release-104/fasta/caenorhabditis_elegans/dna/Caenorhabditis_elegans.WBcel235.dna.toplevel.fa"
 
+# The sequences are on a file-sharing site, from which the official package gets them.
+_SOURCE = "https://github.com/ML-Bioinfo-CEITEC/genomic_benchmarks"
+
 Within = Literal["official", "test"]
 
 
-class _Set(NamedTuple):
+class _BenchmarkFacts(NamedTuple):
     classes: dict[str, str]  # from name, sorted, to the URL of the reference of its intervals
     train: int  # number of published rows
     test: int
@@ -46,16 +49,18 @@ def _two(reference: str) -> dict[str, str]:
     return {"negative": reference, "positive": reference}
 
 
-SETS = {
-    "demo_coding_vs_intergenomic_seqs": _Set({"coding_seqs": _TRANSCRIPTS, "intergenomic_seqs": _HUMAN}, 75000, 25000),
-    "demo_human_or_worm": _Set({"human": _HUMAN, "worm": _WORM}, 75000, 25000),
-    "drosophila_enhancers_stark": _Set(_two(_FLY), 5184, 1730),
-    "dummy_mouse_enhancers_ensembl": _Set(_two(_MOUSE), 968, 242),
-    "human_enhancers_cohn": _Set(_two(_HUMAN), 20843, 6948),
-    "human_enhancers_ensembl": _Set(_two(_HUMAN), 123872, 30970),
-    "human_ensembl_regulatory": _Set(dict.fromkeys(("enhancer", "ocr", "promoter"), _HUMAN), 231348, 57713),
-    "human_nontata_promoters": _Set(_two(_HUMAN), 27097, 9034),
-    "human_ocr_ensembl": _Set(_two(_HUMAN), 139804, 34952),
+BENCHMARKS = {
+    "demo_coding_vs_intergenomic_seqs": _BenchmarkFacts(
+        {"coding_seqs": _TRANSCRIPTS, "intergenomic_seqs": _HUMAN}, 75000, 25000
+    ),
+    "demo_human_or_worm": _BenchmarkFacts({"human": _HUMAN, "worm": _WORM}, 75000, 25000),
+    "drosophila_enhancers_stark": _BenchmarkFacts(_two(_FLY), 5184, 1730),
+    "dummy_mouse_enhancers_ensembl": _BenchmarkFacts(_two(_MOUSE), 968, 242),
+    "human_enhancers_cohn": _BenchmarkFacts(_two(_HUMAN), 20843, 6948),
+    "human_enhancers_ensembl": _BenchmarkFacts(_two(_HUMAN), 123872, 30970),
+    "human_ensembl_regulatory": _BenchmarkFacts(dict.fromkeys(("enhancer", "ocr", "promoter"), _HUMAN), 231348, 57713),
+    "human_nontata_promoters": _BenchmarkFacts(_two(_HUMAN), 27097, 9034),
+    "human_ocr_ensembl": _BenchmarkFacts(_two(_HUMAN), 139804, 34952),
 }
 
 
@@ -63,7 +68,7 @@ class GenomicBenchmark:
     """One of the nine datasets.
 
     Args:
-        name: a key of `SETS`.
+        name: a key of `BENCHMARKS`.
         root: the data folder; None takes $TITANS_SEQ_DATA, else the user's cache, to which interval lists (not
             sequences) are downloaded.
         reference: cut the sequences from this FASTA file by the interval lists; for datasets of two genomes, the folder
@@ -74,13 +79,13 @@ class GenomicBenchmark:
     def __init__(
         self, name: str, root: str | None = None, *, reference: str | None = None, within: Within = "official"
     ) -> None:
-        if name not in SETS:
-            raise InputError(f"unknown genomic benchmark {name!r}; available: {', '.join(SETS)}")
+        if name not in BENCHMARKS:
+            raise InputError(f"unknown genomic benchmark {name!r}; available: {', '.join(BENCHMARKS)}")
         self.name = name
         self.root = root
         self.reference = reference
         self.within = within
-        self.classes = Classes(tuple(SETS[name].classes))
+        self.classes = Classes(tuple(BENCHMARKS[name].classes))
 
     def prepare(self) -> None:
         """Download the interval lists if they are needed and there is no data folder."""
@@ -93,9 +98,9 @@ class GenomicBenchmark:
         wanted: tuple[Split, ...] = ("test",) if self.within == "test" else ("train", "test")
         parts = {split: self._records(split) for split in wanted}
         notes = [
-            f"{self.name}: {split} has {len(records.texts)} rows, {getattr(SETS[self.name], split)} are published"
+            f"{self.name}: {split} has {len(records.texts)} rows, {getattr(BENCHMARKS[self.name], split)} are published"
             for split, records in parts.items()
-            if len(records.texts) != getattr(SETS[self.name], split)
+            if len(records.texts) != getattr(BENCHMARKS[self.name], split)
         ]
         train, *others = parts.values()
         return read_splits(self.name, train, None, *others, classes=self.classes, notes=notes)
@@ -122,8 +127,10 @@ class GenomicBenchmark:
         looked = [f"{split}/<class>/*.txt", *(f"{split}{suffix}" for suffix in SUFFIXES)]
         where = " or ".join(map(str, self._folders())) or "no data folder (set data.root)"
         raise InputError(
-            f"no {split} sequences of {self.name}: looked for {', '.join(looked)} in {where}. Set data.reference="
-            f"<FASTA of its genome> to cut them by the interval lists, or data.within=test to split only the test rows."
+            f"no {split} sequences of {self.name}: looked for {', '.join(looked)} in {where}. Get them with "
+            f'download_dataset("{self.name}") of {_SOURCE} and set data.root=~/.genomic_benchmarks; or set '
+            "data.reference=<FASTA of its genome> to cut them by the interval lists, or data.within=test to split only "
+            "the test rows."
         )
 
     def _folders(self) -> list[Path]:
@@ -188,7 +195,7 @@ class GenomicBenchmark:
         parts, texts, labels = [], [], []
         places: list[str] = []
         for name, path in zip(self.classes.names, self._lists(split), strict=True):
-            fasta = self._fasta(reference, SETS[self.name].classes[name])
+            fasta = self._fasta(reference, BENCHMARKS[self.name].classes[name])
             if fasta not in genomes:
                 genomes[fasta] = Genome(fasta, aliases=True)
             parts.append(_read_list(path))
@@ -207,10 +214,11 @@ class GenomicBenchmark:
             if found is None:
                 raise InputError(f"{reference}: no {name}. Download {url}.gz and decompress it there.")
             return found
-        if len(set(SETS[self.name].classes.values())) > 1:
+        if len(set(BENCHMARKS[self.name].classes.values())) > 1:
+            files = " and ".join(each.rpartition("/")[2] for each in BENCHMARKS[self.name].classes.values())
             raise InputError(
                 f"{self.name} is of two genomes, but data.reference={reference} is one file; set it to a folder that "
-                f"contains both: {' and '.join(each.rpartition('/')[2] for each in SETS[self.name].classes.values())}"
+                f"contains both: {files}"
             )
         return reference
 
@@ -224,7 +232,7 @@ def published_list(file: str) -> PublishedFile:
 
 def _read_list(path: Path) -> Intervals:
     """Read an official interval list: columns id, region, start, end, strand."""
-    table = read_table(path)
+    table = read_sequence_table(path)
     missing = {"region", "start", "end", "strand"} - set(table.columns)
     if missing:
         raise InputError(f"{path}: no column {', '.join(sorted(missing))}; found {listed(table.columns)}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from datamodules.common.download import PublishedFile, data_root, first_file, locate
 from datamodules.common.messages import did_you_mean
 from datamodules.dna.classification.labelled import RawRecords, Splits, read_splits
-from datamodules.dna.datasets.checksums import GUE as CHECKSUMS
+from datamodules.dna.datasets.checksums import GUE_SHA256
 from datamodules.dna.datasets.table import SUFFIXES, read_records
 from datamodules.dna.sequences import Sequences
 from titans_seq.errors import InputError
@@ -64,7 +64,7 @@ class GUE:
         root = data_root(self.root)
         file = f"{self.task}/{split}"
         if root is None:
-            if f"{file}.csv" not in CHECKSUMS:
+            if f"{file}.csv" not in GUE_SHA256:
                 raise InputError(
                     f"{file}.csv cannot be downloaded as a single file; unpack {_ARCHIVE}, and set data.root"
                 )
@@ -83,4 +83,4 @@ class GUE:
 
 def published_file(file: str) -> PublishedFile:
     """Published file `<task>/<split>.csv`, to be downloaded."""
-    return PublishedFile(f"gue/{file}", f"{_MIRROR}/{file}", CHECKSUMS[file])
+    return PublishedFile(f"gue/{file}", f"{_MIRROR}/{file}", GUE_SHA256[file])

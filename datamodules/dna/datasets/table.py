@@ -72,7 +72,7 @@ def read_records(
     Columns `region`, `start` and `end` are read as intervals where all three are there. `group="auto"` takes a column
     `group` if there is one.
     """
-    table = read_table(path)
+    table = read_sequence_table(path)
     locate = locator(path)
     if group == "auto":
         group = "group" if "group" in table.columns else None
@@ -102,7 +102,7 @@ def read_records(
     )
 
 
-def read_table(path: Path) -> pl.DataFrame:
+def read_sequence_table(path: Path) -> pl.DataFrame:
     """Read a table with all columns as text, except columns of Parquet that cannot be converted, such as lists."""
     table = read_frame(path)
     return table.with_columns(_as_text(column) for column in table)

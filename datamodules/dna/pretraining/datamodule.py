@@ -14,7 +14,7 @@ from datamodules.dna.pretraining.streams import StreamLoader, Streams
 from titans_seq.batch import BASES
 from titans_seq.errors import InputError
 
-Unit = Literal["record", "end"]
+HoldoutUnit = Literal["record", "end"]
 _N = BASES.index("N")
 _PIECE = 1 << 20  # bases checked at a time
 
@@ -22,7 +22,7 @@ _PIECE = 1 << 20  # bases checked at a time
 def split_corpus(
     corpus: Corpus,
     *,
-    unit: Unit = "record",
+    unit: HoldoutUnit = "record",
     fraction: float = 0.05,
     validation_records: Sequence[str] = (),
     test_records: Sequence[str] = (),

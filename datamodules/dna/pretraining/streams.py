@@ -12,18 +12,18 @@ from datamodules.dna.pretraining.corpus import Corpus
 from datamodules.dna.tokenizer import reverse_complement
 from titans_seq.batch import PAD_TOKEN, StreamBatch
 
-Index = NDArray[np.int64]
+Integers = NDArray[np.int64]
 
 
 class Streams(NamedTuple):
     """Contiguous ranges of bases of a corpus, (n,) each."""
 
-    records: Index
-    starts: Index
-    ends: Index
+    records: Integers
+    starts: Integers
+    ends: Integers
 
     @property
-    def lengths(self) -> Index:
+    def lengths(self) -> Integers:
         """Number of bases of each stream, (n,)."""
         return self.ends - self.starts
 
@@ -41,7 +41,7 @@ class Streams(NamedTuple):
 class Segment(NamedTuple):
     """One segment of each of several streams that are read side by side."""
 
-    rows: Index  # the streams, (B,)
+    rows: Integers  # the streams, (B,)
     number: int  # of the segment, from the start of each stream
     last: bool
     epoch_pass: int  # number of the pass over the whole split; order and strands depend on it
@@ -50,16 +50,16 @@ class Segment(NamedTuple):
 class StreamOrder(Order):
     """Batches of streams of an epoch; the streams of a batch have similar numbers of segments."""
 
-    def __init__(self, segments: Index, batch_size: int, *, shuffle: bool, seed: int) -> None:
+    def __init__(self, segments: Integers, batch_size: int, *, shuffle: bool, seed: int) -> None:
         super().__init__(shuffle=shuffle, seed=seed)
         self.segments = segments
         self.batch_size = batch_size
 
-    def __call__(self) -> list[Index]:
+    def __call__(self) -> list[Integers]:
         """Streams of each batch of the pass whose number is the current epoch."""
         return self.of(self.epoch)
 
-    def of(self, epoch_pass: int) -> list[Index]:
+    def of(self, epoch_pass: int) -> list[Integers]:
         """Streams of each batch of pass number `epoch_pass` over the split, from 0 on."""
         rng = np.random.default_rng((self.seed, epoch_pass))
         order = rng.permutation(len(self.segments)) if self.shuffle else np.arange(len(self.segments))

@@ -16,7 +16,7 @@ from datamodules.time_series.columns import (
     ColumnRoles,
     Fill,
     parse_numbers,
-    read_table,
+    read_series_table,
     resolve_column_roles,
     static_values,
 )
@@ -96,7 +96,7 @@ class Table:
     def read(self) -> list[Series]:
         """Read the table as `load` does but without splitting: all rows are training rows."""
         self.prepare()
-        table = read_table(self.path)
+        table = read_series_table(self.path)
         roles = resolve_column_roles(table, self.roles, self.path)
         where = f"{self.path}: column {roles.time}"
         timestamps = parse_timestamps(table[roles.time], where, self.time_format)

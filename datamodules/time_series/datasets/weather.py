@@ -15,7 +15,13 @@ from titans_seq.errors import InputError
 
 ROWS = 52696
 BOUNDARIES = SplitBoundaries(train=36887, validation=42157, test=52696)
-_FILE = PublishedFile("weather/weather.csv", "", "34ee981d07313e51da2a50bb600072c8ae4a69cb4b0651f4cb93a069d7a2ba63")
+_FILE = PublishedFile(
+    "weather/weather.csv",
+    "",
+    "34ee981d07313e51da2a50bb600072c8ae4a69cb4b0651f4cb93a069d7a2ba63",
+    "https://github.com/thuml/Autoformer (its README links the folder with weather/weather.csv) or "
+    "https://github.com/ljnvs/HiCR-Mamba (datasets/weather/weather.csv.gz, to be unpacked)",
+)
 _NOT_MEASURED = -9999.0
 
 

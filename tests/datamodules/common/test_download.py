@@ -184,6 +184,16 @@ def test_a_named_folder_without_the_file_is_an_error_not_a_download(
     assert files_below(empty) == []
 
 
+def test_what_cannot_be_downloaded_names_its_source_and_proposes_no_download(tmp_path: Path, cache: Path) -> None:
+    file = PublishedFile("set/whole.csv", "", "0" * 64, source="https://example.org/sets")
+    for root in (str(tmp_path), None):
+        with pytest.raises(InputError, match=r"et it from https://example\.org/sets") as caught:
+            locate(file, root)
+        assert "to download it" not in str(caught.value)
+    with pytest.raises(InputError, match=r"unset data\.root to download it"):
+        locate(file._replace(url="https://example.org/whole.csv"), str(tmp_path))
+
+
 def test_the_cache_is_in_the_home_folder_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -13,7 +13,7 @@ import pytest
 from datamodules.common.download import DATA_VARIABLE
 from datamodules.dna.classification.labelled import Splits
 from datamodules.dna.datasets.checksums import GENOMIC_BENCHMARKS
-from datamodules.dna.datasets.genomic_benchmarks import SETS, GenomicBenchmark, published_list
+from datamodules.dna.datasets.genomic_benchmarks import BENCHMARKS, GenomicBenchmark, published_list
 from tests.datamodules.dna.dna_reference import random_dna, refused, slow_reverse_complement, write_csv, write_fasta
 
 REGULATORY = "human_ensembl_regulatory"
@@ -35,7 +35,7 @@ def write_folders(root: Path, name: str, counts: dict[str, int]) -> dict[str, li
     """The official layout, and the sequences of each split in the order of class and file."""
     written: dict[str, list[str]] = {}
     for number, (split, count) in enumerate(counts.items()):
-        for label, kind in enumerate(SETS[name].classes):
+        for label, kind in enumerate(BENCHMARKS[name].classes):
             texts = random_dna([20 + label] * count, seed=10 * number + label)
             folder = root / name / split / kind
             folder.mkdir(parents=True)
@@ -59,8 +59,8 @@ def texts_of(splits: Splits) -> list[str]:
 
 
 def test_all_nine_sets_are_known_with_sorted_classes() -> None:
-    assert len(SETS) == 9
-    for name, known in SETS.items():
+    assert len(BENCHMARKS) == 9
+    for name, known in BENCHMARKS.items():
         assert tuple(known.classes) == tuple(sorted(known.classes)) == CLASSES.get(name, ("negative", "positive"))
     assert "unknown genomic benchmark 'human_enhancers'; available: demo_coding" in refused(
         lambda: GenomicBenchmark("human_enhancers")
@@ -120,6 +120,7 @@ def test_absent_splits_say_where_they_were_looked_for_and_what_else_there_is(tmp
     message = refused(GenomicBenchmark(REGULATORY, str(tmp_path)).load)
     assert "train/<class>/*.txt, train.csv" in message
     assert str(tmp_path / "genomic_benchmarks" / REGULATORY) in message
+    assert "https://github.com/ML-Bioinfo-CEITEC/genomic_benchmarks" in message
     assert "data.reference=" in message
     assert "set data.root" in refused(GenomicBenchmark(REGULATORY).load)
     assert "no such folder" in refused(GenomicBenchmark(REGULATORY, str(tmp_path / "none")).load)
@@ -198,13 +199,13 @@ def test_lists_are_taken_from_the_cache_that_downloads_fill(tmp_path: Path, monk
 def test_the_real_lists_are_the_published_ones(data_root: Path) -> None:
     folder = data_root / "genomic_benchmarks_coordinates"
     assert {name: len(files) for name, files in GENOMIC_BENCHMARKS.items()} == {
-        name: 2 * len(known.classes) for name, known in SETS.items()
+        name: 2 * len(known.classes) for name, known in BENCHMARKS.items()
     }
     for name, files in GENOMIC_BENCHMARKS.items():
         for file, checksum in files.items():
             assert hashlib.sha256((folder / name / file).read_bytes()).hexdigest() == checksum
         splits = GenomicBenchmark(name, str(data_root)).load_intervals()
-        assert (len(splits.train), len(splits.test)) == (SETS[name].train, SETS[name].test)
+        assert (len(splits.train), len(splits.test)) == (BENCHMARKS[name].train, BENCHMARKS[name].test)
 
 
 def test_the_real_test_files_are_read_row_for_row(data_root: Path) -> None:
@@ -212,7 +213,7 @@ def test_the_real_test_files_are_read_row_for_row(data_root: Path) -> None:
         splits = GenomicBenchmark(name, str(data_root), within="test").load()
         with gzip.open(data_root / "genomic_benchmarks" / name / "test.csv.gz", "rt") as handle:
             rows = list(csv.DictReader(handle))
-        assert len(rows) == SETS[name].test == len(splits.train)
+        assert len(rows) == BENCHMARKS[name].test == len(splits.train)
         assert splits.notes == ()
         assert texts_of(splits) == [row["sequence"] for row in rows]
         assert splits.train.labels.tolist() == [int(row["label"]) for row in rows]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from datamodules.common.download import DATA_VARIABLE
-from datamodules.dna.datasets.checksums import GUE as CHECKSUMS
+from datamodules.dna.datasets.checksums import GUE_SHA256
 from datamodules.dna.datasets.gue import GUE, TASKS, published_file
 from tests.datamodules.dna.dna_reference import refused, write_csv
 
@@ -89,7 +89,7 @@ def test_the_real_tasks_are_read_row_for_row(data_root: Path, task: str) -> None
     parts = {"train": splits.train, "dev": splits.validation, "test": splits.test}
     for (split, rows), count in zip(parts.items(), COMPLETE[task], strict=True):
         content = gzip.decompress((data_root / "gue" / task / f"{split}.csv.gz").read_bytes())
-        assert hashlib.sha256(content).hexdigest() == CHECKSUMS[f"{task}/{split}.csv"]
+        assert hashlib.sha256(content).hexdigest() == GUE_SHA256[f"{task}/{split}.csv"]
         expected = list(csv.reader(content.decode().splitlines()))[1:]
         assert rows is not None
         assert len(rows) == count == len(expected)

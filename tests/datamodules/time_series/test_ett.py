@@ -14,7 +14,7 @@ from datamodules.time_series.series import read_csv
 from tests.helpers import ETT_CHANNELS, ett_rows, write_ett
 from titans_seq.errors import InputError
 
-SETS = ["ETTh1", "ETTh2", "ETTm1", "ETTm2"]
+ETT_DATASETS = ["ETTh1", "ETTh2", "ETTm1", "ETTm2"]
 HORIZONS = [96, 192, 336, 720]
 # Rows at which train, validation and test end, and the published numbers of test windows.
 BORDERS = {"h": (8640, 11520, 14400), "m": (34560, 46080, 57600)}
@@ -38,7 +38,7 @@ def data_module(
     return data
 
 
-@pytest.fixture(scope="module", params=SETS)
+@pytest.fixture(scope="module", params=ETT_DATASETS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

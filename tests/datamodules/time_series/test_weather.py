@@ -70,7 +70,7 @@ def test_cells_that_were_not_measured_are_kept_or_filled(data_root: Path, raw: n
 def test_a_file_that_is_not_weather_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TITANS_SEQ_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(InputError, match=r"no direct download.*Set data.root"):
+    with pytest.raises(InputError, match=r"no direct download.*https://github.com/thuml/Autoformer.*set data.root"):
         Weather().prepare()
     (tmp_path / "weather.csv").write_text("date,a\n2020-01-01 00:10:00,1\n")
     with pytest.raises(InputError, match=f"1 rows of 1 values, Weather has {ROWS} of 21"):

@@ -62,7 +62,7 @@ def test_a_config_file_says_what_to_audit() -> None:
         (["nowhere.csv"], "nowhere.csv: no such file or folder"),
         (["simulated", "-k", "33"], "-k 33: must be between 1 and 32"),
         (["simulated", "data.maxlength=3"], "data.maxlength: no such key; did you mean data.max_length?"),
-        ([CONFIGS / "forecasting" / "synthetic.yaml"], "audit is for labelled sequences"),
+        ([CONFIGS / "forecasting" / "synthetic.yaml"], "audit requires labelled sequences"),
     ],
 )
 def test_what_cannot_be_audited(refuse: Refuse, words: list[str], part: str) -> None:

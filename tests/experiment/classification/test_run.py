@@ -12,7 +12,7 @@ import torch
 from matplotlib.image import imread
 
 from datamodules.dna.datasets.catalogue import open_data
-from datamodules.dna.datasets.genomic_benchmarks import SETS
+from datamodules.dna.datasets.genomic_benchmarks import BENCHMARKS
 from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY, PlantedMotif
 from datamodules.dna.datasets.simulated_motif import MOTIF as PLANTED
 from tests.datamodules.dna.dna_reference import random_dna, slow_reverse_complement
@@ -35,7 +35,7 @@ def write_official(root: Path, name: str, rows: int = 30) -> Path:
     """A genomic benchmark in its official layout: folders of text files, `rows` sequences a class and split."""
     rng = np.random.default_rng(4)
     for split in ("train", "test"):
-        for label in SETS[name].classes:
+        for label in BENCHMARKS[name].classes:
             folder = root / name / split / label
             folder.mkdir(parents=True)
             for row in range(rows):
@@ -287,7 +287,7 @@ def test_data_keys_that_would_say_nothing_are_refused(refuse: Refuse, tmp_path: 
         [fasta, "data.bed=a.bed", "data.label=kind"],
     ):
         assert f"{words[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *words))
-        assert "says nothing about data.name=" in line
+        assert "has no effect with data.name=" in line
 
 
 def test_groups_of_given_splits_that_cross_are_noted(tmp_path: Path) -> None:
@@ -307,11 +307,11 @@ def test_forecasts_take_no_file(refuse: Refuse, tmp_path: Path) -> None:
     assert "--input" in refuse("predict", path, "--input", "x.csv", "--out", "out.parquet")
 
 
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_every_official_set_runs_from_its_official_layout(tmp_path: Path, name: str) -> None:
     root = write_official(tmp_path / "data", name, rows=20)
     done = fit(OFFICIAL, tmp_path / "run", *SMALL, f"data.name={name}", f"data.root={root}")
-    classes = list(SETS[name].classes)
+    classes = list(BENCHMARKS[name].classes)
     assert done.results["classes"] == classes
     rows = 20 * len(classes)
     assert done.results["rows"] == {"train": rows - rows // 10, "validation": rows // 10, "test": rows}
@@ -320,7 +320,7 @@ def test_every_official_set_runs_from_its_official_layout(tmp_path: Path, name: 
 @pytest.mark.parametrize("name", ["human_enhancers_cohn", "human_nontata_promoters"])
 def test_the_folds_inside_a_test_file_never_part_a_group(tmp_path: Path, data_root: Path, name: str) -> None:
     words = [f"data.name={name}", f"data.root={data_root}"]
-    total, seen = SETS[name].test, []
+    total, seen = BENCHMARKS[name].test, []
     for fold in range(5):
         splits = build_experiment(load_config([WITHIN], [*words, f"data.fold={fold}"])).data.splits
         groups = [set(rows.groups.tolist()) for rows in (splits.train, splits.validation, splits.test)]
@@ -364,7 +364,7 @@ def test_copies_of_training_rows_are_said_once(tmp_path: Path) -> None:
     done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
     copied = done.results["test_rows_in_train"]
     assert 5 <= copied <= 7  # validation rows are cut from the training rows
-    assert done.printed.count(f"{copied} of 20 test rows are training rows too, on either strand") == 1
+    assert done.printed.count(f"{copied} of 20 test rows duplicate training rows, on either strand") == 1
 
 
 def test_data_that_have_changed_since_the_training_are_said(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_every_single_base_change_is_scored(checkpoint: Path, tmp_path: Path) ->
 def test_sequences_that_cannot_be_chosen(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "two.fa").write_text(">one\nACGT\n>two\nACGT\n")
     line = refuse("mutagenesis", checkpoint, "--input", tmp_path / "two.fa")
-    assert "two.fa: 2 sequences; name one with --record: one, two" in line
+    assert "two.fa: 2 sequences; choose one with --record: one, two" in line
     assert "no sequence 'x'" in refuse("mutagenesis", checkpoint, "--input", tmp_path / "two.fa", "--record", "x")
 
 
@@ -91,7 +91,7 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "--out", tmp_path / "out.parquet", "data.length=20"]
     answer = run_cli("variants", checkpoint, *words)
     assert answer.status == 0, answer.err
-    assert "4 alternatives that are no letters" in answer.out
+    assert "4 alternatives that are not bases" in answer.out
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert table["id"].to_list() == ["snv", "deletion", "insertion", "edge"]
     # The windows by hand: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
@@ -132,7 +132,7 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
         line = refuse("variants", checkpoint, "--vcf", write_vcf(tmp_path / "a.vcf", *rows), *words, "data.length=20")
         assert part in line
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 6, ".", good, "N"))
-    assert "data.length is null" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+    assert "data.length must be set" in refuse("variants", checkpoint, "--vcf", vcf, *words)
 
 
 def test_a_vcf_in_any_letters_and_line_ends(checkpoint: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_alleles_that_no_window_holds(checkpoint: Path, refuse: Refuse, tmp_path
     assert "set data.length=12 or less" in refuse("variants", checkpoint, "--vcf", vcf, *words, "data.max_length=12")
     answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
-    assert "2 alternatives are left out: REF or ALT is longer than data.length=20" in answer.out
+    assert "2 alternatives are skipped: REF or ALT is longer than data.length=20" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
     assert table["id"].to_list() == ["20", "snv"]
     assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, first[30:50])[0], abs=1e-5)
@@ -241,7 +241,7 @@ def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_p
     for verb in ("predict", "mutagenesis"):
         answer = run_cli(verb, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
         assert answer.status == 2
-        assert "holds data that this very run reads" in answer.err
+        assert "is an input of this command" in answer.err
     labelled = tmp_path / "labelled.csv"
     labelled.write_text("sequence,label\n" + "ACGTACGT,motif\nACGTACGA,background\n" * 20)
     answer = run_cli("predict", checkpoint, f"data.name={labelled}", "--out", labelled)
@@ -257,7 +257,7 @@ def test_names_that_are_no_formulas_and_files_that_are_no_tables(
     answer = run_cli(*words, "--record", "a$x_$", "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert (tmp_path / "a.png").is_file()
-    assert "2 sequences are called 'twice'" in refuse(*words, "--record", "twice")
+    assert "2 sequences are named 'twice'" in refuse(*words, "--record", "twice")
     one = [*words, "--record", "a$x_$"]
     for name in ("m.png", "m.csv.gz", "m.tsv"):
         assert "ends in .csv or .parquet" in refuse(*one, "--out", tmp_path / name)
@@ -270,6 +270,8 @@ def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
     from tests.experiment.run.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")
+    source = tmp_path / "x.fa"
+    source.write_text(">x\nACGT\n")
     assert "task.name=forecasting is not supported here; task.name=classification is" in refuse(
-        "mutagenesis", path, "--input", "x.fa"
+        "mutagenesis", path, "--input", source
     )

@@ -80,7 +80,7 @@ def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: 
             panel[1].values[3, 0] += 1
             return panel
 
-    monkeypatch.setattr(baselines, "_solved", {})
+    monkeypatch.setattr(baselines, "_CACHE", {})
     first = best_linear(data(LENGTH, Panel()), "shared")
     assert best_linear(data(LENGTH, Panel()), "shared") is first
     others = [
@@ -90,4 +90,4 @@ def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: 
         best_linear(data(LENGTH, Panel()), "shared", "mae"),
     ]
     assert all(other is not first for other in others)
-    assert len(baselines._solved) == 4  # the first was the oldest
+    assert len(baselines._CACHE) == 4  # the first was the oldest

@@ -132,5 +132,5 @@ def test_the_file_gives_back_what_was_saved_for_its_checkpoint_alone(tmp_path: P
     others = [json.dumps({**content, key: value}) for key, value in (("margins", [1]), ("windows", "?"))]
     for damage in ('{"margins"', "[]", *others):
         path.write_text(damage)
-        with pytest.raises(InputError, match=r"conformal\.json: damaged: .*; remove it to go on without"):
+        with pytest.raises(InputError, match=r"conformal\.json: damaged: .*; delete it to continue without"):
             load_calibration(best)

@@ -1,9 +1,7 @@
-"""From a user's table to forecasts and a backtest, against the same by hand; what is refused leaves nothing behind."""
+"""Forecasts of a user's table, against the same computed by hand; commands with invalid input leave nothing behind."""
 
-import json
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -11,62 +9,9 @@ import pytest
 import torch
 
 from datamodules.time_series.datasets.simulated import SimulatedSeries
+from tests.experiment.forecasting.sales import HORIZON, ROWS, START, Panel, by_hand, sales
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
-from titans_seq.batch import CovariateInputs
 from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
-from titans_seq.tasks import ForecastingTask
-
-LENGTH, HORIZON, START = 28, 7, datetime(2022, 1, 1)
-ROWS = {"a": 200, "b": 260, "c": 230}
-QUANTILES = [0.1, 0.5, 0.9]
-KINDS = {"a": "big", "b": "small", "c": "big"}
-WORDS = [
-    *(
-        "data.id=store",
-        "data.target=[sales]",
-        "data.known=[promo]",
-        "data.static=[kind]",
-        "data.calendar=[day_of_week]",
-    ),
-    *(f"data.context_length={LENGTH}", f"data.horizon={HORIZON}", f"task.quantiles={QUANTILES}", "model.dim=8"),
-    *("model.num_layers=1", "model.memory.num_heads=2", *TWO_STEPS),
-]
-
-
-def sales(extra: int = 0) -> pl.DataFrame:
-    """Three stores from START on, `extra` more days of each; what comes later does not change what came before."""
-    parts = []
-    for k, (store, count) in enumerate(ROWS.items()):
-        rng = np.random.default_rng(k)
-        promo, noise = rng.random(400) < 0.3, rng.normal(size=400)
-        days = np.arange(count + extra)
-        values = 100 * (k + 1) + 9 * np.sin(2 * np.pi * days / 7) + 7 * promo[days] + noise[days]
-        stamps = [f"{START + timedelta(days=int(day)):%Y-%m-%d}" for day in days]
-        content = {"date": stamps, "store": store, "sales": values, "promo": promo[days].astype(int)}
-        parts.append(pl.DataFrame({**content, "kind": KINDS[store]}))
-    return pl.concat(parts)
-
-
-class Panel(NamedTuple):
-    folder: Path
-    table: Path
-    plans: Path  # the known covariates of three weeks to come
-    checkpoint: Path
-
-
-@pytest.fixture(scope="module")
-def panel(tmp_path_factory: pytest.TempPathFactory) -> Panel:
-    folder = tmp_path_factory.mktemp("panel")
-    table, plans = folder / "sales.csv", folder / "plans.csv"
-    sales().write_csv(table)
-    sales(21).drop("sales", "kind").write_csv(plans)
-    words = [CONFIGS / "forecasting" / "table.yaml", f"data.path={table}", *WORDS, f"run.dir={folder / 'run'}"]
-    answer = run_cli("fit", *words, cwd=folder)
-    assert answer.status == 0, answer.err
-    assert "sales, 3 series: 28 steps to 7" in answer.out
-    assert "CRPS" in answer.out
-    assert "Coverage of the conformal intervals on the test split" in answer.out
-    return Panel(folder, table, plans, folder / "run" / "checkpoints" / "best.ckpt")
 
 
 def told(panel: Panel, *words: str | Path, data: Path | None = None) -> pl.DataFrame:
@@ -76,31 +21,6 @@ def told(panel: Panel, *words: str | Path, data: Path | None = None) -> pl.DataF
     answer = run_cli("forecast", panel.checkpoint, "--data", data or panel.table, *common, *words)
     assert answer.status == 0, answer.err
     return pl.read_parquet(out)
-
-
-def by_hand(panel: Panel, store: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Quantiles (H, Q), lower and upper ends (2, H) of the days after a store's first `rows`, in its units."""
-    trained = {name: sales().filter(store=name).head(round(0.7 * count)) for name, count in ROWS.items()}
-    mean, std = trained[store]["sales"].mean(), trained[store]["sales"].std(ddof=0)
-    promos = pl.concat(trained.values())["promo"]
-    part = sales(30).filter(store=store)[rows - LENGTH : rows + HORIZON]
-    promo = (part["promo"].to_numpy() - promos.mean()) / promos.std(ddof=0)
-    angles = [2 * np.pi * datetime.fromisoformat(day).weekday() / 7 for day in part["date"]]
-    known = torch.tensor(np.column_stack([promo, np.sin(angles), np.cos(angles)]), dtype=torch.float32)[None]
-    context = torch.tensor((part["sales"].to_numpy()[:LENGTH] - mean) / std, dtype=torch.float32)[None, :, None]
-    code = torch.tensor([[["big", "small"].index(KINDS[store])]])
-    covariates = CovariateInputs(torch.empty(1, LENGTH, 0), known, code, torch.empty(1, 0))
-    task = ForecastingTask.load_from_checkpoint(panel.checkpoint, map_location="cpu", weights_only=True).eval()
-    with torch.inference_mode():
-        quantiles = task.model.quantiles(context, covariates)[0, :, 0].double().numpy()
-    kept = json.loads((panel.folder / "run" / "conformal.json").read_text())
-    assert kept["coverages"] == [0.8, 0.95]
-    narrow, wide = np.array(kept["margins"])[..., 0]
-    low, middle, high = quantiles.T
-    lower, upper = np.minimum(low - narrow, middle), np.maximum(high + narrow, middle)
-    lowers = np.stack([lower, np.minimum(middle - wide, lower)])
-    uppers = np.stack([upper, np.maximum(middle + wide, upper)])
-    return quantiles * std + mean, lowers * std + mean, uppers * std + mean
 
 
 def test_the_forecast_is_that_of_the_model_by_hand_for_the_days_after_the_last(panel: Panel) -> None:
@@ -137,7 +57,7 @@ def test_beyond_the_horizon_a_forecast_is_taken_as_seen(panel: Panel) -> None:
 
 def test_nothing_after_the_origin_is_looked_at(panel: Panel) -> None:
     run = load_forecaster(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
-    member, row = run.members[1], 150
+    member, row = run.scaled_series[1], 150
     known = member.scaled[row : row + HORIZON, 1:]
     before = forecast_recursively(run, cut_inputs(run, member, row, known), HORIZON)
     poisoned, touched = member.scaled.copy(), member.scaled.copy()
@@ -170,56 +90,6 @@ def test_changing_what_comes_later_never_changes_a_forecast(panel: Panel) -> Non
     assert not tables[0].select(numbers).equals(tables[1].select(numbers))
 
 
-def test_the_backtest_by_hand(panel: Panel) -> None:
-    out, windows, step = panel.folder / "b.csv", 4, 5
-    common = ["--data", panel.table, "--windows", str(windows), "--step", str(step), "--out", out]
-    answer = run_cli("backtest", panel.checkpoint, *common, "trainer.accelerator=cpu")
-    assert answer.status == 0, answer.err
-    assert "window" in answer.err  # the progress bar
-    rows = {row["series"] or row["channel"]: row for row in pl.read_csv(out).to_dicts()}
-    scores: dict[str, list[float]] = {key: [] for key in ("mase", "smape", "mse", "mae", "wql")}
-    naive_mae = []
-    for store, count in ROWS.items():
-        y = sales().filter(store=store)["sales"].to_numpy()
-        origins = [count - HORIZON - i * step for i in reversed(range(windows))]
-        truth = np.stack([y[row : row + HORIZON] for row in origins])
-        parts = [by_hand(panel, store, row) for row in origins]
-        quantiles = np.stack([part[0] for part in parts])
-        point = quantiles[..., 1]
-        error, history = np.abs(truth - point), y[: origins[0]]
-        levels, beyond = np.array(QUANTILES), truth[..., None] - quantiles
-        loss = np.maximum(levels * beyond, (levels - 1) * beyond)
-        wanted = {
-            "mase": error.mean() / np.abs(history[7:] - history[:-7]).mean(),
-            "smape": (200 * error / (np.abs(truth) + np.abs(point))).mean(),
-            "mse": np.square(error).mean(),
-            "mae": error.mean(),
-            "wql": 2 * loss.sum() / 3 / np.abs(truth).sum(),
-        }
-        for key, value in wanted.items():
-            assert rows[store][key] == pytest.approx(value, rel=1e-4), key
-            scores[key].append(value)
-        for i, name in enumerate(("interval_80", "interval_95")):
-            held = np.mean([(low[i] <= t) & (t <= high[i]) for t, (_, low, high) in zip(truth, parts, strict=True)])
-            assert rows[store][name] == pytest.approx(held)
-        assert rows[store]["windows"] == windows
-        naive_mae.append(np.mean([np.abs(y[r : r + 7] - y[r - 7 : r]).mean() for r in origins]))
-    for key, values in scores.items():
-        assert rows["all"][key] == pytest.approx(np.mean(values), rel=1e-4), key
-    assert rows["seasonal naive"]["mae"] == pytest.approx(np.mean(naive_mae))
-    assert rows["all"]["windows"] == windows * len(ROWS)
-    assert f"{rows['all']['mase']:.4g}" in answer.out
-
-
-def test_what_a_backtest_shares_with_training_is_said(panel: Panel) -> None:
-    common = ["--data", panel.table, "--windows", "12", "--out", panel.folder / "b.csv", "trainer.accelerator=cpu"]
-    # Training ends with store b's row 182; windows begin at rows 116, 123, ... of a, 176 of b, 146 of c.
-    assert (
-        "windows begin before training ended, 2022-07-01: their errors flatter"
-        in run_cli("backtest", panel.checkpoint, *common).out
-    )
-
-
 def test_a_series_that_training_never_saw(panel: Panel) -> None:
     path = panel.folder / "new.csv"
     sales().with_columns(pl.col("store") + "x").write_csv(path)
@@ -229,7 +99,7 @@ def test_a_series_that_training_never_saw(panel: Panel) -> None:
     words = ["--data", path, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
     answer = run_cli("forecast", panel.checkpoint, *words)
     assert answer.status == 0, answer.err
-    assert "3 series that training never saw are scaled by their own rows: 'ax', 'bx', 'cx'" in answer.out
+    assert "3 series unseen in training are scaled by their own statistics: 'ax', 'bx', 'cx'" in answer.out
 
 
 def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
@@ -254,11 +124,11 @@ def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_pat
         ),
         ("forecast", ["--data", panel.table, "--future", soon], "--horizon 4."),
         ("forecast", [*future, "--horizon", "0"], "--horizon 0: must be at least 1"),
-        ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: takes a .png file"),
+        ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: expected a .png file"),
         ("forecast", [*future, "--out", "none/x.csv"], "--out none/x.csv: no such folder none"),
-        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "holds data that this very run reads"),
+        ("forecast", ["--data", panel.table, *future, "--out", panel.table], "is an input of this command"),
         ("backtest", ["--windows", "0"], "--windows 0"),
-        ("backtest", ["--windows", "40"], "before them need 308; --windows 24 would fit"),
+        ("backtest", ["--windows", "40"], "before them need 308; use --windows 24 or fewer"),
     ]
     for verb, words, part in cases:
         assert part in refuse(verb, checkpoint, *words), (verb, words)
@@ -270,7 +140,7 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_like(panel: Panel, re
         content["hyper_parameters"]["layout"] = layout
         torch.save(content, tmp_path / "old.ckpt")
         line = refuse("forecast", tmp_path / "old.ckpt", "--data", panel.table)
-        assert "old.ckpt: does not say what its data were like; train it again" in line
+        assert "old.ckpt: contains no description of its training data; train the model again" in line
 
 
 @pytest.fixture(scope="module")
@@ -306,5 +176,5 @@ def test_a_table_with_other_steps_or_of_another_model_is_refused(
         tmp_path / "days.csv"
     )
     line = refuse("forecast", synthetic, "--data", tmp_path / "days.csv")
-    assert "days.csv: a step of 1d; the model was trained on steps of 1h" in line
+    assert "days.csv: time step 1d; the model requires time step 1h, as in training" in line
     assert "data.known was empty" in refuse("forecast", synthetic, "--future", tmp_path / "days.csv")

@@ -173,7 +173,7 @@ def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_second_fit_into_the_folder_is_refused_and_leaves_it(synthetic_run: Path) -> None:
     folder = synthetic_run.parent.parent
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert "holds a run already" in refusal(run_cli("fit", SYNTHETIC, *SMALL_MODEL, *TWO_STEPS, f"run.dir={folder}"))
+    assert "already contains a run" in refusal(run_cli("fit", SYNTHETIC, *SMALL_MODEL, *TWO_STEPS, f"run.dir={folder}"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
@@ -225,8 +225,12 @@ def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:
     # From the least-squares forecast on, steps this large lead away.
     words = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
     folder = tmp_path / "run"
-    results = fit(SYNTHETIC, folder, *SMALL_MODEL, *words, "trainer.max_steps=6").results
+    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, *words, "trainer.max_steps=6")
     assert results["best_epoch"] + 1 < results["epochs"] == 3
+    assert f"Best epoch {results['best_epoch'] + 1} of 3 by" in printed
+    assert f"(epoch {results['best_epoch']} in results.json and metrics.csv, which count from 0)" in printed
+    rows = pl.read_csv(folder / "metrics.csv").filter(pl.col("val/mse") == results["best_val/mse"])
+    assert rows["epoch"].to_list() == [results["best_epoch"]]
     best, last = (measure(folder / "checkpoints" / f"{name}.ckpt", "test", [SAME_WINDOWS]) for name in ("best", "last"))
     assert results["test/mse"] == best["test/mse"] != last["test/mse"]
     epochs = [torch.load(folder / "checkpoints" / f"{name}.ckpt")["epoch"] for name in ("best", "last")]

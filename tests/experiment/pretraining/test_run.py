@@ -1,6 +1,7 @@
-"""Whole pre-training runs, and classifiers that start from them: what is loaded, refused, frozen and slowed down."""
+"""Whole pre-training runs: resuming, corpora, and options that do not go together."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -8,40 +9,20 @@ from unittest import mock
 import pytest
 import torch
 from matplotlib.image import imread
-from torch import Tensor
 
 from datamodules.dna.datasets.gue import GUE
 from datamodules.dna.pretraining.corpus import LoadedCorpus
 from tests.datamodules.dna.dna_reference import random_dna, write_fasta
+from tests.experiment.classification.test_transfer import changed
+from tests.experiment.dna import DDP, GENOMICS, MOTIF, PRETRAIN, SMALL, weights
 from tests.experiment.running import fit
-from tests.helpers import CONFIGS, TWO_STEPS, Refuse, run_cli
-from titans_seq.config import load_config, to_container
+from tests.helpers import TWO_STEPS, Refuse, run_cli
+from titans_seq.config import load_config
 from titans_seq.experiment.pretraining.experiment import PretrainingExperiment
-from titans_seq.schema import ClassificationTaskOptions, PretrainingConfig
-from titans_seq.tasks import ClassificationTask
-from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_trained
+from titans_seq.schema import PretrainingConfig
+from titans_seq.system.checkpoint_files import read_checkpoint, write_checkpoint
 
-GENOMICS = CONFIGS / "genomics"
-MOTIF, PRETRAIN = GENOMICS / "motif.yaml", GENOMICS / "pretrain.yaml"
-SMALL = ["model.dim=8", "model.num_layers=2", "model.memory.num_heads=2", "model.stem_width=5", "model.stride=2"]
-SMALL += ["model.stem_pool=max", "model.memory.bound_lr=true"]
-DDP = "several devices require trainer.strategy=ddp_find_unused_parameters_true"
-MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stretch=64"]
-
-
-def weights(folder: Path, name: str = "best") -> dict[str, Tensor]:
-    content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
-    return {name.removeprefix("model."): x for name, x in content["state_dict"].items()}
-
-
-@pytest.fixture(scope="module")
-def forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of two steps of the shipped experiment, smaller."""
-    folder = tmp_path_factory.mktemp("forward") / "run"
-    _, results, printed, _ = fit(PRETRAIN, folder, *SMALL)
-    assert "simulated DNA, made by this program" in printed
-    assert results["bases"] == {"train": 221_184, "validation": 12_288, "test": 12_288}
-    return folder
+MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stream_length=64"]
 
 
 def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
@@ -61,7 +42,9 @@ def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
     assert answer.out.split()[:2] == ["test/bits_per_base", f"{results['test/bits_per_base']:.4f}"], answer.err
 
 
-def cut_and_resumed(config: Path, folder: Path, *words: str) -> dict[str, Any]:
+def cut_and_resumed(
+    config: Path, folder: Path, *words: str, meanwhile: Callable[[Path], None] = lambda folder: None
+) -> dict[str, Any]:
     """The run `folder`, whose power fails at step 6 and which is resumed; the checkpoint that it went on from."""
     step, calls = torch.optim.AdamW.step, 0
 
@@ -77,6 +60,7 @@ def cut_and_resumed(config: Path, folder: Path, *words: str) -> dict[str, Any]:
         run_cli(*again, cwd=folder.parent)
     last: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 3
+    meanwhile(folder)
     assert run_cli(*again, "resume=auto", cwd=folder.parent).status == 0
     return last
 
@@ -92,6 +76,29 @@ def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) 
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("cut", "whole")]
     assert results[0]["test/bits_per_base"] == results[1]["test/bits_per_base"]
+
+
+def write_as_before_the_rename(folder: Path) -> None:
+    """Rewrite a run's configuration and checkpoint with `data.stretch`, the former name of `data.stream_length`."""
+    file, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
+    text = file.read_text()
+    assert text.count("stream_length: 2048") == 1
+    file.write_text(text.replace("stream_length: 2048", "stretch: 2048"))
+    content = read_checkpoint(checkpoint)
+    data = content["hyper_parameters"]["config"]["data"]
+    data["stretch"] = data.pop("stream_length")
+    write_checkpoint(content, checkpoint)
+
+
+def test_a_run_from_before_a_key_was_renamed_is_resumed_exactly(tmp_path: Path) -> None:
+    words = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *words)
+    cut_and_resumed(PRETRAIN, tmp_path / "cut", *words, meanwhile=write_as_before_the_rename)
+    assert len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 2
+    assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
+    write_as_before_the_rename(tmp_path / "whole")  # which is finished
+    last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
+    assert run_cli("test", last, "trainer.limit_batches=1", cwd=tmp_path).status == 0
 
 
 @pytest.mark.parametrize("freezing", ["task.unfreeze=head", "task.frozen_blocks=1"])
@@ -114,7 +121,7 @@ def test_a_genome_of_chromosomes(tmp_path: Path, words: list[str]) -> None:
     genome = write_fasta(tmp_path / "genome.fa", {f"chr{i + 1}": text for i, text in enumerate(texts)}, width=60)
     held = ["data.validation_records=[chr2]", "data.test_records=[chr3]", f"data.name={genome}"]
     results = fit(
-        PRETRAIN, tmp_path / "run", *SMALL, *held, *words, "data.stretch=null" if not words else "seed=1"
+        PRETRAIN, tmp_path / "run", *SMALL, *held, *words, "data.stream_length=null" if not words else "seed=1"
     ).results
     assert results["bases"] == {"train": 700, "validation": 300, "test": 400}
     side = "bases before" if not words else "bases on either side"
@@ -196,7 +203,7 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
     cases = {
         "model.direction=both": "both would see the bases to predict; task.objective=next requires forward",
         "task.objective=masked": "must equal data.segment with task.objective=masked",
-        "data.stretch=100": "100 must be at least data.segment=256",
+        "data.stream_length=100": "100 must be at least data.segment=256",
         "model.stride=3 model.stem_width=3": "256 must be a multiple of model.stride=3",
         "trainer.devices=2 trainer.strategy=ddp": DDP,
         "data.unit=end data.validation_records=[a]": "has no effect with data.unit=end, which holds out the ends",
@@ -211,127 +218,3 @@ def test_what_has_no_learned_start_trains_on_several_devices() -> None:
     for word in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
         answer = run_cli("show-config", PRETRAIN, word, "trainer.devices=2", "trainer.strategy=ddp")
         assert answer.status == 0, answer.err
-
-
-def test_a_classifier_starts_from_what_was_learned(forward: Path, tmp_path: Path) -> None:
-    path = forward / "checkpoints" / "best.ckpt"
-    words = [*SMALL, f"model.pretrained={path}", "task.learning_rate=0"]
-    _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *words)
-    (note,) = [note for note in results["notes"] if "pre-trained" in note]
-    assert note in printed
-    assert note.endswith("stem, backbone, norm. Fresh: head.weight, head.bias")
-    learned, started = weights(forward), weights(tmp_path / "shared")
-    assert f"{len(started) - 2} of {len(started)} parameters loaded" in note
-    pairs = {name: name.replace("backbone.ahead.", "backbone.") for name in started if not name.startswith("head.")}
-    assert set(pairs.values()) == {name for name in learned if not name.startswith("head.")}
-    assert all(torch.equal(started[name], learned[source]) for name, source in pairs.items())
-    # What was learned in one direction serves both.
-    printed = fit(MOTIF, tmp_path / "separate", *words, "model.direction=both_separate").printed
-    assert "the backward stack is a copy of the forward one" in printed
-    apart = weights(tmp_path / "separate")
-    name = "blocks.1.memory.qkv.weight"
-    assert torch.equal(apart[f"backbone.ahead.{name}"], learned[f"backbone.{name}"])
-    assert torch.equal(apart[f"backbone.back.{name}"], learned[f"backbone.{name}"])
-    # The file is not needed any more.
-    checkpoint = tmp_path / "shared" / "checkpoints" / "best.ckpt"
-    gone = f"model.pretrained={tmp_path / 'gone.ckpt'}"
-    assert run_cli("test", checkpoint, gone, "trainer.limit_batches=1").status == 0
-
-
-def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_path: Path) -> None:
-    path = forward / "checkpoints" / "best.ckpt"
-    start = [MOTIF, *SMALL, *TWO_STEPS, f"model.pretrained={path}"]
-    cases = {
-        "model.dim=16": "stem.embed.weight is (7, 8) in the checkpoint, (7, 16) in the configured model",
-        "model.stem_width=7": "stem.conv.weight is (8, 8, 5) in the checkpoint, (8, 8, 7) in the configured model",
-        "model.num_layers=3": "is missing in the checkpoint, (",
-        "model.num_layers=1": "in the checkpoint, missing in the configured model",
-        "model.stride=1": "trained with model.stride=2; the classifier has 1",
-        "model.variant=cnn": "trained with model.variant=lmm; the classifier has cnn",
-        "model.memory.chunk_size=8": "trained with model.memory.chunk_size=16; the classifier has 8",
-        "model.memory.bound_lr=false": "trained with model.memory.bound_lr=True; the classifier has False",
-        "model.memory.residual=true model.memory.bound_lr=false": "residual=False; the classifier has True",
-        "model.memory.momentum=false": "trained with model.memory.momentum=True; the classifier has False",
-        "model.memory.forgetting=false": "trained with model.memory.forgetting=True; the classifier has False",
-    }
-    for word, part in cases.items():
-        line = refuse("fit", *start, *word.split())
-        assert part in line
-        assert f"model.pretrained={path}" in line
-    line = refuse("fit", *start, "model.pretrained=nowhere.ckpt")
-    assert "model.pretrained: nowhere.ckpt: no such checkpoint file" in line
-    from tests.experiment.run.test_checkpoints import save_checkpoint
-
-    other = save_checkpoint(tmp_path / "other.ckpt")
-    line = refuse("fit", *start, f"model.pretrained={other}")
-    assert "of task.name=forecasting; needed: pretraining or classification" in line
-
-
-HEAD = ("head.", "norm.")
-
-
-def changed(folder: Path, epoch: str, before: dict[str, Tensor]) -> set[str]:
-    after = weights(folder, epoch)
-    return {name for name in after if not torch.equal(after[name], before[name])}
-
-
-def test_a_linear_probe_trains_the_head_alone(tmp_path: Path) -> None:
-    words = [*SMALL, "model.dropout=0.5"]
-    fit(MOTIF, tmp_path / "start", *words, "task.learning_rate=0")
-    before = weights(tmp_path / "start")
-    fit(MOTIF, tmp_path / "probe", *words, "task.unfreeze=head", "task.weight_decay=0.5")
-    assert changed(tmp_path / "probe", "last", before) == {name for name in before if name.startswith(HEAD)}
-    fit(MOTIF, tmp_path / "frozen", *words, "task.frozen_blocks=1")
-    kept = ("stem.", "backbone.ahead.blocks.0.")
-    assert changed(tmp_path / "frozen", "last", before) == {name for name in before if not name.startswith(kept)}
-
-
-def test_what_is_frozen_drops_nothing_out(tmp_path: Path) -> None:
-    task = ClassificationTask(to_container(load_config([MOTIF], [*SMALL, "task.unfreeze=head"])), ["a", "b"], [1, 1])
-    task.trainer = type("Trainer", (), {"current_epoch": 0})()  # type: ignore[assignment]
-    task.train().on_train_epoch_start()
-    modes = {name: module.training for name, module in task.model.named_modules() if name}
-    assert not any(training for name, training in modes.items() if ".blocks." in name and not name.endswith("blocks"))
-    assert not modes["stem"]
-    assert modes["dropout"], "the head's"
-
-
-def test_blocks_are_unfrozen_from_the_head_down(tmp_path: Path) -> None:
-    options = ClassificationTaskOptions(unfreeze="gradual", unfreeze_every=2)
-    # Depths: 3 the head, 2 and 1 the blocks, 0 the stem.
-    assert [lowest_trained(options, 2, epoch) for epoch in range(8)] == [3, 3, 2, 2, 1, 1, 0, 0]
-    options.frozen_blocks = 1
-    assert [lowest_trained(options, 2, epoch) for epoch in range(8)] == [3, 3, 2, 2, 2, 2, 2, 2]
-    options = ClassificationTaskOptions(frozen_blocks=2)
-    assert lowest_trained(options, 2, 0) == 3
-    assert lowest_trained(ClassificationTaskOptions(), 2, 0) == 0
-
-
-def test_lower_layers_learn_more_slowly() -> None:
-    words = [*SMALL, "task.layer_decay=0.5", "task.learning_rate=0.08", "model.direction=both_separate"]
-    task = ClassificationTask(to_container(load_config([MOTIF], words)), ["a", "b"], [1, 1])
-    task.trainer = type("Trainer", (), {"estimated_stepping_batches": 100})()  # type: ignore[assignment]
-    optimizer = task.configure_optimizers()["optimizer"]
-    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
-    stacks = {f"backbone.{side}.blocks.{i}.": rate for side in ("ahead", "back") for i, rate in ((1, 0.04), (0, 0.02))}
-    expected = {"head.": 0.08, "norm.": 0.08, "stem.": 0.01, **stacks}
-    seen = set()
-    for name, parameter in task.model.named_parameters():
-        (part,) = [part for part in expected if name.startswith(part)]
-        assert rates[id(parameter)] == pytest.approx(expected[part]), name
-        seen.add(part)
-    assert seen == set(expected)
-    assert learning_rate_scale("stem.embed.weight", ClassificationTaskOptions(), 2) == 1
-    assert [depth_of(n, 3) for n in ("stem.conv.bias", "backbone.back.blocks.2.norm.weight", "head.bias")] == [0, 3, 4]
-
-
-def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
-    cases = {
-        "task.frozen_blocks=3": "3 exceeds model.num_layers=2",
-        "task.unfreeze=gradual trainer.devices=2": DDP,
-        "task.unfreeze=head task.frozen_blocks=1": "has no effect with task.unfreeze=head; remove one of them",
-        "task.unfreeze=head task.layer_decay=0.8": "trains the head alone; remove one of them",
-        "task.layer_decay=0": "use task.unfreeze=head for that",
-    }
-    for words, part in cases.items():
-        assert part in refuse("fit", MOTIF, *words.split())

@@ -354,8 +354,10 @@ def test_a_run_has_one_process(tmp_path: Path, stopped: Path) -> None:
     shutil.copytree(stopped, folder)
     (folder / "checkpoints" / "half.part").touch()
     before = sorted(path for path in folder.rglob("*") if path.is_file())
-    with RunFolder(folder).owned():
-        assert "another process is at this run" in refusal(run_cli("fit", f"resume={folder}", "trainer.num_threads=1"))
+    with RunFolder(folder).locked():
+        assert "the run is in use by another process" in refusal(
+            run_cli("fit", f"resume={folder}", "trainer.num_threads=1")
+        )
     assert sorted(path for path in folder.rglob("*") if path.is_file()) == before
 
 
@@ -384,7 +386,7 @@ def test_an_interrupted_seed_says_how_all_go_on(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("titans_seq.studies.seeds.fit", stop)
     answer = run_cli(*FIT, "seeds=[3,4]", f"run.dir={tmp_path}")
     assert answer.status == 130
-    assert f"seed 3 alone; for all, the same command with run.dir={tmp_path} resume=auto" in answer.err
+    assert f"seed 3 only; for all seeds, repeat the command with run.dir={tmp_path} resume=auto" in answer.err
 
 
 def test_the_home_folder_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,4 +394,4 @@ def test_the_home_folder_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").touch()
     with contextlib.chdir(tmp_path):
-        assert "holds a run already" in refusal(run_cli(*FIT, "run.dir=~/run"))
+        assert "already contains a run" in refusal(run_cli(*FIT, "run.dir=~/run"))

@@ -1,4 +1,4 @@
-"""Data of a classification run: labelled sequences and how their splits are cut, from a configuration."""
+"""Builds the data of a classification run from its configuration: labelled sequences and held-out splits."""
 
 from collections.abc import Callable
 
@@ -15,13 +15,17 @@ from titans_seq.schema import ClassificationDataOptions
 
 
 def build_sequence_source(options: ClassificationDataOptions) -> SequenceSource:
-    """Where the labelled sequences come from."""
+    """Return the source of the labelled sequences.
+
+    Raises InputError for a key that is set but has no effect on this kind of source.
+    """
     source = _source(options)
-    used = _USED[type(source)](options) if type(source) in _USED else _OF_SOURCES  # of a source of one's own: all
+    keys_of = _KEYS_BY_SOURCE.get(type(source))
+    used = keys_of(options) if keys_of else _SOURCE_KEYS  # a source that is not listed may use all of them
     plain = ClassificationDataOptions()
-    for key in _OF_SOURCES:
+    for key in _SOURCE_KEYS:
         if key not in used and getattr(options, key) != getattr(plain, key):
-            raise InputError(f"data.{key}={getattr(options, key)}: says nothing about data.name={options.name}")
+            raise InputError(f"data.{key}={getattr(options, key)}: has no effect with data.name={options.name}")
     return source
 
 
@@ -49,26 +53,26 @@ def _source(options: ClassificationDataOptions) -> SequenceSource:
     )
 
 
-def _of_fasta(options: ClassificationDataOptions) -> set[str]:
+def _fasta_keys(options: ClassificationDataOptions) -> set[str]:
     return {"rna", "header_label"} if options.labels is None else {"rna", "labels", "label", "group"}
 
 
-# The keys that mean something to one source and nothing to another. `length` and `aliases` are of `variants` too.
-_OF_SOURCES = ("sequence", "label", "group", "labels", "header_label", "bed", "beyond", "rna", "reference", "within")
+# Keys that only some sources read. `length` and `aliases` are not among them: the command `variants` reads them too.
+_SOURCE_KEYS = ("sequence", "label", "group", "labels", "header_label", "bed", "beyond", "rna", "reference", "within")
 
 
-_USED: dict[type[SequenceSource], Callable[[ClassificationDataOptions], set[str]]] = {
+_KEYS_BY_SOURCE: dict[type[SequenceSource], Callable[[ClassificationDataOptions], set[str]]] = {
     PlantedMotif: lambda _: set(),
     GUE: lambda _: set(),
     GenomicBenchmark: lambda _: {"reference", "within"},
     SequenceTable: lambda _: {"sequence", "label", "group", "rna"},
-    LabelledFasta: _of_fasta,
+    LabelledFasta: _fasta_keys,
     BedWindows: lambda _: {"bed", "beyond", "rna"},
 }
 
 
 def build_holdout(options: ClassificationDataOptions) -> Holdout:
-    """How the splits that the source does not bring are cut."""
+    """Return how to cut the splits that the source does not define."""
     return Holdout(
         unit=options.unit,
         fraction=options.fraction,

@@ -21,7 +21,7 @@ from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Scores
-from titans_seq.experiment.classification.baselines import count_copies, measure_shortcuts
+from titans_seq.experiment.classification.baselines import count_duplicates, measure_shortcuts
 from titans_seq.experiment.classification.data import build_holdout, build_sequence_source
 from titans_seq.experiment.classification.inference import (
     class_columns,
@@ -35,11 +35,11 @@ from titans_seq.experiment.classification.transfer import load_pretrained
 from titans_seq.schema import ClassificationConfig, Config
 from titans_seq.tasks import ClassificationTask
 
-_SHOWN = 200  # rows of a table for a tracker
+_TABLE_ROWS = 200  # rows of the table of predictions for W&B
 
 
 class ClassificationExperiment(Experiment[ClassificationTask]):
-    """DNA sequences to their classes."""
+    """Classification of DNA sequences."""
 
     config: ClassificationConfig
     config_class = ClassificationConfig
@@ -85,7 +85,7 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
         return ClassificationTask(to_container(self.config), classes, counts)
 
     def check_data(self, task: ClassificationTask, source: str) -> None:
-        """Raise InputError for other classes."""
+        """Raise InputError if the data have other classes than the checkpoint."""
         if task.classes != self.data.class_names:
             raise InputError(
                 f"{source}: trained on the classes {listed(task.classes)}; {self.data.splits.name} has "
@@ -102,31 +102,31 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
         return Description(
             self.config.model.variant.upper(),
             f"{name}: {len(self.data.class_names)} classes, {counts} sequences",
-            f"Test scores on {on}, {which} {len(self._measured()):,} sequences",
+            f"Test scores on {on}, {which} {len(self._tested_rows()):,} sequences",
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Messages of the data module, and the number of test rows that are training rows too."""
-        copies, rows = self._copies, len(self.data.rows("test"))
+        """Messages of the data module, and the number of test rows that duplicate training rows."""
+        duplicates, rows = self._duplicates, len(self.data.rows("test"))
         strand = ", on either strand" if self._either_strand else ""
         leak = (
-            f"{self.data.splits.name}: {copies} of {rows} test rows are training rows too{strand}; see `titans-seq "
-            "audit`"
+            f"{self.data.splits.name}: {duplicates} of {rows} test rows duplicate training rows{strand}; see "
+            "`titans-seq audit`"
         )
-        return (*self.data.splits.notes, *([leak] if copies else []))
+        return (*self.data.splits.notes, *([leak] if duplicates else []))
 
     @cached_property
-    def _copies(self) -> int:
-        rows = (self._shown(self.data.rows(split)) for split in ("train", "test"))
-        return count_copies(*rows, either_strand=self._either_strand)
+    def _duplicates(self) -> int:
+        rows = (self._cut(self.data.rows(split)) for split in ("train", "test"))
+        return count_duplicates(*rows, either_strand=self._either_strand)
 
     @property
     def _either_strand(self) -> bool:
-        """Whether the model learns from both strands, or answers by both."""
+        """Whether the model is trained or evaluated on both strands."""
         return self.config.data.both_strands or self.config.model.strand != "one"
 
-    def _shown(self, rows: Examples) -> Examples:
-        """The rows with no more bases than the model sees."""
+    def _cut(self, rows: Examples) -> Examples:
+        """Cut sequences to the bases that the model sees, data.max_length."""
         longest = self.config.data.max_length
         if longest is None:
             return rows
@@ -136,11 +136,11 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
         return {split: len(self.data.rows(split)) for split in ("train", "validation", "test")}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Digests of the data and their splits."""
+        """Hashes of the data and of their splits."""
         return self.data.fingerprint()
 
     def metadata(self) -> dict[str, Any]:
-        """What the results say about the data."""
+        """Entries of results.json about the data."""
         return {
             "data": self.data.splits.name,
             "simulated": self.simulated,
@@ -148,55 +148,55 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
             "classes": list(self.data.class_names),
             "pretrained": self.config.model.pretrained,
             "rows": self._split_rows(),
-            "test_rows": len(self._measured()),
-            "test_rows_in_train": self._copies,
+            "test_rows": len(self._tested_rows()),
+            "test_rows_in_train": self._duplicates,
             "notes": list(self.notes()),
         }
 
-    def _measured(self) -> NDArray[np.int64]:
-        """Test rows that the test metrics cover: all, unless trainer.limit_batches leaves some out."""
+    def _tested_rows(self) -> NDArray[np.int64]:
+        """Indices of the test rows that the test metrics cover: all, unless trainer.limit_batches leaves some out."""
         limit = self.config.trainer.limit_batches or None
         return np.concatenate(self.data.test_dataloader().sampler()[:limit])
 
     def baselines(self) -> dict[str, Scores]:
-        """What length, composition and copies of training rows give away."""
-        train, test = self.data.rows("train"), self.data.rows("test").take(self._measured())
-        rows = self._shown(train), self._shown(test)
+        """Test scores of the shortcut classifiers: length, k-mer composition, duplicates of training rows."""
+        train, test = self.data.rows("train"), self.data.rows("test").take(self._tested_rows())
+        rows = self._cut(train), self._cut(test)
         return measure_shortcuts(*rows, len(self.data.class_names), either_strand=self._either_strand)
 
     def draw(self, task: ClassificationTask, path: Path) -> None:
-        """ROC curves (of class 1, or of each of several classes against the others) and confusion matrix."""
+        """Plot ROC curves (of class 1, or one-vs-rest of each of several classes) and the confusion matrix."""
         probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_predictions, strict=True))
-        shown_classes = task.classes[1:] if len(task.classes) == 2 else task.classes
+        plotted = task.classes[1:] if len(task.classes) == 2 else task.classes
         curves = {}
-        for name in shown_classes:
+        for name in plotted:
             k = task.classes.index(name)
-            false, true, _ = binary_roc(probabilities[:, k], (labels == k).long())
-            curves[name] = (false.numpy(), true.numpy())
+            false_positive, true_positive, _ = binary_roc(probabilities[:, k], (labels == k).long())
+            curves[name] = (false_positive.numpy(), true_positive.numpy())
         counts = multiclass_confusion_matrix(probabilities, labels, len(task.classes)).numpy()
         plot_classes(path, curves=curves, counts=counts, classes=task.classes, title=self.describe().title)
 
     def tables(self, task: ClassificationTask) -> dict[str, pl.DataFrame]:
-        """The confusion matrix as pairs of classes with counts, and what was answered to the first test rows."""
+        """The confusion matrix as pairs of classes with counts, and the predictions for the first test rows."""
         probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_predictions, strict=True))
         names, number = task.classes, len(task.classes)
         counts = multiclass_confusion_matrix(probabilities, labels, number).numpy()
-        pairs = [(true, said, int(counts[i, j])) for i, true in enumerate(names) for j, said in enumerate(names)]
-        shown = probabilities[:_SHOWN].double().numpy()
-        label = pl.Series("label", [names[k] for k in labels[:_SHOWN].tolist()])
+        pairs = [(true, pred, int(counts[i, j])) for i, true in enumerate(names) for j, pred in enumerate(names)]
+        first = probabilities[:_TABLE_ROWS].double().numpy()
+        label = pl.Series("label", [names[k] for k in labels[:_TABLE_ROWS].tolist()])
         return {
             "confusion": pl.DataFrame(pairs, schema=["true", "predicted", "count"], orient="row"),
-            "predictions": pl.DataFrame([label, *class_columns(names, shown)]),
+            "predictions": pl.DataFrame([label, *class_columns(names, first)]),
         }
 
     def predict_test(self, task: ClassificationTask, trainer: Trainer) -> pl.DataFrame:
-        """A row per test sequence: `row` in the split, `label`, `predicted`, `probability_<class>`."""
+        """One row per test sequence: `row` in the split, `label`, `predicted`, `probability_<class>`."""
         rows, scores = predict_scores(task, trainer, self.data.test_dataloader())
         labels = pl.Series("label", [task.classes[k] for k in self.data.rows("test").labels[rows]])
         return pl.DataFrame([pl.Series("row", rows), labels, *class_columns(task.classes, softmax(scores))])
 
     def predict_file(self, task: ClassificationTask, trainer: Trainer, path: Path) -> pl.DataFrame:
-        """A row per sequence of a table or FASTA file, in its order: `id`, `predicted`, `probability_<class>`."""
+        """One row per sequence of a table or FASTA file, in its order: `id`, `predicted`, `probability_<class>`."""
         options = self.config.data
         names, sequences = read_unlabelled(path.expanduser(), sequence=options.sequence, rna=options.rna)
         longest = options.max_length

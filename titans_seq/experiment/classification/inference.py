@@ -1,4 +1,4 @@
-"""Scores and probabilities of sequences from a trained classifier."""
+"""Class scores and probabilities of sequences from a trained classifier."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,23 +26,23 @@ def print_ambiguous(path: Path, sequences: Sequences) -> None:
 def score_sequences(
     options: ClassificationDataOptions, task: ClassificationTask, trainer: Trainer, sequences: Sequences
 ) -> NDArray[np.float64]:
-    """Class scores (n, K) of sequences in their order, without trainer.limit_batches."""
+    """Return class scores (n, K) of sequences, in their order; trainer.limit_batches is ignored."""
     labels = np.zeros(len(sequences), dtype=np.int64)  # ignored
     loader = SequenceLoader(Examples(sequences, labels), options.batch_size, max_length=options.max_length)
     return predict_scores(task, trainer, loader)[1]
 
 
 def softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities (n, K) from scores (n, K)."""
+    """Return probabilities (n, K) of scores (n, K)."""
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
-    return shares
+    probabilities: NDArray[np.float64] = weights / weights.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 def predict_scores(
     task: ClassificationTask, trainer: Trainer, loader: SequenceLoader
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Rows (n,) in ascending order, and their class scores (n, K)."""
+    """Return the row indices (n,) in ascending order, and their class scores (n, K)."""
     batches = trainer.predict(task, dataloaders=loader)
     assert batches
     rows, scores = (torch.cat(parts).cpu() for parts in zip(*batches, strict=True))
@@ -51,6 +51,6 @@ def predict_scores(
 
 
 def class_columns(classes: Sequence[str], probabilities: NDArray[np.float64]) -> list[pl.Series]:
-    """The likeliest class and the probability of every class, as columns."""
+    """Return columns with the most likely class and the probability of every class."""
     predicted = pl.Series("predicted", [classes[k] for k in probabilities.argmax(axis=1)])
     return [predicted, *(pl.Series(f"probability_{name}", probabilities[:, k]) for k, name in enumerate(classes))]

@@ -20,7 +20,10 @@ def plot_classes(
     classes: Sequence[str],
     title: str,
 ) -> None:
-    """ROC curves, false and true positive rates by name, beside the confusion matrix (K, K): rows are the truth."""
+    """Plot ROC curves beside the confusion matrix `counts` (K, K), whose rows are the true classes.
+
+    `curves` maps names to false and true positive rates.
+    """
     with new_figure(path, (8.4 + 0.3 * len(classes), 4.2), (1, 2), title) as axes:
         rates, matrix = axes[0]
         for name, (false, true) in curves.items():
@@ -40,14 +43,14 @@ def plot_classes(
 
 
 def plot_variant_effects(path: Path, *, effects: NDArray[Any], sequence: str, letters: str, title: str) -> None:
-    """A heat map of effects (4, T): the row is what a base is changed to, the column is where; NaN is no change."""
+    """Plot a heat map of variant effects (4, T): rows are alternative bases, columns positions, NaN the reference."""
     length = len(sequence)
     with new_figure(path, (min(40.0, 3.0 + 0.12 * length), 2.4), title=title) as axes:
         axis = axes[0, 0]
         limit = float(np.nanmax(np.abs(effects))) or 1.0
         colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="#bbbbbb")
         image = axis.imshow(effects, cmap=colours, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-        axis.set(xlabel="position (grey: the base that is there)", ylabel="changed to")
+        axis.set(xlabel="position (grey: the reference base)", ylabel="alternative")
         axis.set_yticks(range(len(letters)), letters)
         step = max(1, length // 12)
         axis.set_xticks(range(0, length, step), [str(place + 1) for place in range(0, length, step)])

@@ -1,4 +1,4 @@
-"""Starting a classifier from what another run has learned."""
+"""Initialises a classifier with the weights of another run (transfer learning)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,16 @@ from titans_seq.system.checkpoint_files import read_checkpoint
 from titans_seq.tasks import ClassificationTask
 
 _KINDS = ("pretraining", "classification")
-_AHEAD, _BACK = "backbone.ahead.", "backbone.back."
+_FORWARD, _BACKWARD = "backbone.ahead.", "backbone.back."
 
 
 def load_pretrained(task: ClassificationTask, path: str) -> str:
-    """Put the weights of the checkpoint `path` into the task's model, all but the head's; says what matched.
+    """Load the weights of the checkpoint `path` into the task's model, all but the head's; return a summary line.
 
-    Stem, backbone and the norm before the head are taken. A stack that was trained in one direction serves both; a
-    classifier with a set of weights for each direction gets the same in both if the checkpoint has one.
+    Stem, backbone and the norm before the head are loaded. A stack that was trained in one direction can be used for
+    both; a classifier with separate weights for each direction gets a copy in both if the checkpoint has one stack.
 
-    Raises InputError when the checkpoint is of another kind of task, or its model of another shape.
+    Raises InputError when the checkpoint is of another kind of task, or its model has other shapes or options.
     """
     where = f"model.pretrained={path}"
     try:
@@ -34,63 +34,63 @@ def load_pretrained(task: ClassificationTask, path: str) -> str:
         kind = content["hyper_parameters"]["config"]["task"]["name"]
         weights = {name.removeprefix("model."): w for name, w in content["state_dict"].items()}
     except (KeyError, TypeError, AttributeError):
-        raise InputError(f"{where}: not a checkpoint of titans_seq: it holds no configuration") from None
+        raise InputError(f"{where}: not a titans_seq checkpoint: it contains no configuration") from None
     if kind not in _KINDS:
-        raise InputError(f"{where}: of task.name={kind}; needed: {' or '.join(_KINDS)}")
+        raise InputError(f"{where}: checkpoint of task.name={kind}; expected {' or '.join(_KINDS)}")
     _check_options(task, content["hyper_parameters"]["config"]["model"], where)
     own = {name: w for name, w in task.model.state_dict().items() if not name.startswith("head.")}
-    found = {name: _source(name, weights) for name in own}
+    sources = {name: _source_name(name, weights) for name in own}
     for name, w in own.items():
-        ours, theirs = tuple(w.shape), None if found[name] is None else tuple(weights[str(found[name])].shape)
+        ours, theirs = tuple(w.shape), None if sources[name] is None else tuple(weights[str(sources[name])].shape)
         if ours != theirs:
             raise InputError(
                 f"{where}: {name} is {shape_text(theirs)} in the checkpoint, {shape_text(ours)} in the configured "
                 "model; set the model's keys to those of the checkpoint's run (config.yaml in its folder)"
             )
-    unused = _unused(weights, {source for source in found.values() if source})
+    unused = _unused(weights, {source for source in sources.values() if source})
     if unused:
         shape = shape_text(tuple(weights[unused[0]].shape))
         raise InputError(
-            f"{where}: {unused[0]} is {shape} in the checkpoint, absent in the configured model; set the model's keys "
+            f"{where}: {unused[0]} is {shape} in the checkpoint, missing in the configured model; set the model's keys "
             "to those of the checkpoint's run (config.yaml in its folder)"
         )
-    task.model.load_state_dict({name: weights[str(source)] for name, source in found.items()}, strict=False)
-    return _report(path, kind, task.model.state_dict(), found)
+    task.model.load_state_dict({name: weights[str(source)] for name, source in sources.items()}, strict=False)
+    return _report(path, kind, task.model.state_dict(), sources)
 
 
-def _source(name: str, weights: Mapping[str, Tensor]) -> str | None:
-    """The checkpoint's name for the classifier's parameter `name`."""
+def _source_name(name: str, weights: Mapping[str, Tensor]) -> str | None:
+    """Return the name in the checkpoint of the classifier's parameter `name`, or None if it has none."""
     bare = name
-    for prefix in (_AHEAD, _BACK):
+    for prefix in (_FORWARD, _BACKWARD):
         bare = bare.replace(prefix, "backbone.", 1) if bare.startswith(prefix) else bare
     inner = bare.removeprefix("backbone.")
-    candidates = [name, *([bare, f"{_AHEAD}{inner}"] if bare.startswith("backbone.") else [])]
+    candidates = [name, *([bare, f"{_FORWARD}{inner}"] if bare.startswith("backbone.") else [])]
     return next((candidate for candidate in candidates if candidate in weights), None)
 
 
 def _unused(weights: Mapping[str, Tensor], used: set[str]) -> list[str]:
-    """Parameters of the checkpoint's model that go nowhere; its head is not expected to."""
+    """Return parameters of the checkpoint's stem, backbone or norm that the classifier does not use."""
     kept = ("stem.", "backbone.", "norm.")
     return [name for name in weights if name.startswith(kept) and name not in used]
 
 
 def _check_options(task: ClassificationTask, trained: Mapping[str, Any], where: str) -> None:
-    """Options that change what the same weights compute, and that no shape tells."""
+    """Raise InputError where options differ that change what the weights compute without changing their shapes."""
     ours, plain = to_container(task.config)["model"], to_container(ClassificationConfig())["model"]
-    for key in _telling_keys(ours["variant"]):
-        # What a version did not know yet it did as the default does.
+    for key in _keys_to_compare(ours["variant"]):
+        # A checkpoint from before a key existed was trained as with the key's default.
         theirs, own = _look_up(trained, key, _look_up(plain, key)), _look_up(ours, key)
         if theirs != own:
             raise InputError(
-                f"{where}: trained with model.{key}={theirs}; the classifier has {own}; set it to the same"
+                f"{where}: trained with model.{key}={theirs}; the classifier has {own}; use the same value"
             )
 
 
-def _telling_keys(variant: str) -> list[str]:
+def _keys_to_compare(variant: str) -> list[str]:
     keys = ["variant", "stride", "stem_pool"]
     if variant in WITH_MEMORY:
         keys += ["memory.num_heads", "memory.chunk_size", "memory.forgetting"]
-        if variant != "delta":  # which has a rule of its own
+        if variant != "delta":  # its rule does not use these
             keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual", "momentum")]
         keys.append("memory.bound_lr")
     if variant in WITH_ATTENTION:
@@ -100,7 +100,7 @@ def _telling_keys(variant: str) -> list[str]:
 
 
 def _look_up(options: Mapping[str, Any], key: str, default: Any = None) -> Any:
-    """The value of a dotted key, `default` where there is none."""
+    """Return the value of a dotted key, or `default` if it is missing."""
     value: Any = options
     for part in key.split("."):
         if not isinstance(value, Mapping) or part not in value:
@@ -109,13 +109,13 @@ def _look_up(options: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return value
 
 
-def _report(path: str, kind: str, state: Mapping[str, Tensor], found: Mapping[str, str | None]) -> str:
-    values = sum(state[name].numel() for name in found)
-    fresh = [name for name in state if name not in found]
-    copies = sum(1 for name in found if name.startswith(_BACK) and found[name] != name)
-    twice = "; the backward stack is a copy of the forward one" if copies else ""
+def _report(path: str, kind: str, state: Mapping[str, Tensor], sources: Mapping[str, str | None]) -> str:
+    values = sum(state[name].numel() for name in sources)
+    new = [name for name in state if name not in sources]
+    copies = sum(1 for name in sources if name.startswith(_BACKWARD) and sources[name] != name)
+    copied = "; the backward stack is a copy of the forward one" if copies else ""
     total = sum(w.numel() for w in state.values())
     return (
-        f"pre-trained weights of {path} ({kind}): {len(found)} of {len(state)} parameters loaded, {values:,} of "
-        f"{total:,} values: stem, backbone, norm{twice}. Fresh: {', '.join(fresh)}"
+        f"pre-trained weights of {path} ({kind}): {len(sources)} of {len(state)} parameters loaded, {values:,} of "
+        f"{total:,} values: stem, backbone, norm{copied}. Randomly initialised: {', '.join(new)}"
     )

@@ -1,4 +1,4 @@
-"""What a trained classifier makes of changes of a sequence: every single base, or the variants of a VCF file."""
+"""Variant effects by a trained classifier: in-silico mutagenesis of a sequence, or the variants of a VCF file."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,8 +23,8 @@ from titans_seq.experiment.run.output import check_table, check_writable, refuse
 from titans_seq.experiment.run.trainer import build_trainer
 from titans_seq.tasks import ClassificationTask
 
-_LETTERS = 4  # that a base is changed into: N is none
-_BLOCK = 1 << 24  # bases of changed sequences, or of variants' windows, that are made at a time
+_LETTERS = 4  # A, C, G, T: a base is never changed to N
+_BLOCK = 1 << 24  # bases of mutated sequences, or of variants' windows, that are held in memory at a time
 
 
 def mutagenesis(
@@ -35,19 +35,20 @@ def mutagenesis(
     *,
     record: str | None = None,
 ) -> pl.DataFrame:
-    """Score every single-base change of one sequence; write the table to `out` and a heat map beside it, as PNG.
+    """Score every single-base substitution of a sequence (in-silico mutagenesis).
 
-    A row per change: `position` (from 1), `reference`, `alternative`, and for every class `probability_<class>` and
-    `effect_<class>`, the change of its log-odds. `record` names the sequence where `source` holds several.
+    Writes the table to `out` and a heat map beside it, as PNG. One row per substitution: `position` (from 1),
+    `reference`, `alternative`, and for every class `probability_<class>` and `effect_<class>`, the change of its
+    log-odds. `record` is the name of the sequence, required where `source` holds several.
     """
     out, source = Path(out), Path(source)
     check_table(out)
     check_writable(out.with_suffix(".png"))
     experiment, task = _load(checkpoint, overrides)
     refuse_to_overwrite(out, experiment.config, source)
-    name, tokens = _choose(experiment, source, record)
-    places, letters = _changes(tokens)
-    scores = _score_changes(experiment, task, tokens, places, letters)
+    name, tokens = _select_sequence(experiment, source, record)
+    places, letters = _substitutions(tokens)
+    scores = _score_substitutions(experiment, task, tokens, places, letters)
     probabilities, odds = softmax(scores), _log_odds(scores)
     effects = odds[1:] - odds[0]
     bases = decode(tokens)
@@ -61,10 +62,10 @@ def mutagenesis(
         }
     )
     write_table(table, out)
-    shown_class = 1 if len(task.classes) == 2 else int(scores[0].argmax())
+    plotted = 1 if len(task.classes) == 2 else int(scores[0].argmax())
     grid = np.full((_LETTERS, len(tokens)), np.nan)
-    grid[letters, places] = effects[:, shown_class]
-    title = f"{name}: change of the log-odds of {task.classes[shown_class]!r}, now {odds[0, shown_class]:+.2f}"
+    grid[letters, places] = effects[:, plotted]
+    title = f"{name}: change in the log-odds of {task.classes[plotted]!r} (unchanged sequence: {odds[0, plotted]:+.2f})"
     plot_variant_effects(out.with_suffix(".png"), effects=grid, sequence=bases, letters=BASES[:_LETTERS], title=title)
     return table
 
@@ -72,12 +73,12 @@ def mutagenesis(
 def score_variants(
     checkpoint: str | Path, vcf: str | Path, reference: str | Path, out: str | Path, overrides: Iterable[str] = ()
 ) -> pl.DataFrame:
-    """Score the variants of a VCF file in windows of `data.length` bases of a genome; write the table to `out`.
+    """Score both alleles of the variants in a VCF file; write the table to `out`.
 
-    Both alleles begin at the same place of windows of the same length, in the middle. Both strands are averaged, unless
-    `overrides` say model.strand=one.
+    Each allele is scored in a window of `data.length` bases of the genome; both alleles begin at the same position, in
+    the middle of their windows. Scores are averaged over both strands unless `overrides` contain model.strand=one.
 
-    A row per alternative: `region`, `position` (from 1), `id`, `reference`, `alternative`, and for every class
+    One row per alternative allele: `region`, `position` (from 1), `id`, `reference`, `alternative`, and for every class
     `reference_<class>` and `alternative_<class>`, its probabilities, and `effect_<class>`, the change of its log-odds.
     """
     out = Path(out)
@@ -85,25 +86,25 @@ def score_variants(
     overrides = list(overrides)
     experiment, task = _load(checkpoint, overrides)
     refuse_to_overwrite(out, experiment.config, vcf, reference)
-    if experiment.config.model.strand == "one" and not any(word.startswith("model.strand=") for word in overrides):
-        print(f"{checkpoint}: reads one strand; variants are scored by the mean of both, unless model.strand=one")
+    if experiment.config.model.strand == "one" and not any(each.startswith("model.strand=") for each in overrides):
+        print(f"{checkpoint}: reads one strand; variants are scored by the mean of both; to change: model.strand=one")
         task.model.strand = "both_averaged"
     options = experiment.config.data
     if options.length is None:
-        raise InputError("data.length is null: set it to the bases of the window around a variant that is scored")
+        raise InputError("data.length must be set to the window around each variant, in bases; got null")
     longest = options.max_length
     if longest and longest < options.length:
         raise InputError(
-            f"data.length={options.length} exceeds data.max_length={longest}, where sequences are cut: variants in the "
-            f"middle of their windows would be lost; set data.length={longest} or less"
+            f"data.length={options.length} exceeds data.max_length={longest}, where sequences are cut, so that "
+            f"variants in the middle of their windows would be lost; set data.length={longest} or less"
         )
     everything = read_vcf(Path(vcf).expanduser())
     if everything.left_out:
-        print(f"{vcf}: {everything.left_out:,} alternatives that are no letters (such as <DEL>) are left out")
+        print(f"{vcf}: {everything.left_out:,} alternatives that are not bases (such as <DEL>) are skipped")
     variants = everything.within(options.length)
     if len(variants) < len(everything):
         print(
-            f"{vcf}: {len(everything) - len(variants):,} alternatives are left out: REF or ALT is longer than "
+            f"{vcf}: {len(everything) - len(variants):,} alternatives are skipped: REF or ALT is longer than "
             f"data.length={options.length}"
         )
     genome = Genome(Path(reference).expanduser(), aliases=options.aliases)
@@ -130,7 +131,10 @@ def score_variants(
 def _score_alleles(
     experiment: ClassificationExperiment, task: ClassificationTask, variants: Variants, genome: Genome
 ) -> tuple[list[NDArray[np.float64]], int]:
-    """Class scores (n, K) of reference and alternative, and how many letters around them became N; in blocks."""
+    """Return class scores (n, K) of both alleles, and the number of letters in their windows read as N.
+
+    Works in blocks of variants to bound memory.
+    """
     trainer, length = build_trainer(experiment.config), experiment.config.data.length
     assert length
     scores: tuple[list[NDArray[np.float64]], ...] = ([], [])
@@ -147,21 +151,23 @@ def _score_alleles(
 def _load(checkpoint: str | Path, overrides: Iterable[str]) -> tuple[ClassificationExperiment, ClassificationTask]:
     experiment, task, _ = load(checkpoint, overrides, ClassificationExperiment)
     if experiment.config.trainer.limit_batches:
-        raise InputError("trainer.limit_batches: all variants are scored; set it to 0")
+        raise InputError("trainer.limit_batches must be 0: all variants are scored")
     return experiment, task
 
 
-def _choose(experiment: ClassificationExperiment, source: Path, record: str | None) -> tuple[str, NDArray[np.uint8]]:
-    """Name and tokens of the sequence to be changed."""
+def _select_sequence(
+    experiment: ClassificationExperiment, source: Path, record: str | None
+) -> tuple[str, NDArray[np.uint8]]:
+    """Return the name and the tokens (T,) of the sequence to mutate."""
     options = experiment.config.data
     names, sequences = read_unlabelled(source.expanduser(), sequence=options.sequence, rna=options.rna)
     if record is None and len(names) == 1:
         record = names[0]
     if record is None or record not in names:
-        asked = f"no sequence {record!r}" if record else f"{len(names)} sequences"
-        raise InputError(f"{source}: {asked}; name one with --record: {listed(names, 5)}")
+        found = f"no sequence {record!r}" if record else f"{len(names)} sequences"
+        raise InputError(f"{source}: {found}; choose one with --record: {listed(names, 5)}")
     if (count := names.count(record)) > 1:
-        raise InputError(f"{source}: {count} sequences are called {record!r}; give each a name of its own")
+        raise InputError(f"{source}: {count} sequences are named {record!r}; names must be unique")
     tokens = sequences[names.index(record)]
     print_ambiguous(source, sequences)
     if options.max_length and len(tokens) > options.max_length:
@@ -169,21 +175,24 @@ def _choose(experiment: ClassificationExperiment, source: Path, record: str | No
     return record, tokens[: options.max_length]
 
 
-def _changes(tokens: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places and new letters of all single-base changes."""
+def _substitutions(tokens: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions and the alternative bases of all single-base substitutions: 3 per base, 4 per N."""
     places, letters = np.divmod(np.arange(_LETTERS * len(tokens)), _LETTERS)
     changed = letters != tokens[places]
     return places[changed], letters[changed]
 
 
-def _score_changes(
+def _score_substitutions(
     experiment: ClassificationExperiment,
     task: ClassificationTask,
     tokens: NDArray[np.uint8],
     places: NDArray[np.int64],
     letters: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Class scores of the sequence, then of each change: a block at a time, for all together are L times 3 L bases."""
+    """Return class scores of the sequence, then of each substitution.
+
+    Works in blocks, because all mutated sequences together have 3 T^2 bases.
+    """
     trainer, length = build_trainer(experiment.config), len(tokens)
     scores = [score_sequences(experiment.config.data, task, trainer, Sequences(tokens, np.array([length])))]
     size = max(1, _BLOCK // length)
@@ -197,7 +206,7 @@ def _score_changes(
 
 
 def _log_odds(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-odds of each class (n, K) against all others, from scores (n, K): finite where probabilities round to 1."""
+    """Return the log-odds of each class against all others, (n, K); finite even where probabilities round to 1."""
     odds = np.empty_like(scores)
     for k in range(scores.shape[1]):
         others = np.delete(scores, k, axis=1)

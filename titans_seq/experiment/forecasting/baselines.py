@@ -26,32 +26,33 @@ from titans_seq.models.linear import (
 from titans_seq.tasks.forecasting import forecast_metrics
 
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-_SHRINKAGES = (0.1, 0.3, 1.0, 3.0)  # of a channel's own map to the shared one
-_STEPS = 12  # towards the least absolute error, at most
+_SHRINKAGES = (0.1, 0.3, 1.0, 3.0)  # weights of the mean of all channels in a channel's own map
+_STEPS = 12  # of the descent to the least absolute error, at most
 _BATCH = 512
 _FITTED: tuple[Split, Split] = ("train", "validation")
-_REMEMBERED = 4
-_solved: dict[tuple[str, int, int, int, str, str], LinearForecaster] = {}
+_CACHE_SIZE = 4
+_CACHE: dict[tuple[str, int, int, int, str, str], LinearForecaster] = {}
 
 
 def best_linear(
     data: ForecastingDataModule, linear_maps: Literal["shared", "channels"], loss: Literal["mse", "mae"] = "mse"
 ) -> LinearForecaster:
-    """The linear map of the training windows that has the least error, in squares or absolute; chosen on validation.
+    """Fit a linear forecaster to the training windows by squared or absolute error; select it on validation.
 
-    Of the least-squares map, validation MSE chooses the ridge penalty of the one that all channels share, and with
-    `channels` how far each channel's own is pulled towards it; the shared map is then a candidate too. With loss="mae"
-    that is the start of a descent (`titans_seq.models.least_absolute`), and validation MAE chooses where to stop.
+    For least squares, validation MSE selects the ridge penalty of the map that all channels share, and with `channels`
+    how far each channel's own map is shrunk towards it; the shared map is then a candidate too. With loss="mae" the
+    result is the start of a descent (`titans_seq.models.least_absolute`), and validation MAE selects the step at
+    which to stop.
 
-    The last few are remembered: a suite asks for the same map in one cell after another.
+    The last few results are cached, since consecutive runs of a suite often need the same map.
     """
     rows = [part.numpy() for split in _FITTED for part in _rows(data, split)]
     key = (hash_arrays(*rows), data.context_length, data.horizon, data.source.seasonal_period, linear_maps, loss)
-    if key not in _solved:
-        _solved[key] = _solve(data, linear_maps, loss)
-        if len(_solved) > _REMEMBERED:
-            del _solved[next(iter(_solved))]
-    return _solved[key]
+    if key not in _CACHE:
+        _CACHE[key] = _solve(data, linear_maps, loss)
+        if len(_CACHE) > _CACHE_SIZE:
+            del _CACHE[next(iter(_CACHE))]
+    return _CACHE[key]
 
 
 def _solve(
@@ -86,14 +87,14 @@ def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:
 
 
 def _moments(data: ForecastingDataModule, split: Split) -> WindowMoments:
-    """Those of all series together."""
+    """Moments of the windows of all series together."""
     return sum_moments([window_moments(rows, data.context_length, data.horizon) for rows in _rows(data, split)])
 
 
 def measure_baselines(
     data: ForecastingDataModule, linear: LinearForecaster, count: int, loss: Literal["mse", "mae"] = "mse"
 ) -> dict[str, dict[str, float]]:
-    """MSE and MAE of the first `count` test windows by baseline; `linear` is that of `best_linear` for `loss`."""
+    """MSE and MAE of the first `count` test windows by baseline; `linear` comes from `best_linear` for `loss`."""
     period = data.source.seasonal_period
     naive = {
         "last value": LastValue(data.horizon),

@@ -13,16 +13,19 @@ from datamodules.time_series.datamodule import ForecastingDataModule
 from titans_seq.experiment.forecasting.conformal import Calibration, calibrate, conformal_scores
 from titans_seq.tasks import ForecastingTask
 
-# Evenly spaced windows of a split that are looked at: more of them overlap more, and say little more.
+# Number of evenly spaced windows of a split that are used. More windows overlap more and add little information.
 _MOST_WINDOWS = 2000
 _LEAST_WINDOWS = 200
-_MOST_VALUES = 20_000_000  # within these bounds, so that a calibration fits into any memory
+_MOST_VALUES = 20_000_000  # limits the windows between these two bounds, so that a calibration fits into memory
 
 
 def calibrate_on_validation(
     data: ForecastingDataModule, task: ForecastingTask, coverages: Sequence[float], limit_batches: int = 0
 ) -> Calibration:
-    """Intervals of the nominal `coverages` from validation windows, of the first `limit_batches` batches if not 0."""
+    """Calibrate intervals of the nominal `coverages` on validation windows.
+
+    Only the first `limit_batches` batches are used if it is not 0.
+    """
     quantiles = task.quantile_levels
     most = max(_LEAST_WINDOWS, _MOST_VALUES // (data.horizon * len(data.encoder.channels) * len(coverages)))
     pairs = forecast_windows(data, task, "validation", limit_batches, most)
@@ -33,7 +36,7 @@ def calibrate_on_validation(
 def measure_coverage(
     data: ForecastingDataModule, task: ForecastingTask, calibration: Calibration, limit_batches: int = 0
 ) -> dict[float, float]:
-    """The share of test values within the intervals, by nominal coverage."""
+    """Empirical coverage of the intervals on the test windows, by nominal coverage."""
     inside, count = np.zeros(len(calibration.coverages)), 0
     if not len(inside):
         return {}
@@ -47,7 +50,7 @@ def measure_coverage(
 def forecast_windows(
     data: ForecastingDataModule, task: ForecastingTask, split: Split, limit_batches: int = 0, most: int = _MOST_WINDOWS
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Forecasts (B, H, C, Q) and truth (B, H, C), z-scored, of a split's windows, evenly spaced, batch by batch."""
+    """Yield z-scored forecasts (B, H, C, Q) and truth (B, H, C) of evenly spaced windows of a split, by batch."""
     windows, size = data.windows(split), data.batch_size
     count = min(len(windows), limit_batches * size) if limit_batches else len(windows)
     chosen = np.linspace(0, count - 1, min(count, most, _MOST_WINDOWS)).astype(np.int64)

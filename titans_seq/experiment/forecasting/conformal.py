@@ -1,8 +1,8 @@
 """Split-conformal intervals around any forecast (Vovk et al., 2005; with quantiles: Romano et al., NeurIPS 2019).
 
-n windows, H steps, C channels, Q quantiles; all z-scored. Each step and channel has margins of its own, from the
-validation windows of all series: if windows were exchangeable, an interval would hold the truth at least as often as it
-says, whatever the model is worth.
+n windows, H steps, C channels, Q quantiles; all z-scored. Each step and channel has its own margins, from the
+validation windows of all series. If windows are exchangeable, an interval contains the truth at least with its nominal
+probability, however good or bad the model is.
 """
 
 import json
@@ -24,26 +24,26 @@ _Array = NDArray[np.float64]
 
 
 class Calibration(NamedTuple):
-    """How far beyond a forecast's own quantiles an interval reaches."""
+    """Margins that turn forecasts, or their quantiles, into intervals."""
 
     coverages: list[float]  # nominal, ascending
     margins: _Array  # (coverages, H, C)
-    quantiles: list[float]  # levels of the forecasts it is for; of a point forecast none
-    windows: int  # that it was calibrated on
+    quantiles: list[float]  # quantile levels of the calibrated forecasts; empty for point forecasts
+    windows: int  # number of windows of the calibration
 
     def for_steps(self, steps: int) -> "Calibration":
-        """For a forecast of another length: margins end with it, and are NaN for steps beyond the calibrated ones."""
+        """Return the calibration for `steps` steps: margins are cut, or NaN for steps beyond the calibrated ones."""
         beyond = max(0, steps - self.margins.shape[1])
         padded = np.pad(self.margins[:, :steps], ((0, 0), (0, beyond), (0, 0)), constant_values=np.nan)
         return self._replace(margins=padded)
 
     def intervals(self, forecasts: NDArray[Any]) -> tuple[_Array, _Array]:
-        """Lower and upper ends (coverages, ..., H, C) for forecasts (..., H, C, Q); the wider ones hold the others."""
+        """Lower and upper bounds (coverages, ..., H, C) for forecasts (..., H, C, Q); the intervals are nested."""
         middle = forecasts[..., self.quantiles.index(0.5) if self.quantiles else 0].astype(np.float64)
         lower, upper = [middle], [middle]
         for coverage, margin in zip(self.coverages, self.margins, strict=True):
             low, high = _base(forecasts, self.quantiles, coverage)
-            # A margin may be negative; it never takes the median, nor a narrower interval, out.
+            # A margin may be negative; the interval must still contain the median and all narrower intervals.
             lower.append(np.minimum(low - margin, lower[-1]))
             upper.append(np.maximum(high + margin, upper[-1]))
         return np.stack(lower[1:]), np.stack(upper[1:])
@@ -52,7 +52,7 @@ class Calibration(NamedTuple):
 def conformal_scores(
     forecasts: NDArray[Any], truth: NDArray[Any], quantiles: Sequence[float], coverages: Sequence[float]
 ) -> NDArray[np.float32]:
-    """How far the truth (n, H, C) lies outside of each interval before calibration: (coverages, n, H, C)."""
+    """Signed distance (coverages, n, H, C) of the truth (n, H, C) outside each uncalibrated interval."""
     scores = []
     for coverage in coverages:
         low, high = _base(forecasts, quantiles, coverage)
@@ -68,7 +68,7 @@ def calibrate(scores: NDArray[Any], quantiles: Sequence[float], coverages: Seque
     count = scores.shape[1]
     kept, margins = [], []
     for coverage, score in zip(coverages, scores, strict=True):
-        rank = ceil((count + 1) * coverage - 1e-9)  # 0.8 of 10 is 8, whatever the last bit says
+        rank = ceil((count + 1) * coverage - 1e-9)  # 0.8 of 10 must be 8 despite rounding errors
         if rank <= count:
             kept.append(coverage)
             margins.append(np.partition(score, rank - 1, axis=0)[rank - 1].astype(np.float64))
@@ -77,7 +77,7 @@ def calibrate(scores: NDArray[Any], quantiles: Sequence[float], coverages: Seque
 
 
 def save_calibration(calibration: Calibration, folder: Path, checkpoint: Path) -> Path:
-    """Write `conformal.json` into the folder of the run whose `checkpoint` it is for."""
+    """Write `conformal.json`, calibrated for `checkpoint`, into the folder of its run; returns the path."""
     content = {
         "checkpoint_sha256": digest_of_file(checkpoint),
         "windows": calibration.windows,
@@ -90,7 +90,10 @@ def save_calibration(calibration: Calibration, folder: Path, checkpoint: Path) -
 
 
 def load_calibration(checkpoint: Path) -> Calibration | None:
-    """What the run of a checkpoint keeps, None without any for this very one; raises InputError when damaged."""
+    """Load the calibration of a checkpoint from its run's folder; None if there is none for exactly this checkpoint.
+
+    Raises InputError when the file is damaged.
+    """
     path = checkpoint.resolve().parent.parent / FILE
     if not path.is_file():
         return None
@@ -102,14 +105,14 @@ def load_calibration(checkpoint: Path) -> Calibration | None:
         coverages = [float(value) for value in content["coverages"]]
         calibration = Calibration(coverages, margins, [float(q) for q in content["quantiles"]], int(content["windows"]))
         if coverages and (margins.ndim != 3 or len(margins) != len(coverages) or not np.isfinite(margins).all()):
-            raise ValueError("margins do not fit")
+            raise ValueError("margins do not match the coverages")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged: {error}; remove it to go on without intervals") from None
+        raise InputError(f"{path}: damaged: {error}; delete it to continue without intervals") from None
     return calibration if coverages else None
 
 
 def _base(forecasts: NDArray[Any], quantiles: Sequence[float], coverage: float) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The quantiles that an interval starts from: the central pair of its coverage, else twice the point forecast."""
+    """The quantiles that margins are added to: the central pair of the coverage, else the point forecast twice."""
     low, high = central_pairs(quantiles).get(round(coverage, 9), (None, None))
     if low is None or high is None:
         low = high = list(quantiles).index(0.5) if quantiles else 0

@@ -1,4 +1,4 @@
-"""The series that a configuration names."""
+"""Builds the source of the series that a configuration names."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from titans_seq.schema import ForecastingDataOptions
 
 
 def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
-    """Where the series comes from."""
+    """Build the source of `data.name`; raises InputError for a table without `data.path`."""
     if options.name == "table":
         return build_table(options)
     if options.name == "Weather":
@@ -22,7 +22,7 @@ def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
 
 
 def build_table(options: ForecastingDataOptions) -> Table:
-    """The user's own table."""
+    """Build the source of a user's table; raises InputError without `data.path`."""
     if options.path is None:
         raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
     roles = ColumnRoles(

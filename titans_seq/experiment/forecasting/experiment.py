@@ -1,4 +1,4 @@
-"""The experiment of a forecasting run."""
+"""The forecasting task as an `Experiment`."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -33,11 +33,11 @@ from titans_seq.schema import Config, ForecastingConfig
 from titans_seq.tasks import ForecastingTask
 from titans_seq.tasks.quantiles import central_pairs
 
-_WINDOWS, _CHANNELS, _HISTORY_SEASONS = 3, 3, 7  # what the picture shows
+_WINDOWS, _CHANNELS, _HISTORY_SEASONS = 3, 3, 7  # size of the plot
 
 
 class ForecastingExperiment(Experiment[ForecastingTask]):
-    """Windows of a series, z-scored, to their next steps."""
+    """Forecasts of the next steps of z-scored windows of a series."""
 
     config: ForecastingConfig
     config_class = ForecastingConfig
@@ -49,11 +49,11 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
         if config.model.head == "quantile":
             coverages = [f"{100 * coverage:g}" for coverage in central_pairs(config.task.quantiles)]
-            self.columns |= {"test/crps": "CRPS", **{f"test/coverage_{c}": f"in {c} %" for c in coverages}}
+            self.columns |= {"test/crps": "CRPS", **{f"test/coverage_{c}": f"coverage {c} %" for c in coverages}}
 
     @cached_property
     def data(self) -> ForecastingDataModule:
-        """The windows, read and checked."""
+        """The data module: series read, windows of every split checked."""
         options = self.config.data
         data = ForecastingDataModule(
             build_series_source(options),
@@ -101,7 +101,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         for key in ("past", "known", "calendar", "categories", "numbers"):
             if key in kept and kept[key] != found[key]:
                 there, here = (listed(map(str, side[key])) or "nothing" for side in (kept, found))
-                raise InputError(f"{source}: trained with {key} {there}; {self._name()} gives {here} or other values")
+                raise InputError(f"{source}: trained with {key} {there}; {self._name()} has {here}, or other values")
 
     def describe(self) -> Description:
         """The model or the baseline that replaces it, the series, and the steps."""
@@ -117,20 +117,20 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         return Description(name, data, f"Test error on {on}, z-scored, {windows}")
 
     def notes(self) -> tuple[str, ...]:
-        """What reading the data noticed."""
+        """Messages from reading the data."""
         source = self.data.source
         return tuple(source.notes) if isinstance(source, Table | Weather) else ()
 
     def _name(self) -> str:
-        """Of the data set: a panel's series have names of their own."""
+        """Name of the dataset; the series of a panel have their own names."""
         return self.data.source.path.stem if isinstance(self.data.source, Table) else self.data.series.name
 
     def fingerprint(self) -> dict[str, Any]:
-        """Digests of the data and their splits."""
+        """Hashes of the data and their splits."""
         return self.data.fingerprint()
 
     def metadata(self) -> dict[str, Any]:
-        """What the results say about the series."""
+        """Entries of results.json about the data."""
         return {
             "data": self._name(),
             "simulated": self.data.source.simulated,
@@ -140,18 +140,18 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         }
 
     def baselines(self) -> dict[str, Scores]:
-        """Naive and linear forecasts."""
+        """Test scores of naive and linear forecasts."""
         return measure_baselines(self.data, self._linear, self._test_windows(), self.config.model.linear_loss)
 
     def _test_windows(self) -> int:
-        """Windows that the test metrics cover: all there are, unless trainer.limit_batches leaves some out."""
+        """Number of windows in the test metrics: all, or fewer with trainer.limit_batches."""
         windows, limit = len(self.data.windows("test")), self.config.trainer.limit_batches
         return min(windows, limit * self.config.data.batch_size) if limit else windows
 
     @torch.inference_mode()
     def draw(self, task: ForecastingTask, path: Path) -> None:
-        """A few test windows, evenly spaced, in the source's units; the last channels, OT or oil among them."""
-        data, starts = self.data, self._shown
+        """Plot a few evenly spaced test windows, of the last channels (OT or oil among them), in the source's units."""
+        data, starts = self.data, self._plotted_windows
         batch = data.windows("test")[starts]
         task.eval()
         covariates = batch.covariates if isinstance(batch, CovariateBatch) else None
@@ -183,37 +183,37 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     @torch.inference_mode()
     def tables(self, task: ForecastingTask) -> dict[str, pl.DataFrame]:
-        """The forecasts that the picture shows, of all channels; see `predict_test`."""
-        batch = move_data_to_device(self.data.windows("test")[self._shown], task.device)
+        """Forecasts of the plotted windows, of all channels; columns as in `predict_test`."""
+        batch = move_data_to_device(self.data.windows("test")[self._plotted_windows], task.device)
         task.eval()
         z_scores = task.predict_step(batch, 0).cpu().double().numpy()
-        return {"predictions": self._table(task, self._shown, z_scores)}
+        return {"predictions": self._table(task, self._plotted_windows, z_scores)}
 
     @property
-    def _shown(self) -> NDArray[np.int64]:
-        """The test windows that are shown, evenly spaced."""
+    def _plotted_windows(self) -> NDArray[np.int64]:
+        """Indices of the plotted test windows, evenly spaced."""
         return np.linspace(0, len(self.data.windows("test")) - 1, _WINDOWS + 2).astype(np.int64)[1:-1]
 
     def predict_test(self, task: ForecastingTask, trainer: Trainer) -> pl.DataFrame:
-        """Forecasts of the test split once, horizon after horizon, in the source's units.
+        """Forecasts of consecutive, non-overlapping horizons of the test split, in the source's units.
 
-        A row per step and channel: `timestamp`, `channel`, `origin` (the last stamp the model saw), `step` (1 to
-        horizon), `forecast`, `truth`, quantiles if the model has them (`q0.1`, ...), of a panel also `series`. Steps
-        after the last whole horizon are left out.
+        The table has one row per step and channel: `timestamp`, `channel`, `origin` (the last timestamp of the
+        context), `step` (1 to horizon), `forecast`, `truth`, quantiles if the model has them (`q0.1`, ...), and
+        `series` for a panel. Steps after the last whole horizon are left out.
         """
         data, windows = self.data, self.data.windows("test")
         members, _ = data.locate_windows("test", np.arange(len(windows)))
         within = np.concatenate([np.arange(count) for count in np.bincount(members)])
         starts = np.flatnonzero(within % data.horizon == 0)
         parts = np.array_split(starts, -(-len(starts) // data.batch_size))
-        loader = (windows[part] for part in parts)  # a list would be taken for several loaders
+        loader = (windows[part] for part in parts)  # Lightning takes a list for several loaders
         batches = trainer.predict(task, dataloaders=loader)
         assert batches is not None
         z_scores = torch.cat([torch.as_tensor(b) for b in batches]).cpu().double().numpy()
         return self._table(task, starts[: len(z_scores)], z_scores)  # fewer with trainer.limit_batches
 
     def _table(self, task: ForecastingTask, starts: NDArray[np.int64], z_scores: NDArray[np.float64]) -> pl.DataFrame:
-        """Forecasts (W, H, C, Q or 1) of the test windows `starts` (W,), see `predict_test`."""
+        """Table of z-scored forecasts (W, H, C, Q or 1) of the test windows `starts` (W,); see `predict_test`."""
         members, rows = self.data.locate_windows("test", starts)
         tables = []
         for number in np.unique(members):
@@ -236,10 +236,10 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         save_calibration(calibration, folder, checkpoint)
         for coverage in coverages[len(calibration.coverages) :]:
             few = f"{calibration.windows} validation windows are too few for an interval of {100 * coverage:g} %"
-            messages.append(f"{few}; see task.intervals")
-        held = measure_coverage(self.data, task, calibration, batches)
-        if held:
-            text = ", ".join(f"{100 * share:.1f} % (nominal {100 * nominal:g} %)" for nominal, share in held.items())
+            messages.append(f"{few}; lower task.intervals")
+        covered = measure_coverage(self.data, task, calibration, batches)
+        if covered:
+            text = ", ".join(f"{100 * share:.1f} % (nominal {100 * nominal:g} %)" for nominal, share in covered.items())
             messages.append(f"Coverage of the conformal intervals on the test split: {text}")
-        results = {f"test/interval_{100 * nominal:g}": share for nominal, share in held.items()}
+        results = {f"test/interval_{100 * nominal:g}": share for nominal, share in covered.items()}
         return Report(results, tuple(messages))

@@ -1,4 +1,4 @@
-"""`titans-seq forecast`: what comes after the last row, with a trained model."""
+"""`titans-seq forecast`: forecasts of the steps after the last row, by a trained model."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,8 +26,8 @@ from titans_seq.experiment.forecasting.tables import long_table
 from titans_seq.experiment.run.output import check_table, check_writable, refuse_to_overwrite, write_table
 from titans_seq.tasks.quantiles import central_pairs
 
-_PICTURES = 6  # series and channels that a plot shows
-_HISTORY_HORIZONS = 3
+_MAX_PANELS = 6  # series and channels in a plot
+_HISTORY_HORIZONS = 3  # horizons of history in a panel
 
 
 def forecast(
@@ -42,94 +42,103 @@ def forecast(
 ) -> pl.DataFrame:
     """Forecast the steps after the last row of every series, in its units, and write the table to `out`.
 
-    A row per step and channel: `timestamp`, `channel`, `origin` (the last row's time), `step`, `forecast`, quantiles
-    if the model has them (`q0.1`, ...), ends of the run's conformal intervals (`lower_80`, `upper_80`, ...), of a panel
-    also `series`. Quantiles and intervals are null beyond the trained horizon: the steps there take a forecast as seen.
+    The table has one row per step and channel: `timestamp`, `channel`, `origin` (the last row's time), `step`,
+    `forecast`, quantiles if the model has them (`q0.1`, ...), bounds of the run's conformal intervals (`lower_80`,
+    `upper_80`, ...), and `series` for a panel. Quantiles and intervals are null beyond the trained horizon, where
+    forecasts are recursive: earlier forecasts are fed back as input.
 
     Args:
-        checkpoint: of a forecasting run.
-        out: CSV by suffix, else Parquet; a file that is there is replaced.
-        overrides: `key=value` words for the checkpoint's configuration.
-        data: a table laid out as the one of training; None takes the data of training themselves.
-        future: a table of the known covariates of the steps to come.
+        checkpoint: checkpoint of a forecasting run.
+        out: CSV by suffix, else Parquet; an existing file is replaced.
+        overrides: `key=value` overrides of the checkpoint's configuration.
+        data: a table with the columns of the training table; None is the training data themselves.
+        future: a table with the known covariates of the future steps.
         horizon: steps; None is the trained horizon.
-        plot: a .png file to draw.
+        plot: a .png file for a plot of the forecasts.
     """
     out = Path(out)
     check_table(out)
     if plot is not None:
         check_writable(plot, "--plot")
         if plot.suffix != ".png":
-            raise InputError(f"--plot {plot}: takes a .png file")
-    run = load_forecaster(Path(checkpoint), data, overrides)
-    refuse_to_overwrite(out, run.config, data, future)
-    steps = check_steps(run, horizon)
-    times = [times_after(m.series.timestamps, run.layout.interval, steps) for m in run.members]
-    known = _known(run, future, times)
+            raise InputError(f"--plot {plot}: expected a .png file")
+    forecaster = load_forecaster(Path(checkpoint), data, overrides)
+    refuse_to_overwrite(out, forecaster.config, data, future)
+    steps = check_steps(forecaster, horizon)
+    panel = forecaster.scaled_series
+    times = [times_after(member.series.timestamps, forecaster.encoder.interval, steps) for member in panel]
+    known = _known_covariates(forecaster, future, times)
     tables: list[pl.DataFrame] = []
     panels: list[ForecastPanel] = []
-    size = run.config.data.batch_size
-    for begin in range(0, len(run.members), size):
-        part = range(begin, min(begin + size, len(run.members)))
-        cut = [cut_inputs(run, run.members[i], len(run.members[i].scaled), known[i]) for i in part]
-        for i, values in zip(part, forecast_recursively(run, stack_inputs(cut), steps), strict=True):
-            table, pictures = _forecast_table(run, i, times[i], values)
+    size = forecaster.config.data.batch_size
+    for begin in range(0, len(panel), size):
+        part = range(begin, min(begin + size, len(panel)))
+        cut = [cut_inputs(forecaster, panel[i], len(panel[i].scaled), known[i]) for i in part]
+        for i, values in zip(part, forecast_recursively(forecaster, stack_inputs(cut), steps), strict=True):
+            table, series_panels = _forecast_table(forecaster, i, times[i], values)
             tables.append(table)
-            panels += pictures if len(panels) < _PICTURES else []
-    _print_notes(run, steps)
+            panels += series_panels if len(panels) < _MAX_PANELS else []
+    _print_notes(forecaster, steps)
     table = pl.concat(tables)
     write_table(table, out)
     if plot is not None:
-        plot_forecast_panels(plot, panels[:_PICTURES], title=f"{Path(run.place).stem}: the next {steps} steps")
+        title = f"{Path(forecaster.source_name).stem}: the next {steps} steps"
+        plot_forecast_panels(plot, panels[:_MAX_PANELS], title=title)
     return table
 
 
-def _known(run: TrainedForecaster, future: Path | None, times: Sequence[pl.Series]) -> list[NDArray[np.float32]]:
-    """What is known of the steps to come, scaled (N, K), for every series."""
-    names = run.layout.known
+def _known_covariates(
+    forecaster: TrainedForecaster, future: Path | None, times: Sequence[pl.Series]
+) -> list[NDArray[np.float32]]:
+    """Scaled known covariates (N, K) of the future steps, for every series."""
+    names = forecaster.encoder.known
     if future is not None and not names:
-        raise InputError(f"--future {future}: the model takes no covariates of the future; data.known was empty")
-    columns = [np.empty((len(stamps), 0)) for stamps in times]
+        raise InputError(
+            f"--future {future}: the model has no known covariates (data.known was empty); omit the option"
+        )
+    columns = [np.empty((len(timestamps), 0)) for timestamps in times]
     if names:
-        options = run.config.data
+        options = forecaster.config.data
         if future is None:
-            until = max(stamps[-1] for stamps in times)
+            until = max(timestamps[-1] for timestamps in times)
             needed = ", ".join([options.time, *([options.id] if options.id else []), *names])
             raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
         roles = build_table(options).roles
-        columns = read_future(future, roles, options.time_format, [m.series.name for m in run.members], times)
-    return [run.layout.known_future(part, stamps.to_numpy()) for part, stamps in zip(columns, times, strict=True)]
+        names = [member.series.name for member in forecaster.scaled_series]
+        columns = read_future(future, roles, options.time_format, names, times)
+    encode = forecaster.encoder.known_future
+    return [encode(part, timestamps.to_numpy()) for part, timestamps in zip(columns, times, strict=True)]
 
 
 def _forecast_table(
-    run: TrainedForecaster, index: int, times: pl.Series, values: NDArray[Any]
+    forecaster: TrainedForecaster, index: int, times: pl.Series, values: NDArray[Any]
 ) -> tuple[pl.DataFrame, list[ForecastPanel]]:
-    """The table and the pictures of one series' forecast (N, C, Q), z-scored."""
-    member, quantiles = run.members[index], run.task.quantile_levels
-    stamps, trained = times.to_numpy(), run.config.data.horizon
+    """Return the table and the plot panels of one series, from its z-scored forecast (N, C, Q)."""
+    member, quantiles = forecaster.scaled_series[index], forecaster.task.quantile_levels
+    timestamps, trained = times.to_numpy(), forecaster.config.data.horizon
     units = restore_units(member, values)
-    point = units[..., run.task.point].copy()
+    point = units[..., forecaster.task.point].copy()
     if quantiles:
         units[trained:] = np.nan
-        units[..., run.task.point] = point
+        units[..., forecaster.task.point] = point
     intervals = {}
-    if run.calibration is not None:
-        lower, upper = run.calibration.for_steps(len(stamps)).intervals(values)
-        for nominal, low, high in zip(run.calibration.coverages, lower, upper, strict=True):
+    if forecaster.calibration is not None:
+        lower, upper = forecaster.calibration.for_steps(len(timestamps)).intervals(values)
+        for nominal, low, high in zip(forecaster.calibration.coverages, lower, upper, strict=True):
             intervals[nominal] = (restore_units(member, low), restore_units(member, high))
     series = member.series
-    table = long_table(series.channels, stamps[None], series.timestamps[-1:], units[None], quantiles, intervals)
+    table = long_table(series.channels, timestamps[None], series.timestamps[-1:], units[None], quantiles, intervals)
     table = table.with_columns(pl.selectors.float().fill_nan(None))
-    if run.is_panel:
+    if forecaster.is_panel:
         table.insert_column(0, pl.Series("series", [series.name] * len(table)))
-    shown = _HISTORY_HORIZONS * len(stamps)
+    length = _HISTORY_HORIZONS * len(timestamps)
     bands = intervals or _central(units, quantiles)
     panels = [
         ForecastPanel(
-            name=f"{series.name}, {channel}" if run.is_panel else channel,
-            past=series.timestamps[-shown:],
-            history=series.values[-shown:, c],
-            future=stamps,
+            name=f"{series.name}, {channel}" if forecaster.is_panel else channel,
+            past=series.timestamps[-length:],
+            history=series.values[-length:, c],
+            future=timestamps,
             forecast=point[:, c],
             bands={nominal: (low[:, c], high[:, c]) for nominal, (low, high) in bands.items()},
         )
@@ -139,14 +148,15 @@ def _forecast_table(
 
 
 def _central(units: NDArray[Any], quantiles: Sequence[float]) -> dict[float, tuple[NDArray[Any], NDArray[Any]]]:
-    """The widest central interval that the quantiles (N, C, Q) hold, as long as they are given."""
+    """The widest central interval of the quantiles (N, C, Q), by its coverage; empty without quantiles."""
     pairs = central_pairs(quantiles)
     return {nominal: (units[..., low], units[..., high]) for nominal, (low, high) in list(pairs.items())[-1:]}
 
 
-def _print_notes(run: TrainedForecaster, steps: int) -> None:
-    trained = run.config.data.horizon
-    if run.calibration is None:
-        print("Note: no conformal intervals: the run keeps none for this checkpoint")
-    if steps > trained and (run.calibration is not None or run.task.has_quantiles):
-        print(f"Note: quantiles and intervals end at step {trained}, the trained horizon; later steps are rolled")
+def _print_notes(forecaster: TrainedForecaster, steps: int) -> None:
+    trained = forecaster.config.data.horizon
+    if forecaster.calibration is None:
+        print("Note: no conformal intervals: the run has no calibration for this checkpoint")
+    if steps > trained and (forecaster.calibration is not None or forecaster.task.has_quantiles):
+        later = "later steps are forecast recursively"
+        print(f"Note: quantiles and intervals end at step {trained}, the trained horizon; {later}")

@@ -1,6 +1,6 @@
-"""How far forecasts were off, in the units of the series.
+"""Accuracy metrics of forecasts of one series, in its units.
 
-W windows, N steps; one series.
+W windows, N steps.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ _Array = NDArray[Any]
 def smape(truth: _Array, forecast: _Array) -> float:
     """Symmetric mean absolute percentage error, 0 to 200: 200 |y - f| / (|y| + |f|), 0 where both are 0."""
     size = np.abs(truth) + np.abs(forecast)
-    shares = np.divide(np.abs(truth - forecast), size, out=np.zeros(truth.shape), where=size > 0)
-    return float(200 * shares.mean())
+    ratios = np.divide(np.abs(truth - forecast), size, out=np.zeros(truth.shape), where=size > 0)
+    return float(200 * ratios.mean())
 
 
 def naive_error(history: _Array, season: int) -> float:
-    """Mean absolute error of saying what was one season ago, over a history (T,): what MASE divides by.
+    """Mean absolute error of the seasonal naive forecast over a history (T,), the denominator of MASE.
 
-    NaN without two seasons to compare.
+    NaN when the history is no longer than a season.
     """
     return float(np.abs(history[season:] - history[:-season]).mean()) if len(history) > season else float("nan")
 
 
 def mase(truth: _Array, forecast: _Array, history: _Array, season: int) -> float:
-    """Mean absolute scaled error (Hyndman and Koehler, 2006): below 1 is better than the seasonal naive was in history.
+    """Mean absolute scaled error (Hyndman and Koehler, 2006); below 1: better than seasonal naive on the history.
 
-    NaN when that made no error at all, or the history is no longer than a season.
+    NaN when the seasonal naive forecast has no error there, or the history is no longer than a season.
     """
     scale = naive_error(history, season)
     return float(np.abs(truth - forecast).mean() / scale) if scale > 0 else float("nan")

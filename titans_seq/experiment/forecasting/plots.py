@@ -20,7 +20,7 @@ def plot_forecasts(
     channels: Sequence[str],
     title: str,
 ) -> None:
-    """A grid of windows (columns) by channels (rows): what the model saw, what came, and what it said would come.
+    """Plot a grid of windows (columns) by channels (rows): history, truth and forecast.
 
     timestamps: one (L + H,) array per window; history (W, L, C); truth and forecast (W, H, C), in the source's units.
     """
@@ -51,11 +51,11 @@ class ForecastPanel(NamedTuple):
     history: NDArray[Any]  # (T,)
     future: NDArray[np.datetime64]  # (N,)
     forecast: NDArray[Any]  # (N,)
-    bands: Mapping[float, tuple[NDArray[Any], NDArray[Any]]]  # lower and upper ends (N,) by nominal coverage
+    bands: Mapping[float, tuple[NDArray[Any], NDArray[Any]]]  # lower and upper bounds (N,) by nominal coverage
 
 
 def plot_forecast_panels(path: Path, panels: Sequence[ForecastPanel], *, title: str) -> None:
-    """Past and forecast of several series, one below another, each within its intervals, in the source's units."""
+    """Plot history, forecast and intervals of several series, one below another, in the source's units."""
     with new_figure(path, (9.0, 2.2 * len(panels) + 0.8), (len(panels), 1), title) as grid:
         axes = grid[:, 0]
         for axis, panel in zip(axes, panels, strict=True):

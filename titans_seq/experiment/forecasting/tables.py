@@ -1,4 +1,4 @@
-"""Forecasts as tables, a row per step and channel.
+"""Forecasts as tables with one row per step and channel.
 
 W windows, H steps, C channels, Q quantiles, I intervals.
 """
@@ -18,7 +18,7 @@ _Array = NDArray[Any]
 def forecast_table(
     series: Series, rows: NDArray[np.int64], forecasts: _Array, quantiles: Sequence[float]
 ) -> pl.DataFrame:
-    """Forecasts (W, H, C, Q or 1), in the series' units, of windows that begin at `rows` (W,), beside the `truth`."""
+    """Table of forecasts (W, H, C, Q or 1), in the series' units, that begin at `rows` (W,), with the `truth`."""
     horizon = forecasts.shape[1]
     steps = rows[:, None] + np.arange(horizon)  # (W, H)
     table = long_table(series.channels, series.timestamps[steps], series.timestamps[rows - 1], forecasts, quantiles)
@@ -27,15 +27,16 @@ def forecast_table(
 
 def long_table(
     channels: Sequence[str],
-    stamps: NDArray[np.datetime64],
+    timestamps: NDArray[np.datetime64],
     origins: NDArray[np.datetime64],
     forecasts: _Array,
     quantiles: Sequence[float],
     intervals: Mapping[float, tuple[_Array, _Array]] | None = None,
 ) -> pl.DataFrame:
-    """`timestamp`, `channel`, `origin`, `step`, `forecast`, quantiles and ends of intervals of any forecasts.
+    """Table of `timestamp`, `channel`, `origin`, `step`, `forecast`, quantiles and interval bounds.
 
-    stamps (W, H); origins (W,); forecasts (W, H, C, Q or 1); intervals: lower and upper ends (W, H, C) by coverage.
+    timestamps (W, H); origins (W,); forecasts (W, H, C, Q or 1), in any units; intervals: lower and upper bounds
+    (W, H, C) by coverage.
     """
     windows, horizon, count, _ = forecasts.shape
     shape = windows, horizon, count
@@ -46,7 +47,7 @@ def long_table(
         ends |= {f"lower_{100 * coverage:g}": lower.ravel(), f"upper_{100 * coverage:g}": upper.ravel()}
     return pl.DataFrame(
         {
-            "timestamp": np.broadcast_to(stamps[..., None], shape).ravel(),
+            "timestamp": np.broadcast_to(timestamps[..., None], shape).ravel(),
             "channel": np.tile(np.array(channels), windows * horizon),
             "origin": np.broadcast_to(origins[:, None, None], shape).ravel(),
             "step": np.broadcast_to(np.arange(1, horizon + 1)[:, None], shape).ravel(),

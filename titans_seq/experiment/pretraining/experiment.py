@@ -26,13 +26,13 @@ from titans_seq.schema import Config, PretrainingConfig
 from titans_seq.tasks import PretrainingTask
 
 _NO_PREDICTION = (
-    "predict: task.name=pretraining predicts nothing of use by itself; fit a classifier with model.pretrained, or "
-    "measure with `titans-seq test`"
+    "predict: is not supported for task.name=pretraining; fit a classifier with model.pretrained, or evaluate with "
+    "`titans-seq test`"
 )
 
 
 class PretrainingExperiment(Experiment[PretrainingTask]):
-    """Unlabelled DNA, a segment at a time."""
+    """Pre-training on unlabelled DNA, segment by segment."""
 
     config: PretrainingConfig
     config_class = PretrainingConfig
@@ -52,14 +52,14 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
     def data(self) -> PretrainingDataModule:
         """The corpus, read or mapped, checked and split."""
         options, model = self.config.data, self.config.model
-        left, right = 0, self._unasked
+        left, right = 0, self._context_only
         if self.config.task.objective == "next":
             left = -(-self._stem.before // model.stride) * model.stride
         data = PretrainingDataModule(
             self._corpus,
             self._split,
             segment=options.segment,
-            stream_length=options.stretch,
+            stream_length=options.stream_length,
             batch_size=options.batch_size,
             left=left,
             right=right,
@@ -77,8 +77,8 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
         return BaseStem(1, 1, model.stem_width, model.stride, model.stem_pool)
 
     @property
-    def _unasked(self) -> int:
-        """Bases at a stretch's start that nobody is asked for: the first score has seen them."""
+    def _context_only(self) -> int:
+        """Number of bases at a stream's start that carry no loss: the first prediction already sees them."""
         return self._stem.after + 1 if self.config.task.objective == "next" else 0
 
     def _corpus(self) -> Corpus:
@@ -99,7 +99,7 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
             validation_records=options.validation_records,
             test_records=options.test_records,
             seed=options.holdout_seed,
-            context_only=self._unasked,
+            context_only=self._context_only,
         )
 
     def new_task(self) -> tuple[PretrainingTask, str]:
@@ -117,13 +117,12 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
         """The variant, the corpus, and the sizes of its splits."""
         simulated = " (simulated DNA, made by this program)" if self.simulated else ""
         counts = ", ".join(f"{bases:,} {split}" for split, bases in self._bases().items())
-        objective = "hidden" if self.config.task.objective == "masked" else "next"
         part = ", the first batches only" if self.config.trainer.limit_batches else ""
         on = "simulated DNA" if self.simulated else self.data.corpus.name
         return Description(
             self.config.model.variant.upper(),
             f"{self.data.corpus.name}{simulated}: {len(self.data.corpus.names):,} records, {counts} bases",
-            f"Test scores on {on}: the {objective} base{part}",
+            f"Test scores on {on}: the {self.config.task.objective} base{part}",
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -134,11 +133,11 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
         return {split: self.data.bases(split) for split in SPLITS}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Digests of the corpus and its splits."""
+        """Hashes of the corpus and of its splits."""
         return self.data.fingerprint()
 
     def metadata(self) -> dict[str, Any]:
-        """What the results say about the corpus."""
+        """Entries of results.json about the corpus."""
         return {
             "data": self.data.corpus.name,
             "simulated": self.simulated,
@@ -150,30 +149,30 @@ class PretrainingExperiment(Experiment[PretrainingTask]):
         }
 
     def baselines(self) -> dict[str, Scores]:
-        """What the few bases beside a base say about it, measured on the whole test split."""
+        """Test scores of k-mer context models, on the whole test split."""
         return self._contexts
 
-    @cached_property  # for the table and the picture
+    @cached_property  # used by the table and the plot
     def _contexts(self) -> dict[str, Scores]:
         masked = self.config.task.objective == "masked"
         splits = self.data.splits
         return measure_contexts(self.data.corpus, splits["train"], splits["test"], both_sides=masked)
 
     def draw(self, task: PretrainingTask, path: Path) -> None:
-        """Bits per base of the test split by how much of its stretch had been read: what carried memory gains."""
+        """Plot test bits per base against the bases of the stream read before: the gain from carried memory."""
         segments = sorted(task.bits_by_segment.items())
         plot_bits_per_base(
             path,
-            read=[index * self.config.data.segment for index, _ in segments],
+            bases_before=[index * self.config.data.segment for index, _ in segments],
             bits=[total / bases for _, (total, bases) in segments],
             levels={name: scores["test/bits_per_base"] for name, scores in self.baselines().items()},
             title=self.describe().title,
         )
 
     def predict_test(self, task: PretrainingTask, trainer: Trainer) -> pl.DataFrame:
-        """There is nothing to predict."""
+        """Raise InputError: pre-training has no predictions of its own."""
         raise InputError(_NO_PREDICTION)
 
     def predict_file(self, task: PretrainingTask, trainer: Trainer, path: Path) -> pl.DataFrame:
-        """There is nothing to predict."""
+        """Raise InputError: pre-training has no predictions of its own."""
         raise InputError(_NO_PREDICTION)

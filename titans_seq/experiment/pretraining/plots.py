@@ -7,15 +7,15 @@ from titans_seq.plots import FORECAST_COLOUR, HISTORY_COLOUR, new_figure
 
 
 def plot_bits_per_base(
-    path: Path, *, read: Sequence[int], bits: Sequence[float], levels: Mapping[str, float], title: str
+    path: Path, *, bases_before: Sequence[int], bits: Sequence[float], levels: Mapping[str, float], title: str
 ) -> None:
-    """Bits per base by the bases of a stretch that had been read before, and `levels` that know none of them."""
+    """Plot bits per base against the bases of the stream before a segment; `levels` are baselines, as lines."""
     with new_figure(path, (6.4, 3.6), title=title) as axes:
         axis = axes[0, 0]
-        if len(read) > 1:
-            axis.plot(read, bits, color=FORECAST_COLOUR, marker="o", markersize=4, linewidth=1.4, label="model")
-            axis.set_xlabel("bases of the stretch read before the segment")
-        else:  # segments that nothing is carried to
+        if len(bases_before) > 1:
+            axis.plot(bases_before, bits, color=FORECAST_COLOUR, marker="o", markersize=4, linewidth=1.4, label="model")
+            axis.set_xlabel("bases of the stream read before the segment")
+        else:  # no state is carried over: there is one value
             axis.axhline(bits[0], color=FORECAST_COLOUR, linewidth=1.4, label="model")
             axis.set_xticks([])
         styles = ("-", "--", "-.", ":")

@@ -1,1 +1,1 @@
-"""The run engine: trains, tests and writes one run of any task. It knows `experiment.base` and no task."""
+"""The run engine: trains, tests and writes one run of any task. It depends on `experiment.base` and on no task."""

@@ -1,13 +1,14 @@
-"""What a run says on the console."""
+"""Tables for the console."""
 
 from collections.abc import Mapping
 
 
 def format_table(rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, str], spec: str = ".4f") -> str:
-    """Rows of named numbers as aligned text, "-" where a row lacks one; columns map the keys to their headings."""
+    """Return rows of named numbers as aligned text, "-" for a missing one; columns map the keys to their headings."""
     width = max(len(name) for name in rows)
-    lines = [" " * width + "".join(f"{heading:>12}" for heading in columns.values())]
+    widths = {key: max(12, len(heading) + 2) for key, heading in columns.items()}
+    lines = [" " * width + "".join(f"{heading:>{widths[key]}}" for key, heading in columns.items())]
     for name, numbers in rows.items():
-        cells = [f"{numbers[key]:{spec}}" if key in numbers else "-" for key in columns]
-        lines.append(f"{name:<{width}}" + "".join(f"{cell:>12}" for cell in cells))
+        cells = {key: f"{numbers[key]:{spec}}" if key in numbers else "-" for key in columns}
+        lines.append(f"{name:<{width}}" + "".join(f"{cell:>{widths[key]}}" for key, cell in cells.items()))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The folder of a run and the files in it."""
+"""The folder of a run: creation, locking and its JSON files."""
 
 import json
 from collections.abc import Iterator
@@ -23,42 +23,45 @@ class RunFolder:
 
     @staticmethod
     def check_free(config: Config) -> None:
-        """Raise InputError when `run.dir` holds a run already."""
+        """Raise InputError when `run.dir` already contains a run."""
         if config.run.dir and (Path(config.run.dir) / "config.yaml").exists():
             raise InputError(
-                f"run.dir={config.run.dir}: holds a run already; go on with it by resume=auto, or name another folder"
+                f"run.dir={config.run.dir}: already contains a run; resume it with resume=auto, or use another folder"
             )
 
     @classmethod
     def create(cls, config: Config) -> "RunFolder":
-        """Make the folder, `run.dir` or runs/<experiment>/<time>, and write the resolved configuration into it."""
+        """Create the folder, `run.dir` or runs/<experiment>/<time>, and write the resolved configuration into it.
+
+        Raises InputError when it contains a run already or cannot be written.
+        """
         try:
             if config.run.dir:
                 path = Path(config.run.dir)
                 path.mkdir(parents=True, exist_ok=True)
             else:
                 path = _make_unused(Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
-            with (path / "config.yaml").open("x") as handle:  # whoever creates it owns the folder
+            with (path / "config.yaml").open("x") as handle:  # only one process can create it
                 handle.write(to_yaml(config))
             folder = cls(path)
             folder.checkpoints.mkdir(exist_ok=True)
             folder.plots.mkdir(exist_ok=True)
         except FileExistsError:
             RunFolder.check_free(config)
-            raise InputError(f"run.dir={config.run.dir}: is a file; name a folder") from None
+            raise InputError(f"run.dir={config.run.dir}: is a file; expected a folder") from None
         except OSError as error:
             raise InputError(f"run.dir={config.run.dir or 'runs'}: cannot be written: {error.strerror}") from None
         return folder
 
     @contextmanager
-    def owned(self) -> Iterator[None]:
-        """Keep other processes from this run until the end; one that is killed lets go of it.
+    def locked(self) -> Iterator[None]:
+        """Lock the run against other processes inside the block; the lock ends with the process, even if it is killed.
 
-        Raises InputError when another one has it.
+        Raises InputError when another process holds the lock.
         """
-        with (self.path / "config.yaml").open("r+") as handle:  # network file systems lock what can be written alone
+        with (self.path / "config.yaml").open("r+") as handle:  # network file systems lock only writable files
             if not try_lock(handle):
-                raise InputError(f"{self.path}: another process is at this run")
+                raise InputError(f"{self.path}: the run is in use by another process; wait for it to end")
             yield
 
     def write_json(self, name: str, content: dict[str, Any]) -> Path:
@@ -69,7 +72,7 @@ class RunFolder:
 
 
 def _make_unused(path: Path) -> Path:
-    """Make the folder `path`, or with -2, -3, ... appended where runs start within one second."""
+    """Create the folder `path`, with -2, -3, ... appended if it exists, as for runs that start in the same second."""
     candidate, count = path, 1
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The loggers of a run: always metrics.csv, and a W&B run that never asks and never stops a training."""
+"""The loggers of a run: metrics.csv, and W&B without prompts, whose failures do not stop the training."""
 
 import os
 import secrets
@@ -16,22 +16,23 @@ from titans_seq.schema import Config
 
 
 def build_loggers(config: Config, folder: RunFolder, rows: int = 0) -> tuple[MetricsCsv, list[Logger]]:
-    """metrics.csv in the run folder, and with it W&B unless `logging.wandb=off`; `rows` are kept of what is there."""
+    """Open metrics.csv in the run folder and, unless `logging.wandb=off`, W&B; `rows` existing rows are kept."""
     metrics = MetricsCsv(folder.path / "metrics.csv", rows)
     if metrics.missing:
-        say(f"{metrics.path}: {metrics.missing} of the {rows} rows before the checkpoint are gone")
+        print_note(f"{metrics.path}: {metrics.missing} of the {rows} rows before the checkpoint are missing")
     mode = config.logging.wandb or _default_mode()
     if mode == "online" and not _has_key():
-        say("no W&B key found: logging offline (`wandb login` changes that, `wandb sync` uploads the run later)")
+        how = "run `wandb login` to log online; `wandb sync` uploads the run later"
+        print_note(f"no W&B key found: logging offline ({how})")
         mode = "offline"
     loggers: list[Logger] = [metrics]
     for each in {"online": ("online", "offline"), "off": ()}.get(mode, ("offline",)):
         try:
             loggers.append(_start_wandb(config, folder, each, metrics))
             break
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong over there, the training goes on
-            what = "W&B does not answer, logging offline" if each == "online" else "W&B is off for this run"
-            say(f"{what}: {one_line(error)}")
+        except Exception as error:  # noqa: BLE001 - no failure of W&B may stop the training
+            what = "W&B could not start online, logging offline" if each == "online" else "W&B is off for this run"
+            print_note(f"{what}: {one_line(error)}")
     return metrics, loggers
 
 
@@ -39,9 +40,9 @@ def _start_wandb(config: Config, folder: RunFolder, mode: str, metrics: MetricsC
     import wandb
 
     identity = folder.path / "wandb" / "id"
-    known = identity.read_text().strip() if identity.is_file() else None
-    name = known or "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
-    if known:
+    existing = identity.read_text().strip() if identity.is_file() else None
+    name = existing or "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+    if existing:
         _set_aside(folder.path / "wandb", name)
     run = wandb.init(
         project=config.logging.project,
@@ -67,12 +68,12 @@ def _start_wandb(config: Config, folder: RunFolder, mode: str, metrics: MetricsC
 
 
 def _seconds(variable: str, default: float) -> float:
-    """How long W&B may keep a training waiting."""
+    """A time limit for W&B in seconds, from an environment variable."""
     return float(os.environ.get(variable, default))
 
 
 def _set_aside(folder: Path, name: str) -> None:
-    """Move what an offline run has recorded so far: its rows are written again, and must not be uploaded twice."""
+    """Move earlier records of an offline run to `replaced`: its rows are logged again, but must be uploaded once."""
     replaced = folder / "replaced"
     for record in folder.glob(f"offline-run-*-{name}"):
         replaced.mkdir(exist_ok=True)
@@ -80,29 +81,29 @@ def _set_aside(folder: Path, name: str) -> None:
 
 
 def finish_loggers(loggers: list[Logger], status: int = 0) -> None:
-    """Close the W&B run; other exit statuses than 0 mark it as not finished."""
+    """Close the W&B run; an exit status other than 0 marks it as failed."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
             logger.finish(status)
 
 
 def wandb_run(loggers: list[Logger]) -> WandbRun | None:
-    """The W&B run among the loggers."""
+    """The W&B run among the loggers; None without one."""
     return next((logger for logger in loggers if isinstance(logger, WandbRun)), None)
 
 
 def _default_mode() -> str:
-    wanted = os.environ.get("WANDB_MODE", "online")
-    return {"disabled": "off", "dryrun": "offline"}.get(wanted, wanted)
+    mode = os.environ.get("WANDB_MODE", "online")
+    return {"disabled": "off", "dryrun": "offline"}.get(mode, mode)
 
 
 def _has_key() -> bool:
     import wandb
 
-    # Looks at the environment, the settings and .netrc; neither asks nor calls the server.
+    # Reads the environment, the settings and .netrc; neither prompts nor calls the server.
     return bool(wandb.login(prompt=False, verify=False))
 
 
-def say(message: str) -> None:
-    """Tell the user something that is no error."""
+def print_note(message: str) -> None:
+    """Print a message that is not an error to stderr."""
     print(f"note: {message}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""metrics.csv: a row for everything that is logged, cut back to a checkpoint's rows when a run is resumed."""
+"""metrics.csv: one row per logging call, truncated to a checkpoint's rows when a run is resumed."""
 
 import csv
 import io
@@ -12,22 +12,22 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from titans_seq.system.files import write_atomically
 
-_PENDING = 50  # rows in memory
+_PENDING = 50  # rows in memory before they are written
 
 
 class MetricsCsv(Logger):
-    """Columns are the names logged so far, in alphabetical order, and `step`; a row holds what was logged at once.
+    """CSV logger whose columns are the names logged so far and `step`, in alphabetical order.
 
     Args:
-        path: of the file.
-        rows: of a file that is there already, so many are kept: those before the checkpoint that is resumed.
+        path: path of the file.
+        rows: number of rows of an existing file to keep: those before the checkpoint that is resumed.
     """
 
     def __init__(self, path: Path, rows: int = 0) -> None:
         super().__init__()
         self.path = path
         self._written: list[dict[str, str]] = _read(path)[:rows] if rows else []
-        self.missing = rows - len(self._written)  # rows that the file should have had
+        self.missing = rows - len(self._written)  # rows to keep that the file does not contain
         self._pending: list[dict[str, str]] = []
         self._names = sorted({name for row in self._written for name in row} | {"step"})
         if path.exists():
@@ -35,12 +35,12 @@ class MetricsCsv(Logger):
 
     @property
     def name(self) -> str:
-        """As Lightning asks for it."""
+        """Required by Lightning."""
         return "metrics"
 
     @property
     def version(self) -> str:
-        """As Lightning asks for it."""
+        """Required by Lightning."""
         return ""
 
     @property
@@ -50,7 +50,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """They are in config.yaml."""
+        """Do nothing: hyperparameters are in config.yaml."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -62,7 +62,7 @@ class MetricsCsv(Logger):
             self._flush()
 
     def secure(self) -> int:
-        """Bring all rows to the disk; their number."""
+        """Write all rows and flush them to the disk; returns their number."""
         self._flush()
         if self.path.exists():
             with self.path.open("rb") as file:
@@ -71,7 +71,7 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Write what is left."""
+        """Write the pending rows."""
         self._flush()
 
     def _flush(self) -> None:

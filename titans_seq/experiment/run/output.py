@@ -1,4 +1,4 @@
-"""Result tables: checked before the work, written whole or not at all, never over an input."""
+"""Result tables: output paths are checked first, files are written atomically, inputs are never overwritten."""
 
 import os
 from pathlib import Path
@@ -24,21 +24,21 @@ def check_table(out: Path) -> None:
     """Raise InputError unless `write_table` can write to `out`."""
     check_writable(out)
     if out.suffix not in _TABLES:
-        raise InputError(f"--out {out}: takes a name that ends in .csv or .parquet")
+        raise InputError(f"--out {out}: expected a name that ends in .csv or .parquet")
 
 
 def refuse_to_overwrite(out: Path, config: Config, *inputs: str | Path | None) -> None:
-    """Raise InputError when a result would take the place of `inputs`, or of a file that `config.data` names."""
+    """Raise InputError when `out` is one of `inputs`, or a file that `config.data` names."""
     read = list(inputs)
     for value in vars(config.data).values():  # one file, a list of them, or one for each class
         several = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         read += [each for each in several if isinstance(each, str)]
     if out.resolve() in {Path(path).expanduser().resolve() for path in read if path}:
-        raise InputError(f"--out {out}: holds data that this very run reads; name another file")
+        raise InputError(f"--out {out}: is an input of this command; use another file")
 
 
 def write_table(table: pl.DataFrame, out: Path) -> None:
-    """Write CSV where the name ends so, else Parquet; nobody ever finds half a file."""
+    """Write CSV if the name ends in .csv, else Parquet; atomically, so that no partial file is left."""
     try:
         with replacing(out) as partial:
             if out.suffix == ".csv":

@@ -10,7 +10,7 @@ from titans_seq.callbacks.checkpoints import RESUME
 from titans_seq.config import differences, load_config, merged
 from titans_seq.errors import InputError
 from titans_seq.experiment.run.folder import RunFolder
-from titans_seq.experiment.run.loggers import say
+from titans_seq.experiment.run.loggers import print_note
 from titans_seq.schema import Config
 from titans_seq.system.checkpoint_files import LAST, DamagedCheckpointError, by_age, read_checkpoint
 
@@ -59,25 +59,25 @@ class StartPoint:
 
 def find_start_point(config: Config) -> StartPoint:
     """Resolve `config.resume`. Raises InputError when there is no such run, or when its configuration differs."""
-    wanted = config.resume
-    if wanted is None:
+    resume = config.resume
+    if resume is None:
         return StartPoint(config)
-    if wanted in ("last", "auto"):
+    if resume in ("last", "auto"):
         folder = _newest(config)
         if folder is None:
-            if wanted == "auto":
+            if resume == "auto":
                 return StartPoint(replace(config, resume=None))
             raise InputError(f"resume=last: no run in {_runs_folder(config)}; leave resume out, or use resume=auto")
         return _start_point_in(folder, config)
-    path = Path(wanted).expanduser()
+    path = Path(resume).expanduser()
     if path.is_dir():
         return _start_point_in(_run_in(path), config)
     if not path.is_file():
-        raise InputError(f"resume={wanted}: no such run folder or checkpoint; a path, last or auto")
+        raise InputError(f"resume={resume}: no such run folder or checkpoint; expected a path, last or auto")
     folder = _run_in(path.parent.parent)
     content = _read_resumable(path)
     if content is None:
-        raise InputError(f"resume={wanted}: contains weights only, not the training's progress; use {LAST}")
+        raise InputError(f"resume={resume}: contains weights only, not the training's progress; use {LAST}")
     return StartPoint(_configuration(folder, config), folder, path, content)
 
 
@@ -98,14 +98,14 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 def newest_seeds_folder(config: Config) -> Path | None:
     """The newest folder with runs of this configuration over several seeds."""
     found = [path.parent for path in (Path("runs") / config.experiment).glob("*/seed-*/config.yaml")]
-    for run in sorted(found, key=_begun, reverse=True):
+    for run in sorted(found, key=_creation_time, reverse=True):
         seed = run.name.removeprefix("seed-")
-        if seed.isdecimal() and _is_of(run, replace(config, seed=int(seed), seeds=[])):
+        if seed.isdecimal() and _has_config(run, replace(config, seed=int(seed), seeds=[])):
             return run.parent
     return None
 
 
-def _begun(run: Path) -> float:
+def _creation_time(run: Path) -> float:
     return (run / "config.yaml").stat().st_mtime
 
 
@@ -122,7 +122,7 @@ def _start_point_in(folder: RunFolder, config: Config) -> StartPoint:
         try:
             content = _read_resumable(path)
         except DamagedCheckpointError as error:
-            say(str(error))
+            print_note(str(error))
             damaged.append(path)
             continue
         if content is not None:
@@ -141,13 +141,13 @@ def _read_resumable(path: Path) -> dict[str, Any] | None:
 
 def _newest(config: Config) -> RunFolder | None:
     """The newest run of this configuration; else one of another configuration, for the error that it differs."""
-    runs = sorted(_runs(config), key=_begun, reverse=True)
+    runs = sorted(_runs(config), key=_creation_time, reverse=True)
     others = runs if config.run.dir or config.resume == "last" else []
-    path = next((run for run in runs if _is_of(run, config)), others[0] if others else None)
+    path = next((run for run in runs if _has_config(run, config)), others[0] if others else None)
     return None if path is None else RunFolder(path)
 
 
-def _is_of(run: Path, config: Config) -> bool:
+def _has_config(run: Path, config: Config) -> bool:
     try:
         return not differences(load_config([run / "config.yaml"]), config, CHANGEABLE_KEYS)
     except InputError:  # written by an older version, with other keys

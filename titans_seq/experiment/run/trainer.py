@@ -1,4 +1,4 @@
-"""From a configuration to the trainer that carries it out."""
+"""Build Lightning's trainer from a configuration, and check that this machine supports the configuration."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ def build_trainer(
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
 ) -> Trainer:
-    """Lightning's trainer for a configuration; without a folder it writes nothing."""
+    """Build Lightning's trainer for a configuration; without a folder it writes nothing."""
     options = config.trainer
     limit = options.limit_batches or None
     return Trainer(
@@ -41,7 +41,7 @@ def build_trainer(
         num_nodes=options.num_nodes,
         strategy=options.strategy,
         plugins=list(_plugins(options)),
-        use_distributed_sampler=False,  # our loaders know their share
+        use_distributed_sampler=False,  # the project's loaders shard the data themselves
         precision=options.precision,
         gradient_clip_val=options.gradient_clip or None,
         log_every_n_steps=config.logging.every_n_steps,
@@ -57,79 +57,88 @@ def build_trainer(
 
 
 def train_batches(options: TrainerOptions) -> int:
-    """The largest number of batches in a training epoch; 0 is no limit."""
+    """Return the limit on the number of batches in a training epoch; 0 is no limit."""
     return min((limit for limit in (options.limit_batches, options.epoch_batches) if limit), default=0)
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that writes, of those that share a training."""
+    """Whether this is the first process of a distributed training, the only one that writes."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def on_one_device(config: Config, trainer: Trainer, loggers: Sequence[Logger]) -> Trainer:
-    """The trainer that tests: on one device, where every sample counts once."""
+    """Return a trainer for the test on one device, so that every sample counts exactly once."""
     if trainer.world_size == 1:
         return trainer
     tester = build_trainer(replace(config, trainer=replace(config.trainer, **ONE_DEVICE)), loggers=loggers)
-    # Rows of the test stand at the step at which training ended.
+    # The test is logged at the step at which training ended.
     tester.fit_loop.epoch_loop._batches_that_stepped = trainer.fit_loop.epoch_loop._batches_that_stepped
     return tester
 
 
 def _plugins(options: TrainerOptions) -> list[VerifiedCheckpointIO]:
-    """Strategies that cut a checkpoint into one file for each device write it themselves."""
+    """Checkpoint plugins; strategies that shard a checkpoint over devices write it themselves."""
     return [] if options.strategy.startswith(("fsdp", "deepspeed")) else [VerifiedCheckpointIO()]
 
 
 def check_machine(config: Config) -> None:
-    """Raise InputError when the configuration asks for what this machine or this version does not have."""
+    """Raise InputError when this machine or this version does not support the configuration."""
     options, memory = config.trainer, config.model.memory
     cuda = torch.cuda.is_available()
     accelerators = ["cpu", *(["gpu", "cuda"] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else [])]
     if options.accelerator not in ("auto", *accelerators):
         raise InputError(
-            f"trainer.accelerator={options.accelerator}: not on this machine; here: auto, {', '.join(accelerators)}"
+            f"trainer.accelerator={options.accelerator}: not available on this machine; available: auto, "
+            f"{', '.join(accelerators)}"
         )
     on_cuda = cuda and options.accelerator != "cpu"
     if on_cuda and options.devices > torch.cuda.device_count():
-        raise InputError(f"trainer.devices={options.devices}: this machine has {torch.cuda.device_count()}")
+        raise InputError(
+            f"trainer.devices={options.devices}: exceeds the {torch.cuda.device_count()} devices of this machine"
+        )
     if options.strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
-        raise InputError(f"trainer.strategy={options.strategy}: its processes cannot give the run back; use ddp")
+        raise InputError(
+            f"trainer.strategy={options.strategy}: not supported: its processes cannot return the run; use ddp"
+        )
     if options.strategy.startswith("single_"):
-        raise InputError(f"trainer.strategy={options.strategy}: one device needs no strategy; use auto")
-    known = StrategyRegistry.available_strategies()
-    if options.strategy != "auto" and options.strategy not in known:
-        raise InputError(f"trainer.strategy={options.strategy}: no such strategy; here: auto, {', '.join(known)}")
+        raise InputError(f"trainer.strategy={options.strategy}: not supported: one device needs no strategy; use auto")
+    strategies = StrategyRegistry.available_strategies()
+    if options.strategy != "auto" and options.strategy not in strategies:
+        raise InputError(
+            f"trainer.strategy={options.strategy}: unknown strategy; available: auto, {', '.join(strategies)}"
+        )
     if options.strategy not in ("auto", "ddp"):
         _try_strategy(options)
     processes = options.devices * options.num_nodes
     if config.data.batch_size % processes:
         raise InputError(
-            f"data.batch_size={config.data.batch_size}: is shared by trainer.devices x trainer.num_nodes = {processes} "
-            "devices, and must be a multiple of that"
+            f"data.batch_size={config.data.batch_size}: must be a multiple of the number of devices, trainer.devices x "
+            f"trainer.num_nodes = {processes}"
         )
     if options.precision == "16-mixed" and not on_cuda:
-        raise InputError("trainer.precision=16-mixed: needs a GPU; here: 32-true, bf16-mixed")
+        raise InputError("trainer.precision=16-mixed: requires a GPU; available: 32-true, bf16-mixed")
     if options.precision == "bf16-mixed" and on_cuda and not torch.cuda.is_bf16_supported():
-        raise InputError("trainer.precision=bf16-mixed: this GPU has no bfloat16; here: 32-true, 16-mixed")
+        raise InputError(
+            "trainer.precision=bf16-mixed: this GPU does not support bfloat16; available: 32-true, 16-mixed"
+        )
     if memory.backend == "triton":
         why_not = why_not_triton_here() if on_cuda else "needs a CUDA device"
         if why_not := why_not or _why_not_kernels(config):
-            raise InputError(f"model.memory.backend=triton: {why_not}; here: auto, chunked, reference")
+            raise InputError(f"model.memory.backend=triton: {why_not}; available: auto, chunked, reference")
 
 
 def _try_strategy(options: TrainerOptions) -> None:
-    """Raise InputError with Lightning's reason when this machine cannot carry a strategy out."""
+    """Raise InputError with Lightning's reason when this machine does not support a strategy."""
     where = {"accelerator": options.accelerator, "devices": options.devices, "num_nodes": options.num_nodes}
     try:
         Trainer(strategy=options.strategy, **where, logger=False, enable_checkpointing=False)  # type: ignore[arg-type]
-    except Exception as error:  # noqa: BLE001 - what a strategy misses, it says in any way whatever
+    except Exception as error:  # noqa: BLE001 - strategies raise exceptions of any type
         reason = " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"trainer.strategy={options.strategy}: {reason or type(error).__name__}") from None
 
 
 def _why_not_kernels(config: Config) -> str | None:
-    """What of the configured memory Triton's kernels do not know."""
+    """Why Triton's kernels cannot compute the configured memory; None if they can."""
     memory = config.model.memory
     head_dim = config.model.dim // memory.num_heads
     sizes = [head_dim, *[memory.expansion * head_dim] * (memory.depth - 1), head_dim]

@@ -21,8 +21,9 @@ from titans_seq.experiment.run.loggers import build_loggers, finish_loggers, wan
 from titans_seq.experiment.run.resume import StartPoint
 from titans_seq.experiment.run.trainer import build_trainer, is_first_process, on_one_device
 from titans_seq.schema import Config
-from titans_seq.system.checkpoint_files import BEST, drop_predecessors, read_checkpoint
+from titans_seq.system.checkpoint_files import drop_predecessors, read_checkpoint
 from titans_seq.system.environment import describe_environment
+from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 
@@ -46,7 +47,7 @@ class Training:
     folder: RunFolder
     signals: StopSignals
     fingerprint: dict[str, Any]  # of the data
-    started_from: str  # a line about weights that were loaded from another run; empty for random ones
+    started_from: str  # a line about weights loaded from another run; empty for random weights
 
     @property
     def config(self) -> Config:
@@ -62,7 +63,7 @@ def train_and_test(training: Training) -> Run:
     parameters = sum(p.numel() for p in task.parameters() if p.requires_grad)
     if is_first:
         _print_start(training, parameters)
-    loggers: list[Logger] = [DummyLogger()]  # of processes that write nothing
+    loggers: list[Logger] = [DummyLogger()]  # for processes that write nothing
     metrics = None
     if is_first:
         metrics, loggers = build_loggers(config, folder, training.start.progress["rows"])
@@ -161,7 +162,7 @@ def open_folder(config: Config, start: StartPoint) -> Iterator[RunFolder]:
         yield start.folder or RunFolder(Path(config.run.dir or "runs"))  # only the first process writes
         return
     folder = start.folder or RunFolder.create(config)
-    with folder.owned():
+    with folder.locked():
         if start.folder:
             folder.checkpoints.mkdir(exist_ok=True)
             folder.plots.mkdir(exist_ok=True)
@@ -173,20 +174,20 @@ def open_folder(config: Config, start: StartPoint) -> Iterator[RunFolder]:
 
 
 def _write_environment(folder: RunFolder, start: StartPoint) -> dict[str, Any]:
-    """Write env.json: the environment of the process that began the run, and under `resumed` those that resumed it."""
-    found = describe_environment()
+    """Write env.json: the environment of the run's first process, and under `resumed` of those that resumed it."""
+    environment = describe_environment()
     if not is_first_process():
-        return found
+        return environment
     path = folder.path / "env.json"
     if start.folder is not None and path.exists():
         first = json.loads(path.read_text())
-        found = {**first, "resumed": [*first.get("resumed", []), found]}
-    folder.write_json("env.json", found)
-    return found
+        environment = {**first, "resumed": [*first.get("resumed", []), environment]}
+    folder.write_json("env.json", environment)
+    return environment
 
 
 def _code_version(environment: dict[str, Any]) -> dict[str, Any]:
-    """The version of the code that runs now."""
+    """Version of the code that is running, from the latest entry of the environment."""
     now = environment.get("resumed", [environment])[-1]
     return {name: now[name] for name in ("titans_seq", "commit", "uncommitted_changes")}
 
@@ -198,7 +199,7 @@ def check_same_data(start: StartPoint, fingerprint: dict[str, Any]) -> None:
         key = keys[0]
         raise InputError(
             f"resume: the data differ from those of {start.checkpoint}: {key} is {fingerprint[key]}, was "
-            f"{before.get(key)}"
+            f"{before.get(key)}; restore the data, or leave resume out"
         )
 
 
@@ -234,7 +235,10 @@ def _print_end(training: Training, results: dict[str, Any], messages: tuple[str,
     for message in messages:
         print(message)
     best, epochs = results["best_epoch"] + 1, results["epochs"]
-    trained = f"Best epoch {best} of {epochs} by {training.task.monitor}, {results['seconds']:.0f} s"
+    trained = (
+        f"Best epoch {best} of {epochs} by {training.task.monitor}, {results['seconds']:.0f} s "
+        f"(epoch {best - 1} in results.json and metrics.csv, which count from 0)"
+    )
     print(f"\n{trained if epochs else 'Nothing to train'}")
     print(f"Plot:       {plot}")
     print(f"Run folder: {training.folder.path}")

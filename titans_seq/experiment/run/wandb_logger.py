@@ -1,4 +1,4 @@
-"""A W&B run whose failures are notes: whatever goes wrong over there, the training goes on."""
+"""W&B logger whose failures are printed as notes and never stop the training."""
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -9,17 +9,17 @@ import polars as pl
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-STEP = "trainer/global_step"  # the axis of W&B's pictures
+STEP = "trainer/global_step"  # the horizontal axis of W&B's plots
 
 
 class WandbRun(Logger):
-    """Row i of metrics.csv is step i of the W&B run, so that a run that is resumed writes over itself.
+    """W&B logger in which row i of metrics.csv is step i of the W&B run, so that a resumed run repeats its own steps.
 
-    W&B drops steps that it has already: what a resumed run repeats is counted once.
+    W&B ignores steps that it already has, so steps repeated by a resumed run are counted once.
 
     Args:
-        run: what `wandb.init` gave.
-        rows: rows that were logged before.
+        run: the run returned by `wandb.init`.
+        rows: number of rows logged before.
     """
 
     def __init__(self, run: Any, rows: int = 0) -> None:
@@ -27,21 +27,21 @@ class WandbRun(Logger):
         self._run = run
         self._rows = rows
         self._broken = False
-        self._attempt("axes", self._set_axes)
+        self._attempt("the axes", self._set_axes)
 
     @property
     def name(self) -> str:
-        """The project."""
+        """Name of the W&B project."""
         return str(self._run.project)
 
     @property
     def version(self) -> str:
-        """The run's id."""
+        """Id of the W&B run."""
         return str(self._run.id)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """They were given when the run was started."""
+        """Do nothing: `wandb.init` has received the configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -51,7 +51,7 @@ class WandbRun(Logger):
         self._attempt("a row of metrics", lambda: self._run.log(row, step=number))
 
     def replay(self, rows: Iterable[Mapping[str, str]]) -> None:
-        """Log rows of metrics.csv that an earlier process has logged, those that the server lacks."""
+        """Log rows of metrics.csv from an earlier process that the server does not have."""
         first = int(self._run.step or 0)
         for number, row in enumerate(rows):
             if number >= first:
@@ -60,24 +60,24 @@ class WandbRun(Logger):
                 self._attempt("a row of metrics", lambda line=line, number=number: self._run.log(line, step=number))  # type: ignore[misc]
 
     def log_image(self, key: str, path: Path) -> None:
-        """Send a picture."""
+        """Log an image file."""
         import wandb
 
         self._attempt(key, lambda: self._run.log({key: wandb.Image(str(path))}))
 
     def log_table(self, key: str, table: pl.DataFrame) -> None:
-        """Send a table."""
+        """Log a table."""
         import wandb
 
         rows = [[_plain(cell) for cell in row] for row in table.iter_rows()]
         self._attempt(key, lambda: self._run.log({key: wandb.Table(columns=list[str | int](table.columns), data=rows)}))
 
-    def log_artifact(self, name: str, path: Path, facts: Mapping[str, Any]) -> None:
-        """Send a checkpoint."""
+    def log_artifact(self, name: str, path: Path, metadata: Mapping[str, Any]) -> None:
+        """Log a checkpoint file with its metadata."""
         import wandb
 
         def send() -> None:
-            artifact = wandb.Artifact(name, type="model", metadata=dict(facts))
+            artifact = wandb.Artifact(name, type="model", metadata=dict(metadata))
             artifact.add_file(str(path))
             self._run.log_artifact(artifact)
 
@@ -92,18 +92,18 @@ class WandbRun(Logger):
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
 
     def _attempt(self, what: str, send: Callable[[], Any]) -> None:
-        """Do it; a failure is said once, and nothing more is sent."""
+        """Call `send`; after the first failure, print a note and send nothing more."""
         if self._broken:
             return
         try:
             send()
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - no failure of W&B may stop the training
             self._broken = True
-            print(f"note: W&B did not take {what}, and gets no more of this run: {one_line(error)}", file=sys.stderr)
+            print(f"note: W&B failed to log {what}; nothing more is logged there: {one_line(error)}", file=sys.stderr)
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """First line of an error's message, or the name of its type."""
     return str(error).partition("\n")[0] or type(error).__name__
 
 

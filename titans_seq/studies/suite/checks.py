@@ -1,4 +1,4 @@
-"""Faults of a suite's file: one line with the file and the key."""
+"""Checks of a suite's file, whose errors are one line with the file and the key."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,25 +9,25 @@ from titans_seq.errors import InputError
 
 
 def check_labels(source: str, axis: str, labels: set[str], axes: Mapping[str, tuple[str, ...]]) -> None:
-    """Raise InputError unless `axis` is one of `axes` and all `labels` are its."""
+    """Raise InputError unless `axis` is one of `axes` and all `labels` belong to it."""
     check_name(source, axis, axes)
     for label in sorted(labels):
         check_name(source, label, axes[axis], what=f"label of {axis}")
 
 
 def check_name(source: str, name: str, known: Iterable[str], what: str = "axis") -> None:
-    """Raise InputError, with the closest name, unless `name` is known."""
+    """Raise InputError, suggesting the closest name, unless `name` is one of `known`."""
     known = list(known)
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise InputError(f"{source}: no {what} {name!r}; {hint}there are {', '.join(known) or 'none'}")
+        raise InputError(f"{source}: unknown {what} {name!r}; {hint}accepted: {', '.join(known) or 'none'}")
 
 
 def check_keys(
     path: Path, where: str, content: Mapping[Any, Any], known: Sequence[str], required: Sequence[str]
 ) -> None:
-    """Raise InputError for a key that is not known, or one that is missing."""
+    """Raise InputError for an unknown or a missing key."""
     for key in content:
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
@@ -41,21 +41,21 @@ def check_keys(
 
 
 def as_mapping(path: Path, where: str, value: Any) -> dict[Any, Any]:
-    """The value, which must be a mapping that is not empty."""
+    """Return `value`; raise InputError unless it is a mapping that is not empty."""
     if not isinstance(value, dict) or not value:
-        raise InputError(f"{path}: {where}: takes a mapping, key: value")
+        raise InputError(f"{path}: {where}: must be a mapping, key: value")
     return value
 
 
 def as_list(path: Path, where: str, value: Any) -> list[Any]:
-    """The value, which must be a list; None is an empty one."""
+    """Return `value`, with None as an empty list; raise InputError unless it is a list."""
     if value is None:
         return []
     if not isinstance(value, list):
-        raise InputError(f"{path}: {where}: takes a list")
+        raise InputError(f"{path}: {where}: must be a list")
     return value
 
 
 def as_texts(path: Path, where: str, value: Any) -> dict[str, str]:
-    """The value, a mapping or None, with keys and values as text."""
+    """Return `value`, a mapping or None, with keys and values as text."""
     return {} if value is None else {str(key): str(text) for key, text in as_mapping(path, where, value).items()}

@@ -1,4 +1,4 @@
-"""Running the cells of a suite, one after another or in several processes, and keeping one small JSON of each."""
+"""Runs the cells of a suite, one after another or in several processes, and writes one small JSON file for each."""
 
 import contextlib
 import io
@@ -30,100 +30,100 @@ Status = Literal["done", "outdated", "missing"]
 
 
 class Store:
-    """Where a suite's results are kept, and where its runs are.
+    """Folders of a suite's results and runs.
 
     Args:
         suite: the suite.
-        words: `key=value` words on top of every cell's.
-        results: folder of the results, with the runs in it below runs/; None is benchmarks/results/<name>, and
-            runs/<name> for the runs.
+        overrides: `key=value`, applied to every cell last.
+        results: folder of the results, whose subfolder runs/ has the runs; None: benchmarks/results/<name>, and the
+            runs are in runs/<name>.
     """
 
-    def __init__(self, suite: Suite, words: Sequence[str] = (), results: Path | None = None) -> None:
+    def __init__(self, suite: Suite, overrides: Sequence[str] = (), results: Path | None = None) -> None:
         self.suite = suite
-        self.words = tuple(words)
+        self.overrides = tuple(overrides)
         self.results = results or Path("benchmarks") / "results" / suite.name
-        # Those of other results are others: a try-out must not take the folder of a run that is half done.
+        # Another folder of results has its own runs, so that a trial does not take the folder of an unfinished run.
         self.runs = Path("runs") / suite.name if results is None else results / "runs"
         self._configs: dict[str, Config] = {}
-        self._statuses: dict[str, tuple[int, Status]] = {}  # with the time at which the result was written
+        self._statuses: dict[str, tuple[int, Status]] = {}  # with the modification time of the result's file
 
     def config(self, cell: Cell) -> Config:
-        """What a cell runs."""
+        """Return the configuration of a cell."""
         if cell.name not in self._configs:
-            self._configs[cell.name] = cell.load_config([*self.words, f"run.dir={self.run_folder(cell)}"])
+            self._configs[cell.name] = cell.load_config([*self.overrides, f"run.dir={self.run_folder(cell)}"])
         return self._configs[cell.name]
 
     def run_folder(self, cell: Cell) -> Path:
-        """Where a cell's run is."""
+        """Return the run folder of a cell."""
         return self.runs / cell.name
 
     def read(self, cell: Cell) -> dict[str, Any] | None:
-        """What was kept of a cell, None when nothing was."""
+        """Return the stored result of a cell, or None if there is none."""
         path = self.path(cell)
         try:
             content = json.loads(path.read_text())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable result: {error}; remove it, and the cell is run again") from None
+            raise InputError(f"{path}: not a readable result: {error}; remove it to run the cell again") from None
         if not isinstance(content, dict) or not isinstance(content.get("results"), dict):
-            raise InputError(f"{path}: not a result of a suite; remove it, and the cell is run again")
+            raise InputError(f"{path}: not a result of a suite; remove it to run the cell again")
         return content
 
     def status(self, cell: Cell) -> Status:
-        """Whether a cell's result is there, and of the configuration that the suite has now."""
+        """Whether a cell's result exists and belongs to the suite's present configuration."""
         try:
             written = self.path(cell).stat().st_mtime_ns
         except FileNotFoundError:
             return "missing"
-        known = self._statuses.get(cell.name)
-        if known is None or known[0] != written:
-            known = self._statuses[cell.name] = (written, self._compare(cell))
-        return known[1]
+        cached = self._statuses.get(cell.name)
+        if cached is None or cached[0] != written:
+            cached = self._statuses[cell.name] = (written, self._compare(cell))
+        return cached[1]
 
     def _compare(self, cell: Cell) -> Status:
         content = self.read(cell)
         if content is None:
             return "missing"
         try:
-            kept = from_container(content["config"], source=str(self.path(cell)))
+            stored = from_container(content["config"], source=str(self.path(cell)))
         except (InputError, KeyError):
             return "outdated"
         differing = [
-            key for key, *_ in differences(kept, self.config(cell), CHANGEABLE_KEYS) if not key.startswith("logging.")
+            key for key, *_ in differences(stored, self.config(cell), CHANGEABLE_KEYS) if not key.startswith("logging.")
         ]
         return "outdated" if differing else "done"
 
     def path(self, cell: Cell) -> Path:
-        """The file of a cell's result."""
+        """Return the file of a cell's result."""
         return self.results / f"{cell.name}.json"
 
     @contextlib.contextmanager
     def lock(self, cell: Cell) -> Iterator[bool]:
-        """Whether nobody else is at this cell; they are kept from it until the end, as far as the disk has locks."""
+        """Try to lock a cell against other processes, where the file system has locks; yields whether it succeeded."""
         self.runs.mkdir(parents=True, exist_ok=True)
         with (self.runs / f"{cell.name}.lock").open("w") as handle:
             yield try_lock(handle)
 
 
 def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
-    """Run the cells whose result is not there; returns the names of those that failed, which stops no other.
+    """Run the cells that have no result; return the names of those that failed. A failure does not stop the others.
 
-    A run that was cut off is taken up where its last checkpoint stands, unless it was of another configuration.
+    An interrupted run resumes from its last checkpoint, unless it has another configuration.
     """
     failed = []
     for count, cell in enumerate(cells, start=1):
         place = f"[{count}/{len(cells)}] {cell.name}"
-        with store.lock(cell) as ours:
-            if not ours:
-                print(f"{place}: another process is at it", flush=True)
+        with store.lock(cell) as acquired:
+            if not acquired:
+                print(f"{place}: another process is running it", flush=True)
                 continue
             if store.status(cell) == "done":
                 continue
             try:
                 results = _run(store, cell)
-            except Exception as error:  # noqa: BLE001 - one cell's failure does not cost the others
+            except Exception as error:  # noqa: BLE001 - one cell's failure must not stop the others
                 failed.append(cell.name)
                 log = store.runs / f"{cell.name}.error.txt"
                 log.write_text(traceback.format_exc())
@@ -138,10 +138,10 @@ def run_suite(store: Store, cells: Sequence[Cell]) -> list[str]:
 
 
 def run_in_parallel(store: Store, cells: Sequence[Cell], jobs: int) -> None:
-    """`run_suite` in several processes, which share the cells by their locks. With several GPUs each sees one."""
+    """Call `run_suite` in several processes, which share the cells by locks; with several GPUs, each sees one."""
     gpus, spawn = _gpus(), multiprocessing.get_context("spawn")
     processes = [
-        spawn.Process(target=_job, args=(store, cells, gpus[job % len(gpus)] if len(gpus) > 1 else None))
+        spawn.Process(target=_run_worker, args=(store, cells, gpus[job % len(gpus)] if len(gpus) > 1 else None))
         for job in range(jobs)
     ]
     for process in processes:
@@ -149,7 +149,7 @@ def run_in_parallel(store: Store, cells: Sequence[Cell], jobs: int) -> None:
     try:
         for process in processes:
             process.join()
-    except BaseException:  # of the one that was asked to stop; the others then stop too, at their last checkpoints
+    except BaseException:  # this process was told to stop: stop the others too, which write a checkpoint first
         for process in processes:
             process.terminate()
         for process in processes:
@@ -158,12 +158,12 @@ def run_in_parallel(store: Store, cells: Sequence[Cell], jobs: int) -> None:
 
 
 def _gpus() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU that this process sees."""
+    """Return the names, as in CUDA_VISIBLE_DEVICES, of the GPUs that this process sees."""
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return [name.strip() for name in named.split(",")][:count] if named else [str(gpu) for gpu in range(count)]
 
 
-def _job(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:
+def _run_worker(store: Store, cells: Sequence[Cell], gpu: str | None) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # read when CUDA is first used
     quiet()
@@ -184,7 +184,7 @@ def _run(store: Store, cell: Cell) -> dict[str, Any]:
     started = time.monotonic()
     console = io.StringIO()
     try:
-        with contextlib.redirect_stdout(console):  # a line for a cell is enough
+        with contextlib.redirect_stdout(console):  # one line per cell is printed instead
             results = fit(config).results
     finally:
         folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ def _run(store: Store, cell: Cell) -> dict[str, Any]:
     content = {
         "suite": store.suite.name,
         "cell": dict(cell.labels),
-        "elapsed": round(time.monotonic() - started, 1),  # seconds, with data, baselines and the test
+        "elapsed": round(time.monotonic() - started, 1),  # seconds, including data, baselines and the test
         "results": results,
         "config": to_container(replace(config, resume=None)),
     }
@@ -202,7 +202,7 @@ def _run(store: Store, cell: Cell) -> dict[str, Any]:
 
 
 def _unfinished(folder: Path, config: Config) -> bool:
-    """Whether the folder holds a run of this configuration that can go on."""
+    """Whether the folder contains a run of this configuration that can resume."""
     try:
         return not differences(load_config([folder / "config.yaml"]), config, CHANGEABLE_KEYS)
     except InputError:

@@ -1,4 +1,4 @@
-"""A suite's results as one table, means and spreads beside published numbers: Markdown, CSV, PNG, pages."""
+"""Table of a suite's results beside published numbers, as Markdown, CSV and PNG, and inserted into pages."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ from titans_seq.system.files import write_atomically
 
 
 def build_rows(store: Store) -> list[Row]:
-    """The rows of a suite's table: ours, their baselines and the published ones, in the suite's order."""
+    """Return the rows of a suite's table: its runs, their baselines and published rows, in the suite's order."""
     suite = store.suite
     rows: dict[Key, Row] = {}
     in_folds = suite.table.over == "fold"
@@ -29,18 +29,19 @@ def build_rows(store: Store) -> list[Row]:
         key = tuple(cell.labels[axis] for axis in suite.table.rows)
         column = cell.labels[suite.table.columns]
         row = rows.setdefault(key, Row(key, "ours", {}, {}, {}, {}))
-        row.asked[column] = row.asked.get(column, 0) + 1
+        row.expected[column] = row.expected.get(column, 0) + 1
         if results is None:
             continue
         _add(row, suite, column, results, results)
         for name, scores in results["baselines"].items() if suite.table.baselines else ():
-            same = (*key[:-1], name)
+            baseline_key = (*key[:-1], name)
             facts = results if row.kind == "ours" else {}
-            baseline = rows.setdefault(same, Row(same, "baseline", {}, {}, {}, {}))
-            once = (same, column, cell.labels["fold"] if in_folds else "")  # the same for every seed and model
-            if baseline.kind == "baseline" and once not in measured:
-                measured.add(once)
-                baseline.asked[column] = len(suite.axes["fold"]) if in_folds else 1
+            baseline = rows.setdefault(baseline_key, Row(baseline_key, "baseline", {}, {}, {}, {}))
+            # Baselines do not depend on seed and model: count them once.
+            measurement = (baseline_key, column, cell.labels["fold"] if in_folds else "")
+            if baseline.kind == "baseline" and measurement not in measured:
+                measured.add(measurement)
+                baseline.expected[column] = len(suite.axes["fold"]) if in_folds else 1
                 _add(baseline, suite, column, scores, facts)
     for published in suite.published:
         for key in _published_keys(published):
@@ -66,25 +67,25 @@ def write_report(store: Store) -> list[Path]:
 
 
 def fill_page(page: Path, store: Store, rows: Sequence[Row]) -> str:
-    """The page with its tables put in: each between `<!-- benchmark NAME -->` and `<!-- end -->`.
+    """Return the page with its tables filled in, each between `<!-- benchmark NAME -->` and `<!-- end -->`.
 
-    `<!-- benchmark NAME: COLUMN, COLUMN | ROW, ROW -->` takes these columns alone, and of the rows those of these
-    names; either list may be left out.
+    `<!-- benchmark NAME: COLUMN, COLUMN | ROW, ROW -->` selects columns, and rows by name; either list may be empty.
     """
     name = store.suite.name
     known = (all_columns(store.suite), [row.labels[-1] for row in rows])
 
     def fill(match: re.Match[str]) -> str:
-        chosen = [[part.strip() for part in text.split(",") if part.strip()] for text in match[2].split("|")[:2]]
-        for what, labels, there in zip(("column", "row"), chosen, known, strict=False):
-            if unknown := [label for label in labels if label not in there]:
-                raise InputError(f"{page}: benchmark {name}: no {what} {unknown[0]!r}; there are {', '.join(there)}")
-        return f"{match[1]}\n\n{markdown(store, rows, *chosen)}\n<!-- end -->"
+        selected = [[part.strip() for part in text.split(",") if part.strip()] for text in match[2].split("|")[:2]]
+        for what, labels, accepted in zip(("column", "row"), selected, known, strict=False):
+            if unknown := [label for label in labels if label not in accepted]:
+                rule = f"unknown {what} {unknown[0]!r}; accepted: {', '.join(accepted)}"
+                raise InputError(f"{page}: benchmark {name}: {rule}")
+        return f"{match[1]}\n\n{markdown(store, rows, *selected)}\n<!-- end -->"
 
     pattern = rf"(<!-- benchmark {re.escape(name)}:? *([^>]*?) *-->)\n.*?<!-- end -->"
     filled, count = re.subn(pattern, fill, page.read_text(), flags=re.DOTALL)
     if not count:
-        raise InputError(f"{page}: no place for the table: a line <!-- benchmark {name} -->, and <!-- end --> after it")
+        raise InputError(f"{page}: no place for the table; add the lines <!-- benchmark {name} --> and <!-- end -->")
     return filled
 
 
@@ -97,18 +98,18 @@ def _results(store: Store, cell: Cell) -> dict[str, Any] | None:
     for key in store.suite.table.metrics:
         if key not in results:
             numbers = [name for name, value in results.items() if isinstance(value, float)]
-            raise InputError(f"{store.suite.path}: table.metrics: {store.path(cell)} has no {key}; has {numbers}")
+            raise InputError(f"{store.suite.path}: table.metrics: {store.path(cell)} has no {key}; it has {numbers}")
     return results
 
 
 def _add(row: Row, suite: Suite, column: str, scores: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Put a run's scores into its row. A fact that differs between the runs of a row shows all its values."""
+    """Add a run's scores to its row. A fact that differs between the runs of a row is shown with all its values."""
     numbers = tuple(float(scores.get(key, math.nan)) for key in suite.table.metrics)
     row.runs.setdefault(column, []).append(numbers)
     for fact in suite.table.facts:
         if fact in facts:
-            known = row.facts.get(fact, "").split(", ") if fact in row.facts else []
-            row.facts[fact] = ", ".join(dict.fromkeys([*known, str(facts[fact])]))
+            values = row.facts.get(fact, "").split(", ") if fact in row.facts else []
+            row.facts[fact] = ", ".join(dict.fromkeys([*values, str(facts[fact])]))
 
 
 def _published_keys(published: Published) -> list[Key]:
@@ -126,11 +127,11 @@ def _published_row(suite: Suite, published: Published, key: Key) -> Row:
 
 
 def _average(row: Row, columns: Iterable[str]) -> None:
-    """The mean over columns, run by run, where every column has every run; a published mean stands as printed."""
+    """Add the mean over columns, per run, if every column has every run; a published mean is kept as written."""
     columns = list(columns)
     counts = {len(row.runs.get(column, [])) for column in columns}
-    count = row.asked[MEAN] = max(row.asked.values(), default=1)
-    if MEAN in row.runs or counts != {count}:  # runs that are there need not be of the same seeds
+    count = row.expected[MEAN] = max(row.expected.values(), default=1)
+    if MEAN in row.runs or counts != {count}:  # with runs missing, the others may be of different seeds
         return
     per_run = [[row.runs[column][i] for column in columns] for i in range(count)]
     row.runs[MEAN] = [tuple(statistics.fmean(values) for values in zip(*scores, strict=True)) for scores in per_run]
@@ -141,7 +142,7 @@ def _axis_order(suite: Suite) -> dict[Key, None]:
 
 
 def _csv(suite: Suite, rows: Iterable[Row]) -> str:
-    """One line a row, column and metric, at full precision; published numbers as they stand in the suite."""
+    """Return one line per row, column and metric, at full precision; published numbers as written in the suite."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     axes = [short_name(axis) for axis in suite.table.rows]
@@ -160,7 +161,7 @@ def _csv(suite: Suite, rows: Iterable[Row]) -> str:
 
 
 def _draw(suite: Suite, rows: list[Row], path: Path) -> None:
-    """A panel for each head and metric, in it a point for each row at the last column that it has."""
+    """Draw a panel for each table head (and column, without a mean) and metric, with a point for each row."""
     panels: dict[str, list[tuple[str, str, float, float]]] = {}
     errors = set()
     column = MEAN if suite.table.mean else None

@@ -22,7 +22,7 @@ from titans_seq.ops.memory.chunked.channelwise.recurrent import (
     chunk_rule,
     online_rule,
     read_layer,
-    scan_chunks,
+    scan_channel_chunks,
     token_stats,
 )
 from titans_seq.ops.memory.network import ACTIVATIONS, layer_norm
@@ -107,7 +107,7 @@ def _run_segment(
         rule = online_rule(tokens, coefficients[0], decay_target, options)
     else:
         rule = chunk_rule(tokens, reference, options)
-    writes, weights, surprise = scan_chunks(rule, coefficients, tokens.lr, weights, surprise, decay_target)
+    writes, weights, surprise = scan_channel_chunks(rule, coefficients, tokens.lr, weights, surprise, decay_target)
     h, act = tokens.q, ACTIVATIONS[options.activation]
     for layer, of_layer in enumerate(writes):
         h = act.value(h) if layer else h

@@ -18,7 +18,7 @@ from titans_seq.ops.memory.network import ACTIVATIONS, ActivationFunction, resid
 from titans_seq.ops.memory.state import MemoryStats
 
 # Maps a chunk's index and W and S at its start, by layer, to the inputs and the errors of every layer.
-WriteRule = Callable[[int, list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]
+ChannelWriteRule = Callable[[int, list[Tensor], list[Tensor]], tuple[list[Tensor], list[Tensor]]]
 
 
 class LayerWrites(NamedTuple):
@@ -46,7 +46,7 @@ class _Vjp(torch.autograd.Function):
         return None, ctx.act.vjp(d, z), d * g * ctx.act.second_derivative(z)
 
 
-def chunk_rule(tokens: Tokens, reference: list[Tensor] | None, options: Options) -> WriteRule:
+def chunk_rule(tokens: Tokens, reference: list[Tensor] | None, options: Options) -> ChannelWriteRule:
     """Write rule with gradients at the chunk's start (eq 16), or at `reference` for the first chunk."""
     act = ACTIVATIONS[options.activation]
     keys, values = tokens.k.unbind(), tokens.v.unbind()
@@ -72,7 +72,7 @@ def chunk_rule(tokens: Tokens, reference: list[Tensor] | None, options: Options)
 
 def online_rule(
     tokens: Tokens, coefficients: ChannelCoefficients, decay_target: list[Tensor] | None, options: Options
-) -> WriteRule:
+) -> ChannelWriteRule:
     """Write rule with gradients at each token's own W_{t-1}, for a matrix memory: one triangular solve per chunk.
 
     With the scores A of W_{t-1}, error_t = 2 (k_t W_{t-1} - v_t) gives (I + 2 A lr) error = 2 (k start - v).
@@ -110,8 +110,8 @@ def online_rule(
     return write
 
 
-def scan_chunks(
-    rule: WriteRule,
+def scan_channel_chunks(
+    rule: ChannelWriteRule,
     coefficients: list[ChannelCoefficients],
     lr: Tensor,
     weights: list[Tensor],
