@@ -38,9 +38,7 @@ def test_another_package_earlier_on_the_path(home: Path, tmp_path: Path, file: s
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     place = other if file == "datamodules.py" else other.parent
-    assert line.startswith(
-        f"titans-seq: {place}: another package with the name datamodules hides that of titans-seq"
-    )
+    assert line.startswith(f"titans-seq: {place}: another package with the name datamodules hides that of titans-seq")
 
 
 def test_another_package_in_the_same_place(home: Path) -> None:

@@ -2,6 +2,9 @@
 
 import re
 import runpy
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,3 +62,16 @@ def test_shown_commands_are_quoted_for_bash_and_zsh() -> None:
     for place, line in shown_commands():
         unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line.partition("  #")[0])
         assert not re.search(r"=\S*[\[\]{}*?]", unquoted), f"{place}: quote the argument with brackets: {line}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_shells_parse_the_shown_commands_unchanged(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    commands = [line for _, line in shown_commands() if not line.startswith(("#", " "))]
+    script = "titans-seq() { printf '%s\\n' titans-seq \"$@\"; }\n"
+    script += "\n".join(line if line.startswith("titans-seq ") else f"titans-seq {line}" for line in commands)
+    done = subprocess.run([shell, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+    expected = [part for line in commands for part in shlex.split(line, comments=True) if part != "titans-seq"]
+    assert done.stderr == ""
+    assert [part for part in done.stdout.splitlines() if part != "titans-seq"] == expected

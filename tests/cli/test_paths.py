@@ -76,6 +76,7 @@ MISSING = {
     "a suite": (["benchmark", "nowhere.yaml"], "nowhere.yaml: no such config file"),
     "a sweep": (["sweep", "nowhere.yaml"], "nowhere.yaml: no such config file"),
     "a table": (["fit", "forecasting/table", "data.path=sales.csv"], "sales.csv: no such file; set data.path"),
+    "a run to compare": (["compare", "nowhere"], "nowhere: no such folder"),
     "data": (["forecast", "BEST", "--data", "sales.csv"], "--data sales.csv: no such file"),
     "future": (["forecast", "BEST", "--future", "plans.csv"], "--future plans.csv: no such file"),
     "input": (["predict", "BEST", "--input", "new.fa"], "--input new.fa: no such file"),

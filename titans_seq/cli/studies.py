@@ -1,6 +1,7 @@
 """Commands for many runs: sweep, compare, benchmark."""
 
 import argparse
+import os
 from pathlib import Path
 
 from titans_seq.cli.command import Command, without_overrides
@@ -37,6 +38,9 @@ def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    for folder in (*options.runs, *map(Path, options.words)):
+        if not os.path.isdir(folder):  # before the slow imports
+            raise InputError(f"{folder}: no such folder")
     quiet()
     from titans_seq.studies.compare import compare
 

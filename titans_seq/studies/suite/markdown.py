@@ -10,13 +10,13 @@ from titans_seq.studies.suite import MEAN, Suite
 from titans_seq.studies.suite.row import Row
 from titans_seq.studies.suite.running import Store
 
-_ABSENT = "-"
-_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # metrics of which lower values are better
+_MISSING = "-"
+_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores whose best value is 0
 
 
 @dataclass
 class _Line:
-    """A line of a table: its labels and facts, and for each numeric column the row and column of the suite."""
+    """A line of a table: its labels and facts, and for each column of numbers the row and the column of the suite."""
 
     labels: list[str]
     cells: list[tuple[Row, str] | None]
@@ -26,13 +26,13 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
     """Return the tables, and above them a line on how to read them and on what is missing.
 
     A suite with several row axes has a table for each label of the first, under a heading. If only one column is
-    selected, these tables would have one numeric column each and are joined side by side into one.
+    chosen, these tables would have one column of numbers each, so they stand side by side in one.
 
     Args:
         store: The suite and its results.
         rows: From `build_rows`.
-        columns: Columns to show; empty shows all.
-        names: Names of the rows to show; empty shows all.
+        columns: Leaves the others out.
+        names: Leaves rows of other names out.
     """
     suite = store.suite
     columns = columns or all_columns(suite)
@@ -55,7 +55,7 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
 
 
 def all_columns(suite: Suite) -> list[str]:
-    """Return the labels of the numeric columns of the table."""
+    """Return the labels of the table's numeric columns."""
     return [*suite.axes[suite.table.columns], *([MEAN] if suite.table.mean else [])]
 
 
@@ -65,7 +65,7 @@ def short_name(axis: str) -> str:
 
 
 def is_error(metric: str) -> bool:
-    """Whether lower values of a metric are better."""
+    """Whether the best value of a metric is 0."""
     return metric.rpartition("/")[2] in _ERRORS
 
 
@@ -85,12 +85,12 @@ def _line(suite: Suite, row: Row, columns: Sequence[str], skip: int = 0) -> _Lin
 
 
 def _side_by_side(suite: Suite, rows: Sequence[Row], heads: Sequence[str], column: str) -> list[_Line]:
-    """Return one line for all rows that differ only in their first label; facts that differ list all values."""
+    """A line for all rows that differ in their first label alone; a fact that differs shows all its values."""
     lines = []
     for key in dict.fromkeys((tuple(_labels(row, 1)), row.kind) for row in rows):
-        similar = [row for row in rows if (tuple(_labels(row, 1)), row.kind) == key]
-        by_head = {row.labels[0]: (row, column) for row in similar}
-        known = ([row.facts[fact] for row in similar if fact in row.facts] for fact in suite.table.facts)
+        alike = [row for row in rows if (tuple(_labels(row, 1)), row.kind) == key]
+        by_head = {row.labels[0]: (row, column) for row in alike}
+        known = ([row.facts[fact] for row in alike if fact in row.facts] for fact in suite.table.facts)
         facts = [", ".join(dict.fromkeys(values)) for values in known]
         lines.append(_Line([*key[0], *facts], [by_head.get(head) for head in heads]))
     return lines
@@ -106,7 +106,7 @@ def _table(suite: Suite, heads: Sequence[str], lines: Sequence[_Line]) -> list[s
 
 
 def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float | None]:
-    """Return the best number of a column for each metric, None if it has fewer than two numbers."""
+    """For each metric the best number of a column; None where there are no two to compare."""
     numbers = [_numbers(suite, *cell) for cell in cells if cell]
     best = []
     for metric, column in zip(suite.table.metrics, zip(*numbers, strict=True), strict=True):
@@ -116,9 +116,9 @@ def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float |
 
 
 def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
-    """Return the number to compare for each metric, rounded as printed, so that numbers printed alike are equal.
+    """What is compared, one number a metric: as precise as it is printed, so that what looks equal is equal.
 
-    It is None for a mean over fewer runs than the suite requires.
+    A mean over fewer runs than the suite has is not compared.
     """
     if column in row.printed:
         values = [_leading_number(number) for number in row.printed[column]]
@@ -131,13 +131,13 @@ def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
 
 
 def _leading_number(printed: float | str) -> float | None:
-    """Return a published number, or the number that a text such as '0.71 ± 0.02' begins with, None if there is none."""
+    """A published number; of a text such as '0.71 ± 0.02' its first number, None if it begins with none."""
     match = re.match(r"-?\d*\.?\d+", str(printed))
     return float(match[0]) if match else None
 
 
 def _text(suite: Suite, cell: tuple[Row, str] | None, best: Sequence[float | None]) -> str:
-    """Return the text of a cell: empty if there is no result, with the number of runs if some are missing."""
+    """Return the text of a table cell, with the number of runs where some are missing."""
     if cell is None:
         return ""
     row, column = cell
@@ -145,12 +145,12 @@ def _text(suite: Suite, cell: tuple[Row, str] | None, best: Sequence[float | Non
     if column in row.printed:
         parts = [n if isinstance(n, str) else f"{n:.{decimals}f}" for n in row.printed[column]]
     elif not found:
-        return "" if row.kind == "published" else _ABSENT
+        return "" if row.kind == "published" else _MISSING
     else:
         parts = []
         for values in zip(*found, strict=True):
             spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
-            parts.append(_ABSENT if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
+            parts.append(_MISSING if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
     for index, (number, wanted) in enumerate(zip(_numbers(suite, row, column), best, strict=True)):
         if number is not None and number == wanted:
             parts[index] = f"**{parts[index]}**"
