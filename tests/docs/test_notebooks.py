@@ -43,22 +43,25 @@ def test_stored_notebook_is_the_executed_source(source: Path) -> None:
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-@pytest.mark.xfail(strict=True, reason="not executed since notebooks are stamped: `make notebooks`, and drop this mark")
+@pytest.mark.xfail(
+    strict=True,
+    reason="notebooks have not been executed since stamping was added: run `make notebooks` and remove this mark",
+)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_pictures_are_of_todays_plotting_code(source: Path) -> None:
+def test_figures_match_the_current_plotting_code(source: Path) -> None:
     assert STAMP["stamped"](source.with_suffix(".ipynb")) == STAMP["plotting_code"](source.stem), "run `make notebooks`"
 
 
 @pytest.mark.parametrize(
-    ("change", "old"),
+    ("change", "outdated"),
     [
         (("dpi=110", "dpi=111"), True),
         (('"""Empty axes', '"""Some empty axes'), False),
         (("# Okabe", "# A palette of Okabe"), False),
     ],
 )
-def test_a_stamped_notebook_is_told_old_when_the_drawing_changes(
-    change: tuple[str, str], old: bool, tmp_path: Path
+def test_changed_plotting_code_makes_a_stamped_notebook_outdated(
+    change: tuple[str, str], outdated: bool, tmp_path: Path
 ) -> None:
     package, notebook = tmp_path / "titans_seq", tmp_path / "02_inside_the_memory.ipynb"
     package.mkdir()
@@ -68,10 +71,10 @@ def test_a_stamped_notebook_is_told_old_when_the_drawing_changes(
     STAMP["stamp"](notebook, package)
     assert change[0] in code
     (package / "plots.py").write_text(code.replace(*change))
-    assert (STAMP["stamped"](notebook) != STAMP["plotting_code"](notebook.stem, package)) is old
+    assert (STAMP["stamped"](notebook) != STAMP["plotting_code"](notebook.stem, package)) is outdated
 
 
-def test_every_notebook_says_whose_plots_it_shows() -> None:
+def test_every_notebook_lists_the_folders_of_its_plots() -> None:
     assert set(STAMP["SHOWS"]) == {source.stem for source in SOURCES}
 
 
