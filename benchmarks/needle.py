@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bold import bold_columns
 from record import RESULTS, record
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -279,8 +280,9 @@ def spread(values: Sequence[float]) -> dict[str, Any] | None:
 
 
 def table(rows: list[dict[str, Any]], metric: str) -> list[str]:
-    lines = ["| arm | seeds | parameters | " + " | ".join(f"{n // 1024}K" for n in LENGTHS) + " |"]
+    lines = ["| condition | seeds | parameters | " + " | ".join(f"{n // 1024}K" for n in LENGTHS) + " |"]
     lines.append("|---" * (3 + len(LENGTHS)) + "|")
+    body = []
     for row in rows:
         cells = []
         for found in (row[f"{metric}_{length}"] for length in LENGTHS):
@@ -288,8 +290,8 @@ def table(rows: list[dict[str, Any]], metric: str) -> list[str]:
             cells.append(f"{found['mean']:.2f}{plus}" if found else "-")
         seeds = f"{len(row['seeds'])}" + (f", {len(row['diverged'])} diverged" if row["diverged"] else "")
         count = f"{row['parameters']:,}" if row["parameters"] else "-"
-        lines.append(f"| {row['arm']} | {seeds} | {count} | " + " | ".join(cells) + " |")
-    return lines
+        body.append([row["arm"], seeds, count, *cells])
+    return lines + [f"| {' | '.join(texts)} |" for texts in bold_columns(body, slice(3, None))]
 
 
 def verdict(better: dict[str, Any] | None, worse: dict[str, Any] | None) -> str:
@@ -319,18 +321,21 @@ def claims(rows: list[dict[str, Any]]) -> list[str]:
 
 def write_page(rows: list[dict[str, Any]]) -> None:
     """Write the page below the marker; the text above it is written by hand."""
-    noise = ["| arm | share of a write that 1,024 bytes of noise leave, by head; seed by seed |", "|---|---|"]
+    left = "fraction of a write that is left after 1,024 bytes of noise, per head; seeds separated by semicolons"
+    noise = [f"| condition | {left} |", "|---|---|"]
     for row in rows:
         shares = [s for s in row["left_after_1024_bytes_of_noise"] if s]
         if shares:
             noise.append(f"| {row['arm']} | " + "; ".join(", ".join(f"{x:.3f}" for x in s) for s in shares) + " |")
+    over_seeds = "mean ± standard deviation over seeds"
     parts = [
-        *("## Answers that are right, mean ± standard deviation over seeds (chance 0.03)", "", *table(rows, "answer")),
-        *("", "![accuracy against length](needle.png)", ""),
-        *("## Haystacks of which all four answers are right", "", *table(rows, "haystack")),
+        *(f"## Accuracy per query, {over_seeds} (chance 0.03)", "", "Bold: best of its column.", ""),
+        *(*table(rows, "answer"), "", "![accuracy against length](needle.png)", ""),
+        *(f"## Fraction of sequences with all four answers correct, {over_seeds}", "", *table(rows, "haystack")),
         *("", "## The paper's claims at this scale", ""),
-        "Holds: every seed of the one is above every seed of the other. The reverse: below. Differences of the means.",
-        *("", *claims(rows), "", "## What noise does to the memory", "", *noise),
+        '"holds": every seed of the first condition is above every seed of the second. "the reverse": '
+        "every seed is below. In\nparentheses: difference of the means.",
+        *("", *claims(rows), "", "## Retention of a write over noise", "", *noise),
     ]
     by_hand = PAGE.read_text().partition(MARK_BELOW)[0] if PAGE.exists() else "# Needles in a haystack\n\n"
     PAGE.write_text(by_hand + MARK_BELOW + "\n" + "\n".join(parts) + "\n")

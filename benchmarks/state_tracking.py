@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bold import bold_columns
 from record import RESULTS, record
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -281,11 +282,12 @@ def tables(rows: list[dict[str, Any]]) -> str:
     """Format one table per task and number of layers; for two layers only the arms that ran."""
     rows = [row for row in rows if row["seeds"] or row["layers"] == 1]
     columns = [*(f"token_{n}" for n in LENGTHS), "last_64", "last_512"]
-    heads = ["arm", "seeds", *(f"to {n}" for n in LENGTHS), "64th token", "512th token", "largest read at 512"]
-    lines = []
+    heads = ["condition", "seeds", *(f"to {n}" for n in LENGTHS), "64th token", "512th token", "largest read at 512"]
+    lines = ["", "Bold: best of its column."]
     for (layers, task), group in itertools.groupby(rows, key=lambda row: (row["layers"], row["task"])):
-        lines += ["", f"**{task}, layers: {layers}, chance {1 / CLASSES[task]:.3f}**", ""]
+        lines += ["", f"### {task}, layers: {layers}, chance {1 / CLASSES[task]:.3f}", ""]
         lines += ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+        body = []
         for row in group:
             seeds = ", ".join(map(str, row["seeds"])) + (f" (diverged: {row['diverged']})" if row["diverged"] else "")
             cells = [row["arm"], seeds or "missing"]
@@ -293,7 +295,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
                 spread = f" ± {found['spread']:.3f}" if found and found["spread"] is not None else ""
                 cells.append(f"{found['mean']:.3f}{spread}" if found else "-")
             cells.append(f"{max(row['read_size_512']['all']):.0e}" if "read_size_512" in row else "-")
-            lines.append("| " + " | ".join(cells) + " |")
+            body.append(cells)
+        lines += [f"| {' | '.join(cells)} |" for cells in bold_columns(body, slice(2, -1))]
     return "\n".join(lines) + "\n"
 
 

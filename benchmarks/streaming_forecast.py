@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bold import bold_best
 from record import RESULTS, record
 from torch import Tensor
 
@@ -170,17 +171,22 @@ def report() -> None:
     lines = ["| data | horizon | seeds | memory carried since row 0 | memory of the window alone | linear path alone |"]
     lines.append("|---|---|---|---|---|---|")
     for (name, horizon), found in runs.items():
-        cells = []
-        for way in WAYS:
-            parts = []
-            for metric in ("mse", "mae"):
+        by_metric = []
+        for metric in ("mse", "mae"):
+            texts = []
+            for way in WAYS:
                 values = [figures["test"][way][metric] for figures in found]
                 spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-                parts.append(f"{statistics.fmean(values):.4f}{spread}")
-            cells.append(" / ".join(parts))
+                texts.append(f"{statistics.fmean(values):.4f}{spread}")
+            by_metric.append(bold_best(texts, min))
+        cells = [" / ".join(parts) for parts in zip(*by_metric, strict=True)]
         lines.append(f"| {name} | {horizon} | {len(found)} | {' | '.join(cells)} |")
     text, _, _ = PAGE.read_text().partition(MARKER)
-    PAGE.write_text(f"{text}{MARKER}\n\n" + "\n".join(lines) + "\n\nTest MSE / MAE on z-scores, all windows.\n")
+    PAGE.write_text(
+        f"{text}{MARKER}\n\n"
+        + "\n".join(lines)
+        + "\n\nTest MSE / MAE on z-scores, all windows; bold: best of its row.\n"
+    )
 
 
 def main() -> None:

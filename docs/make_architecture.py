@@ -43,10 +43,11 @@ ROWS: list[tuple[str, list[tuple[str, str]]]] = [
     (
         "#eeeeee",
         [
-            ("config", "YAML and overrides"),
-            ("schema", "keys and bounds"),
+            ("config", "YAML, overrides"),
+            ("shipped", "configs by name"),
+            ("schema", "keys, bounds"),
+            ("plots", "palette, frame"),
             ("system", "files, signals"),
-            ("plots", ""),
             ("batch, errors", ""),
         ],
     ),
@@ -89,7 +90,7 @@ def page() -> str:
         "<style>.name{font-size:13px;font-weight:bold;text-anchor:middle}.text{font-size:11px;text-anchor:middle}"
         ".head{font-size:15px;font-weight:bold}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        f'<text x="{MARGIN}" y="{MARGIN + 12}" class="head">titans_seq: imports point down, in a row right</text>',
+        f'<text x="{MARGIN}" y="{MARGIN + 12}" class="head">titans_seq: imports point down or right</text>',
     ]
     top = MARGIN + 26
     for i, (colour, boxes) in enumerate(ROWS):

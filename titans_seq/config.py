@@ -3,21 +3,23 @@
 import difflib
 from collections.abc import Container, Iterable, Mapping
 from copy import deepcopy
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import Field, asdict, fields, is_dataclass
 from functools import reduce
 from itertools import groupby
 from math import isinf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from titans_seq import shipped
 from titans_seq.errors import InputError
 from titans_seq.schema import DEFAULT_TASK, SCHEMAS, Config
+from titans_seq.schema.aliases import KEY_OF_SECTION, closest_choice, closest_key
 
-EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself
+EXTENDS = "extends"  # a file's key that names the files it builds on, relative to itself, or shipped ones
 # Old names of keys to new ones, within a section: files and checkpoints written before the rename must still load.
 RENAMED_KEYS = {"data.stretch": "data.stream_length"}
 
@@ -42,7 +44,7 @@ def load_config(files: Iterable[str | Path] = (), overrides: Iterable[str] = ())
 
 
 def load_settings(settings: Iterable[str]) -> Config:
-    """Load defaults, then files and `key=value` overrides, told apart by their `=`, in order; see `load_config`."""
+    """Load defaults, then files and `key=value` overrides, which contain `=`, in order; see `load_config`."""
     layers: list[_Layer] = []
     for is_override, group in groupby(settings, lambda each: "=" in each):
         layers += (_read_overrides if is_override else _read_files)(group)
@@ -93,25 +95,26 @@ def to_yaml(config: Config) -> str:
 
 
 def _read_files(files: Iterable[str | Path]) -> list[_Layer]:
-    return [layer for file in files for layer in _read_layers(Path(file), seen=())]
+    return [layer for file in files for layer in _read_layers(shipped.find(file), seen=())]
 
 
-def _read_layers(path: Path, seen: tuple[Path, ...]) -> list[_Layer]:
+def _read_layers(file: shipped.ConfigFile, seen: tuple[Path, ...]) -> list[_Layer]:
     """Return the file's own layer, after those of the files it extends."""
+    path, shown = file
     if path.resolve() in seen:
-        raise InputError(f"{path}: {EXTENDS} is circular: it leads back to the file itself")
+        raise InputError(f"{shown}: {EXTENDS} is circular: it leads back to the file itself")
     content = read_yaml(path)
     if "axes" in content:
-        raise InputError(f"{path}: is a suite of runs, not the configuration of one; use titans-seq benchmark {path}")
+        raise InputError(f"{shown}: is a suite of runs, not the configuration of one; use titans-seq benchmark {shown}")
     bases = content.pop(EXTENDS, None) or []
     bases = [bases] if isinstance(bases, str) else bases
     if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: {EXTENDS}: must be the name of a file, or a list of names")
+        raise InputError(f"{shown}: {EXTENDS}: must be the name of a file, or a list of names")
     layers: list[_Layer] = []
     for base in bases:
-        layers += _read_layers(path.parent / base, (*seen, path.resolve()))
+        layers += _read_layers(shipped.find(base, path.parent), (*seen, path.resolve()))
     texts = yaml.load(path.read_text(encoding="utf-8-sig"), yaml.BaseLoader)  # reads every scalar as a string
-    layer = _Layer(str(path), {str(key): value for key, value in content.items()}, texts)
+    layer = _Layer(shown, {str(key): value for key, value in content.items()}, texts)
     _rename_keys(layer)
     return [*layers, layer]
 
@@ -246,13 +249,15 @@ def _leaf_keys(
         if name not in accepted:
             if "." in str(name) and key in _all_keys(schema()):
                 raise InputError(f"{source}: {key}: in a file, write sections as nested keys, not with dots")
-            hint = _hint(key, schema)
+            hint = _hint(key, value, schema)
             raise InputError(f"{source}: {key}: no such key; {hint}accepted{_inside(prefix)}: {', '.join(accepted)}")
         inner = getattr(section, name)
         if is_dataclass(inner):
             if not isinstance(value, dict):
                 names = ", ".join(f.name for f in fields(inner))
-                raise InputError(f"{source}: {key}: is a section; set one of its keys: {names}")
+                meant = KEY_OF_SECTION.get(key) if isinstance(value, str) else None
+                hint = f"did you mean {meant}={value}? " if meant else ""
+                raise InputError(f"{source}: {key}: is a section; {hint}set one of its keys: {names}")
             leaves += _leaf_keys(value, _inner(texts, name), inner, source, schema, f"{key}.")
         else:
             if value == "???":  # OmegaConf treats it as missing and would keep the value before
@@ -266,8 +271,29 @@ def _leaf_keys(
                 files = all(isinstance(each, str) for each in value.values())
                 plain = isinstance(written, dict) and files and "<<" not in written  # YAML's merge key
                 layer[name] = dict(written) if plain else {str(key): each for key, each in value.items()}
+            choices = _choices(accepted[name])
+            if isinstance(layer[name], str) and choices and layer[name] not in choices:
+                choice = closest_choice(layer[name], choices)
+                hint = f"did you mean {choice}? " if choice else ""
+                raise InputError(
+                    f"{source}: {key}: no such value {layer[name]!r}; {hint}accepted: {', '.join(choices)}"
+                )
             leaves.append(key)
     return leaves
+
+
+def _choices(f: "Field[Any]") -> tuple[str, ...]:
+    """The words that a key accepts; none where it takes other values too, except null."""
+    kinds = [f.type, *get_args(f.type)]
+    return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
+
+
+def _choices_of(key: str, schema: type[Config]) -> tuple[str, ...]:
+    section: Any = schema()
+    *outer, name = key.split(".")
+    for part in outer:
+        section = getattr(section, part)
+    return next(_choices(f) for f in fields(section) if f.name == name)
 
 
 def _inner(texts: Any, name: Any) -> Any:
@@ -282,17 +308,17 @@ def _as_written(value: Any, text: Any) -> Any:
     return value if value is None or not isinstance(text, str) or value == "" else text
 
 
-def _hint(key: str, schema: type[Config]) -> str:
-    """Suggest a key: this key of another task, the same last part in another section, else the closest spelling."""
+def _hint(key: str, value: Any, schema: type[Config]) -> str:
+    """Suggest a key: this key of another task, else the closest one, with the choice closest to `value`."""
     for task, other in SCHEMAS.items():
         if key in _all_keys(other()):
             return f"it belongs to task.name={task}; "
-    known = _all_keys(schema())
-    same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    last_parts = {k.rpartition(".")[2]: k for k in known}
-    similar = difflib.get_close_matches(key.rpartition(".")[2], last_parts, n=1)
-    close = same or difflib.get_close_matches(key, known, n=1, cutoff=0.9) or [last_parts[part] for part in similar]
-    return f"did you mean {close[0]}? " if close else ""
+    close = closest_key(key, _all_keys(schema()))
+    if close is None:
+        return ""
+    choices = _choices_of(close, schema)
+    choice = None if value in choices else closest_choice(value, choices)
+    return f"did you mean {close}={choice}? " if choice else f"did you mean {close}? "
 
 
 def _all_keys(section: Any, prefix: str = "") -> list[str]:

@@ -47,7 +47,7 @@ class Genome:
     """A reference genome in a FASTA file; only the requested intervals are read.
 
     Args:
-        path: the uncompressed file; its index is built once, beside it or, if the folder is read-only, in the cache.
+        path: the uncompressed file; its index is built once, next to it or, if the folder is read-only, in the cache.
         aliases: treat as the same region `1` and `chr1`, `MT` and `chrM`, and a transcript with and without its
             version.
     """

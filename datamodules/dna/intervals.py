@@ -22,7 +22,7 @@ class Intervals(NamedTuple):
 
     @property
     def overlapping(self) -> NDArray[np.bool_]:
-        """Whether each interval shares a base with another one, on either strand, (n,)."""
+        """Whether each interval overlaps another one, on either strand, (n,)."""
         before = min(0, int(self.starts.min(initial=0)))  # windows may start before base 0 of their chromosome
         region = np.unique(self.regions, return_inverse=True)[1] * (int(self.ends.max(initial=0)) - before)
         order = np.argsort(region + self.starts, kind="stable")

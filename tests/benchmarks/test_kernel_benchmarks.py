@@ -1,4 +1,4 @@
-"""The kernels' benchmarks run: ahead-of-time compilation, and the GPU's script on a CPU."""
+"""Smoke tests of the kernel benchmarks: ahead-of-time compilation, and the dry run of the GPU script on a CPU."""
 
 import os
 import subprocess
@@ -11,11 +11,11 @@ from tests.helpers import REPOSITORY
 pytest.importorskip("triton", reason="Triton is made for Linux only")
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """A benchmark in a process that no interpreter has been chosen for."""
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a benchmark script in a new process, without Triton's interpreter."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = str(REPOSITORY)
-    command = [sys.executable, *words]
+    command = [sys.executable, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, env=environment, check=False)
 
 
@@ -28,7 +28,7 @@ def test_kernels_compile_for_two_chips_without_spilling() -> None:
 
 
 @pytest.mark.slow
-def test_the_gpu_script_runs_dry() -> None:
+def test_gpu_script_dry_run() -> None:
     done = run("benchmarks/memory_gpu.py", "--dry-run")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "'passed': False" not in done.stdout

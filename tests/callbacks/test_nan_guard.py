@@ -1,4 +1,4 @@
-"""A loss that turns NaN ends the training in one line, with the weights of the step before."""
+"""A NaN loss or gradient ends training with a one-line error and keeps the weights of the step before."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
-WORDS = [
+OVERRIDES = [
     *SMALL_MODEL,
     *TWO_STEPS,
     "model.linear_path=learned",
@@ -19,7 +19,7 @@ WORDS = [
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Let the feed-forward layer of the only block give NaN when it is trained for the `call`-th time."""
+    """Make the feed-forward layer of the only block return NaN from its `call`-th call in training on."""
     from titans_seq.nn.feedforward import FeedForward
 
     forward, calls = FeedForward.forward, 0
@@ -33,12 +33,12 @@ def poison(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     monkeypatch.setattr(FeedForward, "forward", poisoned)
 
 
-def test_it_names_step_batch_and_module_and_keeps_the_last_good_checkpoint(
+def test_error_names_step_batch_and_module_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, 7)
     folder = tmp_path / "run"
-    line = refusal(run_cli("fit", SYNTHETIC, *WORDS, f"run.dir={folder}"))
+    line = refusal(run_cli("fit", SYNTHETIC, *OVERRIDES, f"run.dir={folder}"))
     assert "step 7, batch 3 of epoch 2: the loss is nan, first in model.backbone.blocks.0.ffn" in line
     last = folder / "checkpoints" / "last.ckpt"
     assert line.endswith(f"Last good checkpoint: {last}")
@@ -49,7 +49,7 @@ def test_it_names_step_batch_and_module_and_keeps_the_last_good_checkpoint(
 
 
 @pytest.mark.parametrize(("factor", "what"), [(torch.inf, "the gradient of"), (1e35, "the norm of the gradient of")])
-def test_a_gradient_that_is_not_finite_is_found_before_it_is_used(
+def test_non_finite_gradient_is_detected_before_the_optimizer_step(
     factor: float, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from titans_seq.nn.feedforward import FeedForward
@@ -66,23 +66,21 @@ def test_a_gradient_that_is_not_finite_is_found_before_it_is_used(
 
     monkeypatch.setattr(FeedForward, "forward", poisoned)
     folder = tmp_path / "run"
-    line = refusal(run_cli("fit", SYNTHETIC, *WORDS, f"run.dir={folder}"))
+    line = refusal(run_cli("fit", SYNTHETIC, *OVERRIDES, f"run.dir={folder}"))
     assert f"step 2, batch 2 of epoch 1: {what} model." in line
     assert "is not finite" in line
     weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(x.isfinite().all() for x in weights.values())
 
 
-def test_the_batch_is_the_bad_one_of_those_that_are_accumulated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_error_names_the_bad_batch_among_accumulated_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poison(monkeypatch, 3)
-    line = refusal(run_cli("fit", SYNTHETIC, *WORDS, "trainer.accumulate_batches=2", f"run.dir={tmp_path / 'run'}"))
+    line = refusal(run_cli("fit", SYNTHETIC, *OVERRIDES, "trainer.accumulate_batches=2", f"run.dir={tmp_path / 'run'}"))
     assert "step 2, batch 3 of epoch 1: the loss is nan" in line
 
 
-def test_a_learning_rate_that_is_far_too_large(tmp_path: Path) -> None:
-    words = ["task.learning_rate=1e30", "task.warmup_steps=0", f"run.dir={tmp_path / 'run'}"]
-    line = refusal(run_cli("fit", SYNTHETIC, *WORDS, *words))
+def test_diverging_learning_rate(tmp_path: Path) -> None:
+    large_steps = ["task.learning_rate=1e30", "task.warmup_steps=0", f"run.dir={tmp_path / 'run'}"]
+    line = refusal(run_cli("fit", SYNTHETIC, *OVERRIDES, *large_steps))
     assert "step 2, batch 2 of epoch 1: the loss is" in line
     assert "lower task.learning_rate" in line

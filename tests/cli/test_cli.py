@@ -1,4 +1,4 @@
-"""Bad input at the command line: status 2, one line that says what and where, and nothing written."""
+"""Invalid input on the command line: exit status 2, one error line that names the place, and no files written."""
 
 import os
 import platform
@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+import titans_seq
 from tests.helpers import (
     CONFIGS,
     ETT_HEADER,
@@ -20,6 +21,7 @@ from tests.helpers import (
     run_cli,
     write_ett,
 )
+from titans_seq import shipped
 from titans_seq.cli.parser import COMMANDS
 from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
@@ -38,23 +40,23 @@ def test_a_missing_config_file(refuse: Refuse) -> None:
 def test_a_file_where_a_folder_is_needed(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     suite = CONFIGS / "genomics" / "gue_suite.yaml"
-    words = ("--results", tmp_path / "file", "--only", "seed=0", "--only", "task=mouse_2", "--only", "model=CNN")
-    assert "file/" in refuse("benchmark", suite, *words)
+    arguments = ("--results", tmp_path / "file", "--only", "seed=0", "--only", "task=mouse_2", "--only", "model=CNN")
+    assert "file/" in refuse("benchmark", suite, *arguments)
 
 
 @pytest.mark.parametrize(("seeds", "what"), [("[-1]", "must be between 0"), ("[0,1,0]", "lists a seed twice")])
-def test_seeds_that_are_none(refuse: Refuse, seeds: str, what: str) -> None:
+def test_invalid_seeds(refuse: Refuse, seeds: str, what: str) -> None:
     assert what in refuse("show-config", f"seeds={seeds}")
 
 
-@pytest.mark.parametrize("verb", ["fit", "show-config"])
-def test_a_misspelt_key(refuse: Refuse, verb: str) -> None:
-    line = refuse(verb, SYNTHETIC, "model.num_layer=3")
+@pytest.mark.parametrize("command", ["fit", "show-config"])
+def test_a_misspelt_key(refuse: Refuse, command: str) -> None:
+    line = refuse(command, SYNTHETIC, "model.num_layer=3")
     assert "command line: model.num_layer: no such key; did you mean model.num_layers?" in line
 
 
-def test_a_real_terminal_shows_that_one_line_too() -> None:
-    # In a fresh process, where imports and Lightning could add lines of their own.
+def test_error_is_one_line_in_a_new_process() -> None:
+    # A new process, because imports and Lightning could print lines of their own.
     command = [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), "data.context_length=100000"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
     assert done.returncode == 2
@@ -63,7 +65,7 @@ def test_a_real_terminal_shows_that_one_line_too() -> None:
     assert done.stderr.count("\n") == 1, done.stderr
 
 
-def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
+def test_broken_pipe_prints_no_traceback() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "titans_seq.cli", "show-config", "configs/forecasting/synthetic.yaml"]
@@ -72,14 +74,14 @@ def test_a_reader_that_has_seen_enough_gets_no_traceback() -> None:
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_keys_may_stand_on_both_sides_of_an_option() -> None:
+def test_overrides_may_precede_and_follow_an_option() -> None:
     answer = run_cli("show-config", SYNTHETIC, "model.dim=64", "--debug", "data.horizon=24", "model.dim=16")
     assert answer.status == 0, answer.err
     config = yaml.safe_load(answer.out)
     assert (config["model"]["dim"], config["data"]["horizon"], config["experiment"]) == (16, 24, "synthetic")
 
 
-def test_an_unknown_option_is_refused() -> None:
+def test_unknown_option() -> None:
     answer = run_cli("show-config", SYNTHETIC, "--horizon", "24")
     assert answer.status == 2
     assert "unrecognized arguments: --horizon" in answer.err
@@ -108,7 +110,7 @@ def with_cell(text: str) -> bytes:
     return WHOLE.replace(CELL, text).encode()
 
 
-# content of ETTh1.csv, what the line must say besides the file
+# name: (content of ETTh1.csv, parts that the error line must contain besides the path)
 CONTENTS = {
     "cut in a line": (WHOLE[: -len(ROWS[-1]) // 2].encode(), ["line 41"]),
     "cut in a timestamp": (WHOLE[: -len(ROWS[-1]) + 3].encode(), ["line 41"]),
@@ -150,9 +152,9 @@ def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, par
     assert path.read_bytes() == content
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA, so nothing is to be refused")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA, so these options are valid")
 @pytest.mark.parametrize(
-    ("word", "parts"),
+    ("override", "parts"),
     [
         ("trainer.accelerator=gpu", ["not available on this machine", "available: auto, cpu"]),
         ("trainer.accelerator=tpu", ["not available on this machine", "available: auto, cpu"]),
@@ -160,33 +162,33 @@ def test_a_damaged_data_file(refuse: Refuse, tmp_path: Path, content: bytes, par
         ("model.memory.backend=triton", ["needs a CUDA device", "chunked", "reference"]),
     ],
 )
-def test_what_this_machine_does_not_have(refuse: Refuse, word: str, parts: list[str]) -> None:
-    line = refuse("fit", SYNTHETIC, word)
-    assert word in line
+def test_options_unavailable_on_this_machine(refuse: Refuse, override: str, parts: list[str]) -> None:
+    line = refuse("fit", SYNTHETIC, override)
+    assert override in line
     assert all(part in line for part in parts), line
 
 
 @pytest.mark.parametrize(
-    ("word", "part"),
+    ("override", "part"),
     [
         ("model.memory.depth=3", "supports depth 1 and 2; got 3"),
         ("model.memory.num_heads=4", "supports head_dim 32, 64, 128; got 16"),
         ("model.memory.residual=true", "does not support residual=True"),
     ],
 )
-def test_what_the_kernels_do_not_know_is_said_before_the_training(
-    monkeypatch: pytest.MonkeyPatch, word: str, part: str
+def test_options_unsupported_by_the_kernels_are_reported_before_training(
+    monkeypatch: pytest.MonkeyPatch, override: str, part: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(trainer, "why_not_triton_here", lambda: None)
-    kernels_know = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
-    trainer.check_machine(load_config([str(SYNTHETIC)], kernels_know))
+    supported = ["model.memory.backend=triton", "model.dim=64", "model.memory.num_heads=2"]
+    trainer.check_machine(load_config([str(SYNTHETIC)], supported))
     with pytest.raises(InputError, match=f"model.memory.backend=triton: {part}; available: auto, chunked, reference"):
-        trainer.check_machine(load_config([str(SYNTHETIC)], [*kernels_know, word]))
+        trainer.check_machine(load_config([str(SYNTHETIC)], [*supported, override]))
 
 
-def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
+def test_doctor_lists_versions_and_why_triton_is_unavailable() -> None:
     answer = run_cli("doctor")
     assert answer.status == 0
     lines = [line.split(maxsplit=1) for line in answer.out.splitlines()]
@@ -197,7 +199,7 @@ def test_doctor_says_what_there_is_and_why_triton_is_not() -> None:
         assert ["backend", "auto       uses chunked"] in lines
 
 
-def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_reports_the_kernel_self_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     verdicts = {"depth 2, float32": "was off by 5e-01 in a trial"}
     names = {kind: name for name, kind in shipped_cases().items()}
     monkeypatch.setattr(doctor, "why_not_triton_here", lambda: None)
@@ -210,15 +212,54 @@ def test_doctor_says_how_the_kernels_did(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "triton, cuda:0     depth 2, float32: was off by 5e-01 in a trial\n" in text
 
 
-def test_doctor_takes_no_words(refuse: Refuse) -> None:
+def test_version() -> None:
+    answer = run_cli("--version")
+    assert (answer.status, answer.out) == (0, f"titans-seq {titans_seq.__version__}\n")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    command = [sys.executable, "-m", "titans_seq", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    assert done.stdout == f"titans-seq {titans_seq.__version__}\n"
+
+
+def test_bash_completes_commands_files_and_shipped_configurations(tmp_path: Path) -> None:
+    (tmp_path / "completion.bash").write_text(run_cli("completion", "bash").out)
+    (tmp_path / "mine.yaml").touch()
+
+    def complete(*arguments: str) -> set[str]:
+        line = " ".join(arguments)
+        script = f"""
+source completion.bash
+COMP_WORDS=({" ".join(f"'{word}'" for word in arguments)})
+COMP_CWORD={len(arguments) - 1} COMP_LINE='{line}' COMP_POINT={len(line)}
+_shtab_titans_seq
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
+        return {word.strip() for word in done.stdout.split()}
+
+    assert complete("titans-seq", "sh") == {"show-config"}
+    assert complete("titans-seq", "fit", "forecasting/ett") >= {"forecasting/etth1", "forecasting/ettm2"}
+    assert complete("titans-seq", "fit", "mi") == {"mine.yaml"}
+    assert complete("titans-seq", "predict", "best.ckpt", "--in") == {"--input"}
+
+
+def test_zsh_completion_names_all_commands() -> None:
+    script = run_cli("completion", "zsh").out
+    assert script.startswith("#compdef titans-seq")
+    assert all(name in script for name in [*COMMANDS, *shipped.names()])
+
+
+def test_doctor_takes_no_arguments(refuse: Refuse) -> None:
     assert "doctor takes no arguments; got gpu" in refuse("doctor", "gpu")
 
 
-def test_sixteen_bits_on_the_cpu(refuse: Refuse) -> None:
+def test_16_bit_precision_on_the_cpu(refuse: Refuse) -> None:
     assert "requires a GPU" in refuse("fit", SYNTHETIC, "trainer.accelerator=cpu", "trainer.precision=16-mixed")
 
 
-def test_online_gradients_are_for_a_matrix_memory(refuse: Refuse) -> None:
+def test_online_gradients_require_a_matrix_memory(refuse: Refuse) -> None:
     line = refuse("fit", SYNTHETIC, "model.memory.gradient=online", "model.memory.depth=2")
     assert (
         "model.memory.gradient: online requires model.memory.depth=1 (a matrix memory); got model.memory.depth=2"
@@ -226,7 +267,7 @@ def test_online_gradients_are_for_a_matrix_memory(refuse: Refuse) -> None:
     )
 
 
-@pytest.mark.parametrize("length", [6001, 100_000])  # by one row, and beyond all rows there are
+@pytest.mark.parametrize("length", [6001, 100_000])  # one row too long; longer than the whole series
 def test_a_context_too_long_for_the_data(refuse: Refuse, length: int) -> None:
     line = refuse("fit", SYNTHETIC, f"data.context_length={length}")
     assert f"data.context_length={length}" in line
@@ -239,7 +280,7 @@ def test_a_horizon_too_long_for_a_split(refuse: Refuse) -> None:
     assert "validation" in line
 
 
-def test_a_run_folder_that_holds_a_run_is_left_alone(refuse: Refuse, tmp_path: Path) -> None:
+def test_existing_run_folder_is_not_overwritten(refuse: Refuse, tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
     (old / "config.yaml").write_text("mine\n")
@@ -247,40 +288,41 @@ def test_a_run_folder_that_holds_a_run_is_left_alone(refuse: Refuse, tmp_path: P
     assert [(path.name, path.read_text()) for path in old.iterdir()] == [("config.yaml", "mine\n")]
 
 
-def test_a_run_folder_that_cannot_be_made(refuse: Refuse, tmp_path: Path) -> None:
+def test_run_folder_that_cannot_be_created(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "run.dir=" in refuse("fit", SYNTHETIC, *SMALL_MODEL, f"run.dir={tmp_path / 'file' / 'run'}")
 
 
-@pytest.mark.parametrize("verb", list(COMMANDS))
-def test_help_lists_all_verbs_and_examples_of_its_own(verb: str) -> None:
-    answer = run_cli(verb, "--help")
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_lists_all_commands_and_examples_of_its_own(command: str) -> None:
+    answer = run_cli(command, "--help")
     assert answer.status == 0
-    of_runs = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
-    of_series, of_dna = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    assert of_runs | of_series | of_dna | {"sweep", "compare", "export"} == COMMANDS.keys()
-    assert all(f"  {word} " in answer.out for word in COMMANDS)
+    run_commands = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
+    forecasting_commands, dna_commands = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
+    of_studies, of_package = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
+    assert run_commands | forecasting_commands | dna_commands | of_studies | of_package == COMMANDS.keys()
+    assert all(f"  {name} " in answer.out for name in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]
     assert own
-    assert all(line.startswith(f"  titans-seq {verb}") for line in own)
+    assert all(line.startswith(f"  titans-seq {command}") for line in own)
 
 
-@pytest.mark.parametrize("words", [["data.horizon=720", "logging.wandb=off"], []])
-def test_show_config_prints_yaml_that_loads_again_to_the_same_config(tmp_path: Path, words: list[str]) -> None:
-    answer = run_cli("show-config", SYNTHETIC, *words)
+@pytest.mark.parametrize("overrides", [["data.horizon=720", "logging.wandb=off"], []])
+def test_show_config_prints_yaml_that_loads_to_the_same_config(tmp_path: Path, overrides: list[str]) -> None:
+    answer = run_cli("show-config", SYNTHETIC, *overrides)
     assert answer.status == 0
-    config = load_config([SYNTHETIC], words)
+    config = load_config([SYNTHETIC], overrides)
     assert yaml.safe_load(answer.out) == to_container(config)
     (tmp_path / "again.yaml").write_text(answer.out)
     assert load_config([tmp_path / "again.yaml"]) == config
 
 
-@pytest.mark.parametrize("word", ["seed=99999999999", "model.memory.checkpoint_every=0", "experiment=../elsewhere"])
-def test_values_that_would_fail_later_are_refused_at_once(refuse: Refuse, word: str) -> None:
-    assert f"command line: {word.partition('=')[0]}" in refuse("fit", SYNTHETIC, word)
+@pytest.mark.parametrize("override", ["seed=99999999999", "model.memory.checkpoint_every=0", "experiment=../elsewhere"])
+def test_out_of_range_values_are_reported_before_the_run(refuse: Refuse, override: str) -> None:
+    assert f"command line: {override.partition('=')[0]}" in refuse("fit", SYNTHETIC, override)
 
 
-def test_every_run_has_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_runs_get_separate_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     from titans_seq.config import load_config

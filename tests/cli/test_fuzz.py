@@ -1,4 +1,4 @@
-"""Whatever a user feeds in: one line and status 2, or success; never a traceback, nor NaN as a result."""
+"""Fuzzing: any input gives one error line with exit status 2, or success; never a traceback or a NaN result."""
 
 import io
 import math
@@ -38,7 +38,7 @@ values = st.recursive(
 
 
 def keys() -> list[str]:
-    """All keys of both schemas."""
+    """All configuration keys of all schemas."""
     names: list[str] = []
 
     def walk(section: dict[str, Any], prefix: str) -> None:
@@ -52,7 +52,7 @@ def keys() -> list[str]:
     return sorted(set(names))
 
 
-def one_line_or_success(answer: CommandResult) -> None:
+def assert_error_line_or_success(answer: CommandResult) -> None:
     if answer.status:
         refusal(answer)
     assert "Traceback" not in answer.err
@@ -71,23 +71,23 @@ def test_config_files(tmp_path: Path, entries: list[tuple[str, Any]]) -> None:
         section[last] = value
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
-    one_line_or_success(run_cli("show-config", path))
+    assert_error_line_or_success(run_cli("show-config", path))
 
 
 @FUZZ
 @given(st.lists(st.tuples(st.sampled_from(keys()) | st.text(max_size=10), scalars | st.text()), max_size=3))
-def test_words(entries: list[tuple[str, Any]]) -> None:
-    words = [f"{name}={value}" for name, value in entries]
-    words = [word for word in words if not word.startswith("-")]  # an option; argparse answers for those
-    one_line_or_success(run_cli("show-config", *words))
+def test_overrides(entries: list[tuple[str, Any]]) -> None:
+    overrides = [f"{name}={value}" for name, value in entries]
+    overrides = [override for override in overrides if not override.startswith("-")]  # options are parsed by argparse
+    assert_error_line_or_success(run_cli("show-config", *overrides))
 
 
 @FUZZ
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
-def test_files_that_are_no_configs(tmp_path: Path, content: bytes) -> None:
+def test_config_files_of_random_bytes(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "any.yaml"
     path.write_bytes(content)
-    one_line_or_success(run_cli("show-config", path))
+    assert_error_line_or_success(run_cli("show-config", path))
 
 
 cells = st.sampled_from(
@@ -105,7 +105,7 @@ cells = st.sampled_from(
 def test_tables_of_sequences(tmp_path: Path, rows: list[list[str]], head: str) -> None:
     path = tmp_path / "table.csv"
     path.write_text("\n".join([head, *(",".join(row) for row in rows)]), encoding="utf-8")
-    one_line_or_success(run_cli("audit", path))
+    assert_error_line_or_success(run_cli("audit", path))
 
 
 @FUZZ
@@ -113,12 +113,12 @@ def test_tables_of_sequences(tmp_path: Path, rows: list[list[str]], head: str) -
 def test_fasta_files(tmp_path: Path, records: list[tuple[str, str]]) -> None:
     path = tmp_path / "any.fa"
     path.write_text("\n".join(line for record in records for line in record), encoding="utf-8")
-    one_line_or_success(run_cli("audit", path))
+    assert_error_line_or_success(run_cli("audit", path))
 
 
 @pytest.fixture(scope="module")
 def checkpoint() -> bytes:
-    """A small file of the kind that a training writes."""
+    """The content of a small checkpoint file."""
     content = {"state_dict": {"w": torch.arange(50.0)}, "hyper_parameters": {"config": to_container(load_config())}}
     file = io.BytesIO()
     torch.save(content, file)
@@ -138,7 +138,7 @@ def test_checkpoints(tmp_path: Path, checkpoint: bytes, data: st.DataObject) -> 
         read = read_checkpoint(path)
     except InputError as error:
         message = str(error)
-    else:  # the damage is where nothing stands: in the archive's padding or its dates
+    else:  # the changed bytes hold no data: they are the archive's padding or dates
         assert torch.equal(read["state_dict"]["w"], torch.arange(50.0))
         assert read["hyper_parameters"]["config"] == to_container(load_config())
         return
@@ -148,7 +148,7 @@ def test_checkpoints(tmp_path: Path, checkpoint: bytes, data: st.DataObject) -> 
 
 @FUZZ
 @given(values)
-def test_checkpoints_that_hold_something_else(tmp_path: Path, value: Any) -> None:
+def test_checkpoints_with_unexpected_content(tmp_path: Path, value: Any) -> None:
     path = tmp_path / "any.ckpt"
     write_checkpoint({"hyper_parameters": value, "state_dict": value}, path)
     assert "any.ckpt" in refusal(run_cli("test", path))
@@ -156,7 +156,7 @@ def test_checkpoints_that_hold_something_else(tmp_path: Path, value: Any) -> Non
     refusal(run_cli("test", path))
 
 
-def test_an_archive_of_something_else(tmp_path: Path) -> None:
+def test_zip_archive_that_is_not_a_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "any.ckpt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("any/data.pkl", b"cos\nsystem\n(S'echo hello'\ntR.")
@@ -164,7 +164,7 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cell", ["nan", "inf", "-inf", "1e400", "", "x", "\uff11\uff12"])
-def test_a_cell_that_is_no_number_is_never_trained_on(tmp_path: Path, cell: str) -> None:
+def test_non_numeric_cell_is_an_error_before_training(tmp_path: Path, cell: str) -> None:
     rows = [f"2024-01-{1 + hour // 24:02} {hour % 24:02}:00,{math.sin(hour)}" for hour in range(400)]
     rows[200] = rows[200].rpartition(",")[0] + f",{cell}"
     path = tmp_path / "series.csv"

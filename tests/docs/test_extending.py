@@ -1,4 +1,4 @@
-"""docs/extending.md holds: what it says is done in a copy of the repository, and the result trains."""
+"""The worked examples of docs/extending.md are applied to a copy of the repository, and the result trains."""
 
 import os
 import re
@@ -12,7 +12,7 @@ import pytest
 from tests.helpers import REPOSITORY, SMALL_MODEL, TWO_STEPS
 
 PAGE = REPOSITORY / "docs" / "extending.md"
-# Of a section: the most files that it may touch, what is trained, and tests that have to pass.
+# Section: maximum number of files it may touch, overrides of the training run, arguments of the tests to run.
 SECTIONS = {
     "A variant": (4, ["model.variant=ema"], ["tests/backbone/test_variants.py", "-k", "ema"]),
     "A data set": (4, ["data.name=tides"], []),
@@ -22,18 +22,18 @@ SECTIONS = {
 
 
 def blocks(section: str) -> list[tuple[str, str, str]]:
-    """Language, file and content of each block of a section."""
+    """(language, file, content) of each code block of a section."""
     text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     return re.findall(r"```(\w+)\n# (\S+)\n(.*?)```", text, re.DOTALL)
 
 
 def apply(path: Path, diff: str) -> None:
-    """A diff without line numbers: hunks with blank lines between them."""
+    """Apply a diff without line numbers, whose hunks are separated by blank lines."""
     text = path.read_text()
     for hunk in diff.strip("\n").split("\n\n"):
         lines = [(line[:1], line[1:]) for line in hunk.splitlines()]
         old, new = ("".join(f"{rest}\n" for mark, rest in lines if mark != without) for without in "+-")
-        assert text.count(old) == 1, f"{path.name} has {text.count(old)} times:\n{old}"
+        assert text.count(old) == 1, f"{path.name} contains {text.count(old)} times, expected once:\n{old}"
         text = text.replace(old, new)
     path.write_text(text)
 
@@ -44,7 +44,7 @@ def test_a_worked_example_works(section: str, tmp_path: Path) -> None:
         shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "results"))
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     changes = blocks(section)
-    most, words, tests = SECTIONS[section]
+    most, overrides, tests = SECTIONS[section]
     assert 1 < len(changes) <= most
     for language, file, content in changes:
         if language == "diff":
@@ -52,7 +52,8 @@ def test_a_worked_example_works(section: str, tmp_path: Path) -> None:
         else:
             assert not (tmp_path / file).exists()
             (tmp_path / file).write_text(content)
-    run(tmp_path, "-m", "titans_seq.cli", "fit", "configs/forecasting/synthetic.yaml", *SMALL_MODEL, *TWO_STEPS, *words)
+    fit = ["-m", "titans_seq.cli", "fit", "configs/forecasting/synthetic.yaml"]
+    run(tmp_path, *fit, *SMALL_MODEL, *TWO_STEPS, *overrides)
     if tests:
         done = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
         assert int(re.findall(r"(\d+) passed", done)[0]) > 5, done
@@ -60,10 +61,10 @@ def test_a_worked_example_works(section: str, tmp_path: Path) -> None:
         assert "missing" in run(tmp_path, "-m", "titans_seq.cli", "benchmark", suite, "--list")
 
 
-def run(folder: Path, *words: str) -> str:
+def run(folder: Path, *arguments: str) -> str:
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -1,4 +1,4 @@
-"""Every notebook's source runs, and the executed copy beside it is of that source, with outputs and without errors."""
+"""Notebook sources run in fast mode, and the stored notebooks match them, with outputs and without errors."""
 
 import os
 import runpy
@@ -18,23 +18,23 @@ SOURCES = sorted((REPOSITORY / "notebooks").glob("*.py"))
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_source_runs_in_its_fast_mode(source: Path, data_root: Path) -> None:
+def test_source_runs_in_fast_mode(source: Path, data_root: Path) -> None:
     environment = {
         **os.environ,
         "TITANS_SEQ_FAST": "1",
         DATA_VARIABLE: str(data_root.resolve()),
         "PYTHONPATH": str(REPOSITORY),
     }
-    words = [sys.executable, "-W", "ignore", source.name]
-    done = subprocess.run(words, cwd=source.parent, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-W", "ignore", source.name]
+    done = subprocess.run(command, cwd=source.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_stored_notebook_is_its_source_executed(source: Path) -> None:
-    written = jupytext.read(source).cells
+def test_stored_notebook_is_the_executed_source(source: Path) -> None:
+    source_cells = jupytext.read(source).cells
     stored = nbformat.read(source.with_suffix(".ipynb"), as_version=4).cells
-    assert [cell.source for cell in stored] == [cell.source for cell in written], "run `make notebooks`"
+    assert [cell.source for cell in stored] == [cell.source for cell in source_cells], "run `make notebooks`"
     code = [cell for cell in stored if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code), "run `make notebooks`"
     outputs = [output for cell in code for output in cell.outputs]

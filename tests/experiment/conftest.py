@@ -1,4 +1,4 @@
-"""Runs that several test files of the tasks use."""
+"""Fixtures: runs shared by several test files."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.experiment.running import fit
 
 @pytest.fixture(scope="module")
 def forward(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of two steps of the shipped pre-training, smaller."""
+    """The folder of a two-step run of the shipped pre-training configuration with a smaller model."""
     folder = tmp_path_factory.mktemp("forward") / "run"
     _, results, printed, _ = fit(PRETRAIN, folder, *SMALL)
     assert "simulated DNA, made by this program" in printed

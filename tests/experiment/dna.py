@@ -1,4 +1,4 @@
-"""Small DNA runs that the tests of pre-training and of transfer share."""
+"""Configurations and helpers shared by the tests of pre-training and of transfer."""
 
 from pathlib import Path
 

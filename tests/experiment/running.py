@@ -1,4 +1,4 @@
-"""Short runs for the tests of all tasks: fit in this process, and what it left."""
+"""Short training runs in this process, and their results, for the tests of all tasks."""
 
 import json
 from pathlib import Path
@@ -16,20 +16,20 @@ class Finished(NamedTuple):
     folder: Path
     results: dict[str, Any]  # results.json
     printed: str
-    words: list[str]  # overrides of the section `data`
+    overrides: list[str]  # those of the section `data`
 
     @property
     def checkpoint(self) -> Path:
         return self.folder / str(self.results["checkpoint"])
 
     def task(self, kind: type[TaskT]) -> TaskT:
-        """The task as Lightning alone loads it."""
+        """Load the task from the checkpoint with Lightning only."""
         return kind.load_from_checkpoint(self.checkpoint, map_location="cpu", weights_only=True).eval()
 
 
-def fit(config: Path, folder: Path, *words: str, steps: list[str] = TWO_STEPS) -> Finished:
+def fit(config: Path, folder: Path, *overrides: str, steps: list[str] = TWO_STEPS) -> Finished:
     """Run `titans-seq fit` into `folder`; it must succeed."""
-    answer = run_cli("fit", config, *steps, *words, f"run.dir={folder}", cwd=folder.parent)
+    answer = run_cli("fit", config, *steps, *overrides, f"run.dir={folder}", cwd=folder.parent)
     assert answer.status == 0, answer.err
     results = json.loads((folder / "results.json").read_text())
-    return Finished(folder, results, answer.out, [word for word in words if word.startswith("data.")])
+    return Finished(folder, results, answer.out, [override for override in overrides if override.startswith("data.")])

@@ -1,4 +1,4 @@
-"""Models that leave: folders of safetensors, and programs of torch.export, both held against the model."""
+"""Export: safetensors folders and torch.export programs give the outputs of the model."""
 
 import json
 from pathlib import Path
@@ -25,18 +25,22 @@ SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model
 
 
 def build(kind: str, variant: str) -> tuple[Task, Config]:
-    """An untrained task, its head not silent."""
+    """An untrained task and its configuration."""
     if kind == "forecasting":
-        words = [*SMALL, f"model.variant={variant}", "data.context_length=480"]  # twenty tokens: more than a chunk
-        config = load_config([CONFIGS / "forecasting" / "synthetic.yaml"], words)
+        overrides = [
+            *SMALL,
+            f"model.variant={variant}",
+            "data.context_length=480",
+        ]  # twenty tokens: more than one chunk
+        config = load_config([CONFIGS / "forecasting" / "synthetic.yaml"], overrides)
         return ForecastingTask(to_container(config), num_channels=3), config
-    words = [*SMALL, f"model.variant={variant}", "data.max_length=50"]
-    config = load_config([CONFIGS / "genomics" / "motif.yaml"], words)
+    overrides = [*SMALL, f"model.variant={variant}", "data.max_length=50"]
+    config = load_config([CONFIGS / "genomics" / "motif.yaml"], overrides)
     return ClassificationTask(to_container(config), ["no", "yes"], [3, 4]), config
 
 
 @pytest.mark.parametrize("kind", ["forecasting", "classification"])
-def test_a_folder_holds_the_model_and_what_its_answers_mean(tmp_path: Path, kind: str) -> None:
+def test_folder_contains_weights_and_metadata(tmp_path: Path, kind: str) -> None:
     task, config = build(kind, "mal")
     save_pretrained(task, tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
@@ -50,7 +54,7 @@ def test_a_folder_holds_the_model_and_what_its_answers_mean(tmp_path: Path, kind
         assert loaded.classes == ("no", "yes")
 
 
-def test_pre_trained_weights_become_a_folder_and_no_program(tmp_path: Path) -> None:
+def test_pretraining_task_exports_to_a_folder_only(tmp_path: Path) -> None:
     config = load_config([CONFIGS / "genomics" / "pretrain.yaml"], SMALL)
     task = PretrainingTask(to_container(config))
     loaded = from_pretrained(save_pretrained(task, tmp_path / "model"))
@@ -61,7 +65,7 @@ def test_pre_trained_weights_become_a_folder_and_no_program(tmp_path: Path) -> N
         export_program(task, config)
 
 
-def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+def test_invalid_model_folders(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no config\.json"):
         from_pretrained(tmp_path)
     task, _ = build("forecasting", "lmm")
@@ -83,7 +87,7 @@ def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["lmm", "mal"])
 @pytest.mark.parametrize("kind", ["forecasting", "classification"])
-def test_a_program_equals_the_model_for_every_batch_size(tmp_path: Path, kind: str, variant: str) -> None:
+def test_program_equals_the_model_for_every_batch_size(tmp_path: Path, kind: str, variant: str) -> None:
     task, config = build(kind, variant)
     program, difference = export_program(task, config)
     assert difference < 1e-5
@@ -95,16 +99,16 @@ def test_a_program_equals_the_model_for_every_batch_size(tmp_path: Path, kind: s
             torch.testing.assert_close(loaded(*inputs), task.model(*inputs), rtol=1e-5, atol=1e-6)
 
 
-def test_a_checkpoint_becomes_a_folder(tmp_path: Path) -> None:
+def test_export_of_a_checkpoint_to_a_folder(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "best.ckpt", *SMALL_MODEL)
-    said = export(path, tmp_path / "model")
-    assert said == f"{tmp_path / 'model'}: config.json, model.safetensors"
+    message = export(path, tmp_path / "model")
+    assert message == f"{tmp_path / 'model'}: config.json, model.safetensors"
     weights = torch.load(path, weights_only=True)["state_dict"]
     for name, x in from_pretrained(tmp_path / "model").state_dict().items():
         assert torch.equal(x, weights[name])
 
 
-def test_what_has_no_program_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+def test_variant_without_program_export_is_an_error(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "best.ckpt", "model.variant=mac", "model.attention.num_heads=2")
     assert "model.variant=mac: a .pt2 program requires one of lmm, mal" in refuse(
         "export", path, "--out", tmp_path / "model.pt2"

@@ -1,4 +1,4 @@
-"""What may not change a classifier's scores (padding, batch mates, the strand), and what must."""
+"""Invariance of classifier scores to padding, batch and strand; receptive fields of stem and backbone."""
 
 import numpy as np
 import pytest
@@ -21,10 +21,10 @@ MORE_STEMS = [*STEMS, (5, 1, "none"), (1, 2, "max"), (7, 4, "max")]
 STRANDS = ("one", "both_averaged", "invariant")
 
 
-def classifier(*words: str) -> SequenceClassifier:
+def classifier(*overrides: str) -> SequenceClassifier:
     torch.manual_seed(0)
-    model = build_classifier(load_config([], [*SMALL, *(f"model.{word}" for word in words)]), num_classes=3)
-    # Small initial gates would hide what reaches the scores; float64 leaves rounding far below what is asserted.
+    model = build_classifier(load_config([], [*SMALL, *(f"model.{override}" for override in overrides)]), num_classes=3)
+    # Small initial gates would hide dependencies; in float64 rounding is far below the tolerances.
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -49,7 +49,7 @@ def reverse_complement(row: Tensor) -> Tensor:
     return torch.from_numpy(tokenizer.reverse_complement(row.numpy().astype(np.uint8)).astype(np.int64))
 
 
-def stem_words(width: int, stride: int, pool: str) -> list[str]:
+def stem_overrides(width: int, stride: int, pool: str) -> list[str]:
     return [f"stem_width={width}", f"stride={stride}", f"stem_pool={pool}"]
 
 
@@ -60,10 +60,10 @@ class Identity(nn.Module):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("strand", STRANDS)
-def test_padding_and_batch_mates_change_no_score(variant: str, strand: str) -> None:
+def test_scores_do_not_depend_on_padding_or_batch(variant: str, strand: str) -> None:
     rows = sequences(11, 3, 17, 1, 8)
     for stem in STEMS:
-        model = classifier(f"variant={variant}", f"strand={strand}", *stem_words(*stem))
+        model = classifier(f"variant={variant}", f"strand={strand}", *stem_overrides(*stem))
         alone = torch.cat([model(*padded([row])) for row in rows])
         for side, junk, extra in (("right", PAD_TOKEN, 0), ("left", MASK_TOKEN, 5), ("right", 2, 9), ("left", 0, 0)):
             together = model(*padded(rows, side, junk, extra))
@@ -71,20 +71,20 @@ def test_padding_and_batch_mates_change_no_score(variant: str, strand: str) -> N
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_swapping_strands_changes_no_score(variant: str) -> None:
+def test_scores_do_not_depend_on_the_strand(variant: str) -> None:
     rows = sequences(11, 3, 17, 1, 8)
     swapped = [reverse_complement(row) for row in rows]
     for stem in STEMS:
-        words = [f"variant={variant}", *stem_words(*stem)]
+        overrides = [f"variant={variant}", *stem_overrides(*stem)]
         for strand, training in (("both_averaged", False), ("invariant", False), ("invariant", True)):
-            model = classifier(*words, f"strand={strand}", "dropout=0", "head_dropout=0").float().train(training)
+            model = classifier(*overrides, f"strand={strand}", "dropout=0", "head_dropout=0").float().train(training)
             difference = (model(*padded(rows)) - model(*padded(swapped, "left"))).abs().max()
             assert difference <= 1e-6, (strand, training, float(difference))
-        model = classifier(*words, "strand=one")
+        model = classifier(*overrides, "strand=one")
         assert (model(*padded(rows)) - model(*padded(swapped))).abs().max() > 1e-3
 
 
-def test_both_strands_are_averaged_in_evaluation_alone() -> None:
+def test_both_strands_are_averaged_in_evaluation_only() -> None:
     tokens, mask = padded(sequences(9, 6))
     both = classifier("strand=both_averaged", "dropout=0", "head_dropout=0")
     one = classifier("strand=one", "dropout=0", "head_dropout=0")
@@ -94,7 +94,7 @@ def test_both_strands_are_averaged_in_evaluation_alone() -> None:
     torch.testing.assert_close(both.train()(tokens, mask), one(tokens, mask), rtol=0, atol=1e-12)
 
 
-def test_invariance_holds_inside_the_gradient_too() -> None:
+def test_gradients_are_strand_invariant() -> None:
     rows = sequences(9, 6)
     gradients = []
     for given in (rows, [reverse_complement(row) for row in rows]):
@@ -132,22 +132,22 @@ def test_the_stem_and_the_mean_equal_a_token_loop(width: int, stride: int, pool:
 
 
 @pytest.mark.parametrize(("width", "stride", "pool"), [*MORE_STEMS, (6, 3, "none")])
-def test_a_token_sees_the_bases_it_says(width: int, stride: int, pool: Pool) -> None:
+def test_receptive_field_of_a_token(width: int, stride: int, pool: Pool) -> None:
     torch.manual_seed(0)
     stem = BaseStem(7, 6, width, stride, pool).double()
-    bases, live = torch.zeros(1, 24, dtype=torch.long), torch.ones(1, 24, dtype=torch.bool)
+    bases, mask = torch.zeros(1, 24, dtype=torch.long), torch.ones(1, 24, dtype=torch.bool)
     seen = torch.zeros(24, 24 // stride, dtype=torch.bool)
-    for other in range(1, 4):  # of several, one at least is the largest in its window
+    for other in range(1, 4):  # with max pooling, at least one of the three changes the maximum
         for base in range(24):
             changed = bases.clone()
             changed[0, base] = other
-            seen[base] |= (stem(changed, live)[0] != stem(bases, live)[0])[0].any(dim=1)
+            seen[base] |= (stem(changed, mask)[0] != stem(bases, mask)[0])[0].any(dim=1)
     for token in range(24 // stride):
         first, last = token * stride - stem.before, token * stride + stem.after
         assert torch.where(seen[:, token])[0].tolist() == list(range(max(0, first), min(24, last + 1)))
 
 
-def test_directions_see_what_they_should() -> None:
+def test_receptive_fields_of_the_directions() -> None:
     tokens = padded([torch.tensor([0, 1, 2, 3, 0, 1, 2, 3])])[0]
     changed = tokens.clone()
     changed[0, -1] = 0

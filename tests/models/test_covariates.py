@@ -1,4 +1,4 @@
-"""What covariates and quantiles do to a forecast, and what they must not."""
+"""Effects of covariates on forecasts, and properties of forecast quantiles."""
 
 import pytest
 import torch
@@ -16,10 +16,10 @@ SIZES = CovariateSizes(past=2, known=3, categories=[4, 2], numbers=1)
 LEVELS = [0.1, 0.3, 0.5, 0.6, 0.95]
 
 
-def build(sizes: CovariateSizes = SIZES, *words: str) -> Forecaster:
+def build(sizes: CovariateSizes = SIZES, *overrides: str) -> Forecaster:
     torch.manual_seed(0)
     common = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=8", "model.memory.num_heads=2"]
-    return build_forecaster(load_config([], [*common, *words]), C, sizes).double().eval()
+    return build_forecaster(load_config([], [*common, *overrides]), C, sizes).double().eval()
 
 
 def inputs() -> tuple[Tensor, CovariateInputs]:
@@ -59,18 +59,18 @@ def test_every_covariate_changes_its_own_windows_forecast(field: str, place: tup
 
 
 def sample(kind: str, count: int, seed: int) -> tuple[Tensor, CovariateInputs, Tensor]:
-    """Noise that a covariate of one kind explains but for a tenth: context, covariates and target of one channel."""
+    """Context, covariates and target of one channel, which the covariate `kind` explains up to noise of std 0.1."""
     torch.manual_seed(seed)
     noise = 0.1 * torch.randn(count, L + H, 1)
     past, known = torch.zeros(count, L, 0), torch.zeros(count, L + H, 0)
     categories, numbers = torch.zeros(count, 0, dtype=torch.int64), torch.zeros(count, 0)
-    if kind == "past":  # what is seen today comes in H days
+    if kind == "past":  # the covariate leads the series by H steps
         leading = torch.randn(count, L + H, 1)
         past, series = leading[:, H:], leading + noise
     elif kind == "known":
         known = torch.randn(count, L + H, 1)
         series = known + noise
-    elif kind == "categories":  # what kind of series it is shows in the future alone
+    elif kind == "categories":  # the category affects future steps only
         categories = torch.randint(0, 2, (count, 1))
         series = noise + (2 * categories - 1).unsqueeze(1) * (torch.arange(L + H) >= L).view(1, -1, 1)
     else:
@@ -88,11 +88,11 @@ def sample(kind: str, count: int, seed: int) -> tuple[Tensor, CovariateInputs, T
         ("numbers", CovariateSizes(numbers=1)),
     ],
 )
-def test_a_covariate_that_tells_the_future_is_used(kind: str, sizes: CovariateSizes) -> None:
+def test_informative_covariate_is_learned(kind: str, sizes: CovariateSizes) -> None:
     torch.manual_seed(0)
-    words = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=16", "model.memory.num_heads=2"]
+    overrides = [f"data.context_length={L}", f"data.horizon={H}", "model.dim=16", "model.memory.num_heads=2"]
     quiet = ["model.dropout=0", "model.head_dropout=0", "model.num_layers=1"]
-    model = build_forecaster(load_config([], [*words, *quiet]), 1, sizes)
+    model = build_forecaster(load_config([], [*overrides, *quiet]), 1, sizes)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for step in range(150):
         context, covariates, target = sample(kind, 64, seed=step)
@@ -104,10 +104,10 @@ def test_a_covariate_that_tells_the_future_is_used(kind: str, sizes: CovariateSi
     with torch.no_grad():
         error = (model.eval()(context, covariates) - target).square().mean()
     assert target.var() > 0.8
-    assert error < 0.25, "three quarters of what there is to know"
+    assert error < 0.25, "the model must explain three quarters of the variance"
 
 
-def test_what_is_known_of_a_future_step_changes_that_step_alone() -> None:
+def test_future_covariate_changes_its_own_step_only() -> None:
     model = build()
     context, covariates = inputs()
     known = changed(covariates.known, (slice(None), L + 3))
@@ -125,11 +125,11 @@ def test_channels_stay_independent_with_covariates() -> None:
     assert moved[0] < 1e-10 < moved[1]
 
 
-def test_a_channel_is_forecast_alike_alone_and_among_others() -> None:
+def test_forecast_of_a_channel_does_not_depend_on_channel_order() -> None:
     model, (context, covariates) = build(), inputs()
     both = model(context, covariates)
-    alone = model(context.flip(2), covariates).flip(2)  # the norms' weights start alike for all channels
-    torch.testing.assert_close(both, alone)
+    flipped = model(context.flip(2), covariates).flip(2)  # norm weights are initialised identically for all channels
+    torch.testing.assert_close(both, flipped)
 
 
 @pytest.mark.parametrize("sizes", [SIZES, CovariateSizes(known=1), CovariateSizes(past=1), CovariateSizes(numbers=1)])
@@ -160,7 +160,7 @@ def test_training_starts_at_the_solved_linear_forecast_with_covariates_too() -> 
     torch.testing.assert_close(model(context, covariates), linear(context))
 
 
-def test_a_model_of_covariates_is_not_run_without_them_nor_the_other_way() -> None:
+def test_covariates_must_match_the_model() -> None:
     context, covariates = inputs()
     line = "covariates must be given if and only if the model was built with them"
     for model, given in ((build(), None), (build(CovariateSizes()), covariates)):
@@ -170,11 +170,11 @@ def test_a_model_of_covariates_is_not_run_without_them_nor_the_other_way() -> No
 
 @pytest.mark.parametrize("mixing", ["false", "true"])
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e-4])
-def test_quantiles_never_cross_and_hold_the_forecast(mixing: str, scale: float) -> None:
-    words = ["model.head=quantile", f"task.quantiles={LEVELS}", f"model.channel_mixing={mixing}"]
-    model = build(SIZES, *words).float()
+def test_quantiles_never_cross_and_include_the_forecast(mixing: str, scale: float) -> None:
+    overrides = ["model.head=quantile", f"task.quantiles={LEVELS}", f"model.channel_mixing={mixing}"]
+    model = build(SIZES, *overrides).float()
     assert model.spread is not None
-    for parameter in model.parameters():  # far from what training would leave
+    for parameter in model.parameters():  # extreme weights, unlike those of a trained model
         nn.init.normal_(parameter, std=2.0)
     context, covariates = inputs()
     context = scale * context.float()
@@ -185,7 +185,7 @@ def test_quantiles_never_cross_and_hold_the_forecast(mixing: str, scale: float) 
     assert torch.equal(quantiles[..., 2], model(context, covariates))
 
 
-def test_the_spread_starts_at_the_quantiles_of_a_normal() -> None:
+def test_quantile_spread_is_initialised_to_normal_quantiles() -> None:
     head = QuantileSpread(6, 1, H, LEVELS, std=2.0)
     median = torch.randn(B, 1, H)
     found = head(torch.randn(B, 6), median) - median.unsqueeze(-1)
@@ -194,6 +194,6 @@ def test_the_spread_starts_at_the_quantiles_of_a_normal() -> None:
 
 
 @pytest.mark.parametrize("levels", [[0.1, 0.9], [0.5, 0.1], [0.0, 0.5], [0.5, 0.5, 0.9], [0.5, 1.0]])
-def test_levels_that_are_none(levels: list[float]) -> None:
+def test_invalid_quantile_levels(levels: list[float]) -> None:
     with pytest.raises(ValueError, match=r"levels must be ascending, within \(0, 1\) and include 0.5"):
         QuantileSpread(6, 1, H, levels)

@@ -1,4 +1,4 @@
-"""The forecaster and what it is compared with."""
+"""The forecaster, the linear forecasters and the baselines."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ SERIES = torch.randn(90, 3, generator=torch.Generator().manual_seed(1), dtype=to
 
 
 def windows_of(series: Tensor, length: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs (N, C, L + 1) and targets (N, C, H) of all windows, less their last value, one by one."""
+    """Inputs (N, C, L + 1) and targets (N, C, H) of all windows, minus the last context value; the last input is 1."""
     starts = range(len(series) - length - horizon + 1)
     cut = np.stack([series[s : s + length + horizon].numpy() - series[s + length - 1].numpy() for s in starts])
     cut = cut.transpose(0, 2, 1)
@@ -38,7 +38,7 @@ def windows_of(series: Tensor, length: int, horizon: int) -> tuple[np.ndarray, n
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(6, 3), (1, 4), (5, 1), (60, 30)])
-def test_moments_equal_sums_over_windows_one_by_one(length: int, horizon: int) -> None:
+def test_moments_equal_sums_over_windows(length: int, horizon: int) -> None:
     x, y = windows_of(SERIES, length, horizon)
     moments = window_moments(SERIES, length, horizon)
     assert moments.windows == len(x)
@@ -60,7 +60,7 @@ def test_solved_linear_map_equals_numpy_least_squares() -> None:
         np.testing.assert_allclose(bias.detach(), solution[-1], atol=1e-5)
 
 
-def test_a_strong_pull_gives_every_channel_the_shared_map() -> None:
+def test_strong_shrinkage_gives_every_channel_the_shared_map() -> None:
     moments = window_moments(SERIES, 6, 3)
     shared, shrunk = solve_linear(moments, 0.1), solve_linear(moments, 0.1, shrinkage=1e6)
     for c in range(3):
@@ -69,7 +69,7 @@ def test_a_strong_pull_gives_every_channel_the_shared_map() -> None:
 
 
 @pytest.mark.parametrize("shrinkage", [None, 0.3])
-def test_squared_error_is_that_of_the_forecasts(shrinkage: float | None) -> None:
+def test_squared_error_equals_that_of_the_forecasts(shrinkage: float | None) -> None:
     model = solve_linear(window_moments(SERIES[:60], 6, 3), 0.1, shrinkage)
     x, y = windows_of(SERIES, 6, 3)
     forecast = model(torch.tensor(x[..., :6]).float().transpose(1, 2)).transpose(1, 2).detach().numpy()
@@ -96,8 +96,8 @@ def test_dlinear_equals_the_published_form() -> None:
 
 
 def forecaster(**overrides: object) -> Forecaster:
-    words = ["data.context_length=48", "data.horizon=5", "model.dim=8", "model.memory.num_heads=2"]
-    return build_forecaster(load_config([], words + [f"{k}={v}" for k, v in overrides.items()]), num_channels=2).eval()
+    common = ["data.context_length=48", "data.horizon=5", "model.dim=8", "model.memory.num_heads=2"]
+    return build_forecaster(load_config([], common + [f"{k}={v}" for k, v in overrides.items()]), num_channels=2).eval()
 
 
 def test_training_starts_at_exactly_the_solved_linear_forecast() -> None:

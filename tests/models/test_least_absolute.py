@@ -1,4 +1,4 @@
-"""The linear map of least absolute error, against the conditions of its minimum, computed window by window."""
+"""The linear forecaster of least absolute error, against its optimality conditions computed window by window."""
 
 from itertools import islice
 
@@ -28,7 +28,7 @@ MOMENTS = sum_moments([window_moments(x, LENGTH, HORIZON) for x in SERIES])
 
 
 def loss_of(maps: Tensor, shrinkage: float | None, penalty: float, strength: float) -> Tensor:
-    """Huber's loss of maps (M, L + 1, H) over all windows one by one, with the quadratic terms that hold them."""
+    """Huber loss of maps (M, L + 1, H) over all windows, with the quadratic penalties."""
     total = torch.zeros((), dtype=torch.float64)
     for channel in range(CHANNELS):
         own = maps[channel if len(maps) > 1 else 0]
@@ -45,7 +45,7 @@ def loss_of(maps: Tensor, shrinkage: float | None, penalty: float, strength: flo
 
 
 def windows_of(series: Tensor, channel: int) -> tuple[Tensor, Tensor]:
-    """Inputs (n, L + 1), a one last, and targets (n, H), less the last value of the context."""
+    """Inputs (n, L + 1) and targets (n, H) of all windows, minus the last context value; the last input is 1."""
     firsts = range(len(series) - LENGTH - HORIZON + 1)
     windows = torch.stack([series[first : first + LENGTH + HORIZON, channel] for first in firsts])
     windows = windows - windows[:, LENGTH - 1 : LENGTH]
@@ -53,7 +53,7 @@ def windows_of(series: Tensor, channel: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("shrinkage", [None, 0.5])
-def test_the_descent_ends_where_the_loss_is_least(shrinkage: float | None) -> None:
+def test_descent_converges_to_the_minimum(shrinkage: float | None) -> None:
     penalty = 1e-2
     start = solve_linear(MOMENTS, penalty, shrinkage)
     found = list(islice(descend(start, MOMENTS, SERIES, penalty=penalty, shrinkage=shrinkage), 400))[-1]
@@ -73,7 +73,7 @@ def test_the_descent_ends_where_the_loss_is_least(shrinkage: float | None) -> No
     assert gradients[1].abs().max() < 1e-3 * gradients[0].abs().max()
 
 
-def test_the_error_falls_where_noise_is_skewed() -> None:
+def test_descent_reduces_the_absolute_error_for_skewed_noise() -> None:
     start = solve_linear(MOMENTS, 1e-2)
     path = list(islice(descend(start, MOMENTS, SERIES, penalty=1e-2, shrinkage=None), 16))
     errors = [absolute_error(model, SERIES) for model in [start, *path]]
@@ -81,7 +81,7 @@ def test_the_error_falls_where_noise_is_skewed() -> None:
     assert min(errors) < 0.99 * errors[0]
 
 
-def test_the_absolute_error_is_that_of_windows_one_by_one() -> None:
+def test_absolute_error_equals_a_loop_over_windows() -> None:
     model = solve_linear(MOMENTS, 1e-2, 1.0)
     errors = []
     for x in SERIES:
@@ -93,7 +93,7 @@ def test_the_absolute_error_is_that_of_windows_one_by_one() -> None:
 
 
 @pytest.mark.parametrize("every", [1, 2, 12, 24, 48])
-def test_windows_that_are_left_out_hide_no_part_of_the_day(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+def test_subsampled_windows_cover_all_seasonal_phases(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
     day, hours, generator = 24, torch.arange(3000), torch.Generator().manual_seed(3)
     noise = torch.randn(len(hours), generator=generator).exp() - 1
     series = [(3 * torch.rand(day, generator=generator)[hours % day] + noise * (0.1 + (hours % day > 18))).unsqueeze(1)]
@@ -106,7 +106,7 @@ def test_windows_that_are_left_out_hide_no_part_of_the_day(monkeypatch: pytest.M
 
 @pytest.mark.parametrize("length", [1, LENGTH])
 @pytest.mark.parametrize("shrinkage", [None, 0.5])
-def test_a_series_that_stands_still_stays_where_it_is(length: int, shrinkage: float | None) -> None:
+def test_constant_series_is_forecast_exactly(length: int, shrinkage: float | None) -> None:
     series = torch.full((50, CHANNELS), 3.0)
     moments = window_moments(series, length, HORIZON)
     start = solve_linear(moments, 1e-2, shrinkage)

@@ -1,4 +1,4 @@
-"""The streaming forecaster: pieces equal the whole, nothing later matters, and what its state is for."""
+"""The streaming forecaster: split streams, causality, and the effect of the carried memory state."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def forecaster(variant: str = "lmm") -> StreamForecaster:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_stream_in_pieces_gives_the_forecasts_of_the_whole(variant: str) -> None:
+def test_split_stream_gives_the_forecasts_of_the_whole_stream(variant: str) -> None:
     model = forecaster(variant)
     whole, _ = model(SERIES[:, L:], model.initial_state(SERIES[:, :L]))
     state, parts = model.initial_state(SERIES[:, :L]), []
@@ -46,7 +46,7 @@ def test_a_stream_in_pieces_gives_the_forecasts_of_the_whole(variant: str) -> No
     assert torch.equal(state.recent, SERIES[:, -L:])
 
 
-def test_a_forecast_knows_nothing_later() -> None:
+def test_forecasts_are_causal() -> None:
     model = forecaster()
     whole, _ = model(SERIES[:, L:], model.initial_state(SERIES[:, :L]))
     changed = SERIES[:, L:].clone()
@@ -56,7 +56,7 @@ def test_a_forecast_knows_nothing_later() -> None:
     assert not torch.allclose(other[:, 7:], whole[:, 7:])
 
 
-def test_memories_know_what_is_older_than_the_context_unless_they_are_fresh() -> None:
+def test_only_carried_memory_depends_on_values_before_the_context() -> None:
     model = forecaster()
     changed = SERIES.clone()
     changed[:, : L + 12] *= -1  # more than L steps before the end
@@ -64,16 +64,16 @@ def test_memories_know_what_is_older_than_the_context_unless_they_are_fresh() ->
     for series in (SERIES, changed):
         state = model.initial_state(series[:, :L])
         carried, _ = model(series[:, L:], state)
-        afresh = model.forecast_windowed(series[:, L:], state, patches=3)
+        windowed = model.forecast_windowed(series[:, L:], state, patches=3)
         _, later = model(series[:, L:-P], state)
         reset, _ = model(series[:, -P:], later.without_memory())
-        results.append((carried[:, -1], afresh[:, -1], reset[:, -1]))
+        results.append((carried[:, -1], windowed[:, -1], reset[:, -1]))
     assert not torch.allclose(results[0][0], results[1][0], rtol=1e-6)
     for fresh in (1, 2):
         torch.testing.assert_close(results[0][fresh], results[1][fresh], rtol=0, atol=1e-9)
 
 
-def test_fresh_memories_over_the_whole_stream_are_the_stream() -> None:
+def test_windowed_forecast_over_the_whole_stream_equals_the_stream() -> None:
     model = forecaster()
     state = model.initial_state(SERIES[:, :L])
     whole, _ = model(SERIES[:, L:], state)
@@ -93,7 +93,7 @@ def test_training_starts_at_the_linear_forecast_of_every_window() -> None:
         torch.testing.assert_close(forecast[:, n], linear(contexts[:, n].T.unsqueeze(0))[0].T, rtol=1e-4, atol=1e-4)
 
 
-def test_a_piece_that_ends_inside_a_patch_is_refused() -> None:
+def test_input_that_ends_within_a_patch_is_an_error() -> None:
     model = forecaster()
     with pytest.raises(ValueError, match="multiple of patch_length = 4; got 6"):
         model(SERIES[:, :6], model.initial_state(SERIES[:, :L]))

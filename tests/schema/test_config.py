@@ -1,4 +1,4 @@
-"""What a configuration accepts, in which order, and how it answers a fault: one line that says where and what."""
+"""Configuration: accepted values, precedence of files and overrides, and one-line error messages."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from titans_seq.config import from_container, load_config, load_settings, to_con
 from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig, ForecastingConfig
 
-# Suites and sweeps are of many runs: their keys are others, and their tests.
+# Suites and sweeps have other keys; tests/studies covers them.
 SHIPPED = sorted(
     path for path in CONFIGS.rglob("*.yaml") if not path.stem.endswith("suite") and path.parent.name != "sweeps"
 )
@@ -23,7 +23,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def nested(key: str, value: str) -> str:
-    """`a.b=c` as a YAML file says it."""
+    """Return the override `key=value` as a YAML file."""
     text, indent = "", ""
     for part in key.split("."):
         text += f"{indent}{part}:\n"
@@ -31,26 +31,26 @@ def nested(key: str, value: str) -> str:
     return f"{text[:-1]} {value}\n"
 
 
-def fault(files: list[Path], words: list[str]) -> str:
+def error_line(files: list[Path], overrides: list[str]) -> str:
     with pytest.raises(InputError) as caught:
-        load_config(files, words)
+        load_config(files, overrides)
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
-# key, value, what the line must hold besides the source and the key
+# name: (key, value, parts that the error line must contain besides the source and the key)
 FAULTS = {
     "misspelt key": ("model.num_layer", "3", ["did you mean model.num_layers?", "patch_length", "channel_mixing"]),
     "misspelt deep key": ("model.memory.chunksize", "8", ["did you mean model.memory.chunk_size?", "forget_to"]),
     "key of another section": ("model.horizon", "8", ["did you mean data.horizon?", "accepted in model"]),
     "misspelt section": ("modle", "{dim: 8}", ["did you mean model?", "seeds, resume, data, model, task, trainer"]),
     "key without its section": ("horizon", "8", ["did you mean data.horizon?"]),
-    "word for a number": ("model.num_layers", "three", ["'three'", "nteger"]),
+    "text for a number": ("model.num_layers", "three", ["'three'", "nteger"]),
     "fraction for an integer": ("trainer.max_epochs", "1.5", ["1.5", "nteger"]),
     "list for a number": ("model.dim", "[1, 2]", ["nteger"]),
     "null for a number": ("model.dim", "null", ["None", "int"]),
-    "word for a yes or no": ("model.channel_mixing", "maybe", ["'maybe'", "bool"]),
+    "text for a boolean": ("model.channel_mixing", "maybe", ["'maybe'", "bool"]),
     "bad choice": ("task.loss", "l1", ["'l1'", "mse", "mae", "huber"]),
     "bad choice of data": ("data.name", "ETTH1", ["'ETTH1'", "ETTh1", "ETTm2", "synthetic"]),
     "bad choice of W&B": ("logging.wandb", "of", ["'of'", "online", "offline", "off"]),
@@ -99,11 +99,11 @@ FAULTS = {
 }
 
 
-def test_a_quantile_head_needs_its_median_and_no_other_loss() -> None:
-    message = fault([], ["model.head=quantile", "task.quantiles=[0.1, 0.9]"])
+def test_quantile_head_requires_the_median_and_pinball_loss() -> None:
+    message = error_line([], ["model.head=quantile", "task.quantiles=[0.1, 0.9]"])
     rule = "must include 0.5 (the point forecast) and at least one more level; got [0.1, 0.9]"
     assert message == f"command line: task.quantiles: {rule}"
-    message = fault([], ["model.head=quantile", "task.loss=mae"])
+    message = error_line([], ["model.head=quantile", "task.loss=mae"])
     assert message.startswith(
         "command line: task.loss: mae only applies to model.head=point; model.head=quantile trains by the pinball loss"
     )
@@ -134,8 +134,8 @@ CLASSIFICATION_FAULTS = {
 
 
 @pytest.mark.parametrize(("key", "value", "parts"), CLASSIFICATION_FAULTS.values(), ids=CLASSIFICATION_FAULTS.keys())
-def test_a_fault_in_a_classification_is_one_line_with_its_key(key: str, value: str, parts: list[str]) -> None:
-    message = fault([], ["task.name=classification", f"{key}={value}"])
+def test_error_of_a_classification_key(key: str, value: str, parts: list[str]) -> None:
+    message = error_line([], ["task.name=classification", f"{key}={value}"])
     assert message.startswith(f"command line: {key}")
     assert all(part in message for part in parts), message
 
@@ -153,36 +153,36 @@ PRETRAINING_FAULTS = {
 
 
 @pytest.mark.parametrize(("key", "value", "parts"), PRETRAINING_FAULTS.values(), ids=PRETRAINING_FAULTS.keys())
-def test_a_fault_in_a_pretraining_is_one_line_with_its_key(key: str, value: str, parts: list[str]) -> None:
-    message = fault([], ["task.name=pretraining", "model.direction=forward", f"{key}={value}"])
+def test_error_of_a_pretraining_key(key: str, value: str, parts: list[str]) -> None:
+    message = error_line([], ["task.name=pretraining", "model.direction=forward", f"{key}={value}"])
     assert message.startswith(f"command line: {key}")
     assert all(part in message for part in parts), message
 
 
-def test_keys_that_did_nothing_stay_in_what_is_stored() -> None:
+def test_stored_configurations_may_contain_keys_without_effect() -> None:
     cases = {
         "task.unfreeze_every=2": "",
         "task.layer_decay=0.8": "task.unfreeze=head",
         "data.fold=1": "",
         "task.masked_share=0.3": "task.name=pretraining model.direction=forward",
     }
-    for idle, others in cases.items():
+    for override, others in cases.items():
         config = load_config([], ["task.name=classification", *others.split()])
         container = to_container(config)
-        key, _, value = idle.partition("=")
+        key, _, value = override.partition("=")
         section, name = key.split(".")
         container[section][name] = yaml.safe_load(value)
         assert to_container(from_container(container, source="old.ckpt")) == container
         with pytest.raises(InputError, match=rf"command line: {key}: "):
-            from_container(to_container(config), source="old.ckpt", overrides=[idle])
+            from_container(to_container(config), source="old.ckpt", overrides=[override])
 
 
-def test_named_records_need_no_share() -> None:
+def test_named_records_need_no_fraction() -> None:
     named = ["data.fraction=0", "data.validation_records=[a]", "data.test_records=[b]"]
     assert load_config([], ["task.name=pretraining", "model.direction=forward", *named]).data.fraction == 0
 
 
-def test_full_attention_is_for_segments_that_stand_alone() -> None:
+def test_full_attention_is_accepted_for_streams_of_one_segment() -> None:
     alone = ["data.segment=512", "data.stream_length=512", "model.variant=transformer", "model.attention.window=null"]
     load_config([], ["task.name=pretraining", "model.direction=forward", *alone])
 
@@ -190,14 +190,14 @@ def test_full_attention_is_for_segments_that_stand_alone() -> None:
 @pytest.mark.parametrize(
     ("value", "part"), [("clasification", "did you mean classification?"), ("3", "accepted: forecasting"), ("null", "")]
 )
-def test_an_unknown_task_is_one_line_with_its_file(tmp_path: Path, value: str, part: str) -> None:
+def test_error_of_an_unknown_task_names_the_file(tmp_path: Path, value: str, part: str) -> None:
     path = write(tmp_path / "bad.yaml", f"task: {{name: {value}}}\n")
-    message = fault([path], ["seed=1"])
+    message = error_line([path], ["seed=1"])
     assert message.startswith(f"{path}: task.name=")
     assert part in message
 
 
-def test_the_last_to_name_a_task_chooses_the_schema(tmp_path: Path) -> None:
+def test_last_task_name_selects_the_schema(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "task: {name: classification}\nmodel: {dim: 64}\n")
     assert isinstance(load_config([path]), ClassificationConfig)
     config = load_config([path], ["task.name=forecasting"])
@@ -206,39 +206,39 @@ def test_the_last_to_name_a_task_chooses_the_schema(tmp_path: Path) -> None:
     assert load_config([]) == load_config([], ["task.name=forecasting"]) == ForecastingConfig()
 
 
-def test_a_container_from_before_there_were_tasks_is_a_forecast() -> None:
+def test_container_without_a_task_name_is_a_forecasting_config() -> None:
     container = to_container(ForecastingConfig())
     del container["task"]["name"]
     assert from_container(container, source="old.ckpt") == ForecastingConfig()
 
 
 @pytest.mark.parametrize(("key", "value", "parts"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_fault_on_the_command_line_is_one_line_with_its_key(key: str, value: str, parts: list[str]) -> None:
-    message = fault([], ["model.dim=32", f"{key}={value}"])
+def test_error_of_an_override_names_the_key(key: str, value: str, parts: list[str]) -> None:
+    message = error_line([], ["model.dim=32", f"{key}={value}"])
     assert message.startswith(f"command line: {key}")
     assert all(part in message for part in parts), message
 
 
 @pytest.mark.parametrize(("key", "value", "parts"), FAULTS.values(), ids=FAULTS.keys())
-def test_a_fault_in_a_file_names_the_file(tmp_path: Path, key: str, value: str, parts: list[str]) -> None:
+def test_error_in_a_file_names_the_file(tmp_path: Path, key: str, value: str, parts: list[str]) -> None:
     good = write(tmp_path / "good.yaml", "model:\n  dim: 32\n")
     bad = write(tmp_path / "bad.yaml", nested(key, value))
     later = write(tmp_path / "later.yaml", "task:\n  warmup_steps: 1\n")
-    message = fault([good, bad, later], [])
+    message = error_line([good, bad, later], [])
     assert message.startswith(f"{bad}: {key}")
     assert all(part in message for part in parts), message
 
 
-def test_two_keys_that_disagree_are_blamed_on_the_one_that_was_written(tmp_path: Path) -> None:
+def test_error_of_two_inconsistent_keys_names_the_file_that_sets_one(tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.yaml", "model: {patch_length: 8}\n")  # below the default stride
-    assert fault([bad], []).startswith(f"{bad}: model.stride: 16 exceeds model.patch_length=8")
+    assert error_line([bad], []).startswith(f"{bad}: model.stride: 16 exceeds model.patch_length=8")
 
 
-@pytest.mark.parametrize("word", ["=3", "model..dim=3", ".dim=3", "model.dim", ""])
-def test_a_word_that_is_not_key_value_is_refused(word: str) -> None:
-    message = fault([], [word])
+@pytest.mark.parametrize("override", ["=3", "model..dim=3", ".dim=3", "model.dim", ""])
+def test_override_must_be_key_value(override: str) -> None:
+    message = error_line([], [override])
     assert message.startswith("command line: ")
-    assert repr(word) in message
+    assert repr(override) in message
     assert "key=value" in message
 
 
@@ -254,36 +254,36 @@ def test_a_word_that_is_not_key_value_is_refused(word: str) -> None:
         ("model:\n  dim: !!python/object/apply:os.getpid []\n", "line 2"),  # nothing in a file is executed
     ],
 )
-def test_a_file_that_is_no_config_is_one_line(tmp_path: Path, text: str, part: str) -> None:
+def test_error_of_an_invalid_config_file(tmp_path: Path, text: str, part: str) -> None:
     path = write(tmp_path / "bad.yaml", text)
-    message = fault([path], [])
+    message = error_line([path], [])
     assert message.startswith(f"{path}: ")
     assert part in message
 
 
-def test_bytes_that_are_no_text_are_one_line(tmp_path: Path) -> None:
+def test_error_of_a_binary_file(tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(b"\xff\xfe\x00model")
-    assert str(path) in fault([path], [])
+    assert str(path) in error_line([path], [])
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
-def test_a_config_that_is_no_file_is_one_line(tmp_path: Path, kind: str) -> None:
+def test_error_of_a_missing_file_or_folder(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "gone.yaml" if kind == "missing" else tmp_path
-    assert fault([path], []).startswith(f"{path}: ")
+    assert error_line([path], []).startswith(f"{path}: ")
 
 
-def test_later_layers_override_earlier_ones_key_by_key(tmp_path: Path) -> None:
+def test_later_files_and_overrides_take_precedence_key_by_key(tmp_path: Path) -> None:
     first = write(tmp_path / "first.yaml", "model: {dim: 64, num_layers: 5, patch_length: 8}\n")
     second = write(tmp_path / "second.yaml", "model: {num_layers: 6, patch_length: 9}\n")
-    words = ["model.patch_length=10", "model.patch_length=17"]
-    model = load_config([first, second], words).model
+    overrides = ["model.patch_length=10", "model.patch_length=17"]
+    model = load_config([first, second], overrides).model
     assert (model.dim, model.num_layers, model.patch_length) == (64, 6, 17)
     assert model.ffn_expansion == ForecastingConfig().model.ffn_expansion
-    assert load_config([second, first], words).model.num_layers == 5
+    assert load_config([second, first], overrides).model.num_layers == 5
 
 
-def test_extends_is_relative_to_its_file_and_goes_several_levels(tmp_path: Path) -> None:
+def test_extends_is_relative_to_its_file_and_nested(tmp_path: Path) -> None:
     write(tmp_path / "base" / "root.yaml", "model: {dim: 64, num_layers: 3}\nseed: 1\n")
     write(tmp_path / "base" / "middle.yaml", "extends: root.yaml\nmodel: {num_layers: 4}\nseed: 2\n")
     write(tmp_path / "other.yaml", "task: {loss: mae}\nseed: 3\n")
@@ -293,21 +293,21 @@ def test_extends_is_relative_to_its_file_and_goes_several_levels(tmp_path: Path)
     assert (config.task.loss, config.seed) == ("mae", 3)
 
 
-def test_a_fault_in_an_extended_file_names_that_file(tmp_path: Path) -> None:
+def test_error_in_an_extended_file_names_that_file(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "model: {dmi: 64}\n")
     top = write(tmp_path / "top.yaml", "extends: base.yaml\n")
-    assert f"{tmp_path / 'base.yaml'}: model.dmi" in fault([top], [])
+    assert f"{tmp_path / 'base.yaml'}: model.dmi" in error_line([top], [])
 
 
-def test_extends_in_a_circle_is_refused(tmp_path: Path) -> None:
+def test_circular_extends_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "a.yaml", "extends: b.yaml\n")
     write(tmp_path / "b.yaml", "extends: a.yaml\n")
-    message = fault([tmp_path / "a.yaml"], [])
+    message = error_line([tmp_path / "a.yaml"], [])
     assert "a.yaml" in message
     assert "extends" in message
 
 
-def test_a_base_that_two_files_share_is_no_circle(tmp_path: Path) -> None:
+def test_shared_base_file_is_not_circular(tmp_path: Path) -> None:
     write(tmp_path / "root.yaml", "seed: 5\n")
     for name in ("a", "b"):
         write(tmp_path / f"{name}.yaml", "extends: root.yaml\n")
@@ -315,9 +315,9 @@ def test_a_base_that_two_files_share_is_no_circle(tmp_path: Path) -> None:
     assert load_config([top]).seed == 5
 
 
-def test_a_missing_base_is_one_line_with_its_path(tmp_path: Path) -> None:
+def test_error_of_a_missing_base_names_its_path(tmp_path: Path) -> None:
     top = write(tmp_path / "top.yaml", "extends: nowhere.yaml\n")
-    assert str(tmp_path / "nowhere.yaml") in fault([top], [])
+    assert str(tmp_path / "nowhere.yaml") in error_line([top], [])
 
 
 @pytest.mark.parametrize(("text", "wanted"), [("off", "off"), ("'off'", "off"), ("offline", "offline"), ("null", None)])
@@ -325,18 +325,18 @@ def test_yaml_reading_off_as_false_does_not_turn_logging_on(tmp_path: Path, text
     path = write(tmp_path / "a.yaml", f"logging:\n  wandb: {text}\n")
     assert load_config([path], []).logging.wandb == wanted
     assert load_config([], [f"logging.wandb={text}"]).logging.wandb == wanted
-    # What is printed must survive the same trap when it is read again.
+    # The printed YAML must be read back to the same value.
     again = write(tmp_path / "again.yaml", to_yaml(load_config([path])))
     assert load_config([again]).logging.wandb == wanted
 
 
-def test_interpolation_follows_a_later_override_of_its_source(tmp_path: Path) -> None:
+def test_interpolation_uses_a_later_override_of_its_source(tmp_path: Path) -> None:
     path = write(tmp_path / "a.yaml", "data: {context_length: 48}\nmodel: {patch_length: '${data.context_length}'}\n")
     assert load_config([path], ["data.context_length=96"]).model.patch_length == 96
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(CONFIGS)))
-def test_every_shipped_config_loads_and_comes_back_unchanged(tmp_path: Path, path: Path) -> None:
+def test_shipped_configs_survive_a_round_trip(tmp_path: Path, path: Path) -> None:
     config = load_config([path])
     container = to_container(config)
     assert from_container(container, source="test") == config
@@ -355,14 +355,14 @@ def test_a_container_is_checked_like_a_file() -> None:
         from_container(container, source="old.ckpt")
 
 
-def test_loading_leaves_the_container_it_was_given_alone() -> None:
+def test_loading_does_not_modify_the_container() -> None:
     container = to_container(ForecastingConfig())
     container["logging"]["wandb"] = False
     assert from_container(container, source="test").logging.wandb == "off"
     assert container["logging"]["wandb"] is False
 
 
-def test_a_renamed_key_is_read_from_files_and_checkpoints_of_before(tmp_path: Path) -> None:
+def test_former_key_names_are_read_from_files_and_checkpoints(tmp_path: Path) -> None:
     config = load_config([], ["task.name=pretraining", "model.direction=forward", "data.stream_length=1024"])
     container = to_container(config)
     container["data"]["stretch"] = container["data"].pop("stream_length")
@@ -376,23 +376,23 @@ def test_a_renamed_key_is_read_from_files_and_checkpoints_of_before(tmp_path: Pa
         from_container(container, source="old.ckpt")
 
 
-@pytest.mark.parametrize("word", ["data.stretch=512", "data.stretch=null", "data={stretch: 512}"])
-def test_a_renamed_key_on_the_command_line_is_one_line_with_its_new_name(word: str) -> None:
+@pytest.mark.parametrize("override", ["data.stretch=512", "data.stretch=null", "data={stretch: 512}"])
+def test_error_of_a_former_key_name_on_the_command_line_gives_the_new_name(override: str) -> None:
     message = "command line: data.stretch: renamed to data.stream_length"
-    assert fault([], ["task.name=pretraining", word]) == message
+    assert error_line([], ["task.name=pretraining", override]) == message
     with pytest.raises(InputError, match=f"^{message}$"):
-        from_container(to_container(ForecastingConfig()), source="old.ckpt", overrides=[word])
+        from_container(to_container(ForecastingConfig()), source="old.ckpt", overrides=[override])
 
 
-def test_a_value_that_contains_the_name_of_a_renamed_key_is_no_renamed_key() -> None:
-    assert fault([], ["data=stretch"]).startswith("command line: data: is a section")
+def test_former_key_name_within_a_value_is_not_an_error_about_renaming() -> None:
+    assert error_line([], ["data=stretch"]).startswith("command line: data: is a section")
 
 
 TABLE = ["data.name=table", "data.path=x.csv"]
 
 
 @pytest.mark.parametrize(
-    ("word", "value"),
+    ("override", "value"),
     [
         ("data.target=[NO,CO, 1e5]", ["NO", "CO", "1e5"]),
         ("data.id=no", "no"),
@@ -405,14 +405,14 @@ TABLE = ["data.name=table", "data.path=x.csv"]
         ("resume=true", "true"),
     ],
 )
-def test_text_stays_as_it_is_written(word: str, value: object) -> None:
-    found: object = load_config([], [*TABLE, "data.target=[y]", word])
-    for name in word.partition("=")[0].split("."):
+def test_text_values_are_not_converted(override: str, value: object) -> None:
+    found: object = load_config([], [*TABLE, "data.target=[y]", override])
+    for name in override.partition("=")[0].split("."):
         found = getattr(found, name)
     assert found == value
 
 
-def test_text_in_a_file_stays_as_it_is_written(tmp_path: Path) -> None:
+def test_text_values_in_a_file_are_not_converted(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("experiment: 001\ndata:\n  name: table\n  path: x.csv\n  id: no\n  target: [NO, 'CO', 010]\n")
     config = load_config([path])
@@ -420,19 +420,19 @@ def test_text_in_a_file_stays_as_it_is_written(tmp_path: Path) -> None:
     assert (config.experiment, config.data.id, config.data.target) == ("001", "no", ["NO", "CO", "010"])
 
 
-def test_files_and_words_go_on_top_of_each_other_in_their_order(tmp_path: Path) -> None:
+def test_files_and_overrides_are_merged_in_their_order(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     path.write_text("model: {dim: 128, num_layers: 4}\n")
     config = load_settings(["model.dim=64", "seed=1", str(path), "model.num_layers=1"])
     assert (config.model.dim, config.model.num_layers, config.seed) == (128, 1, 1)
 
 
-@pytest.mark.parametrize("on_top", [False, True])
-def test_classes_keep_the_names_that_were_written(tmp_path: Path, on_top: bool) -> None:
+@pytest.mark.parametrize("as_override", [False, True])
+def test_class_names_are_not_converted(tmp_path: Path, as_override: bool) -> None:
     files = "{0: a.bed, no: b.bed, 007: c.bed, pos: d.bed}"
-    data = "" if on_top else f"data: {{bed: {files}}}\n"
+    data = "" if as_override else f"data: {{bed: {files}}}\n"
     path = write(tmp_path / "a.yaml", "task: {name: classification}\n" + data)
-    config = load_config([path], [f"data.bed={files}"] if on_top else [])
+    config = load_config([path], [f"data.bed={files}"] if as_override else [])
     assert isinstance(config, ClassificationConfig)
     assert config.data.bed == {"0": "a.bed", "no": "b.bed", "007": "c.bed", "pos": "d.bed"}
     assert from_container(to_container(config), source="a.ckpt") == config

@@ -1,4 +1,4 @@
-"""Runs side by side; the statistics against known values."""
+"""Comparison of runs, and its statistics against known values."""
 
 import json
 import math
@@ -17,7 +17,7 @@ SCORES = {"lmm": [0.40, 0.42, 0.41, 0.45], "mal": [0.38, 0.41, 0.395, 0.44]}
 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    """What is left of eight finished runs: two variants on four seeds."""
+    """Configuration and results files of eight finished runs: two variants, four seeds each."""
     for variant, scores in SCORES.items():
         for seed, score in enumerate(scores):
             folder = tmp_path / "runs" / variant / f"seed-{seed}"
@@ -40,11 +40,11 @@ def runs(tmp_path: Path) -> Path:
         (1.983971518523553, 100, 0.05),
     ],
 )
-def test_student_is_students(t: float, degrees: int, p: float) -> None:
+def test_student_p_values(t: float, degrees: int, p: float) -> None:
     assert student_p(t, degrees) == pytest.approx(p, rel=1e-4)
 
 
-def test_the_paired_test_by_hand(runs: Path) -> None:
+def test_paired_test_equals_a_hand_computation(runs: Path) -> None:
     lmm, mal = read_run_groups([runs])
     assert (lmm.name, mal.name) == ("model.variant=lmm", "model.variant=mal")
     found = paired_test(mal, lmm, "test/mse")
@@ -54,22 +54,22 @@ def test_the_paired_test_by_hand(runs: Path) -> None:
     assert found.p == pytest.approx(0.01047, abs=1e-4)
     del mal.scores[0], mal.scores[1], mal.scores[2]
     assert paired_test(mal, lmm, "test/mse").difference == pytest.approx(-0.01)
-    assert math.isnan(paired_test(mal, lmm, "test/mse").p), "one seed has no spread"
+    assert math.isnan(paired_test(mal, lmm, "test/mse").p), "p is undefined for one seed"
 
 
-def test_the_table_and_the_picture(runs: Path, tmp_path: Path) -> None:
+def test_table_and_figure(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "compare.png"
-    words = ["--baseline", "model.variant=lmm", "--metric", "test/mse", "--out", out]
-    answer = run_cli("compare", runs / "lmm", runs / "mal", *words)
+    arguments = ["--baseline", "model.variant=lmm", "--metric", "test/mse", "--out", out]
+    answer = run_cli("compare", runs / "lmm", runs / "mal", *arguments)
     assert answer.status == 0, answer.err
     head, first, second = answer.out.splitlines()
     assert head.split() == ["test/mse", "seeds", "mean", "sd", "minus", "model.variant=lmm", "p", "(paired", "t)"]
     assert first.split() == ["model.variant=lmm", "4", "0.4200", "0.0216"]
     assert second.split() == ["model.variant=mal", "4", "0.4062", "0.0256", "-0.0137", "0.0105", "(4", "seeds)"]
-    assert imread(out)[..., :3].std() > 0.02, "a blank page"
+    assert imread(out)[..., :3].std() > 0.02, "the figure is blank"
 
 
-def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
+def test_compare_errors(runs: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "contains no finished run" in refusal(run_cli("compare", tmp_path / "empty"))
     assert "no such folder" in refusal(run_cli("compare", tmp_path / "nowhere"))
@@ -84,15 +84,15 @@ def test_what_cannot_be_compared(runs: Path, tmp_path: Path) -> None:
     assert "runs on different data" in refusal(run_cli("compare", runs))
 
 
-def test_seeds_are_runs_beside_each_other(tmp_path: Path) -> None:
+def test_fit_with_several_seeds(tmp_path: Path) -> None:
     folder = tmp_path / "repeats"
-    words = [*SMALL_MODEL, *TWO_STEPS, "seeds=[3,5]", f"run.dir={folder}"]
-    answer = run_cli("fit", SYNTHETIC, *words)
+    overrides = [*SMALL_MODEL, *TWO_STEPS, "seeds=[3,5]", f"run.dir={folder}"]
+    answer = run_cli("fit", SYNTHETIC, *overrides)
     assert answer.status == 0, answer.err
     results = [json.loads((folder / f"seed-{seed}" / "results.json").read_text()) for seed in (3, 5)]
     assert [result["seed"] for result in results] == [3, 5]
     mean = (results[0]["test/mse"] + results[1]["test/mse"]) / 2
     lines = answer.out.splitlines()
     assert any(line.split()[:3] == ["synthetic", "2", f"{mean:.4f}"] for line in lines)
-    again = run_cli("fit", SYNTHETIC, *words, "resume=auto")
+    again = run_cli("fit", SYNTHETIC, *overrides, "resume=auto")
     assert again.out.count("is finished: nothing to resume") == 2

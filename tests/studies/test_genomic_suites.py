@@ -1,4 +1,4 @@
-"""The shipped suites on DNA: fair, and their pages show what was measured."""
+"""The shipped DNA suites: models of comparable size, and pages that match the recorded results."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def test_all_models_have_about_half_a_million_parameters(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
-def test_the_page_shows_the_results_that_are_kept(path: Path) -> None:
+def test_page_matches_the_recorded_results(path: Path) -> None:
     suite = read_suite(path)
     store = Store(suite, results=REPOSITORY / "benchmarks" / "results" / suite.name)
     assert any(store.status(cell) == "done" for cell in suite.cells)
@@ -36,13 +36,13 @@ def test_the_page_shows_the_results_that_are_kept(path: Path) -> None:
     assert fill_page(page, store, build_rows(store)) == page.read_text()
 
 
-def test_published_rows_name_every_task() -> None:
+def test_published_rows_cover_every_task() -> None:
     suite = read_suite(SUITES[0])
     for published in suite.published:
         assert {labels[-1] for labels in published.values} == set(suite.axes["task"]), published.name
 
 
-def test_the_five_mers_row_is_what_was_measured() -> None:
+def test_five_mers_row_matches_the_recorded_results() -> None:
     (row,) = read_suite(SUITES[1]).published
     recorded = json.loads((REPOSITORY / "benchmarks" / "results" / "five_mers.json").read_text())["figures"]
     metrics = ("test/accuracy", "test/mcc")

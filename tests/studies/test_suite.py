@@ -1,4 +1,4 @@
-"""`titans-seq benchmark`: what it reads, runs, resumes and prints, on a grid of runs that take two steps each."""
+"""`titans-seq benchmark`: suite files, running, resuming and tables, on a grid of runs of two steps each."""
 
 import csv
 import errno
@@ -67,7 +67,7 @@ last
 
 
 def write_suite(folder: Path, **changes: Any) -> Path:
-    """The suite with some of its keys replaced; None takes a key away."""
+    """Write SUITE with some keys replaced (None removes a key) and its page; return the path."""
     content = {key: value for key, value in {**SUITE, **changes}.items() if value is not None}
     path = folder / "suite.yaml"
     path.write_text(json.dumps(content))  # JSON is YAML
@@ -76,15 +76,15 @@ def write_suite(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_pictures() -> Iterator[None]:
-    """Runs draw no picture: three quarters of their time here, and tested elsewhere."""
+def _no_figures() -> Iterator[None]:
+    """Skip plotting, which takes three quarters of the time of these runs and is tested elsewhere."""
     with mock.patch("titans_seq.experiment.forecasting.experiment.plot_forecasts"):
         yield
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which the suite has run, and what was printed."""
+    """The folder of a finished suite, and its printed output."""
     folder = tmp_path_factory.mktemp("suite")
     write_suite(folder)
     answer = run_cli("benchmark", "suite.yaml", cwd=folder)
@@ -99,7 +99,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 NAMES = {f"seed{seed}_simulated_{cell}" for seed in (0, 1) for cell in ("12_LMM", "12_Attention", "24_LMM")}
 
 
-def test_every_cell_leaves_its_result_with_what_made_it(done: tuple[Path, str]) -> None:
+def test_every_cell_writes_its_result_with_metadata(done: tuple[Path, str]) -> None:
     folder, printed = done
     kept = results(folder)
     assert kept.keys() == NAMES
@@ -116,12 +116,14 @@ def test_every_cell_leaves_its_result_with_what_made_it(done: tuple[Path, str]) 
         assert f"{name}: MSE {run['test/mse']:.4f}, MAE {run['test/mae']:.4f}" in printed
 
 
-def test_the_table_shows_means_and_spreads_over_seeds_beside_what_was_published(done: tuple[Path, str]) -> None:
+def test_table_shows_mean_and_standard_deviation_over_seeds_and_published_values(done: tuple[Path, str]) -> None:
     folder, _ = done
     kept = results(folder)
-    lines = (folder / "benchmarks/results/small/table.md").read_text().splitlines()
-    assert lines[0] == "| data | model | lookback | 12 | 24 | mean |"
-    assert "| simulated | *Oracle* | all | 0.100/0.200 | 0.300/0.400 | 0.200 / 0.300 |" in lines
+    text = (folder / "benchmarks/results/small/table.md").read_text()
+    assert "**" in text
+    lines = text.replace("**", "").splitlines()
+    assert lines[2:5] == ["### simulated", "", "| model | lookback | 12 | 24 | mean |"]
+    assert "| *Oracle* | all | 0.100 / 0.200 | 0.300 / 0.400 | 0.200 / 0.300 |" in lines
 
     def cell(horizons: list[int], model: str) -> str:
         parts = []
@@ -133,24 +135,25 @@ def test_the_table_shows_means_and_spreads_over_seeds_beside_what_was_published(
             parts.append(f"{statistics.fmean(seeds):.3f} ± {statistics.stdev(seeds):.3f}")
         return " / ".join(parts)
 
-    assert f"| simulated | LMM | 72 | {cell([12], 'LMM')} | {cell([24], 'LMM')} | {cell([12, 24], 'LMM')} |" in lines
-    assert f"| simulated | Attention | 72 | {cell([12], 'Attention')} | - | - |" in lines
+    assert f"| LMM | 72 | {cell([12], 'LMM')} | {cell([24], 'LMM')} | {cell([12, 24], 'LMM')} |" in lines
+    assert f"| Attention | 72 | {cell([12], 'Attention')} | - | - |" in lines
     naive = kept["seed0_simulated_12_LMM"]["results"]["baselines"]["last value"]
     assert any(f"| last value | 72 | {naive['test/mse']:.3f} / {naive['test/mae']:.3f} |" in line for line in lines)
-    assert "6 of 6 runs are done." in lines[-1]
+    assert "6 of 6 runs are done." in lines[0]
     page = (folder / "page.md").read_text()
-    assert "\n".join(lines) in page
-    assert f"| simulated | LMM | 72 | {cell([12, 24], 'LMM')} |" in page.splitlines()
+    assert text in page
+    page = page.replace("**", "")
+    assert f"| LMM | 72 | {cell([12, 24], 'LMM')} |" in page.splitlines()
     few = page[page.index("<!-- benchmark small: 12 |") :].splitlines()
     assert [line for line in few if line.startswith("|")] == [
-        "| data | model | lookback | 12 |",
-        "|---|---|---|---|",
-        f"| simulated | LMM | 72 | {cell([12], 'LMM')} |",
-        "| simulated | *Oracle* | all | 0.100/0.200 |",
+        "| model | lookback | simulated |",
+        "|---|---|---|",
+        f"| LMM | 72 | {cell([12], 'LMM')} |",
+        "| *Oracle* | all | 0.100 / 0.200 |",
     ]
     assert page.startswith("# Results\n")
     assert page.endswith("<!-- end -->\nlast\n")
-    assert "old" not in page
+    assert "old" not in page.splitlines()
     with (folder / "benchmarks/results/small/table.csv").open() as file:
         rows = {(r["model"], r["horizon"], r["metric"]): r for r in csv.DictReader(file)}
     mses = [kept[f"seed{seed}_simulated_12_LMM"]["results"]["test/mse"] for seed in (0, 1)]
@@ -161,12 +164,12 @@ def test_the_table_shows_means_and_spreads_over_seeds_beside_what_was_published(
     assert (folder / "benchmarks/results/small/table.png").stat().st_size > 10_000
 
 
-def test_a_second_call_runs_nothing_and_a_missing_or_half_done_cell_runs_again(done: tuple[Path, str]) -> None:
+def test_only_missing_cells_run_again(done: tuple[Path, str]) -> None:
     folder, _ = done
     gone = folder / "benchmarks/results/small/seed1_simulated_12_LMM.json"
     before = json.loads(gone.read_text())["results"]
     left = folder / "runs/small/seed1_simulated_12_LMM/config.yaml"
-    left.write_text(left.read_text().replace("dim: 8", "dim: 4"))  # of a run with another configuration
+    left.write_text(left.read_text().replace("dim: 8", "dim: 4"))  # as if left by a run with another configuration
     others = {path: path.stat().st_mtime_ns for path in gone.parent.glob("*.json") if path != gone}
     gone.unlink()
     answer = run_cli("benchmark", "suite.yaml", "--list", cwd=folder)
@@ -181,7 +184,7 @@ def test_a_second_call_runs_nothing_and_a_missing_or_half_done_cell_runs_again(d
     assert answer.out.count("of training") == 1
 
 
-def test_a_result_from_before_a_key_was_renamed_is_done(tmp_path: Path) -> None:
+def test_result_with_a_former_key_name_is_done(tmp_path: Path) -> None:
     base = [str(CONFIGS / "genomics" / "pretrain.yaml"), *TWO_STEPS]
     axes = {"seed": [0], "data": {"simulated": []}, "data.stream_length": [1024]}
     table = {"rows": ["data"], "columns": "data.stream_length", "metrics": {"test/bits_per_base": "bits"}}
@@ -198,7 +201,7 @@ def test_a_result_from_before_a_key_was_renamed_is_done(tmp_path: Path) -> None:
         assert store.status(cell) == status
 
 
-def test_another_configuration_makes_a_result_outdated_and_the_table_leaves_it_out(tmp_path: Path) -> None:
+def test_results_of_another_configuration_are_outdated_and_left_out_of_the_table(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
     suite = read_suite(tmp_path / "suite.yaml")
     store = Store(suite, results=tmp_path)
@@ -209,7 +212,7 @@ def test_another_configuration_makes_a_result_outdated_and_the_table_leaves_it_o
     }
     store.path(cell).write_text(json.dumps(content))
     assert store.status(cell) == "done"
-    # On what and where it runs changes no number.
+    # Hardware, paths and logging do not affect results.
     here = ["trainer.accelerator=auto", "run.dir=elsewhere", "data.root=elsewhere", "logging.wandb=offline"]
     assert Store(suite, here, tmp_path).status(cell) == "done"
     assert Store(suite, ["model.dim=16"], tmp_path).status(cell) == "outdated"
@@ -217,31 +220,31 @@ def test_another_configuration_makes_a_result_outdated_and_the_table_leaves_it_o
     assert answer.status == 0, answer.err
     text = (tmp_path / "table.md").read_text()
     assert "0 of 6 runs are done, 1 are of an earlier configuration and left out." in text
-    assert "| simulated | LMM |  | - | - | - |" in text.splitlines()
+    assert "| LMM |  | - | - | - |" in text.splitlines()
 
 
-def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(done: tuple[Path, str], tmp_path: Path) -> None:
+def test_interrupted_run_resumes_from_its_checkpoint(done: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = done
     name = "seed0_simulated_12_LMM"
     shutil.copytree(folder / "runs/small" / name, tmp_path / "runs/small" / name)
     half = tmp_path / "runs/small" / name
     (half / "results.json").unlink()
     write_suite(tmp_path, pages=None)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
-    answer = run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path)
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    answer = run_cli("benchmark", "suite.yaml", *arguments, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert "Resuming" in (half / "console.txt").read_text()
     assert results(tmp_path)[name]["results"]["test/mse"] == results(folder)[name]["results"]["test/mse"]
 
 
-def test_only_chooses_cells_and_a_missing_seed_is_said(tmp_path: Path) -> None:
+def test_only_selects_cells_and_the_table_marks_missing_seeds(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
-    assert run_cli("benchmark", "suite.yaml", "--list", *words, cwd=tmp_path).out.split() == [
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    assert run_cli("benchmark", "suite.yaml", "--list", *arguments, cwd=tmp_path).out.split() == [
         "missing",
         "seed0_simulated_12_LMM",
     ]
-    answer = run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path)
+    answer = run_cli("benchmark", "suite.yaml", *arguments, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM"}
     text = (tmp_path / "benchmarks/results/small/table.md").read_text()
@@ -249,21 +252,21 @@ def test_only_chooses_cells_and_a_missing_seed_is_said(tmp_path: Path) -> None:
     assert "1 of 6 runs are done." in text
 
 
-def test_a_cell_that_another_process_is_at_is_left_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cell_locked_by_another_process_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(tmp_path, pages=None)
     monkeypatch.chdir(tmp_path)
     suite = read_suite("suite.yaml")
     store = Store(suite)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12", "--only", "seed=0"]
     with store.lock(suite.cells[0]) as acquired:
         assert acquired
-        answer = run_cli("benchmark", "suite.yaml", *words)
+        answer = run_cli("benchmark", "suite.yaml", *arguments)
     assert answer.status == 0, answer.err
     assert "seed0_simulated_12_LMM: another process is running it" in answer.out
     assert not results(tmp_path)
 
 
-def test_a_cell_that_fails_costs_no_other(tmp_path: Path) -> None:
+def test_failed_cell_does_not_stop_the_others(tmp_path: Path) -> None:
     base = [*BASE[:1], *SMALL_MODEL, *TWO_STEPS]
     axes = {"data": {"gone": ["data.name=ETTh1", f"data.root={tmp_path}"], "simulated": []}, "data.horizon": [12]}
     table = {"rows": ["data"], "columns": "data.horizon", "metrics": {"test/mse": "MSE"}}
@@ -276,7 +279,7 @@ def test_a_cell_that_fails_costs_no_other(tmp_path: Path) -> None:
     assert results(tmp_path).keys() == {"simulated_12"}
 
 
-def test_folds_are_averaged_as_folds_and_each_has_its_own_baselines(tmp_path: Path) -> None:
+def test_table_averages_over_folds_with_baselines_per_fold(tmp_path: Path) -> None:
     draw = random.Random(0)
     rows = ["".join(draw.choices("ACGT", k=30)) + f",{row % 3 == 0:d}" for row in range(40)]
     (tmp_path / "mine.csv").write_text("\n".join(["sequence,label", *rows, ""]))
@@ -296,7 +299,8 @@ def test_folds_are_averaged_as_folds_and_each_has_its_own_baselines(tmp_path: Pa
     by_fold = [kept[f"fold{fold}_mine_CNN"]["results"]["baselines"]["frequencies of bases"] for fold in (0, 1)]
     scores = [baseline["test/accuracy"] for baseline in by_fold]
     text = (tmp_path / "benchmarks/results/small/table.md").read_text()
-    assert f"| frequencies of bases | {statistics.fmean(scores):.3f} ± {statistics.stdev(scores):.3f} |" in text
+    shown = f"{statistics.fmean(scores):.3f} ± {statistics.stdev(scores):.3f}"
+    assert f"| frequencies of bases | {shown} |" in text.replace("**", "")
     assert "mean ± standard deviation over folds;" in text
     assert run_cli("benchmark", "suite.yaml", "--only", "fold=1", "--list", cwd=tmp_path).out.count("done") == 2
     (tmp_path / "benchmarks/results/small/fold1_mine_LMM.json").unlink()
@@ -309,14 +313,14 @@ def test_folds_are_averaged_as_folds_and_each_has_its_own_baselines(tmp_path: Pa
 
 def test_several_processes_share_the_cells(tmp_path: Path) -> None:
     write_suite(tmp_path, pages=None)
-    words = ["--only", "model=LMM", "--only", "data.horizon=12"]
-    answer = run_cli("benchmark", "suite.yaml", "--jobs", "2", *words, cwd=tmp_path)
+    arguments = ["--only", "model=LMM", "--only", "data.horizon=12"]
+    answer = run_cli("benchmark", "suite.yaml", "--jobs", "2", *arguments, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert results(tmp_path).keys() == {"seed0_simulated_12_LMM", "seed1_simulated_12_LMM"}
 
 
 @pytest.mark.parametrize(("visible", "names"), [(None, ["0", "1"]), ("5, 7", ["5", "7"]), ("3,4,9", ["3", "4"])])
-def test_processes_stay_on_the_gpus_that_are_given(
+def test_processes_use_the_visible_gpus_only(
     visible: str | None, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -327,7 +331,7 @@ def test_processes_stay_on_the_gpus_that_are_given(
 
 
 @pytest.mark.parametrize(("number", "free"), [(errno.EWOULDBLOCK, False), (errno.ENOLCK, True)])
-def test_a_disk_without_locks_keeps_nobody_from_a_cell(
+def test_cells_run_without_locks_on_file_systems_without_locking(
     number: int, free: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def flock(*_: object) -> None:
@@ -339,12 +343,12 @@ def test_a_disk_without_locks_keeps_nobody_from_a_cell(
         assert ours is free
 
 
-def test_processes_stop_with_the_one_that_started_them(tmp_path: Path) -> None:
-    endless = [word for word in BASE if not word.startswith("trainer.max_steps")]
+def test_worker_processes_stop_with_their_parent(tmp_path: Path) -> None:
+    endless = [override for override in BASE if not override.startswith("trainer.max_steps")]
     endless += ["trainer.max_steps=-1", "trainer.max_epochs=100000", "trainer.patience=100000"]
     write_suite(tmp_path, base=endless, pages=None)
-    words = ["benchmark", "suite.yaml", "--jobs", "2", "--only", "model=LMM", "--only", "data.horizon=12"]
-    command = Command(words, tmp_path)
+    arguments = ["benchmark", "suite.yaml", "--jobs", "2", "--only", "model=LMM", "--only", "data.horizon=12"]
+    command = Command(arguments, tmp_path)
     kept = [tmp_path / f"runs/small/seed{seed}_simulated_12_LMM/checkpoints/last.ckpt" for seed in (0, 1)]
     command.wait_for(lambda: all(path.exists() for path in kept))
     command.kill(signal.SIGTERM)
@@ -355,12 +359,12 @@ def test_processes_stop_with_the_one_that_started_them(tmp_path: Path) -> None:
     for seed, path in enumerate(kept):
         assert "state_dict" in torch.load(path, weights_only=True)
         with (tmp_path / f"runs/small/seed{seed}_simulated_12_LMM.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody is at it any more
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if a worker still holds the lock
     assert not results(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*suite.yaml")), ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_shipped_suites_are_sound_and_their_pages_hold_their_table(path: Path) -> None:
+def test_shipped_suites_are_valid_and_their_pages_up_to_date(path: Path) -> None:
     suite = read_suite(path)
     suite.check(suite.cells[:: max(1, len(suite.cells) // 20)])
     rows = build_rows(Store(suite, results=REPOSITORY / "benchmarks/results" / suite.name))
@@ -375,20 +379,20 @@ FAULTS = {
     "a misspelt key": ({"axis": {}}, "axis: no such key; did you mean axes?"),
     "no table": ({"table": None}, "table: is missing"),
     "a name that is a path": ({"name": "../x"}, "name: '../x' must be a plain name: it names a folder"),
-    "an axis of nothing": ({"axes": {"seed": []}}, "axes.seed: must be a list"),
+    "an empty axis": ({"axes": {"seed": []}}, "axes.seed: must be a list"),
     "a value twice": ({"axes": {**SUITE["axes"], "seed": [0, 0]}}, "axes.seed: lists a value twice"),  # type: ignore[dict-item]
-    "a word that is no text": ({"base": [3]}, "base: must be a config file or a key=value override"),
+    "an override that is not text": ({"base": [3]}, "base: must be a config file or a key=value override"),
     "a key that no config has": ({"base": [*BASE, "model.dmi=3"]}, "seed0_simulated_12_LMM: command line: model.dmi"),
-    "a config that is not there": ({"base": ["gone.yaml"]}, "gone.yaml: no such config file"),
+    "a missing config": ({"base": ["gone.yaml"]}, "gone.yaml: no such config file"),
     "an unknown axis left out": ({"leave_out": [{"modle": "LMM"}]}, "unknown axis 'modle'; did you mean model?"),
     "an unknown label left out": ({"leave_out": [{"model": "LMN"}]}, "unknown label of model 'LMN'; did you mean LMM?"),
     "all left out": ({"leave_out": [{"seed": [0, 1]}]}, "leave_out: excludes every cell"),
     "an axis that no table shows": ({"table": {"rows": ["data"], "columns": "model", "metrics": {}}}, "every axis"),
-    "a number that is a word": (
+    "text for a number": (
         {"table": {**SUITE["table"], "decimals": "x"}},  # type: ignore[dict-item]
         "table.decimals: must be a number; got 'x'",
     ),
-    "fewer than no decimals": (
+    "negative decimals": (
         {"table": {**SUITE["table"], "decimals": -1}},  # type: ignore[dict-item]
         "table.decimals: must be between 0 and 12; got -1",
     ),
@@ -397,7 +401,7 @@ FAULTS = {
         {"published": [{"name": "X", "values": {"simulated": {12: [1]}}}]},
         "published[0].values.simulated.12: must have one number for each of test/mse, test/mae",
     ),
-    "a column that is not there": (
+    "an unknown column": (
         {"published": [{"name": "X", "values": {"simulated": {13: [1, 2]}}}]},
         "unknown label of data.horizon '13'",
     ),
@@ -405,7 +409,7 @@ FAULTS = {
         {"base": [*BASE, "trainer.devices=2"]},
         "must be 1 in a suite; --jobs runs several cells in parallel",
     ),
-    "a page that is not there": ({"pages": ["gone.md"]}, "pages: no such file"),
+    "a missing page": ({"pages": ["gone.md"]}, "pages: no such file"),
 }
 
 
@@ -415,7 +419,7 @@ def read_and_check(path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_faulty_suite_is_one_line(tmp_path: Path, name: str) -> None:
+def test_error_of_a_faulty_suite(tmp_path: Path, name: str) -> None:
     changes, message = FAULTS[name]
     path = write_suite(tmp_path, **changes)
     with pytest.raises(InputError) as caught:
@@ -432,14 +436,14 @@ def test_a_value_of_an_axis_may_be_null(tmp_path: Path) -> None:
     assert {cell.load_config().model.memory.checkpoint_every for cell in suite.cells} == {None, 4}
 
 
-def test_results_elsewhere_have_runs_of_their_own(tmp_path: Path) -> None:
+def test_run_folders_of_another_results_folder(tmp_path: Path) -> None:
     suite = read_suite(write_suite(tmp_path))
     assert Store(suite).run_folder(suite.cells[0]) == Path("runs/small") / suite.cells[0].name
     assert Store(suite, results=tmp_path).run_folder(suite.cells[0]) == tmp_path / "runs" / suite.cells[0].name
 
 
-def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:
-    # The data's file overrides the model's settings.
+def test_cells_with_the_same_configuration_are_an_error(tmp_path: Path) -> None:
+    # data.yaml comes after the model axis and overrides its settings.
     (tmp_path / "data.yaml").write_text("model: {variant: lmm}")
     axes = {"model": {"LMM": [], "Attention": "attention.yaml"}, "data": {"simulated": "data.yaml"}}
     axes = {**axes, "data.horizon": [12]}
@@ -447,11 +451,11 @@ def test_cells_that_would_be_the_same_run_are_refused(tmp_path: Path) -> None:
     path = write_suite(tmp_path, axes=axes, leave_out=None, published=None)
     with pytest.raises(InputError, match="LMM_simulated_12 and Attention_simulated_12 are the same run"):
         read_and_check(path)
-    turned = {axis: axes[axis] for axis in ("data", "data.horizon", "model")}
-    read_and_check(write_suite(tmp_path, axes=turned, leave_out=None, published=None))
+    reordered = {axis: axes[axis] for axis in ("data", "data.horizon", "model")}
+    read_and_check(write_suite(tmp_path, axes=reordered, leave_out=None, published=None))
 
 
-def test_suites_and_configurations_of_one_run_are_told_apart(tmp_path: Path) -> None:
+def test_suite_and_run_configuration_in_the_wrong_command_are_errors(tmp_path: Path) -> None:
     genomics = CONFIGS / "genomics"
     answer = refusal(run_cli("benchmark", str(genomics / "gue.yaml"), cwd=tmp_path))
     what = "is the configuration of one run; a suite has axes (docs/benchmark.md)"
@@ -460,19 +464,19 @@ def test_suites_and_configurations_of_one_run_are_told_apart(tmp_path: Path) -> 
     assert "gue_suite.yaml: is a suite of runs, not the configuration of one; use titans-seq benchmark" in answer
 
 
-def test_words_of_the_command_line_are_checked(tmp_path: Path) -> None:
+def test_invalid_command_line_arguments(tmp_path: Path) -> None:
     write_suite(tmp_path)
-    for words, message in (
+    for arguments, message in (
         (["--only", "modl=LMM"], "--only modl=LMM: unknown axis 'modl'; did you mean model?"),
         (["--only", "LMM"], "--only LMM: expected axis=label, such as seed=0"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
         (["model.dmi=3"], "command line: model.dmi: no such key"),
     ):
-        assert message in refusal(run_cli("benchmark", "suite.yaml", *words, cwd=tmp_path))
+        assert message in refusal(run_cli("benchmark", "suite.yaml", *arguments, cwd=tmp_path))
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_page_without_a_place_and_a_damaged_result_are_one_line(tmp_path: Path) -> None:
+def test_invalid_page_and_damaged_result_are_errors(tmp_path: Path) -> None:
     write_suite(tmp_path)
     (tmp_path / "page.md").write_text("nothing")
     assert "page.md: no place for the table" in refusal(run_cli("benchmark", "suite.yaml", "--report", cwd=tmp_path))

@@ -1,4 +1,4 @@
-"""Sweep files, and sweeps that run here."""
+"""Sweep files, and sweeps run without W&B's server."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def write(path: Path, **changed: Any) -> Path:
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: str(path.stem))
-def test_shipped_sweeps_have_what_wandb_asks_for(path: Path) -> None:
+def test_shipped_sweeps_have_the_keys_of_wandb(path: Path) -> None:
     content = yaml.safe_load(path.read_text())
     assert content.keys() <= {"program", "name", "method", "run_cap", "metric", "parameters", "command"}
     assert content["method"] in ("grid", "random", "bayes")
@@ -46,7 +46,7 @@ def test_shipped_sweeps_have_what_wandb_asks_for(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in SWEEPS if path.stem != "bayes"], ids=lambda path: str(path.stem))
-def test_shipped_sweeps_run_here(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_sweeps_give_valid_configurations(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     sweep = read_sweep(path)
     found = list(sweep.combinations())
@@ -56,7 +56,7 @@ def test_shipped_sweeps_run_here(path: Path, monkeypatch: pytest.MonkeyPatch) ->
         assert config.task.learning_rate == pytest.approx(values["task.learning_rate"])
 
 
-def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: Path) -> None:
+def test_grid_has_every_combination_and_random_draws_are_reproducible(tmp_path: Path) -> None:
     grid = read_sweep(write(tmp_path / "grid.yaml"))
     expected = [(rate, centre) for rate in (0.001, 0.01) for centre in ("last", "mean")]
     assert [tuple(values.values()) for values in grid.combinations()] == expected
@@ -72,7 +72,7 @@ def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: P
     rates = sorted(values["task.learning_rate"] for values in first)
     assert rates[0] >= 1e-4
     assert rates[-1] <= 1e-2
-    assert math.log10(rates[200]) == pytest.approx(-3, abs=0.15), "the logarithm is uniform"
+    assert math.log10(rates[200]) == pytest.approx(-3, abs=0.15), "the logarithm must be uniform"
     assert {values["model.num_layers"] for values in first} == {1, 2, 3}
     assert {values["model.centre"] for values in first} == {"last", "mean"}
 
@@ -97,13 +97,13 @@ def test_a_grid_is_every_combination_and_a_random_draw_is_repeatable(tmp_path: P
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_what_is_wrong_is_said_before_anything_runs(
+def test_errors_are_reported_before_the_first_run(
     refuse: Refuse, tmp_path: Path, changed: dict[str, Any], expected: str
 ) -> None:
     assert expected in refuse("sweep", write(tmp_path / "sweep.yaml", **changed))
 
 
-def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
+def test_sweep_runs_and_resumes(tmp_path: Path) -> None:
     path, out = write(tmp_path / "sweep.yaml", run_cap=3), tmp_path / "runs"
     answer = run_cli("sweep", path, "--out", out)
     assert answer.status == 0, answer.err
@@ -115,8 +115,8 @@ def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
     for row in rows:
         results = json.loads((out / row["run"] / "results.json").read_text())
         assert results["best_val/mse"] == float(row["val/mse"])
-    assert imread(out / "sweep.png")[..., :3].std() > 0.02, "a blank page"
-    # One run is missing, as if the sweep had been cut off before it; the others are not touched.
+    assert imread(out / "sweep.png")[..., :3].std() > 0.02, "the figure is blank"
+    # Remove one run, as if the sweep had been interrupted before it; the others must stay unchanged.
     kept = (out / "001" / "results.json").read_bytes()
     shutil.rmtree(out / "002")
     again = run_cli("sweep", path, "--out", out)
@@ -127,13 +127,13 @@ def test_a_sweep_runs_is_cut_off_and_goes_on(tmp_path: Path) -> None:
         assert list(csv.DictReader(file)) == rows
     other = write(tmp_path / "other.yaml", parameters={"model.centre": {"values": ["mean"]}})
     assert "contains another sweep's runs" in refusal(run_cli("sweep", other, "--out", out))
-    # The same words, but what they name has changed: old scores and new ones are not ranked together.
+    # The same overrides, but a changed configuration: old and new scores must not be ranked together.
     text = (out / "001" / "config.yaml").read_text()
     (out / "001" / "config.yaml").write_text(text.replace("warmup_steps: ", "warmup_steps: 9"))
     assert "001/config.yaml: task.warmup_steps is 9" in refusal(run_cli("sweep", path, "--out", out))
 
 
-def test_values_that_are_lists_or_nothing(tmp_path: Path) -> None:
+def test_values_that_are_lists_or_null(tmp_path: Path) -> None:
     parameters = {"task.intervals": {"values": [[], [0.8]]}, "model.memory.checkpoint_every": {"value": None}}
     path = write(tmp_path / "s.yaml", parameters=parameters)
     answer = run_cli("sweep", path, "--out", tmp_path / "runs")
@@ -144,19 +144,19 @@ def test_values_that_are_lists_or_nothing(tmp_path: Path) -> None:
     assert "file: " in refusal(run_cli("sweep", path, "--out", tmp_path / "file"))
 
 
-def test_every_draw_of_a_seed_is_checked_before_the_first_run(tmp_path: Path) -> None:
+def test_all_draws_are_checked_before_the_first_run(tmp_path: Path) -> None:
     path = write(tmp_path / "s.yaml", method="random", run_cap=1, parameters={"model.dim": {"min": 7, "max": 8}})
     line = refusal(run_cli("sweep", path, "--out", tmp_path / "runs", "--seed", "1"))
     assert "does not divide model.dim=" in line
     assert not (tmp_path / "runs").exists()
 
 
-def test_an_unknown_metric_says_which_there_is(tmp_path: Path) -> None:
+def test_error_of_an_unknown_metric_names_the_available_one(tmp_path: Path) -> None:
     path = write(tmp_path / "sweep.yaml", run_cap=1, metric={"name": "val/mea", "goal": "minimize"})
     answer = run_cli("sweep", path, "--out", tmp_path / "runs")
     assert "val/mea does not select these runs' checkpoints; use val/mse" in answer.err
 
 
-def test_parameters_are_checked_when_drawn(tmp_path: Path) -> None:
+def test_unsupported_distribution_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="requires numbers min and max"):
         read_sweep(write(tmp_path / "s.yaml", method="random", parameters={"model.dim": {"distribution": "normal"}}))

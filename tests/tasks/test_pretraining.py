@@ -1,4 +1,4 @@
-"""Pre-training asks for every base once, shows none that is asked for, and carries memory exactly."""
+"""The pre-training task: every target counts once, no score depends on its target, memory is carried exactly."""
 
 from collections.abc import Iterator
 from math import log2
@@ -23,17 +23,17 @@ SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model
 SMALL += ["model.attention.window=4", "model.segment_length=5", "model.memory.chunk_size=4", "model.num_persistent=1"]
 SMALL += ["task.name=pretraining", "data.segment=12", "model.dropout=0", "model.head_dropout=0"]
 STEMS = [(1, 1, "none"), (5, 1, "none"), (4, 3, "none"), (6, 4, "max"), (1, 2, "max")]
-# Every stem under one variant, every variant on one stem.
+# Every stem with one variant, every variant with one stem.
 CASES = [("lmm", stem) for stem in STEMS] + [(variant, (6, 4, "max")) for variant in VARIANTS if variant != "lmm"]
-TEXTS = random_dna([24, 31, 37], letters="ACGTN")  # by length, as lanes are
+TEXTS = random_dna([24, 31, 37], letters="ACGTN")  # sorted by length, like the lanes of a batch
 
 
-def make(*words: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1, "none")) -> PretrainingTask:
+def make(*overrides: str, next_base: bool = True, stem: tuple[int, int, str] = (1, 1, "none")) -> PretrainingTask:
     torch.manual_seed(0)
     objective = ["model.direction=forward"] if next_base else ["task.objective=masked", "data.stream_length=12"]
     width, stride, pool = stem
     shape = [f"model.stem_width={width}", f"model.stride={stride}", f"model.stem_pool={pool}"]
-    task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *words])))
+    task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *overrides])))
     with torch.no_grad():
         for parameter in task.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)
@@ -46,30 +46,30 @@ def segments(task: PretrainingTask, segment: int = 12, texts: list[str] = TEXTS,
     records = np.arange(len(texts))
     stem, stride = task.model.stem, task.model.stem.stride
     context = {"left": -(-stem.before // stride) * stride, "right": stem.after + 1} if task.next else {}
-    stretches = Streams(records, np.zeros_like(records), corpus.lengths)
-    return StreamLoader(corpus, stretches, segment, len(texts), multiple=stride, **context, **changes)
+    streams = Streams(records, np.zeros_like(records), corpus.lengths)
+    return StreamLoader(corpus, streams, segment, len(texts), multiple=stride, **context, **changes)
 
 
 def outputs(task: PretrainingTask, batches: Iterator[StreamBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and targets of all segments, one after another."""
+    """Scores and targets of all segments, concatenated along the sequence."""
     parts = [task._read("val", batch, 0) for batch in batches]
     scores, targets = zip(*parts, strict=True)
     return torch.cat(scores, dim=1), torch.cat(targets, dim=1)
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_every_base_but_the_first_few_is_asked_for_once(stem: tuple[int, int, str]) -> None:
+def test_every_base_after_the_context_is_a_target_once(stem: tuple[int, int, str]) -> None:
     task = make(stem=stem)
     _, targets = outputs(task, iter(segments(task)))
     skipped = task.model.stem.after + 1
     order = segments(task).sampler()[0].tolist()  # lanes are sorted by their number of segments
     for lane, row in enumerate(order):
-        asked = [int(t) for t in targets[lane] if t >= 0]
-        assert asked == ["ACGT".index(letter) for letter in TEXTS[row][skipped:] if letter != "N"]
+        is_target = [int(t) for t in targets[lane] if t >= 0]
+        assert is_target == ["ACGT".index(letter) for letter in TEXTS[row][skipped:] if letter != "N"]
 
 
 @pytest.mark.parametrize(("variant", "stem"), CASES)
-def test_no_score_knows_its_own_base_or_a_later_one(variant: str, stem: tuple[int, int, str]) -> None:
+def test_scores_depend_on_earlier_bases_only(variant: str, stem: tuple[int, int, str]) -> None:
     text = random_dna([24], seed=5)[0]
     task = make(f"model.variant={variant}", stem=stem)
     skipped = task.model.stem.after + 1
@@ -81,24 +81,24 @@ def test_no_score_knows_its_own_base_or_a_later_one(variant: str, stem: tuple[in
         differs = torch.where((after != before)[0].any(dim=1))[0] + skipped
         assert not len(differs) or int(differs[0]) > base, (base, differs[:3])
         reached |= {int(target) for target in differs}
-    assert reached >= set(range(skipped, 24)), "scores that know nothing"
+    assert reached >= set(range(skipped, 24)), "every score after the context must depend on some base"
 
 
 @pytest.mark.parametrize(("variant", "stem"), CASES)
-def test_segments_with_carried_memory_equal_the_whole_stretch(variant: str, stem: tuple[int, int, str]) -> None:
+def test_segments_with_carried_memory_equal_the_whole_stream(variant: str, stem: tuple[int, int, str]) -> None:
     task = make(f"model.variant={variant}", stem=stem)
     whole, _ = outputs(task, iter(segments(task, segment=48)))
     pieces, targets = outputs(task, iter(segments(task, segment=12)))
-    asked = targets >= 0
+    is_target = targets >= 0
     count = min(whole.shape[1], pieces.shape[1])
-    difference = (whole[:, :count] - pieces[:, :count])[asked[:, :count]].abs().max()
+    difference = (whole[:, :count] - pieces[:, :count])[is_target[:, :count]].abs().max()
     assert difference < 1e-10
-    assert not task._streams, "the stretches are over"
+    assert not task._streams, "no state may be kept after the streams end"
     fresh = torch.cat([task.model(b.bases, b.mask, left=b.left, length=b.length)[0] for b in segments(task)], dim=1)
-    assert (fresh - pieces)[asked].abs().max() > 1e-4, "nothing is carried"
+    assert (fresh - pieces)[is_target].abs().max() > 1e-4, "carried memory must change the scores"
 
 
-def test_memory_is_carried_without_its_graph() -> None:
+def test_carried_memory_is_detached() -> None:
     task = make("model.variant=lmm")
     first, second = list(segments(task))[:2]
     task.training_step(first, 0)
@@ -119,21 +119,21 @@ def test_a_checkpoint_keeps_the_streams() -> None:
 
 
 @pytest.mark.parametrize("stem", STEMS)
-def test_hidden_bases_are_hidden(stem: tuple[int, int, str]) -> None:
+def test_masked_bases_do_not_affect_the_scores(stem: tuple[int, int, str]) -> None:
     task = make("task.masked_share=0.3", next_base=False, stem=stem)
     text = random_dna([12] * 200, seed=6)
     (batch,) = segments(task, texts=text)
     targets = task.targets(batch)
-    shown, asked = task._mask_bases(batch.bases, targets, seed=3)
-    chosen = asked >= 0
+    shown, is_target = task._mask_bases(batch.bases, targets, seed=3)
+    chosen = is_target >= 0
     assert 0.25 < chosen.float().mean() < 0.35
     assert (shown == batch.bases)[~chosen].all()
-    assert (asked == batch.bases)[chosen].all()
+    assert (is_target == batch.bases)[chosen].all()
     kinds = shown[chosen]
     assert (kinds == MASK_TOKEN).float().mean() == pytest.approx(0.8, abs=0.07)
-    # A tenth is drawn anew, a quarter of that the same base again.
+    # 10 % are replaced by random bases, a quarter of which equal the original, and 10 % are kept.
     assert (kinds == batch.bases[chosen]).float().mean() == pytest.approx(0.125, abs=0.06)
-    # What stands at a hidden place reaches no score.
+    # The original base at a masked position must not affect any score.
     hidden = shown == MASK_TOKEN
     other = torch.where(hidden, (batch.bases + 1) % 4, batch.bases)
     again, _ = task._mask_bases(other, targets, seed=3)
@@ -141,7 +141,7 @@ def test_hidden_bases_are_hidden(stem: tuple[int, int, str]) -> None:
     assert torch.equal(*scores)
 
 
-def test_what_is_hidden_is_the_same_at_every_validation() -> None:
+def test_masks_are_the_same_in_every_validation() -> None:
     task = make(next_base=False)
     batch = next(iter(segments(task)))
     first, second = (task._read("val", batch, 7) for _ in range(2))
@@ -160,13 +160,13 @@ def test_metrics_equal_a_computation_by_hand(monkeypatch: pytest.MonkeyPatch) ->
         task.test_step(batch, number)
     task.on_test_epoch_end()
     scores, targets = outputs(task, iter(segments(task)))
-    asked = targets >= 0
-    chance = F.softmax(scores[asked], dim=1)[torch.arange(int(asked.sum())), targets[asked]]
-    bits = -sum(log2(float(p)) for p in chance) / len(chance)
+    is_target = targets >= 0
+    probability = F.softmax(scores[is_target], dim=1)[torch.arange(int(is_target.sum())), targets[is_target]]
+    bits = -sum(log2(float(p)) for p in probability) / len(probability)
     assert logged["test/bits_per_base"] == pytest.approx(bits, rel=1e-5)
     assert logged["test/perplexity"] == pytest.approx(2**bits, rel=1e-5)
-    hits = (scores[asked].argmax(dim=1) == targets[asked]).double().mean()
+    hits = (scores[is_target].argmax(dim=1) == targets[is_target]).double().mean()
     assert logged["test/accuracy"] == pytest.approx(float(hits), rel=1e-5)
     total = sum(bits for bits, _ in task.bits_by_segment.values())
     assert total / sum(count for _, count in task.bits_by_segment.values()) == pytest.approx(bits, rel=1e-5)
-    assert list(task.bits_by_segment) == [0, 1, 2]  # the longest, of 37 bases, asks for none in its fourth segment
+    assert list(task.bits_by_segment) == [0, 1, 2]  # the longest, of 37 bases, has no target in its fourth segment

@@ -43,7 +43,7 @@ def test_metrics_over_uneven_batches_equal_numpy_over_all() -> None:
     assert float(coverage.compute()) == pytest.approx(inside.mean(), rel=1e-6)
 
 
-def test_crps_of_many_levels_comes_near_that_of_a_normal() -> None:
+def test_crps_of_many_levels_approximates_the_closed_form_for_a_normal() -> None:
     levels = (torch.arange(500) + 0.5) / 500
     normal = torch.distributions.Normal(0.0, 1.0)
     y = torch.tensor([0.7])

@@ -16,7 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from titans_seq.errors import Interrupted
-from titans_seq.system.checkpoint_files import BEST, LAST, make_room_for_last, read_checkpoint, write_checkpoint
+from titans_seq.system.checkpoint_files import LAST, make_room_for_last, read_checkpoint, write_checkpoint
+from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 

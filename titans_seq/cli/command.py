@@ -5,14 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-EXAMPLE_CHECKPOINT = "runs/etth1/2026-01-31_12-00-00/checkpoints/best.ckpt"
+EXAMPLE_RUN = "runs/etth1/2026-01-31_12-00-00"
 
 
 @dataclass(frozen=True)
 class Command:
     """A command `titans-seq NAME ...`.
 
-    Its parser has an argument `words`: what is not an option, as written. `run` imports what it needs, so that an
+    Its parser has an argument `words`: the positional arguments, as written. `run` imports what it needs, so that an
     error in a key is reported at once, without loading torch.
     """
 
@@ -21,17 +21,19 @@ class Command:
     examples: tuple[str, ...]  # command lines after `titans-seq`
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], None]
+    more: str = ""  # for its `--help`, after the examples: where to read on
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Config files and overrides."""
-    help_text = "config files, then overrides of their keys"
+    help_text = "config files or names of shipped ones (`titans-seq configs`), then overrides of their keys"
     parser.add_argument("words", nargs="*", metavar="FILE|KEY=VALUE", help=help_text)
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     """A checkpoint and overrides of its configuration."""
-    parser.add_argument("checkpoint", help="checkpoint of a run")
+    help_text = "folder of a run (its best checkpoint), FOLDER/last (the newest run below it), or a checkpoint"
+    parser.add_argument("checkpoint", metavar="RUN", help=help_text)
     help_text = "overrides of the checkpoint's configuration"
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=help_text)
 
@@ -43,5 +45,5 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def without_overrides(parser: argparse.ArgumentParser) -> None:
-    """No words besides the options."""
+    """No positional arguments."""
     parser.set_defaults(words=[])

@@ -4,7 +4,9 @@ import argparse
 from pathlib import Path
 
 from titans_seq.cli.command import Command, add_checkpoint_arguments, add_output_argument
+from titans_seq.cli.paths import check_paths
 from titans_seq.config import from_container, load_config
+from titans_seq.shipped import is_shipped
 from titans_seq.system.console import quiet
 
 
@@ -16,7 +18,7 @@ def _add_audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _audit(options: argparse.Namespace) -> None:
-    if options.data.endswith((".yaml", ".yml")):
+    if options.data.endswith((".yaml", ".yml")) or (is_shipped(options.data) and not Path(options.data).exists()):
         config = load_config([options.data], options.words)
     else:
         named = {"task": {"name": "classification"}, "data": {"name": options.data}}
@@ -36,6 +38,7 @@ def _add_mutagenesis_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _mutagenesis(options: argparse.Namespace) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import mutagenesis
 
@@ -53,6 +56,7 @@ def _add_variants_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _variants(options: argparse.Namespace) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import score_variants
 
@@ -63,14 +67,14 @@ def _variants(options: argparse.Namespace) -> None:
 MUTAGENESIS = Command(
     "mutagenesis",
     "in-silico mutagenesis: score every single-base change of a sequence, as a table and a heat map",
-    ("mutagenesis best.ckpt --input new.fa --record n1 --out effects.csv",),
+    ("mutagenesis runs/sequences/last --input new.fa --record n1 --out effects.csv",),
     _add_mutagenesis_arguments,
     _mutagenesis,
 )
 VARIANTS = Command(
     "variants",
     "score both alleles of the variants in a VCF file",
-    ("variants best.ckpt --vcf changes.vcf --reference genome.fa --out variants.csv data.length=200",),
+    ("variants runs/sequences/last --vcf changes.vcf --reference genome.fa --out variants.csv data.length=200",),
     _add_variants_arguments,
     _variants,
 )

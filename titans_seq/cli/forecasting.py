@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from titans_seq.cli.command import Command, add_checkpoint_arguments, add_output_argument
+from titans_seq.cli.paths import check_paths
 from titans_seq.system.console import quiet
 
 
@@ -23,6 +24,7 @@ def _add_forecast_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _forecast(options: argparse.Namespace) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import forecast
 
@@ -48,6 +50,7 @@ def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _backtest(options: argparse.Namespace) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import backtest, backtest_text
 
@@ -66,14 +69,14 @@ def _backtest(options: argparse.Namespace) -> None:
 FORECAST = Command(
     "forecast",
     "forecast beyond the last row of a table, to Parquet or CSV",
-    ("forecast best.ckpt --data sales.csv --out forecast.csv --plot forecast.png",),
+    ("forecast runs/table/last --data sales.csv --out forecast.csv --plot forecast.png",),
     _add_forecast_arguments,
     _forecast,
 )
 BACKTEST = Command(
     "backtest",
     "evaluate on past data: rolling-origin backtest over a table's last rows",
-    ("backtest best.ckpt --data sales.csv --windows 8 --step 7 --out backtest.csv",),
+    ("backtest runs/table/last --data sales.csv --windows 8 --step 7 --out backtest.csv",),
     _add_backtest_arguments,
     _backtest,
 )

@@ -1,26 +1,42 @@
 """Commands for one run: train, evaluate, predict, export."""
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from titans_seq.cli.command import (
-    EXAMPLE_CHECKPOINT,
+    EXAMPLE_RUN,
     Command,
     add_checkpoint_arguments,
     add_config_arguments,
     add_output_argument,
 )
+from titans_seq.cli.configs import configs_text
+from titans_seq.cli.paths import check_paths
 from titans_seq.config import load_config, to_yaml
+from titans_seq.errors import InputError
+from titans_seq.schema import Config, ForecastingConfig
 from titans_seq.system.console import quiet
+
+_BARE_FIT = """\
+usage: titans-seq fit NAME|FILE ... [KEY=VALUE ...]
+
+A first run, on built-in data: titans-seq fit forecasting/synthetic
+Options and examples: titans-seq fit --help"""
 
 
 def _fit(options: argparse.Namespace) -> None:
+    if not options.words:
+        print(f"{_BARE_FIT}\n\n{configs_text()}", file=sys.stderr)
+        sys.exit(2)
     files, overrides = _split_words(options.words)
     config = load_config(files, overrides)  # before the slow imports, so that errors are reported at once
     if config.resume and not files and (own := config_file_of(config.resume)):
         config = load_config([own], overrides)
+    _check_table(config)
     quiet()
     from titans_seq.experiment import fit
     from titans_seq.studies.seeds import fit_seeds
@@ -29,6 +45,14 @@ def _fit(options: argparse.Namespace) -> None:
         fit_seeds(config)
     else:
         fit(config)
+
+
+def _check_table(config: Config) -> None:
+    """Raise InputError when the user's table does not exist; the data module checks all else."""
+    if isinstance(config, ForecastingConfig) and config.data.name == "table" and config.data.path:
+        path = Path(config.data.path).expanduser()
+        if not os.path.exists(path):
+            raise InputError(f"{path}: no such file; set data.path")
 
 
 def _show_config(options: argparse.Namespace) -> None:
@@ -44,6 +68,7 @@ def _test(options: argparse.Namespace) -> None:
 
 
 def _measure(options: argparse.Namespace, split: Literal["validation", "test"]) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import measure
 
@@ -60,6 +85,7 @@ def _add_predict_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import predict
 
@@ -73,6 +99,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
+    check_paths(options)
     quiet()
     from titans_seq.experiment import export
 
@@ -97,26 +124,29 @@ FIT = Command(
     "fit",
     "train from config files, then test the best checkpoint",
     (
-        "fit configs/forecasting/etth1.yaml data.horizon=720 model.num_layers=3",
-        "fit configs/forecasting/table.yaml data.path=sales.csv data.id=store data.target=[sales]",
-        "fit configs/genomics/sequences.yaml data.name=regions.fa data.labels=labels.csv",
-        "fit configs/forecasting/etth1.yaml seeds=[0,1,2]",
+        "fit forecasting/etth1 data.horizon=720 model.num_layers=3",
+        "fit forecasting/table data.path=sales.csv data.id=store 'data.target=[sales]'",
+        "fit genomics/sequences data.name=regions.fa data.labels=labels.csv",
+        "fit forecasting/etth1 'seeds=[0,1,2]'",
         "fit resume=runs/etth1/2026-01-31_12-00-00",
     ),
     add_config_arguments,
     _fit,
+    "keys: `titans-seq keys` explains each, `titans-seq keys model.memory` those of a section; so does\n"
+    "docs/configuration.md. `titans-seq show-config` with the same files and overrides prints all values.\n"
+    "configurations: `titans-seq configs` lists the shipped ones, `titans-seq configs copy NAME FILE` copies one.",
 )
 VALIDATE = Command(
     "validate",
     "evaluate a checkpoint on the validation split",
-    (f"validate {EXAMPLE_CHECKPOINT}",),
+    (f"validate {EXAMPLE_RUN}",),
     add_checkpoint_arguments,
     _validate,
 )
 TEST = Command(
     "test",
     "evaluate a checkpoint on the test split",
-    (f"test {EXAMPLE_CHECKPOINT}",),
+    (f"test {EXAMPLE_RUN}",),
     add_checkpoint_arguments,
     _test,
 )
@@ -124,8 +154,8 @@ PREDICT = Command(
     "predict",
     "predict the test split or a file of sequences, to Parquet or CSV",
     (
-        f"predict {EXAMPLE_CHECKPOINT} --out forecasts.parquet",
-        "predict best.ckpt --input new.fa --out probabilities.csv",
+        f"predict {EXAMPLE_RUN} --out forecasts.parquet",
+        "predict runs/sequences/last --input new.fa --out probabilities.csv",
     ),
     _add_predict_arguments,
     _predict,
@@ -133,14 +163,14 @@ PREDICT = Command(
 EXPORT = Command(
     "export",
     "export a checkpoint's model: safetensors, or a torch.export program",
-    ("export best.ckpt --out model", "export best.ckpt --out model.pt2"),
+    ("export runs/etth1/last --out model", "export runs/etth1/last --out model.pt2"),
     _add_export_arguments,
     _export,
 )
 SHOW_CONFIG = Command(
     "show-config",
     "print the resolved configuration",
-    ("show-config configs/forecasting/etth1.yaml data.name=ETTm2",),
+    ("show-config forecasting/etth1 data.name=ETTm2",),
     add_config_arguments,
     _show_config,
 )

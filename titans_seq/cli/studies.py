@@ -1,6 +1,7 @@
 """Commands for many runs: sweep, compare, benchmark."""
 
 import argparse
+import os
 from pathlib import Path
 
 from titans_seq.cli.command import Command, without_overrides
@@ -12,7 +13,7 @@ from titans_seq.system.console import quiet
 
 def _add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     without_overrides(parser)
-    parser.add_argument("file", type=Path, help="a W&B sweep file, such as configs/sweeps/grid.yaml")
+    parser.add_argument("file", type=Path, help="a W&B sweep file, such as sweeps/grid")
     parser.add_argument("--out", type=Path, help="folder of the runs; finished ones are kept (default: runs/NAME)")
     parser.add_argument("--seed", type=int, default=0, help="seed of a random sweep (default: %(default)s)")
 
@@ -37,6 +38,9 @@ def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
+    for folder in (*options.runs, *map(Path, options.words)):
+        if not os.path.isdir(folder):  # before the slow imports
+            raise InputError(f"{folder}: no such folder")
     quiet()
     from titans_seq.studies.compare import compare
 
@@ -44,7 +48,7 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("suite", help="a suite file, such as configs/forecasting/suite.yaml")
+    parser.add_argument("suite", help="a suite file, such as forecasting/suite")
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help="overrides for every run of the grid")
     help_text = "select the runs with these labels; repeatable"
     parser.add_argument("--only", action="append", default=[], metavar="AXIS=LABEL,...", help=help_text)
@@ -86,7 +90,7 @@ def _benchmark(options: argparse.Namespace) -> None:
 SWEEP = Command(
     "sweep",
     "run a W&B sweep file on this machine, without a server, and rank its runs by validation score",
-    ("sweep configs/sweeps/grid.yaml",),
+    ("sweep sweeps/grid",),
     _add_sweep_arguments,
     _sweep,
 )
@@ -100,7 +104,7 @@ COMPARE = Command(
 BENCHMARK = Command(
     "benchmark",
     "run a suite (a grid of runs) and write its table beside published results",
-    ("benchmark configs/forecasting/suite.yaml --only data=ETTh1",),
+    ("benchmark forecasting/suite --only data=ETTh1",),
     _add_benchmark_arguments,
     _benchmark,
 )

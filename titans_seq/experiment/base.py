@@ -17,7 +17,7 @@ Scores = dict[str, float]
 
 
 class Description(NamedTuple):
-    """An experiment in words, for the console."""
+    """Description of an experiment for the console."""
 
     model: str  # name of the model, or of the baseline that replaces it
     data: str  # the dataset and the size of its splits
@@ -39,7 +39,7 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 class Experiment(ABC, Generic[TaskT]):
     """One task for one configuration: its data, LightningModule, baselines, plot and predictions.
 
-    The run engine (`titans_seq.experiment.run`) knows tasks by this interface only.
+    The run engine (`titans_seq.experiment.run`) uses tasks through this interface only.
     """
 
     config_class: ClassVar[type[Config]]  # the task's configuration
@@ -107,7 +107,7 @@ class Experiment(ABC, Generic[TaskT]):
         """Predictions for the test split, with the true values."""
 
     def predict_file(self, task: TaskT, trainer: Trainer, path: Path) -> pl.DataFrame:
-        """Predictions for a file of the user's, which holds no true values."""
+        """Predictions for a user's file, which contains no true values."""
         name = self.config.task.name
         raise InputError(
             f"--input {path}: not supported for task.name={name}, which predicts its own test split; omit it"

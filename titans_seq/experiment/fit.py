@@ -15,7 +15,8 @@ from titans_seq.experiment.run.resume import find_start_point, read_results
 from titans_seq.experiment.run.trainer import check_machine, is_first_process
 from titans_seq.experiment.run.training import Run, Training, check_same_data, open_folder, train_and_test
 from titans_seq.schema import Config
-from titans_seq.system.checkpoint_files import BEST, read_checkpoint
+from titans_seq.system.checkpoint_files import read_checkpoint
+from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
 
 

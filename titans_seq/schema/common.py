@@ -185,7 +185,7 @@ class TrainerOptions:
 
 @dataclass
 class LoggingOptions:
-    """Loggers beside metrics.csv."""
+    """Loggers in addition to metrics.csv."""
 
     wandb: Literal["online", "offline", "off"] | None = None  # null: $WANDB_MODE, else online with a key, else offline
     project: str = "titans_seq"
@@ -240,7 +240,7 @@ class Config:
     def unused_parameter_conflicts(self, key: str, reason: str) -> Iterator[Conflict]:
         """A conflict where several devices train and, for `reason`, not every parameter gets a gradient at each step.
 
-        DDP waits for the gradient of every parameter unless its strategy says that some have none.
+        DDP waits for the gradient of every parameter unless its strategy allows parameters without one.
         """
         devices = self.trainer.devices * self.trainer.num_nodes
         if devices > 1 and self.trainer.strategy != _UNUSED_PARAMETERS:

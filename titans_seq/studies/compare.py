@@ -128,7 +128,7 @@ def _finished_runs(folder: Path) -> Iterator[Path]:
         raise InputError(f"{folder}: no such folder")
     runs = sorted(path.parent for path in folder.rglob("results.json") if (path.parent / "config.yaml").exists())
     if not runs:
-        raise InputError(f"{folder}: contains no finished run (results.json beside config.yaml)")
+        raise InputError(f"{folder}: contains no finished run (results.json next to config.yaml)")
     yield from runs
 
 

@@ -38,7 +38,7 @@ def plot_scores(
                 if value <= edge:
                     axis.errorbar(value, place, xerr=spread or None, fmt="o", markersize=4, color=colours[kind])
                 else:
-                    text = f"{value:.3g} $\\rightarrow$"
+                    text = f"{value:.3g} →"
                     axis.text(0.99, place, text, transform=axis.get_yaxis_transform(), ha="right", va="center")
             axis.set_yticks(range(len(points)), [label for label, *_ in points])
             axis.set_ylim(len(points) - 0.5, -0.5)

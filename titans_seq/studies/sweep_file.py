@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from titans_seq import shipped
 from titans_seq.config import load_config, read_yaml
 from titans_seq.errors import InputError
 from titans_seq.schema import Config
@@ -53,6 +54,7 @@ class Sweep:
 
 def read_sweep(path: Path) -> Sweep:
     """Read a sweep file. Raises InputError for what W&B, or a sweep without W&B's server, does not support."""
+    path = shipped.find(path).path
     content = read_yaml(path)
     method = content.get("method")
     if method == "bayes":

@@ -11,8 +11,9 @@ import torch
 
 from titans_seq.errors import InputError
 from titans_seq.system.files import replacing
+from titans_seq.system.run_folders import BEST
 
-LAST, BEST = "last.ckpt", "best.ckpt"  # the latest training state; the best weights by validation
+LAST = "last.ckpt"  # the latest training state
 
 
 class DamagedCheckpointError(InputError):

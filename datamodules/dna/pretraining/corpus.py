@@ -97,7 +97,7 @@ class GenomeCorpus:
     Every letter is checked once, in pieces, before training.
 
     Args:
-        path: the uncompressed file; pyfaidx's index of it is built if there is none.
+        path: the uncompressed file; its pyfaidx index is built if missing.
         rna: read U as T.
     """
 
@@ -170,7 +170,7 @@ class GenomeCorpus:
         return encoded.tokens, encoded.ambiguous
 
     def _scan(self) -> int:
-        """Read everything once and count the letters that become N; raises InputError for letters that are no bases."""
+        """Read everything once and count the letters that become N; raises InputError for letters that are not bases."""
         return sum(
             self._encode(record, start, min(start + _SCAN, length))[1]
             for record, length in enumerate(self.lengths.tolist())

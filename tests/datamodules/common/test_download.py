@@ -1,4 +1,4 @@
-"""Where a published file is looked for, and how it is fetched: whole and right, or not at all."""
+"""Lookup and download of published files: a file is stored complete and verified, or not at all."""
 
 import hashlib
 import http.server
@@ -14,7 +14,7 @@ from datamodules.time_series.datasets.ett import ETT
 from tests.helpers import ett_rows, refusal, run_cli, write_ett
 from titans_seq.errors import InputError
 
-CONTENT = b"date,OT\n2020-01-01 00:00:00,1.5\n" * 20_000  # several of the download's blocks
+CONTENT = b"date,OT\n2020-01-01 00:00:00,1.5\n" * 20_000  # longer than one block of the download
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -52,7 +52,7 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, no data folder, and no proxy between the tests and their own server."""
+    """Use an empty cache, no data folder, and no proxy between the tests and their server."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
@@ -67,7 +67,7 @@ def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_a_download_lands_whole_in_the_cache_and_is_fetched_once(server: str, cache: Path) -> None:
+def test_file_is_downloaded_to_the_cache_once(server: str, cache: Path) -> None:
     file = published(f"{server}/whole.csv")
     path = locate(file, None)
     assert path == cache / "set" / "whole.csv"
@@ -78,7 +78,7 @@ def test_a_download_lands_whole_in_the_cache_and_is_fetched_once(server: str, ca
     assert files_below(cache) == [path], "a partial file was left"
 
 
-def test_the_final_name_never_holds_a_part(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_renamed_only_when_complete(server: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     renamed = []
     replace = Path.replace
 
@@ -103,7 +103,7 @@ def test_the_final_name_never_holds_a_part(server: str, cache: Path, monkeypatch
         ("garbage.csv", CONTENT, "could not be downloaded"),
     ],
 )
-def test_anything_but_the_published_bytes_is_refused_and_nothing_kept(
+def test_failed_or_wrong_download_is_an_error_and_leaves_no_file(
     server: str, cache: Path, name: str, content: bytes, part: str
 ) -> None:
     file = published(f"{server}/{name}", content)
@@ -116,14 +116,14 @@ def test_anything_but_the_published_bytes_is_refused_and_nothing_kept(
 
 @pytest.fixture
 def closed_url() -> str:
-    """A URL at which nothing listens."""
+    """A URL with no server behind it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return f"http://127.0.0.1:{port}/whole.csv"
 
 
-def test_without_network_the_line_says_what_was_sought_where_and_what_to_set(closed_url: str, cache: Path) -> None:
+def test_error_without_network_names_path_url_and_keys(closed_url: str, cache: Path) -> None:
     with pytest.raises(InputError) as caught:
         locate(published(closed_url), None)
     message = str(caught.value)
@@ -133,14 +133,14 @@ def test_without_network_the_line_says_what_was_sought_where_and_what_to_set(clo
     assert files_below(cache) == []
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(server: str, cache: Path) -> None:
+def test_unwritable_cache_is_an_error(server: str, cache: Path) -> None:
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
     with pytest.raises(InputError, match=r"could not be downloaded.*Not a directory"):
         locate(published(f"{server}/whole.csv"), None)
 
 
-def test_fit_without_network_is_one_line_and_no_run(
+def test_fit_without_network_is_an_error_and_creates_no_run(
     closed_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("datamodules.time_series.datasets.ett._URL", closed_url.rpartition("/")[0])
@@ -149,18 +149,18 @@ def test_fit_without_network_is_one_line_and_no_run(
     assert files_below(tmp_path) == []
 
 
-def place(root: Path, content: bytes = CONTENT) -> Path:
+def write_file(root: Path, content: bytes = CONTENT) -> Path:
     path = root / "set" / "whole.csv"
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     return path
 
 
-def test_data_root_goes_before_the_variable_and_the_variable_before_the_cache(
+def test_lookup_order_is_data_root_variable_cache(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, closed_url: str
 ) -> None:
     file = published(closed_url)
-    in_cache, in_variable, in_root = place(cache), place(tmp_path / "variable"), place(tmp_path / "root")
+    in_cache, in_variable, in_root = write_file(cache), write_file(tmp_path / "variable"), write_file(tmp_path / "root")
     assert locate(file, None) == in_cache
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path / "variable"))
     assert locate(file, None) == in_variable
@@ -168,10 +168,10 @@ def test_data_root_goes_before_the_variable_and_the_variable_before_the_cache(
 
 
 @pytest.mark.parametrize("by", ["data.root", DATA_VARIABLE])
-def test_a_named_folder_without_the_file_is_an_error_not_a_download(
+def test_configured_folder_without_the_file_is_an_error_not_a_download(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, server: str, by: str
 ) -> None:
-    place(cache)
+    write_file(cache)
     empty = tmp_path / "empty"
     empty.mkdir()
     if by == DATA_VARIABLE:
@@ -194,13 +194,13 @@ def test_what_cannot_be_downloaded_names_its_source_and_proposes_no_download(tmp
         locate(file._replace(url="https://example.org/whole.csv"), str(tmp_path))
 
 
-def test_the_cache_is_in_the_home_folder_unless_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_in_the_home_folder_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder() == tmp_path / ".cache" / "titans_seq"
 
 
-def test_a_changed_file_of_the_users_is_refused_and_left_byte_for_byte(tmp_path: Path, server: str) -> None:
+def test_modified_file_of_the_user_is_an_error_and_left_unchanged(tmp_path: Path, server: str) -> None:
     path = write_ett(tmp_path, ett_rows(17_420))  # ETTh1's size and columns, other numbers
     before, stamp = path.read_bytes(), path.stat().st_mtime_ns
     with pytest.raises(InputError, match=r"sha256 is .* the published file has f18de3ad269c\.\.\..*Left unchanged"):

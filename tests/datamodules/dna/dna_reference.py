@@ -1,4 +1,4 @@
-"""DNA the slow way, a letter at a time, to hold the vectorised code against; and small files of DNA."""
+"""Letter-by-letter reference implementations for the vectorised DNA code, and helpers that write small DNA files."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,7 +31,7 @@ def place(row: int) -> str:
 
 
 def refused(call: Callable[[], object]) -> str:
-    """The one line with which a call refuses its input."""
+    """Return the one-line message of the `InputError` that `call` must raise."""
     with pytest.raises(InputError) as caught:
         call()
     message = str(caught.value)
@@ -41,7 +41,7 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def write_fasta(path: Path, records: dict[str, str], width: int = 7) -> Path:
-    """A FASTA file with lines of `width` bases."""
+    """Write a FASTA file with lines of `width` bases; return its path."""
     lines = []
     for header, text in records.items():
         lines += [f">{header}", *(text[i : i + width] for i in range(0, len(text), width))]

@@ -1,4 +1,4 @@
-"""The audit against plain counting, on sets built to leak, and on the real ones against published and known figures."""
+"""The audit against plain loops, on datasets built to leak, and on the real datasets against published figures."""
 
 from itertools import product
 from pathlib import Path
@@ -46,14 +46,15 @@ def overlap_of(result: Audit, split: str, by: str) -> Overlap:
     return next(each for each in result.overlaps if (each.split, each.by) == (split, by))
 
 
-# Parts of it, against code that goes one by one.
+# Components of the audit against plain loops.
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 7, 13, 31, 32])
 @pytest.mark.parametrize("both_strands", [False, True])
-def test_kmers_are_those_of_plain_slicing(k: int, both_strands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kmers_equal_plain_slicing(k: int, both_strands: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna([40, 1, k, 90, k - 1 or 1, 35], letters="ACGTACGTACGTACGTN")
-    monkeypatch.setattr("datamodules.dna.sequences._RUN", 50)  # so that runs begin within the list
+    # A block size below the number of bases, so that block boundaries occur.
+    monkeypatch.setattr("datamodules.dna.sequences._RUN", 50)
     codes, rows = kmers(Sequences.read(texts, place), k, both_strands=both_strands)
     expected = []
     for row, text in enumerate(texts):
@@ -65,7 +66,7 @@ def test_kmers_are_those_of_plain_slicing(k: int, both_strands: bool, monkeypatc
     assert list(zip(rows.tolist(), codes.tolist(), strict=True)) == expected
 
 
-def test_counts_are_plain_counts() -> None:
+def test_kmer_counts_equal_plain_counts() -> None:
     texts = ["ACACNAC", "GGGG", "T"]
     table = counts(Sequences.read(texts, place), 2)
     pairs = ["".join(pair) for pair in product("ACGT", repeat=2)]
@@ -76,7 +77,7 @@ def test_counts_are_plain_counts() -> None:
 
 def test_logistic_regression_is_at_its_optimum() -> None:
     rng = np.random.default_rng(0)
-    features = rng.normal(size=(600, 3)) * [1.0, 5.0, 0.0] + [0.0, 2.0, 7.0]  # the last one never changes
+    features = rng.normal(size=(600, 3)) * [1.0, 5.0, 0.0] + [0.0, 2.0, 7.0]  # the last one is constant
     labels = (features[:, 0] + 0.2 * features[:, 1] + rng.normal(size=600)).round().clip(-1, 1).astype(int) + 1
     model = Logistic(features, labels, 3, ridge=1.0)
     x = np.column_stack([(features - features.mean(0)) / [features[:, 0].std(), features[:, 1].std(), 1], np.ones(600)])
@@ -94,22 +95,22 @@ def test_length_predicts_by_the_nearest_training_length() -> None:
     assert by_length(train, labels, other, 3, max_length=12).tolist() == [1, 1, 0, 0, 0, 0, 0]
 
 
-def test_scores_are_those_of_torchmetrics() -> None:
+def test_scores_equal_torchmetrics() -> None:
     import torch
     from torchmetrics.functional.classification import multiclass_matthews_corrcoef
 
     rng = np.random.default_rng(3)
     labels = rng.integers(0, 3, 500)
-    said = np.where(rng.random(500) < 0.5, labels, rng.integers(0, 3, 500))
-    shortcut = score("test", "x", labels, said, 3)
-    mcc = multiclass_matthews_corrcoef(torch.tensor(said), torch.tensor(labels), num_classes=3)
+    predicted = np.where(rng.random(500) < 0.5, labels, rng.integers(0, 3, 500))
+    shortcut = score("test", "x", labels, predicted, 3)
+    mcc = multiclass_matthews_corrcoef(torch.tensor(predicted), torch.tensor(labels), num_classes=3)
     assert shortcut.mcc == pytest.approx(float(mcc), abs=1e-6)
-    assert shortcut.accuracy == (labels == said).mean()
+    assert shortcut.accuracy == (labels == predicted).mean()
     assert shortcut.constant == max(np.bincount(labels)) / 500
     assert score("test", "x", labels, np.zeros(500, dtype=int), 3).mcc == 0.0
 
 
-def test_shared_kmers_are_those_of_plain_comparison() -> None:
+def test_shared_kmers_equal_plain_comparison() -> None:
     k = 5
     train, other = random_dna([30, 60, 4, 12, 60]), random_dna([40, 3, 25], 1)
     labels = np.array([0, 1, 1, 0, 1])
@@ -131,7 +132,7 @@ def test_shared_kmers_are_those_of_plain_comparison() -> None:
 
 
 @pytest.mark.parametrize("pairs", [1, 40, 10**6])
-def test_coverage_is_that_of_plain_comparison(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interval_coverage_equals_plain_comparison(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datamodules.dna.overlap._PAIRS", pairs)
 
     def some(count: int, seed: int) -> Intervals:
@@ -157,10 +158,10 @@ def test_coverage_is_that_of_plain_comparison(pairs: int, monkeypatch: pytest.Mo
         assert matches.train_share[i] == max(covered(train, i, train, j) for j in range(60) if j != i)
 
 
-# Whole audits of sets that leak one thing each.
+# Audits of datasets with one kind of leakage each.
 
 
-def test_a_length_that_gives_the_class_away_is_found() -> None:
+def test_length_shortcut_is_detected() -> None:
     texts = random_dna([50, 60] * 100 + [600, 700] * 50)
     labels = [0, 1] * 150
     splits = Splits("set", TWO, rows_of(texts, labels), test=rows_of(random_dna([50, 600, 60, 700], 1), [0, 0, 1, 1]))
@@ -171,8 +172,8 @@ def test_a_length_that_gives_the_class_away_is_found() -> None:
     assert shortcuts["half of the 32-mers in training rows"].accuracy == 0.5
 
 
-def test_composition_that_gives_the_class_away_is_found() -> None:
-    # The same share of every base, but class 1 avoids CG, as genomes do.
+def test_composition_shortcut_is_detected() -> None:
+    # Equal base frequencies, but CG is depleted in class 1, as in genomes.
     plain = random_dna([200] * 100)
     without = [text.replace("CG", "GC") for text in random_dna([200] * 100, 1)]
     rich = random_dna([200] * 100, 2, letters="ACGGCT")
@@ -191,17 +192,17 @@ def test_composition_that_gives_the_class_away_is_found() -> None:
     assert min(on_bases) > 0.9
 
 
-def test_repeated_contradictory_and_turned_rows_are_counted() -> None:
+def test_duplicate_contradictory_and_reverse_complement_rows_are_counted() -> None:
     a, b, c, d, e, f = random_dna([80] * 6)
     train = rows_of([a, a, b, b, c, d], [0, 0, 0, 1, 1, 0])
     test = rows_of([a, c, slow_reverse_complement(d), e, e, f, b], [1, 1, 0, 0, 1, 0, 0])
     result = audit(Splits("set", TWO, train, test=test))
     repeats = {each.split: (each.rows, each.repeated, each.contradictory) for each in result.repeats}
-    # Over all: a (3 rows), b (3), c and e (2 each); a, b and e have both labels.
+    # In all splits: a (3 rows), b (3), c and e (2 each); a, b and e have both labels.
     assert repeats == {"train": (6, 2, 1), "test": (7, 1, 1), "all": (13, 6, 3)}
     overlap = overlap_of(result, "test", "32-mers")
     assert (overlap.rows, overlap.identical, overlap.contradictory, overlap.reverse_complements) == (7, 3, 2, 1)
-    assert overlap.identical_by_class == (0.25, 1 / 3)  # b of four, c of three
+    assert overlap.identical_by_class == (0.25, 1 / 3)  # b among four rows, c among three
     assert overlap.half_in_train == overlap.any_in_train == 4 / 7
     assert result.counts == {"train": (4, 2), "test": (4, 3)}
     tables = result.tables()
@@ -213,7 +214,7 @@ def test_repeated_contradictory_and_turned_rows_are_counted() -> None:
     }
 
 
-def test_pieces_of_training_rows_are_recognised_on_either_strand() -> None:
+def test_parts_of_training_rows_are_found_on_either_strand() -> None:
     train = random_dna([200] * 40)
     fresh = random_dna([200] * 40, 1)
     test = []
@@ -230,8 +231,8 @@ def test_pieces_of_training_rows_are_recognised_on_either_strand() -> None:
     assert overlap_of(result, "test", "32-mers").identical == 0
 
 
-def test_a_class_that_repeats_itself_makes_unknown_rows_of_the_other() -> None:
-    # Negatives are ten places shown ten times each, positives one hundred places: an unknown place is positive.
+def test_duplicates_in_one_class_reveal_the_other() -> None:
+    # Negatives are ten intervals, ten times each; positives are one hundred intervals: an unseen one is positive.
     def places(starts: list[int]) -> Intervals:
         begin = np.array(starts) * 1000
         return Intervals(np.array(["chr1"] * len(begin)), begin, begin + 100, begin < 0)
@@ -248,7 +249,7 @@ def test_a_class_that_repeats_itself_makes_unknown_rows_of_the_other() -> None:
     assert [(each.split, each.repeated) for each in result.repeats] == [("train", 90), ("test", 0), ("all", 92)]
 
 
-def test_half_a_row_is_the_limit() -> None:
+def test_coverage_threshold_is_half_a_row() -> None:
     def places(*rows: tuple[int, int]) -> Intervals:
         starts, ends = np.array(rows).T
         return Intervals(np.array(["chr1"] * len(rows)), starts, ends, starts < 0)
@@ -260,7 +261,7 @@ def test_half_a_row_is_the_limit() -> None:
     assert shortcuts_of(result)["half covered by a training row"].accuracy == 0.5
 
 
-# The command's way in.
+# Opening the data of the command.
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
 
 
-def test_data_is_found_by_name_file_and_folder(tmp_path: Path, no_data_folder: None) -> None:
+def test_data_is_opened_by_name_file_and_folder(tmp_path: Path, no_data_folder: None) -> None:
     table = write_csv(tmp_path / "set" / "train.csv", "sequence,label", [("ACGT", 0), ("GG", 1)])
     write_csv(tmp_path / "set" / "dev.csv", "sequence,label", [("ACG", 0), ("GGT", 1)])
     fasta = write_fasta(tmp_path / "a.fa", {"x label=0": "ACGT", "y label=1": "GG"})
@@ -294,7 +295,7 @@ def test_data_is_found_by_name_file_and_folder(tmp_path: Path, no_data_folder: N
     assert isinstance(open_data(str(tmp_path / "human_enhancers_cohn")), GenomicBenchmark)
 
 
-def test_what_is_no_data_is_refused(tmp_path: Path, no_data_folder: None) -> None:
+def test_invalid_data_paths(tmp_path: Path, no_data_folder: None) -> None:
     assert "no such file or folder, and no published dataset" in refused(lambda: open_data(str(tmp_path / "none")))
     assert "no train file" in refused(lambda: open_data(str(tmp_path)))
     write_csv(tmp_path / "both" / "train.csv", "sequence,label", [("ACGT", 0), ("GG", 1)])
@@ -313,7 +314,7 @@ def test_what_is_no_data_is_refused(tmp_path: Path, no_data_folder: None) -> Non
     assert "neither a table" in refused(lambda: open_data(str(tmp_path / "a.txt")))
 
 
-def test_one_table_is_audited_as_it_would_be_cut(tmp_path: Path, no_data_folder: None) -> None:
+def test_single_table_is_split_as_in_fit(tmp_path: Path, no_data_folder: None) -> None:
     texts = random_dna([30, 40] * 50)
     rows = [(text, row % 2, row // 10, f"chr{row % 5}", row, row + 30) for row, text in enumerate(texts)]
     path = write_csv(tmp_path / "a.csv", "sequence,label,group,region,start,end", rows)
@@ -338,13 +339,13 @@ def test_sequences_without_labels_are_read_for_prediction(tmp_path: Path) -> Non
     assert f"{empty}: line 3: no sequence" in refused(lambda: read_unlabelled(empty))
 
 
-# The real sets.
+# The real datasets.
 
 
 @pytest.mark.parametrize(
     ("name", "shortcut", "accuracy"),
     [
-        # The table of the project's protocols, in percent; 87.76 stands there as 87.7.
+        # From the table in docs/protocols.md, in percent; it shows 87.76 as 87.7.
         ("human_enhancers_ensembl", "the same interval in training rows", 87.76),
         ("human_nontata_promoters", "half covered by a training row", 99.59),
         ("human_ensembl_regulatory", "length", 91.52),
@@ -355,7 +356,7 @@ def test_sequences_without_labels_are_read_for_prediction(tmp_path: Path) -> Non
         ("demo_human_or_worm", "half covered by a training row", 53.65),
     ],
 )
-def test_the_published_lists_leak_what_is_known(
+def test_leakage_of_the_published_interval_lists(
     data_root: Path, interval_audits: dict[str, Audit], name: str, shortcut: str, accuracy: float
 ) -> None:
     if name not in interval_audits:
@@ -376,7 +377,7 @@ def test_the_published_lists_leak_what_is_known(
 
 @pytest.fixture(scope="module")
 def interval_audits() -> dict[str, Audit]:
-    """Audits that several tests look at, made once."""
+    """Cache of audits that several tests use."""
     return {}
 
 
@@ -391,7 +392,7 @@ KNOWN = {
 
 
 @pytest.mark.parametrize("task", KNOWN)
-def test_the_real_gue_tasks_repeat_what_is_known(data_root: Path, task: str) -> None:
+def test_duplicates_in_the_real_gue_tasks(data_root: Path, task: str) -> None:
     result = audit(GUE(task, str(data_root)).load())
     test, dev = (overlap_of(result, split, "32-mers").identical for split in ("test", "validation"))
     repeats = {each.split: each for each in result.repeats}
@@ -400,7 +401,7 @@ def test_the_real_gue_tasks_repeat_what_is_known(data_root: Path, task: str) -> 
         assert known is None or ours == known
 
 
-def test_rows_shorter_than_a_stretch_are_recognised_whole() -> None:
+def test_rows_shorter_than_k_are_compared_whole() -> None:
     texts = random_dna([20] * 12, seed=9)
     train = rows_of(texts[:8], [0, 1] * 4)
     test = rows_of([texts[0], slow_reverse_complement(texts[1]), *texts[8:]], [0, 1] * 3)

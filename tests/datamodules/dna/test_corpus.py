@@ -1,4 +1,4 @@
-"""Unlabelled DNA: what is mapped from disk is what stands there, and no base is in two splits."""
+"""Corpora of unlabelled DNA: memory-mapped reading, duplicates, exclusion and splits without shared bases."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def loaded(*texts: str) -> LoadedCorpus:
 
 @pytest.mark.parametrize("width", [1, 7, 50])
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_mapped_genome_gives_the_letters_of_the_file(tmp_path: Path, width: int, newline: str) -> None:
+def test_mapped_genome_equals_the_file(tmp_path: Path, width: int, newline: str) -> None:
     texts = random_dna([40, 7, 1, 23], letters="ACGTNacgtn")
     path = write_fasta(tmp_path / "genome.fa", {f"chr{i} note": text for i, text in enumerate(texts)}, width)
     path.write_bytes(path.read_text().replace("\n", newline).encode())
@@ -32,7 +32,7 @@ def test_a_mapped_genome_gives_the_letters_of_the_file(tmp_path: Path, width: in
                 assert corpus.read(record, start, end).tolist() == slow_encode(text[start:end])
 
 
-def test_a_genome_is_checked_before_it_is_read(tmp_path: Path) -> None:
+def test_genome_is_checked_when_opened(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "genome.fa", {"chr1": "ACGTACGT", "chr2": "ACGTRYAC"})
     assert GenomeCorpus(path).notes == ("genome.fa: 2 IUPAC letters other than A, C, G, T, N were read as N",)
     assert loaded("ACGTRYAC", "AC").notes == ("mine: 2 IUPAC letters other than A, C, G, T, N were read as N",)
@@ -44,7 +44,7 @@ def test_a_genome_is_checked_before_it_is_read(tmp_path: Path) -> None:
     assert "no such FASTA file" in refused(lambda: GenomeCorpus(tmp_path / "nowhere.fa"))
 
 
-def test_repeats_are_left_out_and_counted() -> None:
+def test_duplicates_are_left_out_and_counted() -> None:
     corpus = loaded("ACGT", "GATT", "ACGT", "ACG")
     assert [decode(corpus.sequences[row]) for row in range(3)] == ["ACGT", "GATT", "ACG"]
     assert corpus.names == ["0", "1", "3"]
@@ -56,7 +56,7 @@ def test_repeats_are_left_out_and_counted() -> None:
     assert [decode(opposite.sequences[row]) for row in range(3)] == ["ACG", "GATT", "ACGT"]
 
 
-def test_repeats_of_a_file_on_disk_are_left_out_too(tmp_path: Path) -> None:
+def test_duplicates_in_a_mapped_file_are_left_out(tmp_path: Path) -> None:
     texts = ["ACG", "GATTACA", "cgt", "TGTAATC", "ACGT", "GATTAC", "GATTACA"]
     path = write_fasta(tmp_path / "a.fa", {f"r{i}": text for i, text in enumerate(texts)}, width=2)
     corpus = GenomeCorpus(path)
@@ -66,7 +66,7 @@ def test_repeats_of_a_file_on_disk_are_left_out_too(tmp_path: Path) -> None:
     assert corpus.notes == ("a.fa: 3 of 7 sequences are duplicates of others, on either strand; left out",)
 
 
-def test_what_is_excluded_is_left_out_of_every_part(tmp_path: Path) -> None:
+def test_excluded_sequences_are_left_out_of_every_file(tmp_path: Path) -> None:
     genome = GenomeCorpus(write_fasta(tmp_path / "a.fa", {"r0": "ACGTT", "r1": "GATTACA", "r2": "GATTACC"}))
     held_out = Sequences.read(["TGTAATC", "CCC", "ACGT"], place)
     rest = genome.without(held_out)
@@ -81,7 +81,7 @@ def test_what_is_excluded_is_left_out_of_every_part(tmp_path: Path) -> None:
     assert "all 1 sequences" in refused(lambda: loaded("ACGTT").without(alone))
 
 
-def test_joined_records_are_read_from_their_parts(tmp_path: Path) -> None:
+def test_joined_corpora_read_from_their_parts(tmp_path: Path) -> None:
     genome = GenomeCorpus(write_fasta(tmp_path / "genome.fa", {"chr1": "ACGTACGT", "chr2": "TTTTT"}))
     both = joined([genome, loaded("GATTACA"), genome])
     assert [decode(both.read(record, 1, 4)) for record in range(5)] == ["CGT", "TTT", "ATT", "CGT", "TTT"]
@@ -94,7 +94,7 @@ def test_joined_records_are_read_from_their_parts(tmp_path: Path) -> None:
 
 
 def bases_of(corpus: Corpus, **options: object) -> dict[str, set[tuple[int, int]]]:
-    """Record and place of every base of each split."""
+    """(record, position) of every base of each split."""
     splits = split_corpus(corpus, **options)  # type: ignore[arg-type]
     return {
         split: {(r, b) for r, s, e in zip(*map(np.ndarray.tolist, part), strict=True) for b in range(s, e)}
@@ -116,7 +116,7 @@ def test_every_base_is_in_one_split(unit: str) -> None:
             assert (record, 0) in splits["train"]
 
 
-def test_a_split_of_n_alone_is_refused() -> None:
+def test_split_of_n_only_is_an_error() -> None:
     corpus = loaded("ACGTN", "N" * 9, "NNGN", "N" * 7)
     line = refused(lambda: split_corpus(corpus, validation_records=["0"], test_records=["2"]))
     assert "mine: train: every base is N, in 2 streams, the first of record '1'" in line
@@ -128,7 +128,7 @@ def test_a_split_of_n_alone_is_refused() -> None:
     assert split_corpus(ends, unit="end", fraction=0.3)["test"].lengths.tolist() == [3, 3]
 
 
-def test_a_split_too_short_to_be_asked_for_anything_is_refused() -> None:
+def test_split_without_target_bases_is_an_error() -> None:
     corpus = loaded("ACGTACGTAC", "TTTTACGTGC", "ACG", "GGCA")
     line = refused(lambda: split_corpus(corpus, validation_records=["3"], test_records=["2"], context_only=3))
     assert "mine: test: every base after the first 3 of each stream is N, or there is none, in 1 streams" in line
@@ -153,7 +153,7 @@ def test_records_are_held_out_by_name(tmp_path: Path) -> None:
     )
 
 
-def test_the_simulated_genome_repeats_itself() -> None:
+def test_simulated_genome_has_tandem_repeats() -> None:
     corpus = simulated_genome()
     assert len(corpus.names) == 120
     assert corpus.notes == ()
@@ -163,6 +163,6 @@ def test_the_simulated_genome_repeats_itself() -> None:
         same = [float((bases[lag:] == bases[:-lag]).mean()) for lag in range(1, 49)]
         best.append(max(same))
         assert 24 <= 1 + int(np.argmax(same)) <= 48
-    # Two copies agree where neither has a fault, or both have the same one.
+    # Two copies agree where neither is mutated, or both have the same mutation.
     assert np.mean(best) == pytest.approx(0.8**2 + 0.2**2 / 3, abs=0.03)
     assert pytest.approx(1.039, abs=0.001) == BEST_BITS

@@ -1,4 +1,4 @@
-"""A user's FASTA and BED: sequences, labels and windows as they are read, and the mistakes users make."""
+"""FASTA and BED files of users: sequences, labels, windows, and error messages for faulty files."""
 
 import gzip
 import stat
@@ -33,11 +33,11 @@ def genome(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
-@pytest.mark.parametrize("packed", [False, True])
-def test_records_are_read_whole(tmp_path: Path, ending: str, packed: bool) -> None:
+@pytest.mark.parametrize("compressed", [False, True])
+def test_records_are_read_completely(tmp_path: Path, ending: str, compressed: bool) -> None:
     text = "\n>a label=x\nACG\nTT\n>b  two words label=y\n\nGG\n\n>c label=x\nN".replace("\n", ending)
-    path = tmp_path / ("a.fa.gz" if packed else "a.fa")
-    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    path = tmp_path / ("a.fa.gz" if compressed else "a.fa")
+    path.write_bytes(gzip.compress(text.encode()) if compressed else text.encode())
     assert read_fasta(path) == (["a label=x", "b  two words label=y", "c label=x"], ["ACGTT", "GG", "N"])
     splits = LabelledFasta(str(path)).load()
     assert splits.train.labels.tolist() == [0, 1, 0]
@@ -70,7 +70,7 @@ def test_labels_from_a_table_or_by_a_pattern(tmp_path: Path) -> None:
     assert "Set data.label to one" in refused(LabelledFasta(str(path), labels=str(short), label="kind").load)
 
 
-def test_a_table_of_labels_says_what_stays_together(tmp_path: Path) -> None:
+def test_table_of_labels_with_groups_and_intervals(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "a.fa", {"r1": "ACGT", "r2": "GG", "r3": "TT"})
     columns = "id,kind,gene,region,start,end"
     lines = [("r3", "x", "g2", "chr2", 5, 7), ("r1", "y", "g1", "chr1", 0, 4), ("r2", "x", "g2", "chr1", 9, 11)]
@@ -104,7 +104,7 @@ def test_a_table_of_labels_says_what_stays_together(tmp_path: Path) -> None:
         (">a label=x\nAC\n>b label=y\nGGU\n", "data.rna=true"),
     ],
 )
-def test_faulty_fasta_is_refused(tmp_path: Path, text: str, wanted: str) -> None:
+def test_faulty_fasta_is_an_error(tmp_path: Path, text: str, wanted: str) -> None:
     path = tmp_path / "a.fa"
     path.write_text(text)
     message = refused(LabelledFasta(str(path)).load)
@@ -112,7 +112,7 @@ def test_faulty_fasta_is_refused(tmp_path: Path, text: str, wanted: str) -> None
     assert wanted in message
 
 
-def test_faulty_options_and_files_are_refused(tmp_path: Path) -> None:
+def test_faulty_options_and_files(tmp_path: Path) -> None:
     assert "is not a valid regular expression" in refused(lambda: LabelledFasta("a.fa", header_label="("))
     assert "has no group" in refused(lambda: LabelledFasta("a.fa", header_label="label"))
     assert "not a readable FASTA" in refused(LabelledFasta(str(tmp_path / "none.fa")).load)
@@ -132,7 +132,7 @@ def test_intervals_equal_plain_slices_on_both_strands(genome: Path) -> None:
         assert text.upper() == (slow_reverse_complement(expected) if strand == "-" else expected)
 
 
-def test_what_lies_beyond_the_ends_is_refused_or_n(genome: Path) -> None:
+def test_intervals_beyond_the_ends_are_an_error_or_padded_with_n(genome: Path) -> None:
     over = intervals(("chr2", 80, 95, "+"), ("chr2", 80, 95, "-"), ("chr2", -3, 4, "+"), ("chr2", 0, 90, "+"))
     texts = [text.upper() for text in Genome(genome).texts(over, place, out_of_bounds="N")]
     assert texts[0] == CHR2[80:] + "N" * 5
@@ -147,7 +147,7 @@ def test_what_lies_beyond_the_ends_is_refused_or_n(genome: Path) -> None:
     assert "chr2:90-95" in refused(lambda: Genome(genome).texts(outside, place, out_of_bounds="N"))
 
 
-def test_other_names_are_the_same_only_on_request(tmp_path: Path) -> None:
+def test_chromosome_aliases_are_matched_only_on_request(tmp_path: Path) -> None:
     path = write_fasta(tmp_path / "g.fa", {"1": "ACGT", "MT": "GG", "ENST001.7": "TT"})
     rows = intervals(("chr1", 1, 3, "+"), ("chrM", 0, 2, "+"), ("ENST001", 0, 1, "+"), ("1", 0, 1, "+"))
     assert Genome(path, aliases=True).texts(rows, place) == ["CG", "GG", "T", "A"]
@@ -161,7 +161,7 @@ def test_other_names_are_the_same_only_on_request(tmp_path: Path) -> None:
     assert "aliases=true" not in message
 
 
-def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_genome_that_cannot_be_indexed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no such FASTA file" in refused(lambda: Genome(tmp_path / "none.fa"))
     (tmp_path / "a.fa.gz").write_bytes(gzip.compress(b">a\nACGT\n"))
     assert "gunzip --keep" in refused(lambda: Genome(tmp_path / "a.fa.gz"))
@@ -182,8 +182,8 @@ def test_a_genome_that_cannot_be_indexed_is_refused(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     "text", [">a\nACG\nACGTT\n>b\nAC\n", ">a\nACG\nACGACG\n", ">a\nACG\nACGACGA", ">a\r\nAC\r\nACG"]
 )
-def test_a_record_whose_last_line_is_its_longest_is_refused(tmp_path: Path, text: str) -> None:
-    """An index says where a base is by the length of the first line."""
+def test_record_whose_last_line_is_its_longest_is_an_error(tmp_path: Path, text: str) -> None:
+    """The index locates a base by the length of the record's first line."""
     path = tmp_path / "a.fa"
     path.write_bytes(text.encode())
     for _ in range(2):
@@ -192,7 +192,7 @@ def test_a_record_whose_last_line_is_its_longest_is_refused(tmp_path: Path, text
 
 @pytest.mark.parametrize("before", ["", "\n", "; made by\n; hand\n"])
 @pytest.mark.parametrize("after", ["", "\n", "\n\n"])
-def test_what_stands_around_the_records_is_passed_over(tmp_path: Path, before: str, after: str) -> None:
+def test_blank_lines_and_comments_around_records_are_ignored(tmp_path: Path, before: str, after: str) -> None:
     path = tmp_path / "a.fa"
     path.write_text(f"{before}>a x\nACG\nTT\n\n>b\nACG\nGTA{after}")
     for _ in range(2):
@@ -200,7 +200,7 @@ def test_what_stands_around_the_records_is_passed_over(tmp_path: Path, before: s
         assert Genome(path).texts(wanted, place) == ["GTT", "GGTA"]
 
 
-def test_a_changed_genome_is_indexed_anew(tmp_path: Path) -> None:
+def test_changed_genome_is_indexed_again(tmp_path: Path) -> None:
     import os
 
     path = write_fasta(tmp_path / "g.fa", {"a": "ACGT"})
@@ -212,8 +212,8 @@ def test_a_changed_genome_is_indexed_anew(tmp_path: Path) -> None:
     assert Genome(path).texts(intervals(("a", 3, 7, "+")), place) == ["TACG"]
 
 
-def test_the_index_of_an_older_file_of_that_name_is_made_anew(tmp_path: Path) -> None:
-    """A genome that was copied with its time is older than the index of the one that it replaces."""
+def test_index_of_a_replaced_file_is_rebuilt(tmp_path: Path) -> None:
+    """A genome copied with its modification time can be older than the index of the file that it replaces."""
     import os
 
     records = {f"r{k}": text for k, text in enumerate(random_dna([70, 33, 64], seed=3))}
@@ -229,16 +229,14 @@ def test_the_index_of_an_older_file_of_that_name_is_made_anew(tmp_path: Path) ->
     index = path.with_name("g.fa.fai")
     before = index.stat().st_mtime_ns
     assert Genome(path).names == ["r0", "r9", "r2"]
-    assert index.stat().st_mtime_ns == before, "an index that fits is kept"
+    assert index.stat().st_mtime_ns == before, "a valid index must be kept"
 
 
-def test_the_index_goes_to_the_cache_where_the_folder_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_index_is_cached_if_the_folder_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "shared"
     path = write_fasta(folder / "g.fa", {"a": "ACGT"})
-    # Root may write anywhere whatever the folder's bits say, so the answer is given, not the bits.
+    # Root may write anywhere, whatever the permission bits, so os.access is patched.
     monkeypatch.setattr("datamodules.dna.genome.os.access", lambda where, _: Path(where) != folder)
     folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
@@ -271,7 +269,7 @@ def test_bed_windows_are_centred_and_labelled_by_name_or_file(tmp_path: Path, ge
     assert by_file.train.sequences.texts()[3] == CHR2[:4]
 
 
-def test_one_chromosome_under_two_names_is_held_out_whole(tmp_path: Path, genome: Path) -> None:
+def test_one_chromosome_under_two_names_is_one_region(tmp_path: Path, genome: Path) -> None:
     bed = tmp_path / "a.bed.gz"
     rows = [f"{name}\t{start}\t{start + 9}\t{'ab'[start % 2]}" for name in ("chr1", "1", "2") for start in range(40)]
     bed.write_bytes(gzip.compress("\r\n".join(rows).encode()))
@@ -280,7 +278,7 @@ def test_one_chromosome_under_two_names_is_held_out_whole(tmp_path: Path, genome
     assert splits.train.intervals.regions.tolist() == ["chr1"] * 80 + ["chr2"] * 40
 
 
-def test_a_sixth_column_that_is_no_strand(genome: Path, tmp_path: Path) -> None:
+def test_bed_sixth_column_that_is_not_a_strand(genome: Path, tmp_path: Path) -> None:
     bed = tmp_path / "a.bed"
     bed.write_text("chr1\t5\t9\ta\tEH38\tpELS,CTCF\nchr1\t6\t9\tb\tEH39\tdELS\n")
     train = BedWindows(str(genome), str(bed)).load().train
@@ -294,7 +292,7 @@ def test_windows_of_rna(tmp_path: Path) -> None:
     assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load)
     assert BedWindows(str(path), str(bed), rna=True).load().train.sequences.texts() == ["ACGT", "ACGTAC"]
     bed.write_text("t1\t0\t4\ta\t0\t-\nt1\t2\t8\tb\t0\t-\n")
-    assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load), "on the other strand alone, too"
+    assert "data.rna=true" in refused(BedWindows(str(path), str(bed)).load), "U on the minus strand only"
 
 
 @pytest.mark.parametrize(
@@ -316,7 +314,7 @@ def test_windows_of_rna(tmp_path: Path) -> None:
         ("chr1\t5\t9\ta\n3\t5\t9\tb\n", "line 2: unknown region '3'"),
     ],
 )
-def test_faulty_bed_is_refused(tmp_path: Path, genome: Path, text: str, wanted: str) -> None:
+def test_faulty_bed_is_an_error(tmp_path: Path, genome: Path, text: str, wanted: str) -> None:
     bed = tmp_path / "a.bed"
     bed.write_text(text)
     message = refused(BedWindows(str(genome), str(bed)).load)
@@ -324,6 +322,6 @@ def test_faulty_bed_is_refused(tmp_path: Path, genome: Path, text: str, wanted: 
     assert wanted.encode().decode("unicode_escape") in message
 
 
-def test_faulty_bed_options_are_refused(tmp_path: Path) -> None:
+def test_faulty_bed_options(tmp_path: Path) -> None:
     assert "data.length must be at least 1" in refused(lambda: BedWindows("g.fa", "a.bed", length=0))
     assert "not a readable BED file" in refused(lambda: read_bed(tmp_path / "none.bed", labelled=True))

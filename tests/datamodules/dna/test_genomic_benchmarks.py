@@ -1,4 +1,4 @@
-"""The nine sets in their three forms: on generated files in the official layouts, and on the real ones."""
+"""The nine GenomicBenchmarks datasets in their three file formats: generated files and the real data."""
 
 import csv
 import gzip
@@ -27,12 +27,12 @@ LIST_HEADER = "id,region,start,end,strand"
 
 @pytest.fixture(autouse=True)
 def no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests name their folder: the variable must not lend them another."""
+    """Unset the data folder variable: every test passes its own folder."""
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
 
 
 def write_folders(root: Path, name: str, counts: dict[str, int]) -> dict[str, list[str]]:
-    """The official layout, and the sequences of each split in the order of class and file."""
+    """Write the official layout; return the sequences of each split, sorted by class and file."""
     written: dict[str, list[str]] = {}
     for number, (split, count) in enumerate(counts.items()):
         for label, kind in enumerate(BENCHMARKS[name].classes):
@@ -46,7 +46,7 @@ def write_folders(root: Path, name: str, counts: dict[str, int]) -> dict[str, li
 
 
 def write_lists(root: Path, name: str, rows: dict[str, list[tuple[object, ...]]]) -> None:
-    """The same lists for train and test: class to (region, start, end, strand)."""
+    """Write the same interval lists for train and test; `rows` maps a class to (region, start, end, strand)."""
     for split in ("train", "test"):
         for kind, intervals in rows.items():
             lines = [(f"{kind}_{i}", *interval) for i, interval in enumerate(intervals)]
@@ -58,7 +58,7 @@ def texts_of(splits: Splits) -> list[str]:
     return splits.train.sequences.texts()
 
 
-def test_all_nine_sets_are_known_with_sorted_classes() -> None:
+def test_nine_datasets_with_sorted_classes() -> None:
     assert len(BENCHMARKS) == 9
     for name, known in BENCHMARKS.items():
         assert tuple(known.classes) == tuple(sorted(known.classes)) == CLASSES.get(name, ("negative", "positive"))
@@ -82,7 +82,7 @@ def test_official_folders(tmp_path: Path, inner: str) -> None:
     )
 
 
-def test_faults_in_folders_are_refused(tmp_path: Path) -> None:
+def test_faulty_folders(tmp_path: Path) -> None:
     write_folders(tmp_path, REGULATORY, {"train": 2, "test": 1})
     faulty = tmp_path / REGULATORY / "train" / "ocr" / "001.txt"
     faulty.write_text("ACG!")
@@ -98,7 +98,7 @@ def test_faults_in_folders_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("labels", [("ocr", "enhancer"), ("1", "0")])
 @pytest.mark.parametrize("suffix", ["csv", "csv.gz", "parquet"])
-def test_tables_with_names_or_numbers(tmp_path: Path, labels: tuple[str, str], suffix: str) -> None:
+def test_tables_with_class_names_or_numbers(tmp_path: Path, labels: tuple[str, str], suffix: str) -> None:
     for split in ("train", "test"):
         path = write_csv(
             tmp_path / REGULATORY / f"{split}.csv", "sequence,label", zip(("ACG", "GG"), labels, strict=True)
@@ -110,13 +110,13 @@ def test_tables_with_names_or_numbers(tmp_path: Path, labels: tuple[str, str], s
         if suffix != "csv":
             path.unlink()
     splits = GenomicBenchmark(REGULATORY, str(tmp_path)).load()
-    assert splits.classes.names == CLASSES[REGULATORY], "classes are the set's, whether they occur or not"
+    assert splits.classes.names == CLASSES[REGULATORY], "classes are those of the dataset, also those without rows"
     assert splits.train.labels.tolist() == [1, 0]
     path = write_csv(tmp_path / REGULATORY / "train.csv", "sequence,label", [("ACG", 3)])
     assert "class '3' is not a training class" in refused(GenomicBenchmark(REGULATORY, str(tmp_path)).load)
 
 
-def test_absent_splits_say_where_they_were_looked_for_and_what_else_there_is(tmp_path: Path) -> None:
+def test_error_of_missing_splits_lists_paths_and_alternatives(tmp_path: Path) -> None:
     message = refused(GenomicBenchmark(REGULATORY, str(tmp_path)).load)
     assert "train/<class>/*.txt, train.csv" in message
     assert str(tmp_path / "genomic_benchmarks" / REGULATORY) in message
@@ -134,9 +134,9 @@ def test_absent_splits_say_where_they_were_looked_for_and_what_else_there_is(tmp
     assert splits.train.groups.tolist() == [0, 0]
 
 
-def test_intervals_and_a_reference_give_the_sequences(tmp_path: Path) -> None:
+def test_sequences_from_intervals_and_a_reference(tmp_path: Path) -> None:
     chromosome, other = random_dna([400, 50])
-    # Ensembl's names, without "chr", as the official references have them.
+    # Ensembl chromosome names, without "chr", as in the official references.
     reference = write_fasta(tmp_path / "genome.fa", {"1 dna": chromosome, "X": other}, width=60)
     rows: dict[str, list[tuple[object, ...]]] = {
         "negative": [("chr1", 0, 10, "+"), ("chrX", 40, 60, "+"), ("chrX", 40, 60, "-")],
@@ -152,7 +152,7 @@ def test_intervals_and_a_reference_give_the_sequences(tmp_path: Path) -> None:
     assert splits.train.intervals.minus.tolist() == [False, False, True, True, False]
 
 
-def test_sets_of_two_genomes_take_each_class_from_its_own(tmp_path: Path) -> None:
+def test_datasets_of_two_genomes_read_each_class_from_its_genome(tmp_path: Path) -> None:
     human, worm = random_dna([60, 60])
     write_fasta(tmp_path / "Homo_sapiens.GRCh38.dna.primary_assembly.fa", {"7": human})
     write_lists(tmp_path, "demo_human_or_worm", {"human": [("chr7", 5, 25, "-")], "worm": [("I", 5, 25, "+")]})
@@ -165,7 +165,7 @@ def test_sets_of_two_genomes_take_each_class_from_its_own(tmp_path: Path) -> Non
     assert "is of two genomes" in refused(one.load)
 
 
-def test_faulty_lists_are_refused(tmp_path: Path) -> None:
+def test_faulty_interval_lists(tmp_path: Path) -> None:
     name = "human_ocr_ensembl"
     message = refused(GenomicBenchmark(name, str(tmp_path)).load_intervals)
     assert f"no interval list {name}/train/negative.csv.gz" in message
@@ -178,7 +178,7 @@ def test_faulty_lists_are_refused(tmp_path: Path) -> None:
     assert "no column region, strand; found chrom" in refused(GenomicBenchmark(name, str(tmp_path)).load_intervals)
 
 
-def test_lists_are_taken_from_the_cache_that_downloads_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interval_lists_are_read_from_the_download_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     reference = write_fasta(tmp_path / "g.fa", {"1": "ACGTACGT"})
     for split in ("train", "test"):
@@ -193,10 +193,10 @@ def test_lists_are_taken_from_the_cache_that_downloads_fill(tmp_path: Path, monk
     assert texts_of(source.load()) == ["ACGT", "ACGT"]
 
 
-# Real data from here on.
+# Tests on the real data.
 
 
-def test_the_real_lists_are_the_published_ones(data_root: Path) -> None:
+def test_real_interval_lists_match_the_published_checksums(data_root: Path) -> None:
     folder = data_root / "genomic_benchmarks_coordinates"
     assert {name: len(files) for name, files in GENOMIC_BENCHMARKS.items()} == {
         name: 2 * len(known.classes) for name, known in BENCHMARKS.items()
@@ -208,7 +208,7 @@ def test_the_real_lists_are_the_published_ones(data_root: Path) -> None:
         assert (len(splits.train), len(splits.test)) == (BENCHMARKS[name].train, BENCHMARKS[name].test)
 
 
-def test_the_real_test_files_are_read_row_for_row(data_root: Path) -> None:
+def test_real_test_files_are_read_row_for_row(data_root: Path) -> None:
     for name in ("human_nontata_promoters", "human_enhancers_cohn"):
         splits = GenomicBenchmark(name, str(data_root), within="test").load()
         with gzip.open(data_root / "genomic_benchmarks" / name / "test.csv.gz", "rt") as handle:
@@ -224,7 +224,10 @@ def test_the_real_test_files_are_read_row_for_row(data_root: Path) -> None:
 
 
 def test_the_official_fixture(data_root: Path, tmp_path: Path) -> None:
-    """Its reference, cut by the official composer's rule `rev(seq[start:end], strand)`; its lists name others."""
+    """Sequences cut from its reference by the official rule `rev(seq[start:end], strand)`.
+
+    The fixture's own lists name other chromosomes, so intervals on its reference are generated.
+    """
     fixture = data_root / "genomic_benchmarks_coordinates" / "_official_test_fixture"
     reference = tmp_path / "test_reference.fa"
     reference.write_bytes(gzip.decompress((fixture / "test_reference.fa.gz").read_bytes()))
@@ -240,7 +243,7 @@ def test_the_official_fixture(data_root: Path, tmp_path: Path) -> None:
     assert lists.train.intervals.lengths.tolist() == [251] * 8
     assert lists.train.intervals.minus.tolist() == [False, True, False, False, False, True, False, True]
 
-    # The fixture's own strands and lengths, moved to places that its reference has.
+    # The fixture's strands and lengths, moved to positions within its reference.
     starts = np.linspace(0, 600 - 251, 8).astype(int).tolist()
     strands = ["-" if minus else "+" for minus in lists.train.intervals.minus]
     rows = [("test", start, start + 251, strand) for start, strand in zip(starts, strands, strict=True)]
@@ -251,9 +254,9 @@ def test_the_official_fixture(data_root: Path, tmp_path: Path) -> None:
 
 
 def test_real_intervals_on_a_chromosome_give_the_published_sequences(data_root: Path, tmp_path: Path) -> None:
-    """Chromosome 22 of cohn's test rows: 117 intervals, four of them on the reverse strand.
+    """Chromosome 22 of the human_enhancers_cohn test rows: 117 intervals, four of them on the reverse strand.
 
-    The chromosome is N but for the published sequences, laid where their file says they are.
+    The generated chromosome is N except for the published sequences at their published positions.
     """
     name = "human_enhancers_cohn"
     rows = pl.read_csv(data_root / "genomic_benchmarks" / name / "test.csv.gz").filter(pl.col("region") == "chr22")
@@ -262,7 +265,7 @@ def test_real_intervals_on_a_chromosome_give_the_published_sequences(data_root: 
     for text, start, end, strand in rows.select("sequence", "start", "end", "strand").iter_rows():
         forward = slow_reverse_complement(text) if strand == "-" else text
         chromosome[start:end] = np.frombuffer(forward.encode(), dtype=np.uint8)
-    # In lines of 1,000, the last one shorter.
+    # Lines of 1,000 bases; the last one is shorter.
     whole = len(chromosome) // 1000 * 1000
     lines = np.column_stack([chromosome[:whole].reshape(-1, 1000), np.full(whole // 1000, ord("\n"), dtype=np.uint8)])
     reference = tmp_path / "genome.fa"
@@ -282,24 +285,24 @@ def test_real_intervals_on_a_chromosome_give_the_published_sequences(data_root: 
     assert len(splits.train) == 117
 
 
-def test_strands_and_offsets_of_the_real_lists_are_those_of_the_real_sequences(data_root: Path) -> None:
-    """Every overlap that the intervals of nontata's test rows imply is there in its sequences, base for base.
+def test_overlaps_of_the_real_intervals_occur_in_the_real_sequences(data_root: Path) -> None:
+    """Overlapping intervals of the human_nontata_promoters test rows have the same bases where they overlap.
 
-    The file gives no coordinates, so that this holds only if starts are 0-based, ends excluded and strands as read.
+    The sequence file has no coordinates: this holds only for 0-based starts, exclusive ends and the strands as read.
     """
     source = GenomicBenchmark("human_nontata_promoters", str(data_root), within="test")
-    length, least = 251, 60  # bases of a row, and of an overlap that is no chance
+    length, least = 251, 60  # length of a row, and of an overlap that is too long to occur by chance
     texts = texts_of(source.load())
     other = [slow_reverse_complement(text) for text in texts]
-    begins = defaultdict(list)  # what a row begins with, on either strand
-    for text, turned in zip(texts, other, strict=True):
+    begins = defaultdict(list)  # first bases of a row, on either strand
+    for text, flipped in zip(texts, other, strict=True):
         begins[text[:least]].append((text, False))
-        begins[turned[:least]].append((turned, True))
+        begins[flipped[:least]].append((flipped, True))
     found = Counter(
-        (turned, offset)
+        (flipped, offset)
         for text in texts
         for offset in range(1, length - least + 1)
-        for candidate, turned in begins.get(text[offset : offset + least], ())
+        for candidate, flipped in begins.get(text[offset : offset + least], ())
         if candidate.startswith(text[offset:])
     )
 
@@ -311,11 +314,11 @@ def test_strands_and_offsets_of_the_real_lists_are_those_of_the_real_sequences(d
             offset = int(places.starts[second] - places.starts[first])
             if places.regions[first] != places.regions[second] or offset > length - least:
                 break
-            turned = bool(places.minus[first] != places.minus[second])
-            # The later row begins `offset` bases into the earlier one; seen from the reverse strand, the earlier does.
+            flipped = bool(places.minus[first] != places.minus[second])
+            # Forward strand: the later row begins `offset` bases into the earlier one. Reverse strand: vice versa.
             if offset:
-                implied[turned, offset] += int(not places.minus[first]) + int(places.minus[second])
-    assert sum(count for (turned, _), count in implied.items() if turned) == 26
+                implied[flipped, offset] += int(not places.minus[first]) + int(places.minus[second])
+    assert sum(count for (flipped, _), count in implied.items() if flipped) == 26
     assert implied.total() > 7500
     assert implied <= found
-    assert found.total() - implied.total() < 20, "repeats of the genome, but no more"
+    assert found.total() - implied.total() < 20, "only genomic repeats may add matches"

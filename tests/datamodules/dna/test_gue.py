@@ -1,4 +1,4 @@
-"""GUE's tasks: the official files, whole and in order, and what is said when one is missing."""
+"""The GUE tasks: reading the official files, and the error message for a missing one."""
 
 import csv
 import gzip
@@ -29,7 +29,7 @@ COMPLETE = {
 
 @pytest.fixture(autouse=True)
 def no_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests name their folder: the variable must not lend them another."""
+    """Unset the data folder variable: every test passes its own folder."""
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
 
 
@@ -59,7 +59,7 @@ def test_dev_is_the_validation_split(tmp_path: Path, inner: str) -> None:
     assert splits.test.labels.tolist() == [0, 1]
 
 
-def test_a_missing_file_says_what_is_there_and_where_to_get_it(tmp_path: Path) -> None:
+def test_error_of_a_missing_file_lists_found_files_and_source(tmp_path: Path) -> None:
     write_task(tmp_path / "GUE" / "EMP" / "H3")
     (tmp_path / "GUE" / "EMP" / "H3" / "train.csv").unlink()
     message = refused(GUE("EMP/H3", str(tmp_path)).prepare)
@@ -69,7 +69,7 @@ def test_a_missing_file_says_what_is_there_and_where_to_get_it(tmp_path: Path) -
     assert "cannot be downloaded as a single file; unpack GUE.zip" in refused(GUE("EMP/H3").prepare)
 
 
-def test_files_are_taken_from_the_cache_that_downloads_fill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_read_from_the_download_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_task(tmp_path / "titans_seq" / "gue" / "tf" / "4")
     source = GUE("tf/4")
@@ -97,6 +97,6 @@ def test_the_real_tasks_are_read_row_for_row(data_root: Path, task: str) -> None
         assert [list(row) for row in found] == expected
 
 
-def test_real_incomplete_tasks_are_refused(data_root: Path) -> None:
+def test_incomplete_real_tasks_are_an_error(data_root: Path) -> None:
     for task in ("EMP/H3", "splice/reconstructed", "virus/covid"):
         assert f"no train file of GUE's {task}" in refused(GUE(task, str(data_root)).load)

@@ -1,4 +1,4 @@
-"""The embedded DNA set is what it says."""
+"""The built-in dataset of DNA with a planted motif has the documented properties."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY, MOTIF, Plant
 OPPOSITE = MOTIF[::-1].translate(str.maketrans("ACGT", "TGCA"))
 
 
-def test_the_motif_tells_all_but_one_label_in_a_hundred() -> None:
+def test_motif_predicts_99_percent_of_the_labels() -> None:
     splits = PlantedMotif().load()
     assert splits.classes.names == ("background", "motif")
     seen: set[str] = set()
@@ -19,7 +19,7 @@ def test_the_motif_tells_all_but_one_label_in_a_hundred() -> None:
         assert np.bincount(rows.labels).tolist() == [count // 2, count // 2]
         holds = np.array([MOTIF in text or OPPOSITE in text for text in texts])
         assert (holds == (rows.labels == 1)).mean() == BEST_ACCURACY
-        # Either strand, any place, lengths that tell nothing.
+        # Either strand, any position, and lengths that are independent of the class.
         forward = np.array([MOTIF in text for text in texts])
         assert 0.4 < forward[holds].mean() < 0.6
         places = np.array([max(text.find(MOTIF), text.find(OPPOSITE)) for text in texts])[holds]
@@ -32,7 +32,7 @@ def test_the_motif_tells_all_but_one_label_in_a_hundred() -> None:
     assert MOTIF != OPPOSITE
 
 
-def test_it_is_the_same_every_time_and_goes_through_the_data_module() -> None:
+def test_dataset_is_reproducible_and_works_with_the_data_module() -> None:
     data = SequenceDataModule(PlantedMotif(), batch_size=8)
     data.setup()
     assert data.rows("train").sequences.texts() == PlantedMotif().load().train.sequences.texts()

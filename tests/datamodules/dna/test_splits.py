@@ -1,4 +1,4 @@
-"""Splits by fraction, fold, group and chromosome: shares kept class by class, groups never parted, repeatable."""
+"""Splits by fraction, fold, group and chromosome: stratified, group-preserving and reproducible."""
 
 from collections import Counter
 from itertools import combinations
@@ -16,17 +16,17 @@ from datamodules.dna.sequences import Sequences
 from tests.datamodules.dna.dna_reference import place, random_dna, refused
 
 LABELS = np.random.default_rng(0).choice(3, size=1000, p=[0.6, 0.3, 0.1])
-# Groups of one to forty rows, each mostly of one class: what overlapping intervals look like.
+# Groups of one to forty rows, as overlapping intervals form them.
 GROUPS = np.sort(np.minimum(np.random.default_rng(1).geometric(0.02, 1000), 150))
 
 
-def disjoint_and_whole(parts: list[np.ndarray], count: int) -> bool:
+def disjoint_and_complete(parts: list[np.ndarray], count: int) -> bool:
     return sorted(np.concatenate(parts).tolist()) == list(range(count))
 
 
-def test_shares_are_kept_class_by_class_within_one_row() -> None:
+def test_stratified_split_keeps_class_fractions_within_one_row() -> None:
     parts = stratified_split(LABELS, (0.7, 0.2, 0.1), seed=0)
-    assert disjoint_and_whole(parts, 1000)
+    assert disjoint_and_complete(parts, 1000)
     for label in range(3):
         total = (label == LABELS).sum()
         for part, share in zip(parts, (0.7, 0.2, 0.1), strict=True):
@@ -35,17 +35,17 @@ def test_shares_are_kept_class_by_class_within_one_row() -> None:
 
 @pytest.mark.parametrize("folds", [2, 5, 10])
 @pytest.mark.parametrize("groups", [None, GROUPS])
-def test_folds_part_the_rows(folds: int, groups: np.ndarray | None) -> None:
+def test_folds_partition_the_rows(folds: int, groups: np.ndarray | None) -> None:
     pairs = [fold_split(LABELS, folds, fold, seed=4, groups=groups) for fold in range(folds)]
-    assert disjoint_and_whole([inside for _, inside in pairs], 1000)
+    assert disjoint_and_complete([inside for _, inside in pairs], 1000)
     for outside, inside in pairs:
-        assert disjoint_and_whole([outside, inside], 1000)
+        assert disjoint_and_complete([outside, inside], 1000)
         assert (np.diff(outside) > 0).all()
         assert (np.diff(inside) > 0).all()
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_two_parts_share_a_group_and_all_get_their_share(seed: int) -> None:
+def test_parts_share_no_group_and_have_the_requested_sizes(seed: int) -> None:
     parts = stratified_split(LABELS, [1.0] * 5, seed=seed, groups=GROUPS)
     for first, second in combinations(parts, 2):
         assert not set(GROUPS[first]) & set(GROUPS[second])
@@ -55,26 +55,26 @@ def test_no_two_parts_share_a_group_and_all_get_their_share(seed: int) -> None:
             assert abs((LABELS[part] == label).sum() / (label == LABELS).sum() - 0.2) < 0.05
 
 
-def test_parts_are_a_function_of_the_seed_alone() -> None:
+def test_parts_depend_on_the_seed_only() -> None:
     for groups in (None, GROUPS):
         chosen = [stratified_split(LABELS, (0.9, 0.1), seed=seed, groups=groups)[1].tolist() for seed in (0, 1, 0)]
         np.random.seed(3)
         assert chosen[0] == chosen[2] != chosen[1]
 
 
-def test_every_row_is_as_likely_to_be_held_out() -> None:
+def test_all_rows_are_equally_likely_to_be_held_out() -> None:
     counts = Counter(row for seed in range(300) for row in stratified_split(LABELS, (0.9, 0.1), seed=seed)[1].tolist())
-    # 30 +- 5.2 each; five deviations.
+    # Expected 30 +- 5.2 per row; the bounds are five standard deviations.
     assert len(counts) == 1000
     assert 4 <= min(counts.values()) <= max(counts.values()) <= 56
-    # A tenth of five rows is half a row: one in half of the seeds, not never.
+    # A tenth of five rows is half a row: one row is held out for half of the seeds.
     few = np.array([0] * 5 + [1] * 95)
     held = [(few[stratified_split(few, (0.9, 0.1), seed=seed)[1]] == 0).sum() for seed in range(300)]
     assert set(held) == {0, 1}
     assert abs(np.mean(held) - 0.5) < 0.15
 
 
-def test_a_group_too_large_for_the_small_part_goes_to_the_large_one() -> None:
+def test_group_too_large_for_the_small_part_goes_to_the_large_one() -> None:
     groups = np.array([0] * 60 + list(range(1, 41)))
     kept, held = stratified_split(np.arange(100) % 2, (0.9, 0.1), seed=0, groups=groups)
     first, second = stratified_split(np.arange(100) % 2, (0.1, 0.9), seed=0, groups=groups)
@@ -83,7 +83,7 @@ def test_a_group_too_large_for_the_small_part_goes_to_the_large_one() -> None:
     assert 0 in groups[second]
 
 
-def test_too_few_rows_or_groups_are_refused() -> None:
+def test_too_few_rows_or_groups_are_an_error() -> None:
     assert "3 rows are too few" in refused(lambda: stratified_split(np.zeros(3, dtype=int), [1.0] * 5, seed=0))
     two = np.array([0, 0, 0, 0, 1])
     assert "2 groups of 5 rows" in refused(
@@ -105,7 +105,7 @@ def test_names_are_held_out_as_listed() -> None:
 
 def some_splits(count: int = 200, *, test: bool = False, regions: bool = False, groups: bool = False) -> Splits:
     rng = np.random.default_rng(5)
-    sequences = Sequences.read(random_dna(range(1, count + 1)), place)  # a row's length says which row it is
+    sequences = Sequences.read(random_dna(range(1, count + 1)), place)  # a row's length identifies it
     zeros = np.zeros(count, dtype=np.int64)
     chromosomes = np.array(["chr1", "chr2", "chr3"])[rng.integers(0, 3, count)]
     rows = Examples(
@@ -117,16 +117,16 @@ def some_splits(count: int = 200, *, test: bool = False, regions: bool = False, 
     return Splits("set", Classes(("a", "b")), rows, test=rows.take(np.arange(10)) if test else None)
 
 
-def members(splits: Splits) -> list[list[int]]:
+def row_numbers(splits: Splits) -> list[list[int]]:
     assert splits.validation
     assert splits.test
     return [(part.sequences.lengths - 1).tolist() for part in (splits.train, splits.validation, splits.test)]
 
 
-def test_validation_alone_is_cut_where_test_is_given() -> None:
+def test_only_validation_is_split_off_if_test_is_given() -> None:
     before = some_splits(test=True)
     after = cut_splits(before, Holdout(fraction=0.2))
-    train, validation, test = members(after)
+    train, validation, test = row_numbers(after)
     assert after.test is before.test
     assert test == list(range(10))
     assert sorted(train + validation) == list(range(200))
@@ -134,10 +134,10 @@ def test_validation_alone_is_cut_where_test_is_given() -> None:
     assert np.bincount(after.validation.labels).tolist() == [20, 20]  # type: ignore[union-attr]
 
 
-def test_test_is_cut_first_and_its_folds_cover_all_rows() -> None:
+def test_test_folds_cover_all_rows() -> None:
     tests = []
     for fold in range(5):
-        train, validation, test = members(cut_splits(some_splits(), Holdout(folds=5, fold=fold)))
+        train, validation, test = row_numbers(cut_splits(some_splits(), Holdout(folds=5, fold=fold)))
         assert sorted(train + validation + test) == list(range(200))
         assert (len(validation), len(test)) == (16, 40)
         tests += test
@@ -159,7 +159,7 @@ def test_groups_and_chromosomes_stay_whole() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_overlapping_places_are_found(seed: int) -> None:
+def test_overlapping_intervals_are_found(seed: int) -> None:
     rng = np.random.default_rng(seed)
     count = int(rng.integers(0, 30))
     starts, regions = rng.integers(-20, 100, count), np.array(["chr1", "chr10", "2"])[rng.integers(0, 3, count)]
@@ -172,8 +172,8 @@ def test_overlapping_places_are_found(seed: int) -> None:
     assert places.overlapping.tolist() == expected.tolist()
 
 
-def test_overlapping_rows_that_a_cut_may_part_are_noted() -> None:
-    splits = some_splits(regions=True)  # three places for 200 rows
+def test_overlapping_rows_in_a_split_by_row_are_noted() -> None:
+    splits = some_splits(regions=True)  # 200 rows at three positions
     note = (
         "set: 200 of 200 rows overlap another on the genome, and a split by row may separate them; set data.unit=chromo"
     )
@@ -182,7 +182,7 @@ def test_overlapping_rows_that_a_cut_may_part_are_noted() -> None:
     assert not cut_splits(splits, chosen).notes
 
 
-def test_holdouts_that_cannot_be_are_refused() -> None:
+def test_impossible_holdouts_are_errors() -> None:
     no_intervals = refused(lambda: cut_splits(some_splits(), Holdout(unit="chromosome")))
     assert "the rows have no intervals. Add columns region, start and end" in no_intervals
     lack = refused(lambda: cut_splits(some_splits(regions=True), Holdout(unit="chromosome", test_chromosomes=["chr1"])))
@@ -214,7 +214,7 @@ def test_the_data_module_serves_each_split_from_its_own_rows() -> None:
     data.setup()
     splits = data.splits
     data.setup("test")
-    assert data.splits is splits, "read twice"
+    assert data.splits is splits, "the source must be read once"
     assert data.class_names == ("a", "b")
     assert data.class_counts.tolist() == [81, 81]
     loaders = {"train": data.train_dataloader(), "validation": data.val_dataloader(), "test": data.test_dataloader()}

@@ -1,4 +1,4 @@
-"""Tables of labelled sequences and their classes: what is read, and what is refused, in one line that says where."""
+"""Tables of labelled sequences and their classes: reading, and error lines with file and line number."""
 
 import gzip
 from pathlib import Path
@@ -19,7 +19,7 @@ def as_csv(folder: Path, name: str = "train.csv") -> Path:
 
 
 @pytest.mark.parametrize("form", ["csv", "csv.gz", "tsv", "parquet"])
-def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path, form: str) -> None:
+def test_all_file_formats_give_the_same_rows(tmp_path: Path, form: str) -> None:
     path = as_csv(tmp_path)
     if form == "csv.gz":
         (tmp_path / "train.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -36,7 +36,7 @@ def test_the_same_rows_come_from_every_kind_of_file(tmp_path: Path, form: str) -
     assert (splits.validation, splits.test) == (None, None)
 
 
-def test_rows_without_a_group_are_groups_of_their_own(tmp_path: Path) -> None:
+def test_rows_without_a_group_become_their_own_group(tmp_path: Path) -> None:
     rows = [("ACGT", "b", "g1"), ("acg", "a", ""), ("NNA", "b", "g1"), ("TTTTT", "a", " ")]
     splits = SequenceTable(str(write_csv(tmp_path / "a.csv", "sequence,label,group", rows)), group="group").load()
     assert splits.train.groups is not None
@@ -54,7 +54,7 @@ def test_windows_line_ends_and_other_column_names(tmp_path: Path) -> None:
     assert splits.classes.names == ("x", "y")
 
 
-def test_validation_and_test_take_the_training_classes(tmp_path: Path) -> None:
+def test_validation_and_test_use_the_training_classes(tmp_path: Path) -> None:
     train = as_csv(tmp_path)
     test = write_csv(tmp_path / "test.csv", "sequence,label", [("AC", "b")])
     splits = SequenceTable(str(train), test=str(test)).load()
@@ -66,12 +66,12 @@ def test_validation_and_test_take_the_training_classes(tmp_path: Path) -> None:
     assert f"{unseen}: line 3: class 'c' is not a training class (a, b); 2 rows of c, d" in message
 
 
-def test_ambiguous_letters_are_noted_once_for_the_whole_set(tmp_path: Path) -> None:
+def test_ambiguous_letters_are_noted_once_per_dataset(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", "sequence,label", [("ACR", 0), ("YYT", 1)])
     assert SequenceTable(str(path)).load().notes == ("a.csv: 3 IUPAC letters other than A, C, G, T, N were read as N",)
 
 
-def test_words_for_what_is_missing_are_classes_and_groups_with_a_note(tmp_path: Path) -> None:
+def test_na_strings_are_read_as_names_with_a_note(tmp_path: Path) -> None:
     rows = [("ACG", "HA", "a"), ("CCT", "NA", "nan"), ("GG", "NA", "nan")]
     splits = SequenceTable(str(write_csv(tmp_path / "a.csv", "sequence,label,group", rows)), group="auto").load()
     assert splits.classes.names == ("HA", "NA")
@@ -107,7 +107,7 @@ def test_words_for_what_is_missing_are_classes_and_groups_with_a_note(tmp_path: 
         ("sequence,label,region,start,end,strand\nAC,0,c,1,2,+\nAC,1,c,5,7,x\n", "line 3: strand 'x'"),
     ],
 )
-def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, wanted: str) -> None:
+def test_error_names_file_and_line(tmp_path: Path, text: str, wanted: str) -> None:
     path = tmp_path / "user.csv"
     path.write_text(text)
     message = refused(SequenceTable(str(path)).load)
@@ -115,7 +115,7 @@ def test_what_is_wrong_is_said_with_file_and_line(tmp_path: Path, text: str, wan
     assert wanted in message
 
 
-def test_the_file_that_is_named_is_read_and_no_other(tmp_path: Path) -> None:
+def test_file_names_are_not_glob_patterns(tmp_path: Path) -> None:
     for name, sequence in (("s[12].csv", "ACGT"), ("s1.csv", "GG"), ("s*.csv", "TTT")):
         write_csv(tmp_path / name, "sequence,label", [(sequence, 0)])
         assert read_records(tmp_path / name).texts == [sequence]
@@ -124,7 +124,7 @@ def test_the_file_that_is_named_is_read_and_no_other(tmp_path: Path) -> None:
     assert "expected a table, got a folder" in refused(lambda: read_records(tmp_path))
 
 
-def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
+def test_trailing_blank_lines_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("sequence,label\nACGT ,0\nGG,1\n\n,\n\n")
     assert read_records(path).texts == ["ACGT", "GG"]
@@ -135,7 +135,7 @@ def test_blank_lines_at_the_end_are_no_rows(tmp_path: Path) -> None:
     assert "line 3: no sequence" in refused(lambda: read_records(path))
 
 
-def test_columns_of_parquet_that_are_no_text(tmp_path: Path) -> None:
+def test_non_text_columns_of_parquet_files(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     places = {"region": [[1], [2]], "start": [1, 2], "end": [3, 4]}
     pl.DataFrame({"sequence": ["AC", "GG"], "label": ["a", "b"], **places}).write_parquet(path)
@@ -148,7 +148,7 @@ def test_columns_of_parquet_that_are_no_text(tmp_path: Path) -> None:
     assert "column 'more' holds List(Int64)" in refused(lambda: read_unlabelled(path, sequence="more"))
 
 
-def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     torn = tmp_path / "torn.csv.gz"
     torn.write_bytes(gzip.compress(as_csv(tmp_path).read_bytes() * 1000)[:-20])
     assert "not a readable CSV file" in refused(lambda: read_records(torn))
@@ -159,7 +159,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     assert "expected UTF-8 text, got UTF-16" in refused(lambda: read_records(tmp_path / "wide.csv"))
 
 
-def test_intervals_are_read_with_empty_strands_as_plus(tmp_path: Path) -> None:
+def test_empty_strand_is_read_as_plus(tmp_path: Path) -> None:
     header = "sequence,label,region,start,end,strand"
     rows = [("A", 0, "chr1", 5, 6, "+"), ("A", 1, "chr2 ", 0, 3, " -"), ("A", 1, "chr2", 7, 9, "")]
     intervals = read_records(write_csv(tmp_path / "a.csv", header, rows)).intervals
@@ -170,7 +170,7 @@ def test_intervals_are_read_with_empty_strands_as_plus(tmp_path: Path) -> None:
     assert intervals.lengths.tolist() == [1, 3, 2]
 
 
-def test_classes_are_numbered_by_sorted_name_and_numbers_by_size() -> None:
+def test_classes_are_sorted_by_name_or_numerically() -> None:
     assert Classes.of(["ocr", "enhancer", "promoter", "ocr"], "x").names == ("enhancer", "ocr", "promoter")
     assert Classes.of(["10", "9", "-1"], "x").names == ("-1", "9", "10")
     assert Classes.of(["10", "9", "a"], "x").names == ("10", "9", "a")
@@ -178,11 +178,13 @@ def test_classes_are_numbered_by_sorted_name_and_numbers_by_size() -> None:
     assert "found none among 2 labels" in refused(lambda: Classes.of([None, ""], "x"))
 
 
-def test_a_column_of_names_is_not_taken_for_classes(tmp_path: Path) -> None:
+def test_column_of_unique_labels_is_an_error(tmp_path: Path) -> None:
     rows = [("ACGT", f"r{row}") for row in range(21)]
     path, same = (write_csv(tmp_path / f"{name}.csv", "sequence,label", rows) for name in ("a", "b"))
     message = refused(SequenceTable(str(path)).load)
     assert "a.csv: 21 classes among 21 labels: r0, r1, r10 and 18 more. Check that data.label is the column" in message
-    assert len(SequenceTable(str(path), str(same), str(same)).load().classes.names) == 21, "one row each may do"
+    assert len(SequenceTable(str(path), str(same), str(same)).load().classes.names) == 21, (
+        "one row per class is accepted with validation and test rows"
+    )
     write_csv(path, "sequence,label", [*rows, *rows])
     assert len(SequenceTable(str(path)).load().classes.names) == 21

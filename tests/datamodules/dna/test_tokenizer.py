@@ -1,4 +1,4 @@
-"""Bases as tokens, and many sequences in one array, against code that goes letter by letter."""
+"""Tokenization of bases and arrays of many sequences, against a letter-by-letter reference."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def read(texts: list[str]) -> Sequences:
     return Sequences.read(texts, place)
 
 
-def test_the_contract_of_tokens() -> None:
+def test_token_numbers_and_complements() -> None:
     assert {base: BASES.index(base) for base in BASES} == TOKEN
     assert len({*TOKEN.values(), PAD_TOKEN, MASK_TOKEN}) == NUM_TOKENS == len(COMPLEMENT) == 7
     assert (PAD_TOKEN, MASK_TOKEN) == (PADDING, 6)
@@ -42,7 +42,7 @@ def test_tokens_equal_the_slow_reference(letters: str) -> None:
     assert encoded.ambiguous == 0
 
 
-def test_many_and_long_sequences_are_encoded_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoding_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna([3, 50, 1, 8, 8, 8, 200, 2, 9], letters="ACGTN")
     whole = encode(texts, place).tokens
     monkeypatch.setattr("datamodules.dna.tokenizer._BLOCK_TEXTS", 2)
@@ -69,22 +69,22 @@ def test_other_iupac_letters_become_n_and_are_counted() -> None:
         (["ACG", "", "", "C"], "row 1: no sequence; 2 rows"),
     ],
 )
-def test_what_is_no_dna_is_refused_with_its_place(texts: list[str], pattern: str) -> None:
+def test_non_dna_letters_are_an_error_with_their_position(texts: list[str], pattern: str) -> None:
     import re
 
     assert re.match(pattern, refused(lambda: encode(texts, place)))
 
 
-def test_u_is_t_on_request() -> None:
+def test_u_is_read_as_t_with_rna() -> None:
     assert decode(encode(["AUGu"], place, rna=True).tokens) == "ATGT"
 
 
-def test_nothing_is_nothing() -> None:
+def test_empty_input() -> None:
     assert len(encode([], place).tokens) == 0
     assert len(read([])) == 0
 
 
-def test_decoding_gives_the_letters_back_and_leaves_padding_out() -> None:
+def test_decoding_inverts_encoding_and_skips_padding() -> None:
     text = random_dna([500], letters="ACGTN")[0]
     assert decode(np.array(slow_encode(text), dtype=np.uint8)) == text
     assert decode(np.array([PADDING, 0, PADDING, 3, PADDING], dtype=np.uint8)) == "AT"
@@ -92,7 +92,7 @@ def test_decoding_gives_the_letters_back_and_leaves_padding_out() -> None:
         decode(np.array([MASK_TOKEN], dtype=np.uint8))
 
 
-def test_the_reverse_complement_equals_the_slow_reference_and_undoes_itself() -> None:
+def test_reverse_complement_equals_the_slow_reference_and_is_an_involution() -> None:
     text = random_dna([333], letters="ACGTN")[0]
     tokens = np.array(slow_encode(text), dtype=np.uint8)
     assert decode(reverse_complement(tokens)) == slow_reverse_complement(text)
@@ -100,7 +100,7 @@ def test_the_reverse_complement_equals_the_slow_reference_and_undoes_itself() ->
     assert decode(complement(tokens)) == slow_reverse_complement(text)[::-1]
 
 
-def test_sequences_keep_what_they_were_made_of() -> None:
+def test_sequences_return_their_texts_and_rows() -> None:
     texts = random_dna(LENGTHS)
     sequences = read(texts)
     assert sequences.texts() == texts
@@ -111,12 +111,12 @@ def test_sequences_keep_what_they_were_made_of() -> None:
     assert read([]).take(np.array([], dtype=np.int64)).texts() == []
 
 
-def test_the_other_strand_of_all_sequences() -> None:
+def test_reverse_complement_of_all_sequences() -> None:
     texts = random_dna(LENGTHS, letters="ACGTN")
     assert read(texts).reverse_complement().texts()[::-1] == [slow_reverse_complement(text) for text in texts]
 
 
-def test_what_is_done_in_runs_does_not_depend_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blockwise_operations_do_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = random_dna(LENGTHS, letters="ACGTN")
     index = np.random.default_rng(0).permutation(len(texts))
     for size in (1, 30, 1 << 22):
@@ -136,17 +136,19 @@ def test_padded_batches_equal_the_slow_reference(side: Side, max_length: int | N
     flip = np.array([True, False, True, False, False])
     tokens, mask = read(texts).padded(index, max_length=max_length, side=side, reverse=flip)
 
-    shown = [texts[i][:max_length] for i in index]
-    shown = [slow_reverse_complement(text) if f else text for text, f in zip(shown, flip, strict=True)]
-    width = max(map(len, shown))
-    for row, text in enumerate(shown):
+    expected_texts = [texts[i][:max_length] for i in index]
+    expected_texts = [
+        slow_reverse_complement(text) if f else text for text, f in zip(expected_texts, flip, strict=True)
+    ]
+    width = max(map(len, expected_texts))
+    for row, text in enumerate(expected_texts):
         padding = [PADDING] * (width - len(text))
         expected = padding + slow_encode(text) if side == "left" else slow_encode(text) + padding
         assert tokens[row].tolist() == expected
         assert mask[row].tolist() == [token != PADDING for token in expected]
 
 
-def test_a_batch_is_a_copy_that_may_be_written_to() -> None:
+def test_batch_is_a_writable_copy() -> None:
     sequences = read(["ACGT", "AC"])
     sequences.padded(np.array([0, 1]))[0][:] = 9
     assert sequences.texts() == ["ACGT", "AC"]

@@ -1,4 +1,4 @@
-"""The four real ETT sets against an independent computation from the field's protocol (numpy alone)."""
+"""The four real ETT datasets against an independent numpy implementation of the standard protocol."""
 
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from titans_seq.errors import InputError
 
 ETT_DATASETS = ["ETTh1", "ETTh2", "ETTm1", "ETTm2"]
 HORIZONS = [96, 192, 336, 720]
-# Rows at which train, validation and test end, and the published numbers of test windows.
+# End rows of train, validation and test, and the published numbers of test windows.
 BORDERS = {"h": (8640, 11520, 14400), "m": (34560, 46080, 57600)}
 TEST_WINDOWS = {"h": (2785, 2689, 2545, 2161), "m": (11425, 11329, 11185, 10801)}
 
@@ -63,14 +63,14 @@ def test_windows_of_all_splits_equal_an_independent_computation(data_root: Path,
         seen = 0
         for batch in loader:
             both = np.concatenate([batch.context.numpy(), batch.target.numpy()], axis=1)
-            # One rounding to float32; the floor is for z-scores so near zero that float64's own rounding shows.
+            # rtol allows one rounding to float32; atol covers z-scores so near zero that float64 rounding shows.
             np.testing.assert_allclose(both, expected[batch.start.numpy()], rtol=2**-23, atol=1e-13)
             seen += len(both)
         assert seen == len(expected)
 
 
 @pytest.mark.parametrize("context_length", [96, 512])
-def test_window_counts_are_the_published_ones(data_root: Path, name: str, context_length: int) -> None:
+def test_window_counts_equal_the_published_ones(data_root: Path, name: str, context_length: int) -> None:
     data = data_module(data_root, name, context_length, horizon=96)
     train, validation, test = BORDERS[name[3]]
     for horizon, published in zip(HORIZONS, TEST_WINDOWS[name[3]], strict=True):
@@ -82,7 +82,7 @@ def test_window_counts_are_the_published_ones(data_root: Path, name: str, contex
     assert counted == published, "the loader dropped the last batch"
 
 
-def test_timestamps_and_channels_are_those_of_the_file(data_root: Path, name: str) -> None:
+def test_timestamps_and_channels_equal_the_file(data_root: Path, name: str) -> None:
     path = data_root / "ETT-small" / f"{name}.csv"
     stamps = np.loadtxt(path, delimiter=",", skiprows=1, usecols=0, dtype="datetime64[s]")
     series = ETT(name, str(data_root)).load()
@@ -91,18 +91,18 @@ def test_timestamps_and_channels_are_those_of_the_file(data_root: Path, name: st
     assert (series.values == raw(path)).all()
 
 
-def test_the_season_is_a_day(data_root: Path, name: str) -> None:
+def test_seasonal_period_is_a_day(data_root: Path, name: str) -> None:
     source = ETT(name, str(data_root))
     stamps = source.load().timestamps
     assert stamps[source.seasonal_period] - stamps[0] == np.timedelta64(1, "D")
 
 
-def test_a_file_directly_in_the_root_is_found_too(tmp_path: Path, data_root: Path) -> None:
+def test_file_directly_in_the_root_is_found(tmp_path: Path, data_root: Path) -> None:
     (tmp_path / "ETTh1.csv").write_bytes((data_root / "ETT-small" / "ETTh1.csv").read_bytes())
     assert (ETT("ETTh1", str(tmp_path)).load().values == raw(data_root / "ETT-small" / "ETTh1.csv")).all()
 
 
-def test_one_changed_digit_is_refused(tmp_path: Path, data_root: Path) -> None:
+def test_one_changed_digit_is_an_error(tmp_path: Path, data_root: Path) -> None:
     text = (data_root / "ETT-small" / "ETTh1.csv").read_text()
     head, digit, tail = text[:5000], text[5000], text[5001:]
     assert digit.isdigit()
@@ -111,13 +111,13 @@ def test_one_changed_digit_is_refused(tmp_path: Path, data_root: Path) -> None:
         ETT("ETTh1", str(tmp_path)).load()
 
 
-def test_a_set_under_another_sets_name_is_refused(tmp_path: Path, data_root: Path) -> None:
+def test_dataset_under_another_name_is_an_error(tmp_path: Path, data_root: Path) -> None:
     write_ett(tmp_path, []).write_bytes((data_root / "ETT-small" / "ETTh2.csv").read_bytes())
     with pytest.raises(InputError, match="not ETTh1"):
         ETT("ETTh1", str(tmp_path)).load()
 
 
-def test_a_cell_is_reported_by_line_stamp_column_and_count(tmp_path: Path) -> None:
+def test_error_of_a_faulty_cell_names_line_timestamp_column_and_count(tmp_path: Path) -> None:
     rows = [row.split(",") for row in ett_rows(9)]
     rows[3][2], rows[7][2] = "n/a", ""
     path = write_ett(tmp_path, [",".join(row) for row in rows])
@@ -125,7 +125,7 @@ def test_a_cell_is_reported_by_line_stamp_column_and_count(tmp_path: Path) -> No
         read_csv(path)
 
 
-def test_a_date_that_is_none_is_reported(tmp_path: Path) -> None:
+def test_invalid_date_is_an_error(tmp_path: Path) -> None:
     rows = ett_rows(9)
     rows[4] = rows[4].replace("2016-07-01", "2016-13-01")
     with pytest.raises(InputError, match=r"line 6, column date: '2016-13-01 04:00:00' is not a timestamp"):

@@ -1,4 +1,4 @@
-"""The covariates of steps to come (point 7 of the bad inputs), and the times of these steps."""
+"""Future covariates: reading, error messages for faulty files, and the timestamps of future steps."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +16,8 @@ ROLES = ColumnRoles(time="when", id="store", target=("sales",), known=("promo", 
 TIMES = pl.Series([datetime(2024, 3, 1, 22) + timedelta(hours=i) for i in range(4)])
 
 
-def known(path: Path, rows: int = 6, **changes: object) -> Path:
-    """Rows from two hours before the first wanted time on, of stores s1 and s2."""
+def write_known(path: Path, rows: int = 6, **changes: object) -> Path:
+    """Write known covariates of stores s1 and s2 from two hours before the first requested time on; return the path."""
     stamps = [datetime(2024, 3, 1, 20) + timedelta(hours=i) for i in range(rows)]
     promo = [i % 2 for i in range(rows)]
     parts = [
@@ -29,8 +29,8 @@ def known(path: Path, rows: int = 6, **changes: object) -> Path:
     return path
 
 
-def test_columns_of_every_series_at_the_wanted_times(tmp_path: Path) -> None:
-    found = read_future(known(tmp_path / "known.csv"), ROLES, None, ["s2", "s1"], [TIMES, TIMES[:2]])
+def test_covariates_of_every_series_at_the_requested_times(tmp_path: Path) -> None:
+    found = read_future(write_known(tmp_path / "known.csv"), ROLES, None, ["s2", "s1"], [TIMES, TIMES[:2]])
     np.testing.assert_array_equal(found[0], [[0, 1.5], [1, 1.75], [0, 2.0], [1, 2.25]])
     np.testing.assert_array_equal(found[1], [[0, 0.5], [1, 0.75]])
 
@@ -50,15 +50,15 @@ def test_columns_of_every_series_at_the_wanted_times(tmp_path: Path) -> None:
         (6, {"when": ["1.3.24"] * 12}, "column when: '1.3.24' in row 1 is not a timestamp"),
     ],
 )  # fmt: skip
-def test_what_is_missing_is_said_in_one_line(tmp_path: Path, rows: int, changes: dict[str, object], part: str) -> None:
+def test_error_of_a_faulty_file(tmp_path: Path, rows: int, changes: dict[str, object], part: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_future(known(tmp_path / "known.csv", rows, **changes), ROLES, None, ["s1", "s2"], [TIMES, TIMES])
+        read_future(write_known(tmp_path / "known.csv", rows, **changes), ROLES, None, ["s1", "s2"], [TIMES, TIMES])
     assert part in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_column_that_is_not_there(tmp_path: Path) -> None:
-    path = known(tmp_path / "known.csv")
+def test_missing_column_or_file(tmp_path: Path) -> None:
+    path = write_known(tmp_path / "known.csv")
     with pytest.raises(InputError, match="no column 'holiday'; found when, store, promo, price"):
         read_future(path, ROLES._replace(known=("holiday",)), None, ["s1"], [TIMES])
     with pytest.raises(InputError, match=r"--future .*nowhere\.csv: no such file"):
@@ -74,13 +74,13 @@ def test_a_column_that_is_not_there(tmp_path: Path) -> None:
         (["2024-01-01T00:15"], "15m", ["2024-01-01 00:30:00", "2024-01-01 00:45:00"]),
     ],
 )
-def test_the_times_that_follow(times: list[str], interval: str, expected: list[str]) -> None:
+def test_timestamps_after_the_last(times: list[str], interval: str, expected: list[str]) -> None:
     for unit in ("us", "ns"):
         found = times_after(np.array(times, dtype=f"datetime64[{unit}]"), interval, 2)
         assert [str(time) for time in found] == expected
 
 
-def test_times_are_said_as_short_as_can_be() -> None:
+def test_timestamp_text_is_short() -> None:
     day, hour = datetime(2024, 3, 10), datetime(2024, 3, 10, 4)
     assert [timestamp_text(t) for t in (day, hour, hour.replace(second=5))] == [
         "2024-03-10", "2024-03-10 04:00", "2024-03-10 04:00:05",

@@ -23,12 +23,12 @@ from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.errors import InputError
 
 LENGTH, HORIZON = 8, 3
-ROWS = {"a": 60, "b": 75, "c": 44}  # of each series
+ROWS = {"a": 60, "b": 75, "c": 44}  # rows of each series
 ROLES = ColumnRoles(id="store", target=("sales",), past=("temp",), known=("promo", "price"), static=("kind", "size"))
 
 
 def table() -> pl.DataFrame:
-    """Series a, b and c, begun one day after another; every value of sales says where it stands."""
+    """Series a, b and c, each starting a week after the last; a value of sales identifies its series and row."""
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -62,7 +62,7 @@ def data(tmp_path: Path) -> ForecastingDataModule:
 
 
 def expected_windows(split: Split) -> Iterator[tuple[str, int]]:
-    """Series and row of the first step forecast, by the rule of the protocol, series by series."""
+    """Yield (series, row of the first forecast step) of every window by the protocol, series by series."""
     for name, rows in ROWS.items():
         train, validation = round(0.6 * rows), round(0.8 * rows)
         first = {"train": LENGTH, "validation": train, "test": validation}[split]
@@ -71,13 +71,13 @@ def expected_windows(split: Split) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_windows_are_those_of_each_series_and_none_crosses(data: ForecastingDataModule, split: Split) -> None:
+def test_windows_never_cross_series(data: ForecastingDataModule, split: Split) -> None:
     windows = data.windows(split)
     wanted = list(expected_windows(split))
     assert len(windows) == len(wanted)
     index = np.arange(len(windows))
-    members, rows = data.locate_windows(split, index)
-    assert [(data.scaled_series[m].series.name, row) for m, row in zip(members, rows, strict=True)] == wanted
+    series_numbers, rows = data.locate_windows(split, index)
+    assert [(data.scaled_series[m].series.name, row) for m, row in zip(series_numbers, rows, strict=True)] == wanted
     batch = windows[index]
     content = table()
     for i, (name, row) in enumerate(wanted):
@@ -89,7 +89,7 @@ def test_windows_are_those_of_each_series_and_none_crosses(data: ForecastingData
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_covariates_stand_beside_their_steps(data: ForecastingDataModule, split: Split) -> None:
+def test_covariates_are_aligned_with_their_steps(data: ForecastingDataModule, split: Split) -> None:
     content = table()
     train = pl.concat(part.head(round(0.6 * len(part))) for part in content.partition_by("store"))
     mean, std = ({c: f(train[c].to_numpy()) for c in ("temp", "promo", "price")} for f in (np.mean, np.std))
@@ -112,7 +112,7 @@ def test_covariates_stand_beside_their_steps(data: ForecastingDataModule, split:
         assert numbers[i].item() == pytest.approx((part["size"][0] - sizes.mean()) / sizes.std())
 
 
-def test_no_statistic_sees_a_row_after_training(tmp_path: Path, data: ForecastingDataModule) -> None:
+def test_statistics_use_training_rows_only(tmp_path: Path, data: ForecastingDataModule) -> None:
     content = table().with_row_index().with_columns(pl.int_range(pl.len()).over("store").alias("row"))
     later = pl.col("row") >= (0.6 * pl.len().over("store")).round()
     changed = content.with_columns(
@@ -123,7 +123,7 @@ def test_no_statistic_sees_a_row_after_training(tmp_path: Path, data: Forecastin
     for ours, theirs in zip(data.train_dataloader(), other.train_dataloader(), strict=True):
         assert torch.equal(ours.context, theirs.context)
         assert torch.equal(ours.target, theirs.target)
-    # And a training row is seen: the test could fail.
+    # Changing a training row does change the statistics, so the comparison above can fail.
     touched = content.with_columns(pl.when(pl.col("row") == 3).then(0.0).otherwise(pl.col("sales")).alias("sales"))
     third = module(tmp_path / "v.csv", touched.select(table().columns))
     assert data.encoder.scalers["a"].mean != third.encoder.scalers["a"].mean
@@ -138,26 +138,26 @@ def test_a_panel_without_covariates_gives_plain_batches(tmp_path: Path) -> None:
     assert len(starts.unique()) == len(starts)
 
 
-def test_a_layout_comes_back_from_plain_containers(data: ForecastingDataModule) -> None:
+def test_feature_encoder_is_restored_from_plain_containers(data: ForecastingDataModule) -> None:
     container = json.loads(json.dumps(data.encoder.to_container()))
     again = FeatureEncoder.from_container(container)
     assert again.to_container() == data.encoder.to_container()
     series = data.scaled_series[1].series
     np.testing.assert_array_equal(again.encode(series, again.scalers["b"]), data.scaled_series[1].scaled)
     assert (again.interval, again.season, again.trained_until) == ("1d", 7, "2024-02-09T00:00:00.000000")
-    stranger = series._replace(covariates=series.covariates._replace(static={"kind": "tiny", "size": "1"}))
+    unseen = series._replace(covariates=series.covariates._replace(static={"kind": "tiny", "size": "1"}))
     line = "series 'b': unknown value 'tiny' of static column kind; expected one of the training data: big, small"
     with pytest.raises(InputError, match=line):
-        again.static(stranger)
-    stranger = series._replace(covariates=series.covariates._replace(static={"kind": "big", "size": "x"}))
+        again.static(unseen)
+    unseen = series._replace(covariates=series.covariates._replace(static={"kind": "big", "size": "x"}))
     with pytest.raises(InputError, match="static column size must be a number; got 'x'"):
-        again.static(stranger)
+        again.static(unseen)
 
 
-def test_the_calendar_is_that_of_pythons_datetime() -> None:
+def test_calendar_features_equal_python_datetime() -> None:
     times = [datetime(2024, 2, 29, 23, 45), datetime(2023, 12, 31), datetime(2024, 1, 1, 6, 30, 30)]
     days_in_month = [29, 31, 31]
-    shares = {
+    fractions = {
         "minute_of_hour": [(t.minute + t.second / 60) / 60 for t in times],
         "hour_of_day": [(t.hour + t.minute / 60) / 24 for t in times],
         "day_of_week": [t.weekday() / 7 for t in times],
@@ -165,11 +165,11 @@ def test_the_calendar_is_that_of_pythons_datetime() -> None:
         "day_of_year": [(t.timetuple().tm_yday - 1) / 366 for t in times],
         "month_of_year": [(t.month - 1) / 12 for t in times],
     }
-    assert tuple(shares) == tuple(CALENDAR_FEATURES) == schema.CALENDAR
+    assert tuple(fractions) == tuple(CALENDAR_FEATURES) == schema.CALENDAR
     for unit in ("us", "ns", "s"):
-        found = calendar_features(np.array(times, dtype=f"datetime64[{unit}]"), list(shares))
-        for i, name in enumerate(shares):
-            angles = 2 * np.pi * np.array(shares[name])
+        found = calendar_features(np.array(times, dtype=f"datetime64[{unit}]"), list(fractions))
+        for i, name in enumerate(fractions):
+            angles = 2 * np.pi * np.array(fractions[name])
             np.testing.assert_allclose(found[:, 2 * i], np.sin(angles), atol=1e-12, err_msg=name)
             np.testing.assert_allclose(found[:, 2 * i + 1], np.cos(angles), atol=1e-12, err_msg=name)
 
@@ -183,7 +183,7 @@ def test_the_calendar_is_that_of_pythons_datetime() -> None:
          "data.horizon=5); the series has 21 rows. Lower one of these keys: data.horizon=4 would fit"),
     ],
 )  # fmt: skip
-def test_a_series_too_short_says_what_would_fit(
+def test_error_of_a_short_series_suggests_lengths_that_fit(
     tmp_path: Path, rows: int, horizon: int, split: Split, part: str
 ) -> None:
     content = table().select("date", "store", "sales")

@@ -1,4 +1,4 @@
-"""The embedded data set: the same everywhere and every time, and as described."""
+"""The built-in synthetic dataset is reproducible and has the documented properties."""
 
 import hashlib
 
@@ -19,14 +19,14 @@ def digest(series: Series) -> str:
     return hashlib.sha256(np.round(series.values, 6).tobytes()).hexdigest()
 
 
-def test_it_is_the_same_every_time_whatever_the_global_generator(series: Series) -> None:
-    np.random.seed(1)  # the global generator is what must not matter
+def test_dataset_does_not_depend_on_the_global_generator(series: Series) -> None:
+    np.random.seed(1)  # the global generator must not matter
     again = SimulatedSeries().load()
     assert digest(again) == digest(series)
     assert (again.timestamps == series.timestamps).all()
 
 
-def test_it_is_sixty_weeks_of_hours_without_gap_or_hole(series: Series) -> None:
+def test_dataset_is_sixty_weeks_of_hours_without_gaps(series: Series) -> None:
     assert series.values.shape == (60 * 7 * 24, len(series.channels)) == (10_080, 5)
     assert np.isfinite(series.values).all()
     assert (np.diff(series.timestamps) == np.timedelta64(1, "h")).all()
@@ -42,7 +42,7 @@ def test_days_repeat_but_not_exactly(series: Series) -> None:
 
 
 def spells(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First day, regime and mean day of every spell; the mean days (spells, 96) without level and height."""
+    """First day, regime and normalised mean daily profile (spells, 96) of every spell of one regime."""
     regimes = _regimes(np.random.default_rng(_SEED))
     assert (regimes.reshape(-1, 24) == regimes[::24, None]).all(), "a regime changed within a day"
     days = regimes[::24]
@@ -53,17 +53,17 @@ def spells(series: Series) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return first, days[first], shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
 
 
-def test_regimes_return_and_look_as_they_did(series: Series) -> None:
+def test_regimes_recur_with_similar_profiles(series: Series) -> None:
     first, regimes, shapes = spells(series)
-    alike, same = shapes @ shapes.T, regimes[:, None] == regimes
-    assert alike[same].min() > 0.9
-    assert alike[~same].max() < 0.8
+    similarity, same = shapes @ shapes.T, regimes[:, None] == regimes
+    assert similarity[same].min() > 0.9
+    assert similarity[~same].max() < 0.8
     assert set(regimes) == {0, 1, 2, 3}
-    # Whole spells: the last one is cut by the series' end.
+    # Complete spells only: the end of the series cuts the last one.
     assert set(np.diff(first)) <= set(range(6, 15))
 
 
-def test_every_regime_that_the_test_split_holds_was_shown_in_training(series: Series) -> None:
+def test_every_regime_of_the_test_split_occurs_in_training(series: Series) -> None:
     first, regimes, _ = spells(series)
     train_days, validation_days = series.boundaries.train // 24, series.boundaries.validation // 24
     assert set(regimes[first >= validation_days]) == set(regimes[first < train_days])
@@ -71,7 +71,7 @@ def test_every_regime_that_the_test_split_holds_was_shown_in_training(series: Se
 
 def test_oil_follows_the_load_with_a_lag(series: Series) -> None:
     load, oil = series.values[:, :4].sum(axis=1), series.values[:, 4]
-    # Differences over a week take the daily and yearly cycles out.
+    # Weekly differences remove the daily and yearly cycles.
     load, oil = load[168:] - load[:-168], oil[168:] - oil[:-168]
     correlations = [np.corrcoef(load[: len(load) - lag], oil[lag:])[0, 1] for lag in range(24)]
     assert 1 <= int(np.argmax(correlations)) <= 8

@@ -1,4 +1,4 @@
-"""A user's table: what is read, and the one line that each fault gets (points 1 to 6 of the bad inputs)."""
+"""Time series tables of users: reading, and the error line of each kind of fault."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,13 +34,13 @@ def wide(path: Path, count: int = 40, **changes: list[object]) -> Path:
     return write(path, {**columns, **changes})
 
 
-def only(table: Table) -> Series:
-    """The one series of a wide table."""
+def only_series(table: Table) -> Series:
+    """Return the only series of a wide table."""
     (series,) = table.load()
     return series
 
 
-def fault(table: Table) -> str:
+def error_line(table: Table) -> str:
     with pytest.raises(InputError) as caught:
         table.load()
     message = str(caught.value)
@@ -51,7 +51,7 @@ def fault(table: Table) -> str:
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_a_wide_table(tmp_path: Path, suffix: str) -> None:
-    series = only(Table(wide(tmp_path / f"sales.{suffix}")))
+    series = only_series(Table(wide(tmp_path / f"sales.{suffix}")))
     assert series.name == "sales"
     assert series.channels == ["a", "b"]
     assert series.boundaries == (28, 32, 40)
@@ -59,17 +59,17 @@ def test_a_wide_table(tmp_path: Path, suffix: str) -> None:
     np.testing.assert_array_equal(series.timestamps, np.array(hours(40), dtype="datetime64[us]"))
 
 
-def test_rows_in_any_order_and_columns_by_choice(tmp_path: Path) -> None:
+def test_unsorted_rows_and_selected_columns(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
     rows = path.read_text().splitlines()
     path.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
     table = Table(path, ColumnRoles(target=("b",)))
-    np.testing.assert_array_equal(only(table).values[:, 0], -np.arange(40.0))
+    np.testing.assert_array_equal(only_series(table).values[:, 0], -np.arange(40.0))
     assert table.seasonal_period == 24
 
 
 def long(path: Path, **changes: list[object]) -> Path:
-    """Series s2 of 30 hours, and s1, which begins 6 hours later; rows of both in turn."""
+    """Write series s2 of 30 hours and s1, which begins 6 hours later, with interleaved rows; return the path."""
     columns: dict[str, list[object]] = {name: [] for name in ("when", "store", "sales", "promo", "kind", "size")}
     for i, stamp in enumerate(hours(30)):
         for store in ("s2", "s1")[: 1 + (i >= 6)]:
@@ -83,7 +83,7 @@ LONG = ColumnRoles(time="when", id="store", target=("sales",))
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_a_long_table_is_a_panel_of_series_each_with_its_own_rows(tmp_path: Path, suffix: str) -> None:
+def test_long_table_is_a_panel_of_series(tmp_path: Path, suffix: str) -> None:
     path = long(tmp_path / f"long.{suffix}")
     roles = LONG._replace(past=("promo",), static=("kind", "size"))
     s1, s2 = Table(path, roles, split=SplitPoints(0.5, 0.75)).load()
@@ -96,32 +96,32 @@ def test_a_long_table_is_a_panel_of_series_each_with_its_own_rows(tmp_path: Path
     assert s1.covariates.static == {"kind": "ks1", "size": "3.5"}
 
 
-def test_several_series_in_one_column_are_told_apart_by_an_id(tmp_path: Path) -> None:
+def test_several_series_in_one_column_require_an_id(tmp_path: Path) -> None:
     path = long(tmp_path / "long.csv")
-    message = fault(Table(path, LONG._replace(id=None)))
+    message = error_line(Table(path, LONG._replace(id=None)))
     assert "2024-03-01 06:00 appears 2 times. Several series? Set data.id=<column>; candidates: store" in message
-    message = fault(Table(path, LONG._replace(target=())))
+    message = error_line(Table(path, LONG._replace(target=())))
     assert "data.id=store requires a target column; set data.target to one or more of sales, promo" in message
     same = long(tmp_path / "same.csv", store=["s1"] * 54)
-    assert "series 's1': 2024-03-01 06:00 appears 2 times; data.id=store does not distinguish these rows" in fault(
+    assert "series 's1': 2024-03-01 06:00 appears 2 times; data.id=store does not distinguish these rows" in error_line(
         Table(same, LONG)
     )
     some = long(tmp_path / "some.csv", store=[None, *["s1"] * 53])
-    assert "column store: 1 empty cells, first in row 1" in fault(Table(some, LONG))
-    message = fault(Table(long(tmp_path / "k.csv", kind=list("ab" * 27)), LONG._replace(static=("kind",))))
+    assert "column store: 1 empty cells, first in row 1" in error_line(Table(some, LONG))
+    message = error_line(Table(long(tmp_path / "k.csv", kind=list("ab" * 27)), LONG._replace(static=("kind",))))
     assert "series 's2': column kind must hold one value in all its rows; found a, b" in message
-    assert "data.static needs data.id" in fault(Table(wide(tmp_path / "w.csv"), ColumnRoles(static=("a",))))
-    assert "column 'a' is in data.past and data.known" in fault(
+    assert "data.static needs data.id" in error_line(Table(wide(tmp_path / "w.csv"), ColumnRoles(static=("a",))))
+    assert "column 'a' is in data.past and data.known" in error_line(
         Table(wide(tmp_path / "w.csv"), ColumnRoles(past=("a",), known=("a",)))
     )
 
 
-def test_a_gap_in_one_series_is_named_with_it(tmp_path: Path) -> None:
+def test_error_of_a_gap_names_its_series(tmp_path: Path) -> None:
     path = long(tmp_path / "long.csv")
     lines = path.read_text().splitlines()
     kept = [line for line in lines if not (",s1," in line and "T10:" <= line[10:14] < "T14:")]
     path.write_text("\n".join(kept) + "\n")
-    message = fault(Table(path, LONG))
+    message = error_line(Table(path, LONG))
     assert message == (
         f"{path}: series 's1': 1 gap at a 1h step, first 2024-03-01 10:00 to 13:00. "
         "Set data.fill=ffill|interpolate or fix the file."
@@ -131,25 +131,25 @@ def test_a_gap_in_one_series_is_named_with_it(tmp_path: Path) -> None:
     assert table.notes == [f"{path}: 4 missing values filled, data.fill=ffill"]
 
 
-def holes(path: Path) -> Path:
-    """Two gaps in the times and one empty cell."""
+def write_gaps(path: Path) -> Path:
+    """Write a table with two gaps in the timestamps and one empty cell; return its path."""
     kept = [i for i in range(40) if i not in (5, 6, 20)]
     values: list[object] = [float(i) for i in kept]
     values[10] = None
     return write(path, {"date": [hours(40)[i] for i in kept], "a": values})
 
 
-def test_gaps_are_refused_or_filled(tmp_path: Path) -> None:
-    path = holes(tmp_path / "gaps.csv")
-    assert "1 empty cells, first in row 11 (2024-03-01 12:00). Set data.fill" in fault(Table(path))
+def test_gaps_are_an_error_or_filled(tmp_path: Path) -> None:
+    path = write_gaps(tmp_path / "gaps.csv")
+    assert "1 empty cells, first in row 11 (2024-03-01 12:00). Set data.fill" in error_line(Table(path))
     only_gaps = write(
         tmp_path / "only.csv",
         {"date": [h for i, h in enumerate(hours(40)) if i not in (5, 6, 20)], "a": list(range(37))},
     )
-    message = fault(Table(only_gaps))
+    message = error_line(Table(only_gaps))
     assert "2 gaps at a 1h step, first 2024-03-01 05:00 to 06:00. Set data.fill=ffill" in message
     filled: dict[Fill, np.ndarray] = {
-        fill: only(Table(path, fill=fill)).values[:, 0] for fill in ("ffill", "interpolate")
+        fill: only_series(Table(path, fill=fill)).values[:, 0] for fill in ("ffill", "interpolate")
     }
     np.testing.assert_array_equal(filled["interpolate"], np.arange(40.0))
     expected = np.arange(40.0)
@@ -165,10 +165,10 @@ def test_gaps_are_refused_or_filled(tmp_path: Path) -> None:
         ("NaN", "'NaN'"),
     ],
 )
-def test_what_is_no_number_is_refused(tmp_path: Path, cell: str, part: str) -> None:
+def test_non_numeric_cell_is_an_error(tmp_path: Path, cell: str, part: str) -> None:
     values: list[object] = [str(i) for i in range(40)]
     values[3] = cell
-    assert part in fault(Table(wide(tmp_path / "t.csv", a=values)))
+    assert part in error_line(Table(wide(tmp_path / "t.csv", a=values)))
 
 
 @pytest.mark.parametrize(
@@ -185,9 +185,9 @@ def test_what_is_no_number_is_refused(tmp_path: Path, cell: str, part: str) -> N
         ),
     ],
 )
-def test_times_that_do_not_parse_or_fit(tmp_path: Path, stamps: list[str], time_format: str | None, part: str) -> None:
+def test_invalid_or_irregular_timestamps(tmp_path: Path, stamps: list[str], time_format: str | None, part: str) -> None:
     path = write(tmp_path / "t.csv", {"date": list(stamps), "a": list(range(30))})
-    assert part in fault(Table(path, time_format=time_format))
+    assert part in error_line(Table(path, time_format=time_format))
 
 
 @pytest.mark.parametrize(
@@ -199,16 +199,16 @@ def test_times_that_do_not_parse_or_fit(tmp_path: Path, stamps: list[str], time_
         ([str(1_700_000_000 + 60 * i) for i in range(30)], "%s", 1440),
     ],
 )
-def test_times_in_many_hands(tmp_path: Path, stamps: list[str], time_format: str | None, season: int) -> None:
+def test_timestamp_formats(tmp_path: Path, stamps: list[str], time_format: str | None, season: int) -> None:
     table = Table(write(tmp_path / "t.csv", {"date": list(stamps), "a": list(range(30))}), time_format=time_format)
-    series = only(table)
+    series = only_series(table)
     assert table.seasonal_period == season
     assert len(series.timestamps) == 30
     if "T" in stamps[0]:  # in UTC
         assert series.timestamps[0] == np.datetime64("2024-02-29T23:00:00")
 
 
-def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
+def test_splits_by_fraction_and_by_date(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
     assert Table(path, split=SplitPoints(0.5, 0.75)).load()[0].boundaries == (20, 30, 40)
     assert Table(path, split=SplitPoints("2024-03-01 10:00", "2024-03-02")).load()[0].boundaries == (10, 24, 40)
@@ -216,15 +216,17 @@ def test_splits_by_share_and_by_date(tmp_path: Path) -> None:
         InputError, match=r"data\.train_end and data\.validation_end: expected a fraction or a time.*, got 'May'"
     ):
         Table(path, split=SplitPoints("May", 0.9)).load()
-    assert "every split needs rows" in fault(Table(path, split=SplitPoints(0.5, 0.5)))
+    assert "every split needs rows" in error_line(Table(path, split=SplitPoints(0.5, 0.5)))
 
 
-def test_names_and_files_that_are_not_there(tmp_path: Path) -> None:
+def test_missing_columns_and_files(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
-    assert fault(Table(path, ColumnRoles(time="time"))).endswith("no column 'time'; found date, a, b. Set data.time.")
-    assert "no column 'c'; found date, a, b. Set data.target." in fault(Table(path, ColumnRoles(target=("c",))))
+    assert error_line(Table(path, ColumnRoles(time="time"))).endswith(
+        "no column 'time'; found date, a, b. Set data.time."
+    )
+    assert "no column 'c'; found date, a, b. Set data.target." in error_line(Table(path, ColumnRoles(target=("c",))))
     with pytest.raises(InputError, match=r"no such file; set data\.path"):
         Table(tmp_path / "nothing.csv").prepare()
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
-    assert "not a readable Parquet file" in fault(Table(tmp_path / "bad.parquet"))
-    assert "2 distinct times" in fault(Table(wide(tmp_path / "short.csv", 2)))
+    assert "not a readable Parquet file" in error_line(Table(tmp_path / "bad.parquet"))
+    assert "2 distinct times" in error_line(Table(wide(tmp_path / "short.csv", 2)))

@@ -1,4 +1,4 @@
-"""Weather against an independent computation (numpy alone), and what is said of its -9999 cells."""
+"""The Weather dataset against an independent numpy computation, and the handling of its -9999 cells."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def data_module(root: Path, horizon: int, mask_missing: bool = False) -> Forecas
 
 
 @pytest.mark.parametrize("horizon", TEST_WINDOWS)
-def test_every_test_window_counts(data_root: Path, horizon: int) -> None:
+def test_number_of_test_windows(data_root: Path, horizon: int) -> None:
     assert len(data_module(data_root, horizon).windows("test")) == TEST_WINDOWS[horizon]
 
 
@@ -46,7 +46,7 @@ def test_z_scores_and_splits_equal_an_independent_computation(data_root: Path, r
             assert len(loader.windows) == end - first - 191  # type: ignore[operator]
 
 
-def test_cells_that_were_not_measured_are_kept_or_filled(data_root: Path, raw: np.ndarray) -> None:
+def test_missing_cells_are_kept_or_filled(data_root: Path, raw: np.ndarray) -> None:
     missing = raw == -9999
     assert {c: int(n) for c, n in enumerate(missing.sum(0)) if n} == NOT_MEASURED
     assert missing[36887:].sum() == 0
@@ -67,7 +67,7 @@ def test_cells_that_were_not_measured_are_kept_or_filled(data_root: Path, raw: n
     assert "not comparable with published numbers" in note
 
 
-def test_a_file_that_is_not_weather_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_of_another_dataset_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TITANS_SEQ_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(InputError, match=r"no direct download.*https://github.com/thuml/Autoformer.*set data.root"):

@@ -1,4 +1,4 @@
-"""Windows, their order, and the splits they are cut from, on series where every value says which row it is."""
+"""Windows, their order and splits, on series in which every value identifies its row."""
 
 from math import ceil
 
@@ -17,12 +17,12 @@ CHANNELS = 3
 
 
 def counting(rows: int) -> np.ndarray:
-    """Row r, channel c holds 10 r + c, exact in float32."""
+    """Values (rows, channels): 10 r + c in row r and channel c, exact in float32."""
     return 10.0 * np.arange(rows)[:, None] + np.arange(CHANNELS)
 
 
 class Counting:
-    """A source of 100 counted rows, of which the last five belong to no split."""
+    """A source of 100 rows of `counting`; the last five are in no split."""
 
     seasonal_period = 4
     simulated = True
@@ -50,7 +50,7 @@ def joined(loader: WindowLoader) -> ForecastBatch:
 
 
 @pytest.mark.parametrize(("length", "horizon"), [(1, 1), (5, 3), (1, 19), (20, 1)])
-def test_every_window_is_its_rows_and_the_rows_right_after(length: int, horizon: int) -> None:
+def test_window_is_its_context_rows_and_the_rows_after_them(length: int, horizon: int) -> None:
     values = counting(21)
     windows = Windows(values, length, horizon)
     assert len(windows) == 21 - length - horizon + 1
@@ -62,7 +62,7 @@ def test_every_window_is_its_rows_and_the_rows_right_after(length: int, horizon:
         assert batch.start[i] == i
 
 
-def test_a_batch_is_a_copy_that_may_be_written_to() -> None:
+def test_batch_is_a_writable_copy() -> None:
     values = counting(10).astype(np.float32)
     windows = Windows(values, 3, 2)
     windows[np.array([0, 1])].context.fill_(-1.0)
@@ -75,7 +75,7 @@ def test_windows_of_a_column_major_array_are_the_same() -> None:
     assert torch.equal(column_major.context, Windows(counting(10), 3, 2)[index].context)
 
 
-def test_one_window_is_the_least_and_fewer_rows_say_what_to_lower() -> None:
+def test_too_few_rows_for_one_window_is_an_error() -> None:
     assert len(Windows(counting(8), 5, 3)) == 1
     with pytest.raises(InputError, match=r"7 rows.*data\.context_length=5.*data\.horizon=3.*lower"):
         Windows(counting(7), 5, 3)
@@ -83,7 +83,7 @@ def test_one_window_is_the_least_and_fewer_rows_say_what_to_lower() -> None:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 4, 7, 16, 100])
-def test_the_loader_gives_every_window_once_and_the_last_batch_is_what_is_left(batch_size: int, shuffle: bool) -> None:
+def test_loader_yields_every_window_once_including_the_last_partial_batch(batch_size: int, shuffle: bool) -> None:
     windows = Windows(counting(20), 3, 2)  # 16 windows
     loader = WindowLoader(windows, batch_size, shuffle=shuffle, seed=1)
     sizes = [len(batch.start) for batch in loader]
@@ -109,20 +109,20 @@ def epoch_order(seed: int, epoch: int) -> list[int]:
     return order
 
 
-def test_the_order_is_a_function_of_seed_and_epoch_alone() -> None:
+def test_order_depends_on_seed_and_epoch_only() -> None:
     orders = {(seed, epoch): epoch_order(seed, epoch) for seed in (0, 1) for epoch in (0, 1, 2)}
-    assert len({tuple(order) for order in orders.values()}) == len(orders), "two epochs or seeds share an order"
-    np.random.seed(0)  # disturbed on purpose, like torch's generator below
+    assert len({tuple(order) for order in orders.values()}) == len(orders), "two epochs or seeds have the same order"
+    np.random.seed(0)  # the global generators must not matter
     torch.rand(3)
     assert all(epoch_order(seed, epoch) == order for (seed, epoch), order in orders.items())
 
 
-def test_an_epoch_repeats_until_the_next_is_set() -> None:
+def test_order_repeats_until_the_epoch_is_set() -> None:
     loader = WindowLoader(Windows(counting(50), 6, 2), 8, shuffle=True, seed=0)
     assert torch.equal(joined(loader).start, joined(loader).start)
 
 
-def test_lightning_tells_the_loader_the_epoch() -> None:
+def test_lightning_sets_the_epoch_of_the_loader() -> None:
     from lightning.pytorch import LightningModule, Trainer
 
     class Recorder(LightningModule):
@@ -148,27 +148,27 @@ def test_lightning_tells_the_loader_the_epoch() -> None:
 
 @pytest.mark.parametrize(("split", "first", "last"), [("train", None, 59), ("validation", 60, 74), ("test", 75, 94)])
 @pytest.mark.parametrize("context_length", [1, 8, 40])
-def test_targets_begin_right_at_the_border_and_never_cross_the_next(
+def test_targets_start_at_the_split_boundary_and_end_before_the_next(
     split: Split, first: int | None, last: int, context_length: int
 ) -> None:
     data = data_module(context_length, horizon=5)
     windows = data.windows(split)
     batch = windows[np.arange(len(windows))]
     rows = np.rint((data.scaler.inverse(batch.target.double().numpy())[..., 0]) / 10)
-    # Training windows have no rows before row 0 to look back to.
+    # No rows precede the training split, so its first context starts at row 0.
     begin = context_length if first is None else first
     assert rows.min() == begin
     assert rows.max() == last
     assert len(windows) == last + 1 - begin - 5 + 1
 
 
-def test_statistics_come_from_the_training_rows_alone() -> None:
+def test_scaler_statistics_use_training_rows_only() -> None:
     data = data_module(8, 4)
     assert (data.scaler.mean == counting(60).mean(axis=0)).all()
     np.testing.assert_allclose(data.scaler.std, np.sqrt(((counting(60) - data.scaler.mean) ** 2).mean(0)), rtol=1e-15)
 
 
-def test_a_constant_channel_stays_finite_and_the_scaler_undoes_itself() -> None:
+def test_scaler_is_invertible_and_finite_for_a_constant_channel() -> None:
     values = np.column_stack([np.full(9, 7.5), np.arange(9.0) ** 2])
     scaler = Scaler.fit(values)
     scaled = scaler.transform(values)
@@ -177,7 +177,7 @@ def test_a_constant_channel_stays_finite_and_the_scaler_undoes_itself() -> None:
     np.testing.assert_allclose(scaler.inverse(scaled), values, rtol=0, atol=1e-14)
 
 
-def test_a_context_beyond_the_rows_before_a_split_names_the_key() -> None:
+def test_context_longer_than_the_rows_before_a_split_is_an_error() -> None:
     data = data_module(61, horizon=1)
     with pytest.raises(InputError, match=r"data\.context_length=61 exceeds the 60 rows before validation"):
         data.windows("validation")

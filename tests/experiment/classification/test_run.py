@@ -1,4 +1,4 @@
-"""Whole DNA classification runs, from a shipped configuration to the files of its folder and back."""
+"""DNA classification runs of the shipped configurations: files of the run folder, evaluation and prediction."""
 
 import csv
 import json
@@ -26,13 +26,13 @@ from titans_seq.tasks import ClassificationTask
 EXPERIMENTS = [path for path in sorted((CONFIGS / "genomics").glob("*.yaml")) if "classification" in path.read_text()]
 OFFICIAL, WITHIN = (CONFIGS / "genomics" / f"genomic_benchmarks{end}.yaml" for end in ("", "_within"))
 MOTIF = CONFIGS / "genomics" / "motif.yaml"
-SAME_ROWS = "trainer.limit_batches=2"  # as the fits here are limited; a measurement takes all rows by itself
+SAME_ROWS = "trainer.limit_batches=2"  # the same limit as the fits here; by default all rows are evaluated
 SCORES = ("accuracy", "f1", "mcc", "auroc", "auprc", "loss")
 SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "data.batch_size=16"]
 
 
 def write_official(root: Path, name: str, rows: int = 30) -> Path:
-    """A genomic benchmark in its official layout: folders of text files, `rows` sequences a class and split."""
+    """Write a genomic benchmark in its official layout: text files, `rows` sequences per class and split."""
     rng = np.random.default_rng(4)
     for split in ("train", "test"):
         for label in BENCHMARKS[name].classes:
@@ -45,21 +45,21 @@ def write_official(root: Path, name: str, rows: int = 30) -> Path:
 
 @pytest.fixture(scope="module", params=EXPERIMENTS, ids=lambda path: str(path.stem))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Two steps of every shipped experiment."""
+    """A run of two steps of every shipped experiment."""
     config: Path = request.param
     folder = tmp_path_factory.mktemp(config.stem)
-    words = ["data.batch_size=8"]
+    overrides = ["data.batch_size=8"]
     if config.stem in ("gue", "genomic_benchmarks_within"):
-        words.append(f"data.root={request.getfixturevalue('data_root')}")
+        overrides.append(f"data.root={request.getfixturevalue('data_root')}")
     if config.stem == "genomic_benchmarks":
-        words.append(f"data.root={write_official(folder / 'data', load_config([config]).data.name)}")
+        overrides.append(f"data.root={write_official(folder / 'data', load_config([config]).data.name)}")
     if config.stem == "sequences":
         table = write_table(folder / "regions.csv", random_dna([40] * 300, seed=7), ["a", "b"] * 150)
-        words.append(f"data.name={table}")
-    return fit(config, folder / "run", *words)
+        overrides.append(f"data.name={table}")
+    return fit(config, folder / "run", *overrides)
 
 
-def test_the_run_folder_holds_all_of_a_run(run: Finished) -> None:
+def test_run_folder_is_complete(run: Finished) -> None:
     folder, results, *_ = run
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "plots/classes.png"}
@@ -67,15 +67,15 @@ def test_the_run_folder_holds_all_of_a_run(run: Finished) -> None:
     assert results["test_rows"] == 16
     assert all(-1 <= results[f"test/{name}"] <= 1 for name in SCORES[:-1])
     assert 0.3 < results["test/loss"] < 3
-    picture = imread(folder / "plots" / "classes.png")
-    assert picture[..., :3].std() > 0.05, "a blank page"
+    image = imread(folder / "plots" / "classes.png")
+    assert image[..., :3].std() > 0.05, "the figure is blank"
     checkpoint = torch.load(run.checkpoint, weights_only=True)
     assert checkpoint["hyper_parameters"]["config"] == to_container(load_config([folder / "config.yaml"]))
     assert checkpoint["hyper_parameters"]["classes"] == results["classes"]
     assert results["parameters"] == sum(p.numel() for p in run.task(ClassificationTask).parameters())
 
 
-def test_metrics_csv_holds_the_numbers_of_the_results(run: Finished) -> None:
+def test_metrics_csv_equals_results(run: Finished) -> None:
     with (run.folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     for name in SCORES:
@@ -84,19 +84,19 @@ def test_metrics_csv_holds_the_numbers_of_the_results(run: Finished) -> None:
     assert [float(row[selected]) for row in rows if row[selected]] == [run.results[f"best_{selected}"]]
 
 
-def test_the_verbs_measure_the_checkpoint_as_fit_did(run: Finished) -> None:
+def test_test_and_validate_reproduce_the_scores_of_fit(run: Finished) -> None:
     found = measure(run.checkpoint, "test", [SAME_ROWS])
     assert found == {f"test/{name}": run.results[f"test/{name}"] for name in SCORES}
     answer = run_cli("test", run.checkpoint, SAME_ROWS)
     assert answer.status == 0, answer.err
     assert "note: the test split of " in answer.err
     assert f"{run.results['rows']['test']:,} test sequences" in answer.err
-    assert answer.out.split() == [word for name, value in found.items() for word in (name, f"{value:.4f}")]
+    assert answer.out.split() == [part for name, value in found.items() for part in (name, f"{value:.4f}")]
     validated = run_cli("validate", run.checkpoint, SAME_ROWS)
     assert "val/mcc" in validated.out, validated.err
 
 
-def test_predictions_of_the_test_split_are_the_tasks_own(run: Finished, tmp_path: Path) -> None:
+def test_predictions_of_the_test_split_equal_the_task(run: Finished, tmp_path: Path) -> None:
     out = tmp_path / "predictions.parquet"
     answer = run_cli("predict", run.checkpoint, "--out", out, SAME_ROWS)
     assert answer.status == 0, answer.err
@@ -117,7 +117,7 @@ def test_predictions_of_the_test_split_are_the_tasks_own(run: Finished, tmp_path
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A small model on the embedded data."""
+    """A run of a small model on the built-in data."""
     return fit(MOTIF, tmp_path_factory.mktemp("small") / "run", *SMALL)
 
 
@@ -127,7 +127,7 @@ def write_table(path: Path, texts: list[str], labels: list[str] | None = None) -
     return path
 
 
-def test_predictions_of_files_are_the_same_from_fasta_and_table(small: Finished, tmp_path: Path) -> None:
+def test_predictions_from_fasta_and_table_are_equal(small: Finished, tmp_path: Path) -> None:
     texts = PlantedMotif().load().train.sequences.texts()[:40]
     fasta = tmp_path / "new.fa"
     fasta.write_text("".join(f">s{i} a note\n{text[:30]}\n{text[30:].lower()}\n" for i, text in enumerate(texts)))
@@ -145,7 +145,7 @@ def test_predictions_of_files_are_the_same_from_fasta_and_table(small: Finished,
     np.testing.assert_allclose(both[0].sum(axis=1), 1, atol=1e-5)
     names = np.array(["background", "motif"])[both[0].argmax(axis=1)]
     assert names.tolist() == tables[0]["predicted"].to_list()
-    # Both strands are averaged: the other strand of every sequence is predicted alike.
+    # Both strands are averaged, so reverse complements have the same predictions.
     opposite = [text[::-1].translate(str.maketrans("ACGT", "TGCA")) for text in texts]
     source = write_table(tmp_path / "opposite.csv", opposite)
     assert run_cli("predict", small.checkpoint, "--input", source, "--out", tmp_path / "c.csv").status == 0
@@ -156,7 +156,7 @@ def test_predictions_of_files_are_the_same_from_fasta_and_table(small: Finished,
     assert len(one) == 40
 
 
-def test_a_file_is_predicted_without_the_training_data(tmp_path: Path) -> None:
+def test_prediction_of_a_file_does_not_need_the_training_data(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     texts = ["".join(rng.choice(list("ACGT"), size=20)) for _ in range(60)]
     data = write_table(tmp_path / "mine.csv", texts, ["10", "9", "2"] * 20)
@@ -171,14 +171,14 @@ def test_a_file_is_predicted_without_the_training_data(tmp_path: Path) -> None:
     assert pl.read_csv(tmp_path / "out.csv").columns[2:] == ["probability_2", "probability_9", "probability_10"]
 
 
-def test_own_columns_and_rna(tmp_path: Path) -> None:
+def test_custom_columns_and_rna(tmp_path: Path) -> None:
     rng = np.random.default_rng(10)
     rows = [f"{''.join(rng.choice(list('ACGU'), size=20))},{'xy'[k % 2]},{k // 4}" for k in range(60)]
     (tmp_path / "mine.csv").write_text("\n".join(["rna,kind,family", *rows]) + "\n")
-    words = ["data.sequence=rna", "data.label=kind", "data.group=family", "data.unit=group", "data.rna=true"]
-    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={tmp_path / 'mine.csv'}", *words)
+    overrides = ["data.sequence=rna", "data.label=kind", "data.group=family", "data.unit=group", "data.rna=true"]
+    done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={tmp_path / 'mine.csv'}", *overrides)
     assert done.results["classes"] == ["x", "y"]
-    assert all(rows % 4 == 0 for rows in done.results["rows"].values()), "a family was parted"
+    assert all(rows % 4 == 0 for rows in done.results["rows"].values()), "a family is in several splits"
 
 
 def test_windows_of_a_genome_are_split_by_chromosome(tmp_path: Path) -> None:
@@ -189,28 +189,28 @@ def test_windows_of_a_genome_are_split_by_chromosome(tmp_path: Path) -> None:
         f"chr{k}\t{start}\t{start + 10}\t{'ab'[start % 20 // 10]}" for k in (1, 2, 3) for start in range(30, 430, 10)
     ]
     bed.write_text("\n".join(lines) + "\n")
-    words = [
+    overrides = [
         "data.unit=chromosome",
         "data.validation_chromosomes=[2]",
         "data.test_chromosomes=[chr3]",
         "data.length=24",
     ]
-    words += [f"data.name={genome}", f"data.bed={bed}"]
-    answer = run_cli("fit", MOTIF, *TWO_STEPS, *SMALL, *words, f"run.dir={tmp_path / 'no'}")
+    overrides += [f"data.name={genome}", f"data.bed={bed}"]
+    answer = run_cli("fit", MOTIF, *TWO_STEPS, *SMALL, *overrides, f"run.dir={tmp_path / 'no'}")
     assert "held-out chromosome '2' has no rows; expected one of: chr1 (40 rows)" in answer.err
-    words[1] = "data.validation_chromosomes=[chr2]"
-    done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
+    overrides[1] = "data.validation_chromosomes=[chr2]"
+    done = fit(MOTIF, tmp_path / "run", *SMALL, *overrides)
     assert done.results["rows"] == {"train": 40, "validation": 40, "test": 40}
     assert done.results["classes"] == ["a", "b"]
 
 
-def test_data_of_other_classes_are_refused(small: Finished, refuse: Refuse, tmp_path: Path) -> None:
+def test_data_with_other_classes_are_an_error(small: Finished, refuse: Refuse, tmp_path: Path) -> None:
     data = write_table(tmp_path / "mine.csv", ["ACGT"] * 30, ["a", "b", "c"] * 10)
     line = refuse("test", small.checkpoint, f"data.name={data}")
     assert "trained on the classes background, motif; mine.csv has a, b, c" in line
 
 
-def test_files_that_cannot_be_predicted(small: Finished, refuse: Refuse, tmp_path: Path) -> None:
+def test_prediction_file_errors(small: Finished, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("id,sequence\n")
     (tmp_path / "rna.csv").write_text("sequence\nACGU\n")
     for name, part in (("nowhere.fa", "not a readable FASTA"), ("empty.csv", "no sequences"), ("rna.csv", "data.rna")):
@@ -222,14 +222,14 @@ def test_files_that_cannot_be_predicted(small: Finished, refuse: Refuse, tmp_pat
     assert "all sequences of a file are predicted" in line
 
 
-def test_classes_are_names_and_no_formulas(tmp_path: Path) -> None:
+def test_class_names_are_not_parsed_as_mathtext(tmp_path: Path) -> None:
     texts = PlantedMotif().load().train.sequences.texts()[:60]
     data = write_table(tmp_path / "mine.csv", texts, ["a$x_$b/c", "_$^"] * 30)
     done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}")
     assert done.results["classes"] == ["_$^", "a$x_$b/c"]
 
 
-def test_a_class_that_is_missing_where_it_is_measured_is_refused(refuse: Refuse, tmp_path: Path) -> None:
+def test_class_missing_in_a_split_is_an_error(refuse: Refuse, tmp_path: Path) -> None:
     texts = PlantedMotif().load().train.sequences.texts()[:40]
     data = write_table(tmp_path / "mine.csv", texts, ["rare"] + ["often"] * 39)
     line = refuse("fit", MOTIF, *SMALL, f"data.name={data}")
@@ -243,26 +243,26 @@ def test_a_class_that_is_missing_where_it_is_measured_is_refused(refuse: Refuse,
         assert f"none of the 40 {wanted} rows is of class b: MCC, AUROC and AUPRC are undefined there" in line
 
 
-def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
+def test_holdout_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) -> None:
     cases = {
         "data.test_chromosomes=[chr1]": "requires data.unit=chromosome; got data.unit=row",
         "data.group=family": "requires data.unit=group, which keeps groups together",
         "data.unit=chromosome data.folds=5": "cannot be combined with data.unit=chromosome",
     }
-    for word, part in cases.items():
-        assert part in refuse("fit", MOTIF, *word.split())
+    for override, part in cases.items():
+        assert part in refuse("fit", MOTIF, *override.split())
     texts = PlantedMotif().load().train.sequences.texts()[:40]
     for name in ("train", "dev", "test"):
         write_table(tmp_path / f"{name}.csv", texts, ["a", "b"] * 20)
-    for word in ("folds=5", "unit=chromosome", "unit=group"):
-        assert f"already has validation and test rows; remove data.{word.partition('=5')[0]}" in refuse(
-            "fit", MOTIF, f"data.name={tmp_path}", f"data.{word}"
+    for override in ("folds=5", "unit=chromosome", "unit=group"):
+        assert f"already has validation and test rows; remove data.{override.partition('=5')[0]}" in refuse(
+            "fit", MOTIF, f"data.name={tmp_path}", f"data.{override}"
         )
     (tmp_path / "dev.csv").unlink()
     places = [f"{text},{'ab'[row % 2]},chr{row % 4},{row},{row + 9}" for row, text in enumerate(texts)]
     (tmp_path / "train.csv").write_text("\n".join(["sequence,label,region,start,end", *places]) + "\n")
-    words = ["data.unit=chromosome", "data.validation_chromosomes=[chr1]", "data.test_chromosomes=[chr2]"]
-    line = refuse("fit", MOTIF, f"data.name={tmp_path}", *words)
+    overrides = ["data.unit=chromosome", "data.validation_chromosomes=[chr1]", "data.test_chromosomes=[chr2]"]
+    line = refuse("fit", MOTIF, f"data.name={tmp_path}", *overrides)
     assert "already has test rows; remove data.test_chromosomes" in line
     data = tmp_path / "grouped.csv"
     rows = [f"{text},{'ab'[row % 2]},{row // 4}" for row, text in enumerate(texts)]
@@ -271,12 +271,12 @@ def test_holdout_keys_that_would_do_nothing_are_refused(refuse: Refuse, tmp_path
     assert "rows have groups, which a split by row may separate; set data.unit=group to keep them whole" in done.printed
 
 
-def test_data_keys_that_would_say_nothing_are_refused(refuse: Refuse, tmp_path: Path) -> None:
+def test_data_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "a.fa").write_text(">r1 label=a\nACGT\n>r2 label=b\nGGTT\n")
     (tmp_path / "labels.csv").write_text("id,label\nr1,a\nr2,b\n")
     write_table(tmp_path / "a.csv", ["ACGT", "GG"], ["a", "b"])
     fasta, labelled = f"data.name={tmp_path / 'a.fa'}", f"data.labels={tmp_path / 'labels.csv'}"
-    for words in (
+    for overrides in (
         ["data.within=test"],
         ["data.name=tf/0", "data.sequence=dna"],
         ["data.name=human_enhancers_cohn", "data.rna=true"],
@@ -286,11 +286,11 @@ def test_data_keys_that_would_say_nothing_are_refused(refuse: Refuse, tmp_path: 
         [fasta, labelled, "data.header_label='=(.)'"],
         [fasta, "data.bed=a.bed", "data.label=kind"],
     ):
-        assert f"{words[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *words))
+        assert f"{overrides[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *overrides))
         assert "has no effect with data.name=" in line
 
 
-def test_groups_of_given_splits_that_cross_are_noted(tmp_path: Path) -> None:
+def test_groups_that_cross_given_splits_are_noted(tmp_path: Path) -> None:
     for name, groups in (("train", "gggh"), ("dev", "iij"), ("test", "hhk")):
         rows = [f"ACG{'ACGT'[i]},{'ab'[i % 2]},{group}" for i, group in enumerate(groups)]
         (tmp_path / f"{name}.csv").write_text("\n".join(["sequence,label,group", *rows]) + "\n")
@@ -300,7 +300,7 @@ def test_groups_of_given_splits_that_cross_are_noted(tmp_path: Path) -> None:
     assert splits.train.groups.tolist() == [0, 0, 0, 1]
 
 
-def test_forecasts_take_no_file(refuse: Refuse, tmp_path: Path) -> None:
+def test_forecasters_do_not_support_input_files(refuse: Refuse, tmp_path: Path) -> None:
     from tests.experiment.run.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")
@@ -308,7 +308,7 @@ def test_forecasts_take_no_file(refuse: Refuse, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_every_official_set_runs_from_its_official_layout(tmp_path: Path, name: str) -> None:
+def test_every_genomic_benchmark_runs_from_its_official_layout(tmp_path: Path, name: str) -> None:
     root = write_official(tmp_path / "data", name, rows=20)
     done = fit(OFFICIAL, tmp_path / "run", *SMALL, f"data.name={name}", f"data.root={root}")
     classes = list(BENCHMARKS[name].classes)
@@ -318,21 +318,21 @@ def test_every_official_set_runs_from_its_official_layout(tmp_path: Path, name: 
 
 
 @pytest.mark.parametrize("name", ["human_enhancers_cohn", "human_nontata_promoters"])
-def test_the_folds_inside_a_test_file_never_part_a_group(tmp_path: Path, data_root: Path, name: str) -> None:
-    words = [f"data.name={name}", f"data.root={data_root}"]
+def test_folds_within_a_test_file_keep_groups_whole(tmp_path: Path, data_root: Path, name: str) -> None:
+    overrides = [f"data.name={name}", f"data.root={data_root}"]
     total, seen = BENCHMARKS[name].test, []
     for fold in range(5):
-        splits = build_experiment(load_config([WITHIN], [*words, f"data.fold={fold}"])).data.splits
+        splits = build_experiment(load_config([WITHIN], [*overrides, f"data.fold={fold}"])).data.splits
         groups = [set(rows.groups.tolist()) for rows in (splits.train, splits.validation, splits.test)]
         assert sum(map(len, groups)) == len(set.union(*groups))
         assert len(splits.train) + len(splits.validation) + len(splits.test) == total
         seen += splits.test.sequences.texts()
-    assert len(seen) == total, "every row is tested once"
-    done = fit(WITHIN, tmp_path / "run", *SMALL, *words, "data.fold=4")
+    assert len(seen) == total, "every row must be tested once"
+    done = fit(WITHIN, tmp_path / "run", *SMALL, *overrides, "data.fold=4")
     assert done.results["rows"]["test"] == pytest.approx(total / 5, rel=0.02)
 
 
-def test_baselines_stand_beside_the_model_on_the_same_rows(small: Finished) -> None:
+def test_baselines_are_evaluated_on_the_rows_of_the_model(small: Finished) -> None:
     results = small.results
     assert results["simulated"] is True
     assert "simulated DNA, made by this program; best possible accuracy 0.99" in small.printed
@@ -340,7 +340,7 @@ def test_baselines_stand_beside_the_model_on_the_same_rows(small: Finished) -> N
     assert list(results["baselines"]) == [*names, "frequencies of pairs of bases"]
     splits = PlantedMotif().load()
     assert splits.test is not None
-    assert results["test_rows"] == 32  # two batches of 16: the model's rows and no others
+    assert results["test_rows"] == 32  # two batches of 16, as for the model
     order = np.argsort(splits.test.sequences.lengths, kind="stable")[: results["test_rows"]]
     constant = results["baselines"]["majority class"]
     assert constant["test/accuracy"] == pytest.approx((splits.test.labels[order] == 0).mean())
@@ -352,62 +352,62 @@ def test_baselines_stand_beside_the_model_on_the_same_rows(small: Finished) -> N
         assert line.removeprefix(name).split()[:3] == numbers
 
 
-def test_copies_of_training_rows_are_said_once(tmp_path: Path) -> None:
+def test_duplicates_of_training_rows_are_reported_once(tmp_path: Path) -> None:
     rng = np.random.default_rng(6)
     texts = ["".join(rng.choice(list("ACGT"), size=20)) for _ in range(60)]
     folder = tmp_path / "data"
     folder.mkdir()
     write_table(folder / "train.csv", texts, ["a", "b"] * 30)
-    turned = [slow_reverse_complement(text) for text in texts[4:7]]
-    write_table(folder / "test.csv", [*texts[:4], *turned, *(text[::-1] for text in texts[7:20])], ["a", "b"] * 10)
-    words = [f"data.name={folder}", "data.fraction=0.05", "trainer.limit_batches=0"]
-    done = fit(MOTIF, tmp_path / "run", *SMALL, *words)
+    flipped = [slow_reverse_complement(text) for text in texts[4:7]]
+    write_table(folder / "test.csv", [*texts[:4], *flipped, *(text[::-1] for text in texts[7:20])], ["a", "b"] * 10)
+    overrides = [f"data.name={folder}", "data.fraction=0.05", "trainer.limit_batches=0"]
+    done = fit(MOTIF, tmp_path / "run", *SMALL, *overrides)
     copied = done.results["test_rows_in_train"]
     assert 5 <= copied <= 7  # validation rows are cut from the training rows
     assert done.printed.count(f"{copied} of 20 test rows duplicate training rows, on either strand") == 1
 
 
-def test_data_that_have_changed_since_the_training_are_said(tmp_path: Path) -> None:
-    """The splits are cut anew: rows that were trained on may be measured."""
+def test_changed_data_are_reported(tmp_path: Path) -> None:
+    """The splits are drawn again, so training rows may be in the test split."""
     rng = np.random.default_rng(8)
     texts = ["".join(rng.choice(list("ACGT"), size=20)) for _ in range(80)]
     data = write_table(tmp_path / "mine.csv", texts[:60], ["a", "b"] * 30)
     done = fit(MOTIF, tmp_path / "run", *SMALL, f"data.name={data}", "data.fraction=0.2")
-    words = ("test", done.checkpoint)
-    said = "note: the data of mine.csv, or their splits, have changed since the training"
-    assert said not in run_cli(*words).err
-    assert said in run_cli(*words, "data.holdout_seed=1").err
+    arguments = ("test", done.checkpoint)
+    note = "note: the data of mine.csv, or their splits, have changed since the training"
+    assert note not in run_cli(*arguments).err
+    assert note in run_cli(*arguments, "data.holdout_seed=1").err
     write_table(tmp_path / "mine.csv", texts, ["a", "b"] * 40)
-    assert said in run_cli(*words).err
-    assert said in run_cli("predict", done.checkpoint, "--out", tmp_path / "p.csv").err
+    assert note in run_cli(*arguments).err
+    assert note in run_cli("predict", done.checkpoint, "--out", tmp_path / "p.csv").err
 
 
-def test_copies_are_judged_as_the_model_sees_them(tmp_path: Path) -> None:
-    """As many bases of a row as the model reads, and the other strand where it reads both."""
+def test_duplicates_are_counted_as_the_model_reads_the_rows(tmp_path: Path) -> None:
+    """Rows are compared after truncation to max_length, and on both strands only if the model reads both."""
     texts = random_dna([20] * 40, seed=6)
-    longer, turned = (text + "ACGT" for text in texts[:8]), (slow_reverse_complement(text) for text in texts[8:14])
-    rows = {"train": texts[:20], "validation": texts[20:], "test": [*longer, *turned, *random_dna([20] * 6, seed=7)]}
+    longer, flipped = (text + "ACGT" for text in texts[:8]), (slow_reverse_complement(text) for text in texts[8:14])
+    rows = {"train": texts[:20], "validation": texts[20:], "test": [*longer, *flipped, *random_dna([20] * 6, seed=7)]}
     for split, own in rows.items():
         write_table(tmp_path / f"{split}.csv", own, ["a", "b"] * (len(own) // 2))
     for longest, strands, copied in ((None, "both_averaged", 6), (20, "both_averaged", 14), (20, "one", 8)):
-        words = [f"data.name={tmp_path}", f"data.max_length={longest or 'null'}", f"model.strand={strands}"]
-        experiment = build_experiment(load_config([MOTIF], [*words, "data.both_strands=false"]))
+        overrides = [f"data.name={tmp_path}", f"data.max_length={longest or 'null'}", f"model.strand={strands}"]
+        experiment = build_experiment(load_config([MOTIF], [*overrides, "data.both_strands=false"]))
         assert experiment.metadata()["test_rows_in_train"] == copied
-        known = experiment.baselines()["copies of training rows"]["test/accuracy"]
-        assert known >= (copied + 3) / 20  # three of the six others have the commonest class
+        accuracy = experiment.baselines()["copies of training rows"]["test/accuracy"]
+        assert accuracy >= (copied + 3) / 20  # three of the six other rows have the majority class
 
 
-def test_a_seed_repeats_a_run_exactly_and_another_does_not(small: Finished, tmp_path: Path) -> None:
+def test_run_is_reproducible_and_depends_on_the_seed(small: Finished, tmp_path: Path) -> None:
     again, other = fit(MOTIF, tmp_path / "again", *SMALL), fit(MOTIF, tmp_path / "other", *SMALL, "seed=1")
     losses = [each.results["test/loss"] for each in (small, again, other)]
     assert losses[0] == losses[1] != losses[2]
     assert small.results["baselines"] == other.results["baselines"]
 
 
-def test_selection_follows_the_metric(tmp_path: Path) -> None:
-    # Steps so large that the loss grows: the lowest loss is an early one, whatever the accuracy.
-    words = [*SMALL, "task.monitor=loss", "task.learning_rate=1.0", "task.warmup_steps=0", "trainer.max_steps=8"]
-    done = fit(MOTIF, tmp_path / "run", *words)
+def test_checkpoint_selection_uses_the_monitored_metric(tmp_path: Path) -> None:
+    # Steps so large that the loss grows, so that the lowest loss is an early one, whatever the accuracy.
+    overrides = [*SMALL, "task.monitor=loss", "task.learning_rate=1.0", "task.warmup_steps=0", "trainer.max_steps=8"]
+    done = fit(MOTIF, tmp_path / "run", *overrides)
     with (done.folder / "metrics.csv").open() as file:
         losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
     assert len(losses) >= 3
@@ -424,7 +424,7 @@ def test_every_variant_runs(tmp_path: Path, variant: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_finds_the_motif_and_mutagenesis_points_at_it(tmp_path: Path, variant: str) -> None:
+def test_every_variant_learns_the_motif_and_mutagenesis_locates_it(tmp_path: Path, variant: str) -> None:
     steps = ["trainer.progress_bar=false", "trainer.accelerator=cpu", "logging.wandb=off"]
     model = CONFIGS / "model" / f"{variant}.yaml"
     answer = run_cli("fit", MOTIF, model, *steps, "model.dropout=0", f"run.dir={tmp_path / 'run'}")
@@ -439,6 +439,6 @@ def test_every_variant_finds_the_motif_and_mutagenesis_points_at_it(tmp_path: Pa
     out = tmp_path / "changes.csv"
     assert run_cli("mutagenesis", checkpoint, "--input", source, "--out", out).status == 0
     effects = pl.read_csv(out).group_by("position").agg(pl.col("effect_motif").mean()).sort("effect_motif")
-    # Of the eight changes that hurt most, nearly all are in the motif.
+    # Of the eight positions with the strongest effects, at least six are in the motif.
     lowest = effects["position"][: len(PLANTED)].to_numpy() - 1
     assert ((lowest >= place) & (lowest < place + len(PLANTED))).sum() >= 6

@@ -1,4 +1,4 @@
-"""Classifiers that start from a pre-trained checkpoint: weights loaded, frozen, unfrozen and slowed down."""
+"""Classifiers that start from a pre-trained checkpoint: loading, freezing, unfreezing and learning rate decay."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from titans_seq.tasks import ClassificationTask
 from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_trained
 
 
-def test_a_classifier_starts_from_what_was_learned(forward: Path, tmp_path: Path) -> None:
+def test_classifier_starts_from_pretrained_weights(forward: Path, tmp_path: Path) -> None:
     path = forward / "checkpoints" / "best.ckpt"
-    words = [*SMALL, f"model.pretrained={path}", "task.learning_rate=0"]
-    _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *words)
+    overrides = [*SMALL, f"model.pretrained={path}", "task.learning_rate=0"]
+    _, results, printed, _ = fit(MOTIF, tmp_path / "shared", *overrides)
     (note,) = [note for note in results["notes"] if "pre-trained" in note]
     assert note in printed
     assert note.endswith("stem, backbone, norm. Randomly initialised: head.weight, head.bias")
@@ -27,20 +27,20 @@ def test_a_classifier_starts_from_what_was_learned(forward: Path, tmp_path: Path
     pairs = {name: name.replace("backbone.ahead.", "backbone.") for name in started if not name.startswith("head.")}
     assert set(pairs.values()) == {name for name in learned if not name.startswith("head.")}
     assert all(torch.equal(started[name], learned[source]) for name, source in pairs.items())
-    # What was learned in one direction serves both.
-    printed = fit(MOTIF, tmp_path / "separate", *words, "model.direction=both_separate").printed
+    # The weights of the forward direction are used for both.
+    printed = fit(MOTIF, tmp_path / "separate", *overrides, "model.direction=both_separate").printed
     assert "the backward stack is a copy of the forward one" in printed
-    apart = weights(tmp_path / "separate")
+    separate = weights(tmp_path / "separate")
     name = "blocks.1.memory.qkv.weight"
-    assert torch.equal(apart[f"backbone.ahead.{name}"], learned[f"backbone.{name}"])
-    assert torch.equal(apart[f"backbone.back.{name}"], learned[f"backbone.{name}"])
-    # The file is not needed any more.
+    assert torch.equal(separate[f"backbone.ahead.{name}"], learned[f"backbone.{name}"])
+    assert torch.equal(separate[f"backbone.back.{name}"], learned[f"backbone.{name}"])
+    # The pre-trained checkpoint is no longer needed.
     checkpoint = tmp_path / "shared" / "checkpoints" / "best.ckpt"
     gone = f"model.pretrained={tmp_path / 'gone.ckpt'}"
     assert run_cli("test", checkpoint, gone, "trainer.limit_batches=1").status == 0
 
 
-def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_incompatible_weights_are_errors(forward: Path, refuse: Refuse, tmp_path: Path) -> None:
     path = forward / "checkpoints" / "best.ckpt"
     start = [MOTIF, *SMALL, *TWO_STEPS, f"model.pretrained={path}"]
     cases = {
@@ -56,8 +56,8 @@ def test_weights_that_do_not_fit_are_refused(forward: Path, refuse: Refuse, tmp_
         "model.memory.momentum=false": "trained with model.memory.momentum=True; the classifier has False",
         "model.memory.forgetting=false": "trained with model.memory.forgetting=True; the classifier has False",
     }
-    for word, part in cases.items():
-        line = refuse("fit", *start, *word.split())
+    for override, part in cases.items():
+        line = refuse("fit", *start, *override.split())
         assert part in line
         assert f"model.pretrained={path}" in line
     line = refuse("fit", *start, "model.pretrained=nowhere.ckpt")
@@ -77,30 +77,30 @@ def changed(folder: Path, epoch: str, before: dict[str, Tensor]) -> set[str]:
     return {name for name in after if not torch.equal(after[name], before[name])}
 
 
-def test_a_linear_probe_trains_the_head_alone(tmp_path: Path) -> None:
-    words = [*SMALL, "model.dropout=0.5"]
-    fit(MOTIF, tmp_path / "start", *words, "task.learning_rate=0")
+def test_linear_probe_trains_the_head_only(tmp_path: Path) -> None:
+    overrides = [*SMALL, "model.dropout=0.5"]
+    fit(MOTIF, tmp_path / "start", *overrides, "task.learning_rate=0")
     before = weights(tmp_path / "start")
-    fit(MOTIF, tmp_path / "probe", *words, "task.unfreeze=head", "task.weight_decay=0.5")
+    fit(MOTIF, tmp_path / "probe", *overrides, "task.unfreeze=head", "task.weight_decay=0.5")
     assert changed(tmp_path / "probe", "last", before) == {name for name in before if name.startswith(HEAD)}
-    fit(MOTIF, tmp_path / "frozen", *words, "task.frozen_blocks=1")
+    fit(MOTIF, tmp_path / "frozen", *overrides, "task.frozen_blocks=1")
     kept = ("stem.", "backbone.ahead.blocks.0.")
     assert changed(tmp_path / "frozen", "last", before) == {name for name in before if not name.startswith(kept)}
 
 
-def test_what_is_frozen_drops_nothing_out(tmp_path: Path) -> None:
+def test_frozen_modules_use_no_dropout(tmp_path: Path) -> None:
     task = ClassificationTask(to_container(load_config([MOTIF], [*SMALL, "task.unfreeze=head"])), ["a", "b"], [1, 1])
     task.trainer = type("Trainer", (), {"current_epoch": 0})()  # type: ignore[assignment]
     task.train().on_train_epoch_start()
     modes = {name: module.training for name, module in task.model.named_modules() if name}
     assert not any(training for name, training in modes.items() if ".blocks." in name and not name.endswith("blocks"))
     assert not modes["stem"]
-    assert modes["dropout"], "the head's"
+    assert modes["dropout"], "the dropout of the head must be active"
 
 
 def test_blocks_are_unfrozen_from_the_head_down(tmp_path: Path) -> None:
     options = ClassificationTaskOptions(unfreeze="gradual", unfreeze_every=2)
-    # Depths: 3 the head, 2 and 1 the blocks, 0 the stem.
+    # Depths: 3 is the head, 2 and 1 are the blocks, 0 is the stem.
     assert [lowest_trained(options, 2, epoch) for epoch in range(8)] == [3, 3, 2, 2, 1, 1, 0, 0]
     options.frozen_blocks = 1
     assert [lowest_trained(options, 2, epoch) for epoch in range(8)] == [3, 3, 2, 2, 2, 2, 2, 2]
@@ -109,9 +109,9 @@ def test_blocks_are_unfrozen_from_the_head_down(tmp_path: Path) -> None:
     assert lowest_trained(ClassificationTaskOptions(), 2, 0) == 0
 
 
-def test_lower_layers_learn_more_slowly() -> None:
-    words = [*SMALL, "task.layer_decay=0.5", "task.learning_rate=0.08", "model.direction=both_separate"]
-    task = ClassificationTask(to_container(load_config([MOTIF], words)), ["a", "b"], [1, 1])
+def test_lower_layers_have_lower_learning_rates() -> None:
+    overrides = [*SMALL, "task.layer_decay=0.5", "task.learning_rate=0.08", "model.direction=both_separate"]
+    task = ClassificationTask(to_container(load_config([MOTIF], overrides)), ["a", "b"], [1, 1])
     task.trainer = type("Trainer", (), {"estimated_stepping_batches": 100})()  # type: ignore[assignment]
     optimizer = task.configure_optimizers()["optimizer"]
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -127,7 +127,7 @@ def test_lower_layers_learn_more_slowly() -> None:
     assert [depth_of(n, 3) for n in ("stem.conv.bias", "backbone.back.blocks.2.norm.weight", "head.bias")] == [0, 3, 4]
 
 
-def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
+def test_incompatible_finetuning_keys(refuse: Refuse) -> None:
     cases = {
         "task.frozen_blocks=3": "3 exceeds model.num_layers=2",
         "task.unfreeze=gradual trainer.devices=2": DDP,
@@ -135,5 +135,5 @@ def test_finetuning_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "task.unfreeze=head task.layer_decay=0.8": "trains the head alone; remove one of them",
         "task.layer_decay=0": "use task.unfreeze=head for that",
     }
-    for words, part in cases.items():
-        assert part in refuse("fit", MOTIF, *words.split())
+    for overrides, part in cases.items():
+        assert part in refuse("fit", MOTIF, *overrides.split())

@@ -1,4 +1,4 @@
-"""`titans-seq mutagenesis` and `variants`: every change is scored as the model scores the changed sequence."""
+"""`titans-seq mutagenesis` and `variants`: effects equal the model's scores of the changed sequences."""
 
 import gzip
 from pathlib import Path
@@ -19,16 +19,16 @@ SEQUENCE = "ACGTTGCANGATTCGACTTA"
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model of two classes; large steps make it say something."""
+    """A small model of two classes; large steps give it predictions that differ between sequences."""
     folder = tmp_path_factory.mktemp("mutations")
-    words = [*SMALL, "task.learning_rate=0.05", "task.warmup_steps=0", f"run.dir={folder / 'run'}"]
-    answer = run_cli("fit", MOTIF, *TWO_STEPS, *words)
+    overrides = [*SMALL, "task.learning_rate=0.05", "task.warmup_steps=0", f"run.dir={folder / 'run'}"]
+    answer = run_cli("fit", MOTIF, *TWO_STEPS, *overrides)
     assert answer.status == 0, answer.err
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
-def odds(checkpoint: Path, text: str) -> tuple[float, float]:
-    """Probability and log-odds of the class motif, by the task alone."""
+def motif_scores(checkpoint: Path, text: str) -> tuple[float, float]:
+    """Probability and log-odds of the class motif, computed by the task."""
     task = ClassificationTask.load_from_checkpoint(checkpoint, map_location="cpu", weights_only=True).eval()
     tokens = torch.tensor([["ACGTN".index(letter) for letter in text]])
     with torch.inference_mode():
@@ -50,7 +50,7 @@ def write_vcf(path: Path, *rows: tuple[object, ...]) -> Path:
     return path
 
 
-def test_every_single_base_change_is_scored(checkpoint: Path, tmp_path: Path) -> None:
+def test_every_single_nucleotide_variant_is_scored(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "two.fa").write_text(f">other\nACGT\n>mine\n{SEQUENCE}\n")
     out = tmp_path / "changes.csv"
     answer = run_cli("mutagenesis", checkpoint, "--input", tmp_path / "two.fa", "--record", "mine", "--out", out)
@@ -58,19 +58,21 @@ def test_every_single_base_change_is_scored(checkpoint: Path, tmp_path: Path) ->
     table = pl.read_csv(out)
     wanted = [(i + 1, old, new) for i, old in enumerate(SEQUENCE) for new in "ACGT" if new != old]
     assert table.select("position", "reference", "alternative").rows() == wanted
-    _, before = odds(checkpoint, SEQUENCE)
+    _, before = motif_scores(checkpoint, SEQUENCE)
     for row in table.iter_rows(named=True):
         place = row["position"] - 1
-        probability, after = odds(checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :])
+        probability, after = motif_scores(checkpoint, SEQUENCE[:place] + row["alternative"] + SEQUENCE[place + 1 :])
         assert row["probability_motif"] == pytest.approx(probability, abs=1e-5)
         assert row["effect_motif"] == pytest.approx(after - before, abs=1e-5)
         assert row["effect_background"] == pytest.approx(before - after, abs=1e-5)
-    assert table["effect_motif"].abs().max() > 1e-3, "a model that says nothing tests nothing"
+    assert table["effect_motif"].abs().max() > 1e-3, (
+        "a model with constant predictions would make the comparison trivial"
+    )
     assert imread(tmp_path / "changes.png")[..., :3].std() > 0.05
     assert {path.name for path in tmp_path.iterdir()} == {"two.fa", "changes.csv", "changes.png"}
 
 
-def test_sequences_that_cannot_be_chosen(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_record_selection_errors(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "two.fa").write_text(">one\nACGT\n>two\nACGT\n")
     line = refuse("mutagenesis", checkpoint, "--input", tmp_path / "two.fa")
     assert "two.fa: 2 sequences; choose one with --record: one, two" in line
@@ -88,13 +90,21 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
         ("chr1", 2, "edge", first[1], new[first[1]]),
     ]
     vcf = write_vcf(tmp_path / "variants.vcf.gz", *rows)
-    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "--out", tmp_path / "out.parquet", "data.length=20"]
-    answer = run_cli("variants", checkpoint, *words)
+    arguments = [
+        "--vcf",
+        vcf,
+        "--reference",
+        tmp_path / "genome.fa",
+        "--out",
+        tmp_path / "out.parquet",
+        "data.length=20",
+    ]
+    answer = run_cli("variants", checkpoint, *arguments)
     assert answer.status == 0, answer.err
     assert "4 alternatives that are not bases" in answer.out
     table = pl.read_parquet(tmp_path / "out.parquet")
     assert table["id"].to_list() == ["snv", "deletion", "insertion", "edge"]
-    # The windows by hand: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
+    # Expected windows: 20 bases, the longer allele in the middle; N beyond the chromosome's start.
     pairs = [
         (first[31:51], first[31:40] + new[first[40]] + first[41:51]),
         (second[2:22], second[2:11] + second[13:24]),
@@ -103,16 +113,19 @@ def test_variants_are_scored_in_their_windows(checkpoint: Path, tmp_path: Path) 
     ]
     assert all(len(window) == 20 for pair in pairs for window in pair)
     for row, (reference, alternative) in zip(table.iter_rows(named=True), pairs, strict=True):
-        (before, odds_before), (after, odds_after) = odds(checkpoint, reference), odds(checkpoint, alternative)
+        (before, odds_before), (after, odds_after) = (
+            motif_scores(checkpoint, reference),
+            motif_scores(checkpoint, alternative),
+        )
         assert row["reference_motif"] == pytest.approx(before, abs=1e-5), row["id"]
         assert row["alternative_motif"] == pytest.approx(after, abs=1e-5), row["id"]
         assert row["effect_motif"] == pytest.approx(odds_after - odds_before, abs=1e-5), row["id"]
 
 
-def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_variants_that_do_not_match_the_reference_are_errors(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     wrong = "A" if first[9] != "A" else "C"
-    good, words = first[5], ["--reference", tmp_path / "genome.fa"]
+    good, arguments = first[5], ["--reference", tmp_path / "genome.fa"]
     cases = {
         "other base": ([("chr1", 6, ".", good, "N"), ("chr1", 10, ".", wrong, "G")], "line 4: REF is"),
         "other names": ([("1", 6, ".", good, "N")], "data.aliases=true"),
@@ -129,81 +142,87 @@ def test_variants_of_another_genome_are_refused(checkpoint: Path, refuse: Refuse
         "no position": ([("chr1", "x", ".", good, "A")], "line 3"),
     }
     for rows, part in cases.values():
-        line = refuse("variants", checkpoint, "--vcf", write_vcf(tmp_path / "a.vcf", *rows), *words, "data.length=20")
+        line = refuse(
+            "variants", checkpoint, "--vcf", write_vcf(tmp_path / "a.vcf", *rows), *arguments, "data.length=20"
+        )
         assert part in line
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 6, ".", good, "N"))
-    assert "data.length must be set" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+    assert "data.length must be set" in refuse("variants", checkpoint, "--vcf", vcf, *arguments)
 
 
-def test_a_vcf_in_any_letters_and_line_ends(checkpoint: Path, tmp_path: Path) -> None:
+def test_vcf_encodings_and_line_endings(checkpoint: Path, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     rows = [f"chr1\t{place + 1}\tÅ{place}\t{first[place]}\tN\t.\tPASS\tGENE=Ångström\x85" for place in (5, 9)]
     (tmp_path / "a.vcf").write_bytes("\r\n".join(["\ufeff##fileformat=VCFv4.2", *rows]).encode())
-    words = ["--vcf", tmp_path / "a.vcf", "--reference", tmp_path / "genome.fa", "--out", tmp_path / "a.csv"]
-    answer = run_cli("variants", checkpoint, *words, "data.length=20")
+    arguments = ["--vcf", tmp_path / "a.vcf", "--reference", tmp_path / "genome.fa", "--out", tmp_path / "a.csv"]
+    answer = run_cli("variants", checkpoint, *arguments, "data.length=20")
     assert answer.status == 0, answer.err
     assert pl.read_csv(tmp_path / "a.csv")["id"].to_list() == ["Å5", "Å9"]
 
 
-def test_variants_are_the_mean_of_both_strands_unless_one_is_asked_for(checkpoint: Path, tmp_path: Path) -> None:
+def test_variant_effects_average_both_strands_by_default(checkpoint: Path, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 40, ".", first[39], "N"))
-    words = ["variants", checkpoint, "--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20", "--out"]
+    arguments = ["variants", checkpoint, "--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20", "--out"]
     trained_on_one = torch.load(checkpoint, weights_only=True)
     trained_on_one["hyper_parameters"]["config"]["model"]["strand"] = "one"
     torch.save(trained_on_one, tmp_path / "one.ckpt")
     scores = []
     for ckpt, more in ((checkpoint, []), (tmp_path / "one.ckpt", []), (tmp_path / "one.ckpt", ["model.strand=one"])):
-        answer = run_cli("variants", ckpt, *words[2:], tmp_path / "a.csv", *more)
+        answer = run_cli("variants", ckpt, *arguments[2:], tmp_path / "a.csv", *more)
         assert answer.status == 0, answer.err
         assert ("reads one strand; variants are scored by the mean of both" in answer.out) == (len(scores) == 1)
         scores.append(pl.read_csv(tmp_path / "a.csv")["reference_motif"].item())
     assert scores[0] == scores[1] != scores[2]
 
 
-def test_alleles_that_no_window_holds(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_alleles_longer_than_the_window(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     first = write_genome(tmp_path)["chr1"]
     whole, deletion = ("chr1", 31, "20", first[30:50], first[30]), ("chr1", 31, "21", first[30:51], first[30])
     insertion = ("chr1", 40, "more", first[39], first[39] + "ACGT" * 5)
     vcf = write_vcf(tmp_path / "a.vcf", whole, deletion, insertion, ("chr1", 6, "snv", first[5], "N"))
-    words = ["--reference", tmp_path / "genome.fa", "data.length=20"]
-    assert "set data.length=12 or less" in refuse("variants", checkpoint, "--vcf", vcf, *words, "data.max_length=12")
-    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    arguments = ["--reference", tmp_path / "genome.fa", "data.length=20"]
+    assert "set data.length=12 or less" in refuse(
+        "variants", checkpoint, "--vcf", vcf, *arguments, "data.max_length=12"
+    )
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *arguments, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert "2 alternatives are skipped: REF or ALT is longer than data.length=20" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
     assert table["id"].to_list() == ["20", "snv"]
-    assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, first[30:50])[0], abs=1e-5)
-    after = odds(checkpoint, first[30] + first[50:69])[0]
+    assert table["reference_motif"][0] == pytest.approx(motif_scores(checkpoint, first[30:50])[0], abs=1e-5)
+    after = motif_scores(checkpoint, first[30] + first[50:69])[0]
     assert table["alternative_motif"][0] == pytest.approx(after, abs=1e-5)
     vcf = write_vcf(tmp_path / "a.vcf", deletion, insertion)
-    line = refuse("variants", checkpoint, "--vcf", vcf, *words)
+    line = refuse("variants", checkpoint, "--vcf", vcf, *arguments)
     assert "line 3: REF or ALT has 21 letters, more than the window of data.length=20, as in all 2 variants" in line
 
 
-def test_codes_for_several_bases_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_ambiguous_iupac_letters_are_counted(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "genome.fa").write_text(f">chr1\n{'ACGT' * 5}RYACGTACGT\n")
-    words = ["--reference", tmp_path / "genome.fa", "data.length=10"]
-    # REF as VCF wants it, the first of R's A and G; or N.
+    arguments = ["--reference", tmp_path / "genome.fa", "data.length=10"]
+    # The VCF specification requires the first of the bases of R (A or G) as REF; N is accepted too.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "A", "G"), ("chr1", 21, ".", "N", "G"))
-    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *arguments, "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert "genome.fa: 2 IUPAC letters in the windows around the variants were read as N" in answer.out
     table = pl.read_csv(tmp_path / "a.csv")
-    assert table["reference_motif"][0] == pytest.approx(odds(checkpoint, "ACGTANACGT")[0], abs=1e-5)
-    assert table["reference_motif"][1] == pytest.approx(odds(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
-    # One that only the window of the deletion reaches.
+    assert table["reference_motif"][0] == pytest.approx(motif_scores(checkpoint, "ACGTANACGT")[0], abs=1e-5)
+    assert table["reference_motif"][1] == pytest.approx(motif_scores(checkpoint, "ACGTNNACGT")[0], abs=1e-5)
+    # A letter that only the longer reference window of a deletion contains.
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 13, ".", "ACGT", "A"))
-    answer = run_cli("variants", checkpoint, "--vcf", vcf, *words, "--out", tmp_path / "a.csv")
+    answer = run_cli("variants", checkpoint, "--vcf", vcf, *arguments, "--out", tmp_path / "a.csv")
     assert "genome.fa: 2 IUPAC letters" in answer.out, answer.err
     vcf = write_vcf(tmp_path / "a.vcf", ("chr1", 21, ".", "G", "A"))
-    assert "REF is 'G', but" in refuse("variants", checkpoint, "--vcf", vcf, *words)
+    assert "REF is 'G', but" in refuse("variants", checkpoint, "--vcf", vcf, *arguments)
     (tmp_path / "one.fa").write_text(">one\nACGRTACGT\n")
     answer = run_cli("mutagenesis", checkpoint, "--input", tmp_path / "one.fa", "--out", tmp_path / "one.csv")
     assert "one.fa: 1 IUPAC letters other than A, C, G, T, N were read as N" in answer.out
 
 
-def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutagenesis_does_not_depend_on_the_block_size(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "mine.fa").write_text(f">mine\n{SEQUENCE}\n")
     tables = []
     for bases in (1 << 24, 7 * len(SEQUENCE) + 3, 1):
@@ -217,17 +236,17 @@ def test_changes_are_made_a_block_at_a_time(checkpoint: Path, tmp_path: Path, mo
             assert np.allclose(column, expected, atol=1e-5) if column.dtype.is_float() else column.equals(expected)
 
 
-def test_variants_are_scored_a_block_at_a_time(
+def test_variant_effects_do_not_depend_on_the_block_size(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = write_genome(tmp_path)["chr1"]
     vcf = write_vcf(tmp_path / "a.vcf", *(("chr1", i + 1, f"v{i}", first[i], "N") for i in range(10, 21)))
-    words = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
+    arguments = ["--vcf", vcf, "--reference", tmp_path / "genome.fa", "data.length=20"]
     tables = []
     for bases in (1 << 24, 45, 1):
         monkeypatch.setattr("titans_seq.experiment.classification.variant_effects._BLOCK", bases)
         out = tmp_path / f"{bases}.parquet"
-        assert run_cli("variants", checkpoint, *words, "--out", out).status == 0
+        assert run_cli("variants", checkpoint, *arguments, "--out", out).status == 0
         tables.append(pl.read_parquet(out))
     assert tables[0]["id"].to_list() == [f"v{i}" for i in range(10, 21)]
     for table in tables[1:]:
@@ -235,11 +254,11 @@ def test_variants_are_scored_a_block_at_a_time(
         assert np.allclose(table["effect_motif"], tables[0]["effect_motif"], atol=1e-5)
 
 
-def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
+def test_input_files_are_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_path: Path) -> None:
     mine = tmp_path / "mine.csv"
     mine.write_text("sequence\nACGTACGT\n")
-    for verb in ("predict", "mutagenesis"):
-        answer = run_cli(verb, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
+    for command in ("predict", "mutagenesis"):
+        answer = run_cli(command, checkpoint, "--input", mine, "--out", tmp_path / "." / "mine.csv")
         assert answer.status == 2
         assert "is an input of this command" in answer.err
     labelled = tmp_path / "labelled.csv"
@@ -249,16 +268,16 @@ def test_what_is_read_is_not_overwritten(checkpoint: Path, refuse: Refuse, tmp_p
     assert mine.read_text() == "sequence\nACGTACGT\n"
 
 
-def test_names_that_are_no_formulas_and_files_that_are_no_tables(
+def test_record_names_are_not_mathtext_and_output_must_be_a_table(
     checkpoint: Path, refuse: Refuse, tmp_path: Path
 ) -> None:
     (tmp_path / "a.fa").write_text(">a$x_$ first\nACGTACGT\n>twice\nACGT\n>twice\nACGA\n")
-    words = ["mutagenesis", checkpoint, "--input", tmp_path / "a.fa"]
-    answer = run_cli(*words, "--record", "a$x_$", "--out", tmp_path / "a.csv")
+    arguments = ["mutagenesis", checkpoint, "--input", tmp_path / "a.fa"]
+    answer = run_cli(*arguments, "--record", "a$x_$", "--out", tmp_path / "a.csv")
     assert answer.status == 0, answer.err
     assert (tmp_path / "a.png").is_file()
-    assert "2 sequences are named 'twice'" in refuse(*words, "--record", "twice")
-    one = [*words, "--record", "a$x_$"]
+    assert "2 sequences are named 'twice'" in refuse(*arguments, "--record", "twice")
+    one = [*arguments, "--record", "a$x_$"]
     for name in ("m.png", "m.csv.gz", "m.tsv"):
         assert "ends in .csv or .parquet" in refuse(*one, "--out", tmp_path / name)
     (tmp_path / "b.png").mkdir()
@@ -266,10 +285,12 @@ def test_names_that_are_no_formulas_and_files_that_are_no_tables(
     assert not (tmp_path / "b.csv").exists()
 
 
-def test_forecasters_score_no_changes(refuse: Refuse, tmp_path: Path) -> None:
+def test_mutagenesis_does_not_support_forecasters(refuse: Refuse, tmp_path: Path) -> None:
     from tests.experiment.run.test_checkpoints import save_checkpoint
 
     path = save_checkpoint(tmp_path / "small.ckpt")
+    source = tmp_path / "x.fa"
+    source.write_text(">x\nACGT\n")
     assert "task.name=forecasting is not supported here; task.name=classification is" in refuse(
-        "mutagenesis", path, "--input", "x.fa"
+        "mutagenesis", path, "--input", source
     )

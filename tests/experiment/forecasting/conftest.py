@@ -1,8 +1,8 @@
-"""The run that the tests of forecast and backtest use."""
+"""Fixture: the run shared by the tests of forecast and backtest."""
 
 import pytest
 
-from tests.experiment.forecasting.sales import WORDS, Panel, sales
+from tests.experiment.forecasting.sales import OVERRIDES, Panel, sales
 from tests.helpers import CONFIGS, run_cli
 
 
@@ -12,8 +12,8 @@ def panel(tmp_path_factory: pytest.TempPathFactory) -> Panel:
     table, plans = folder / "sales.csv", folder / "plans.csv"
     sales().write_csv(table)
     sales(21).drop("sales", "kind").write_csv(plans)
-    words = [CONFIGS / "forecasting" / "table.yaml", f"data.path={table}", *WORDS, f"run.dir={folder / 'run'}"]
-    answer = run_cli("fit", *words, cwd=folder)
+    overrides = [CONFIGS / "forecasting" / "table.yaml", f"data.path={table}", *OVERRIDES, f"run.dir={folder / 'run'}"]
+    answer = run_cli("fit", *overrides, cwd=folder)
     assert answer.status == 0, answer.err
     assert "sales, 3 series: 28 steps to 7" in answer.out
     assert "CRPS" in answer.out

@@ -1,4 +1,4 @@
-"""A panel of simulated sales, a run on it, and its forecasts computed by hand."""
+"""A panel of simulated sales, a run on it, and an independent computation of its forecasts."""
 
 import json
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ LENGTH, HORIZON, START = 28, 7, datetime(2022, 1, 1)
 ROWS = {"a": 200, "b": 260, "c": 230}
 QUANTILES = [0.1, 0.5, 0.9]
 KINDS = {"a": "big", "b": "small", "c": "big"}
-WORDS = [
+OVERRIDES = [
     *(
         "data.id=store",
         "data.target=[sales]",
@@ -31,7 +31,7 @@ WORDS = [
 
 
 def sales(extra: int = 0) -> pl.DataFrame:
-    """Three stores from START on, `extra` more days of each; what comes later does not change what came before."""
+    """Sales of three stores from START on, `extra` more days of each; earlier rows do not depend on `extra`."""
     parts = []
     for k, (store, count) in enumerate(ROWS.items()):
         rng = np.random.default_rng(k)
@@ -45,14 +45,16 @@ def sales(extra: int = 0) -> pl.DataFrame:
 
 
 class Panel(NamedTuple):
+    """A run on the panel of sales, with its files."""
+
     folder: Path
     table: Path
-    plans: Path  # the known covariates of three weeks to come
+    plans: Path  # table of the known covariates of the next three weeks
     checkpoint: Path
 
 
-def by_hand(panel: Panel, store: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Quantiles (H, Q), lower and upper ends (2, H) of the days after a store's first `rows`, in its units."""
+def expected_forecast(panel: Panel, store: str, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Forecast after a store's first `rows`, in its units: quantiles (H, Q), lower and upper interval bounds (2, H)."""
     trained = {name: sales().filter(store=name).head(round(0.7 * count)) for name, count in ROWS.items()}
     mean, std = trained[store]["sales"].mean(), trained[store]["sales"].std(ddof=0)
     promos = pl.concat(trained.values())["promo"]

@@ -1,14 +1,14 @@
-"""Backtests of a user's table, against the same computed by hand."""
+"""Backtests of a user's table against an independent computation."""
 
 import numpy as np
 import polars as pl
 import pytest
 
-from tests.experiment.forecasting.sales import HORIZON, QUANTILES, ROWS, Panel, by_hand, sales
+from tests.experiment.forecasting.sales import HORIZON, QUANTILES, ROWS, Panel, expected_forecast, sales
 from tests.helpers import run_cli
 
 
-def test_the_backtest_by_hand(panel: Panel) -> None:
+def test_backtest_equals_an_independent_computation(panel: Panel) -> None:
     out, windows, step = panel.folder / "b.csv", 4, 5
     common = ["--data", panel.table, "--windows", str(windows), "--step", str(step), "--out", out]
     answer = run_cli("backtest", panel.checkpoint, *common, "trainer.accelerator=cpu")
@@ -21,7 +21,7 @@ def test_the_backtest_by_hand(panel: Panel) -> None:
         y = sales().filter(store=store)["sales"].to_numpy()
         origins = [count - HORIZON - i * step for i in reversed(range(windows))]
         truth = np.stack([y[row : row + HORIZON] for row in origins])
-        parts = [by_hand(panel, store, row) for row in origins]
+        parts = [expected_forecast(panel, store, row) for row in origins]
         quantiles = np.stack([part[0] for part in parts])
         point = quantiles[..., 1]
         error, history = np.abs(truth - point), y[: origins[0]]
@@ -49,7 +49,7 @@ def test_the_backtest_by_hand(panel: Panel) -> None:
     assert f"{rows['all']['mase']:.4g}" in answer.out
 
 
-def test_what_a_backtest_shares_with_training_is_said(panel: Panel) -> None:
+def test_windows_within_the_training_period_are_reported(panel: Panel) -> None:
     common = ["--data", panel.table, "--windows", "12", "--out", panel.folder / "b.csv", "trainer.accelerator=cpu"]
     # Training ends with store b's row 182; windows begin at rows 116, 123, ... of a, 176 of b, 146 of c.
     assert (

@@ -1,4 +1,4 @@
-"""The linear baseline of a panel is solved over the windows of all its series, and over no others."""
+"""The linear baseline of a panel is solved over the training windows of all its series."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ LENGTH, HORIZON = 6, 2
 
 
 class Panel:
-    """Two series of unlike lengths and levels."""
+    """A source of two series of different lengths and levels."""
 
     seasonal_period = 3
     simulated = True
@@ -28,7 +28,7 @@ class Panel:
 
 
 def windows(split: str) -> np.ndarray:
-    """All windows of a split (n, L + H), z-scored and less their last value of context, by hand."""
+    """All windows of a split (n, L + H), z-scored, minus their last context value."""
     found = []
     for series in Panel().load():
         y, (train, validation, test) = series.values[:, 0], series.boundaries
@@ -40,7 +40,7 @@ def windows(split: str) -> np.ndarray:
     return np.array(found)
 
 
-def test_the_linear_map_of_a_panel() -> None:
+def test_linear_map_of_a_panel() -> None:
     data = ForecastingDataModule(Panel(), context_length=LENGTH, horizon=HORIZON)
     data.setup()
     train, validation, test = (windows(split) for split in ("train", "validation", "test"))
@@ -64,16 +64,16 @@ def test_the_linear_map_of_a_panel() -> None:
     assert scores["last value"]["test/mse"] == pytest.approx(np.square(test[:, LENGTH:]).mean(), rel=1e-4)
 
 
-def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_linear_map_is_cached_for_the_same_rows_and_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     from titans_seq.experiment.forecasting import baselines
 
     def data(length: int, source: Panel) -> ForecastingDataModule:
-        made = ForecastingDataModule(source, context_length=length, horizon=HORIZON)
-        made.setup()
-        return made
+        module = ForecastingDataModule(source, context_length=length, horizon=HORIZON)
+        module.setup()
+        return module
 
     class Other(Panel):
-        """With one value of a train split changed."""
+        """A panel with one changed training value."""
 
         def load(self) -> list[Series]:
             panel = super().load()
@@ -90,4 +90,4 @@ def test_a_linear_map_is_solved_once_for_the_same_rows_and_windows(monkeypatch: 
         best_linear(data(LENGTH, Panel()), "shared", "mae"),
     ]
     assert all(other is not first for other in others)
-    assert len(baselines._CACHE) == 4  # the first was the oldest
+    assert len(baselines._CACHE) == 4  # at most four entries are kept; the first one was the oldest

@@ -1,4 +1,4 @@
-"""Conformal intervals: the finite-sample quantile, their coverage on simulated data, and the file that keeps them."""
+"""Conformal intervals: the finite-sample quantile, coverage on simulated data, and the calibration file."""
 
 import json
 from math import ceil
@@ -26,7 +26,7 @@ QUANTILES = [0.1, 0.5, 0.9]
 
 
 def simulated(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts (n, 3, 2, 3), whose quantiles are far too narrow, and the truth: skewed, other errors at every step."""
+    """Forecasts (n, 3, 2, 3) with too narrow quantiles, and the truth with skewed errors that differ between steps."""
     rng = np.random.default_rng(seed)
     middle = rng.normal(size=(count, 3, 2, 1))
     truth = middle[..., 0] + (rng.exponential(size=(count, 3, 2)) - 0.5) * np.array([1.0, 3.0, 9.0])[:, None]
@@ -34,7 +34,7 @@ def simulated(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("quantiles", [[], QUANTILES])
-def test_intervals_hold_what_they_say_within_two_points(quantiles: list[float]) -> None:
+def test_empirical_coverage_is_within_two_points_of_nominal(quantiles: list[float]) -> None:
     take = slice(None) if quantiles else slice(1, 2)
     forecasts, truth = simulated(1000, seed=0)
     found = calibrate(conformal_scores(forecasts[..., take], truth, quantiles, COVERAGES), quantiles, COVERAGES)
@@ -43,21 +43,22 @@ def test_intervals_hold_what_they_say_within_two_points(quantiles: list[float]) 
     inside = (lower <= truth) & (truth <= upper)
     for nominal, share in zip(COVERAGES, inside.mean(axis=(1, 2, 3)), strict=True):
         assert share == pytest.approx(nominal, abs=0.02)
-    # Of each step and channel, for each has a margin of its own.
+    # Coverage of each step and channel, because each has its own margin.
     assert np.abs(inside.mean(axis=1) - np.array(COVERAGES)[:, None, None]).max() < 0.05
 
 
-def test_the_margin_is_the_finite_sample_quantile() -> None:
+def test_margin_is_the_finite_sample_quantile() -> None:
     scores = np.random.default_rng(0).normal(size=(3, 19, 3, 2))
     found = calibrate(scores, [], COVERAGES)
     for coverage, score, margin in zip(COVERAGES, scores, found.margins, strict=True):
         np.testing.assert_array_equal(margin, np.sort(score, axis=0)[ceil(20 * coverage) - 1])
-    assert calibrate(scores[:, :18], [], COVERAGES).coverages == [0.5, 0.8]  # the 19th of 18: there is no such margin
+    # A coverage of 0.95 would need the 19th of 18 scores, which does not exist.
+    assert calibrate(scores[:, :18], [], COVERAGES).coverages == [0.5, 0.8]
     assert calibrate(scores[:1, :9], [], [0.9]).margins.shape == (1, 3, 2)
     assert calibrate(scores[:1, :8], [], [0.9]).coverages == []
 
 
-def test_a_forecast_too_wide_is_narrowed_but_never_past_its_median() -> None:
+def test_too_wide_forecast_is_narrowed_but_not_past_its_median() -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=(500, 1, 1))
     forecasts = np.broadcast_to(np.array([-9.0, 0.0, 9.0]), (500, 1, 1, 3))
@@ -68,7 +69,7 @@ def test_a_forecast_too_wide_is_narrowed_but_never_past_its_median() -> None:
     assert (upper == 0).all()
 
 
-def test_wider_intervals_hold_the_narrower_ones() -> None:
+def test_intervals_are_nested() -> None:
     forecasts, _ = simulated(50, seed=2)
     margins = np.random.default_rng(1).normal(size=(3, 3, 2))
     lower, upper = Calibration(COVERAGES, margins, QUANTILES, 100).intervals(forecasts)
@@ -87,7 +88,7 @@ def test_steps_beyond_the_calibrated_ones_have_no_interval() -> None:
 
 
 class Noise:
-    """A stationary series of noise that remembers a little."""
+    """A stationary series: moving-average noise of order 1."""
 
     seasonal_period = 4
     simulated = True
@@ -101,9 +102,15 @@ class Noise:
 
 
 @pytest.mark.parametrize("head", ["point", "quantile"])
-def test_a_runs_intervals_hold_what_they_say_on_its_test_windows(head: str) -> None:
-    words = [f"model.head={head}", "data.context_length=16", "data.horizon=4", "model.patch_length=8", "model.dim=4"]
-    config = load_config([], [*words, "model.stride=8", "model.num_layers=1", "model.memory.num_heads=1"])
+def test_coverage_on_the_test_windows_of_a_task(head: str) -> None:
+    overrides = [
+        f"model.head={head}",
+        "data.context_length=16",
+        "data.horizon=4",
+        "model.patch_length=8",
+        "model.dim=4",
+    ]
+    config = load_config([], [*overrides, "model.stride=8", "model.num_layers=1", "model.memory.num_heads=1"])
     data = ForecastingDataModule(Noise(), context_length=16, horizon=4, batch_size=500)
     data.setup()
     task = ForecastingTask(to_container(config), 2)
@@ -113,7 +120,7 @@ def test_a_runs_intervals_hold_what_they_say_on_its_test_windows(head: str) -> N
         assert share == pytest.approx(nominal, abs=0.02)
 
 
-def test_the_file_gives_back_what_was_saved_for_its_checkpoint_alone(tmp_path: Path) -> None:
+def test_calibration_file_applies_to_its_checkpoint_only(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     best, last = folder / "best.ckpt", folder / "last.ckpt"

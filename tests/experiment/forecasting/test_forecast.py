@@ -1,4 +1,4 @@
-"""Forecasts of a user's table, against the same computed by hand; commands with invalid input leave nothing behind."""
+"""Forecasts of a user's table against an independent computation, and error messages."""
 
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from datamodules.time_series.datasets.simulated import SimulatedSeries
-from tests.experiment.forecasting.sales import HORIZON, ROWS, START, Panel, by_hand, sales
+from tests.experiment.forecasting.sales import HORIZON, ROWS, START, Panel, expected_forecast, sales
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
 from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
 
 
-def told(panel: Panel, *words: str | Path, data: Path | None = None) -> pl.DataFrame:
-    """What `forecast` writes."""
+def run_forecast(panel: Panel, *arguments: str | Path, data: Path | None = None) -> pl.DataFrame:
+    """Run `titans-seq forecast` and return the table that it writes."""
     out = panel.folder / "out.parquet"
     common = ["--future", panel.plans, "--out", out, "trainer.accelerator=cpu"]
-    answer = run_cli("forecast", panel.checkpoint, "--data", data or panel.table, *common, *words)
+    answer = run_cli("forecast", panel.checkpoint, "--data", data or panel.table, *common, *arguments)
     assert answer.status == 0, answer.err
     return pl.read_parquet(out)
 
 
-def test_the_forecast_is_that_of_the_model_by_hand_for_the_days_after_the_last(panel: Panel) -> None:
-    table = told(panel)
+def test_forecast_equals_an_independent_computation(panel: Panel) -> None:
+    table = run_forecast(panel)
     assert table["series"].unique().sort().to_list() == ["a", "b", "c"]
     for store, rows in ROWS.items():
         part = table.filter(series=store)
@@ -32,54 +32,56 @@ def test_the_forecast_is_that_of_the_model_by_hand_for_the_days_after_the_last(p
         assert part["timestamp"].to_list() == [last + timedelta(days=i) for i in range(1, HORIZON + 1)]
         assert set(part["origin"]) == {last}
         assert part["step"].to_list() == list(range(1, HORIZON + 1))
-        quantiles, lower, upper = by_hand(panel, store, rows)
+        quantiles, lower, upper = expected_forecast(panel, store, rows)
         np.testing.assert_allclose(part.select("q0.1", "q0.5", "q0.9").to_numpy(), quantiles, rtol=1e-5)
         assert part["forecast"].equals(part["q0.5"])
         np.testing.assert_allclose(part.select("lower_80", "lower_95").to_numpy().T, lower, rtol=1e-5)
         np.testing.assert_allclose(part.select("upper_80", "upper_95").to_numpy().T, upper, rtol=1e-5)
 
 
-def test_beyond_the_horizon_a_forecast_is_taken_as_seen(panel: Panel) -> None:
-    table = told(panel, "--horizon", "12")
+def test_forecast_beyond_the_horizon_is_recursive(panel: Panel) -> None:
+    table = run_forecast(panel, "--horizon", "12")
     ends = ["q0.1", "q0.9", "lower_80", "upper_95"]
     for store, rows in ROWS.items():
         part = table.filter(series=store)
         assert part["step"].to_list() == list(range(1, 13))
         assert part[HORIZON:].select(ends).null_count().row(0) == (5, 5, 5, 5)
         assert part[:HORIZON].select(ends).null_count().row(0) == (0, 0, 0, 0)
-        said = sales(HORIZON).filter(store=store)[rows:].with_columns(part["forecast"][:HORIZON].alias("sales"))
+        forecast_rows = (
+            sales(HORIZON).filter(store=store)[rows:].with_columns(part["forecast"][:HORIZON].alias("sales"))
+        )
         longer = panel.folder / "longer.csv"
-        pl.concat([sales().filter(store=store), said]).write_csv(longer)
-        after = told(panel, "--horizon", "5", data=longer)
+        pl.concat([sales().filter(store=store), forecast_rows]).write_csv(longer)
+        after = run_forecast(panel, "--horizon", "5", data=longer)
         np.testing.assert_allclose(part["forecast"][HORIZON:], after["forecast"], rtol=1e-5)
         assert part["timestamp"][HORIZON:].equals(after["timestamp"])
 
 
-def test_nothing_after_the_origin_is_looked_at(panel: Panel) -> None:
+def test_forecast_does_not_use_values_after_the_origin(panel: Panel) -> None:
     run = load_forecaster(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
-    member, row = run.scaled_series[1], 150
-    known = member.scaled[row : row + HORIZON, 1:]
-    before = forecast_recursively(run, cut_inputs(run, member, row, known), HORIZON)
-    poisoned, touched = member.scaled.copy(), member.scaled.copy()
+    series, row = run.scaled_series[1], 150
+    future = series.scaled[row : row + HORIZON, 1:]
+    before = forecast_recursively(run, cut_inputs(run, series, row, future), HORIZON)
+    poisoned, touched = series.scaled.copy(), series.scaled.copy()
     poisoned[row:] = np.nan
     touched[row - 1, 0] += 1
     np.testing.assert_array_equal(
-        forecast_recursively(run, cut_inputs(run, member._replace(scaled=poisoned), row, known), HORIZON), before
+        forecast_recursively(run, cut_inputs(run, series._replace(scaled=poisoned), row, future), HORIZON), before
     )
     assert not np.array_equal(
-        forecast_recursively(run, cut_inputs(run, member._replace(scaled=touched), row, known), HORIZON), before
+        forecast_recursively(run, cut_inputs(run, series._replace(scaled=touched), row, future), HORIZON), before
     )
 
 
-def test_changing_what_comes_later_never_changes_a_forecast(panel: Panel) -> None:
+def test_changing_later_values_does_not_change_a_forecast(panel: Panel) -> None:
     later = f"{START + timedelta(days=185):%Y-%m-%d}"
     changed = sales().with_columns(pl.when(pl.col("date") >= later).then(pl.col("sales") * 3 + 5).otherwise("sales"))
     changed = changed.select("date", "store", pl.col("sales"), "promo", "kind")
     tables = []
     for name, content in (("before.csv", sales()), ("after.csv", changed)):
         content.write_csv(panel.folder / name)
-        words = [f"data.path={panel.folder / name}", "--out", panel.folder / "p.parquet", "trainer.accelerator=cpu"]
-        answer = run_cli("predict", panel.checkpoint, *words)
+        arguments = [f"data.path={panel.folder / name}", "--out", panel.folder / "p.parquet", "trainer.accelerator=cpu"]
+        answer = run_cli("predict", panel.checkpoint, *arguments)
         assert answer.status == 0, answer.err
         tables.append(pl.read_parquet(panel.folder / "p.parquet"))
     before, after = (t.filter(pl.col("origin") < datetime.fromisoformat(later)) for t in tables)
@@ -90,19 +92,19 @@ def test_changing_what_comes_later_never_changes_a_forecast(panel: Panel) -> Non
     assert not tables[0].select(numbers).equals(tables[1].select(numbers))
 
 
-def test_a_series_that_training_never_saw(panel: Panel) -> None:
+def test_series_unseen_in_training(panel: Panel) -> None:
     path = panel.folder / "new.csv"
     sales().with_columns(pl.col("store") + "x").write_csv(path)
     plans = panel.folder / "newplans.csv"
     sales(7).with_columns(pl.col("store") + "x").write_csv(plans)
     out = panel.folder / "new.parquet"
-    words = ["--data", path, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
-    answer = run_cli("forecast", panel.checkpoint, *words)
+    arguments = ["--data", path, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
+    answer = run_cli("forecast", panel.checkpoint, *arguments)
     assert answer.status == 0, answer.err
     assert "3 series unseen in training are scaled by their own statistics: 'ax', 'bx', 'cx'" in answer.out
 
 
-def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
+def test_forecast_and_backtest_errors(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
     def table(name: str, content: pl.DataFrame) -> Path:
         content.write_csv(tmp_path / name)
         return tmp_path / name
@@ -130,11 +132,11 @@ def test_what_forecast_and_backtest_refuse(panel: Panel, refuse: Refuse, tmp_pat
         ("backtest", ["--windows", "0"], "--windows 0"),
         ("backtest", ["--windows", "40"], "before them need 308; use --windows 24 or fewer"),
     ]
-    for verb, words, part in cases:
-        assert part in refuse(verb, checkpoint, *words), (verb, words)
+    for command, arguments, part in cases:
+        assert part in refuse(command, checkpoint, *arguments), (command, arguments)
 
 
-def test_a_checkpoint_that_does_not_say_what_its_data_were_like(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
+def test_checkpoint_without_a_description_of_its_data_is_an_error(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
     content = torch.load(panel.checkpoint, weights_only=True)
     for layout in (None, {}, {"scalers": {"a": 3}}):
         content["hyper_parameters"]["layout"] = layout
@@ -146,19 +148,19 @@ def test_a_checkpoint_that_does_not_say_what_its_data_were_like(panel: Panel, re
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic") / "run"
-    words = [*SMALL_MODEL, *TWO_STEPS, "model.linear_path=learned", f"run.dir={folder}"]
-    assert run_cli("fit", CONFIGS / "forecasting" / "synthetic.yaml", *words).status == 0
+    overrides = [*SMALL_MODEL, *TWO_STEPS, "model.linear_path=learned", f"run.dir={folder}"]
+    assert run_cli("fit", CONFIGS / "forecasting" / "synthetic.yaml", *overrides).status == 0
     return folder / "checkpoints" / "best.ckpt"
 
 
-def test_a_shipped_set_is_forecast_from_its_own_data_or_a_table_of_its_columns(synthetic: Path, tmp_path: Path) -> None:
+def test_built_in_dataset_is_forecast_from_its_own_data_or_a_table(synthetic: Path, tmp_path: Path) -> None:
     series = SimulatedSeries().load()
     table = pl.DataFrame(dict(zip(series.channels, series.values.T, strict=True)))
     table.insert_column(0, pl.Series("date", series.timestamps)).write_csv(tmp_path / "own.csv")
     tables = []
-    for words in ([], ["--data", str(tmp_path / "own.csv")]):
+    for arguments in ([], ["--data", str(tmp_path / "own.csv")]):
         out = tmp_path / "f.parquet"
-        assert run_cli("forecast", synthetic, *words, "--out", out, "trainer.accelerator=cpu").status == 0
+        assert run_cli("forecast", synthetic, *arguments, "--out", out, "trainer.accelerator=cpu").status == 0
         tables.append(pl.read_parquet(out).with_columns(pl.selectors.datetime().cast(pl.Datetime("us"))))
     assert tables[0].equals(tables[1])
     assert tables[0].columns == [
@@ -168,7 +170,7 @@ def test_a_shipped_set_is_forecast_from_its_own_data_or_a_table_of_its_columns(s
     assert tables[0].filter(step=1)["channel"].to_list() == series.channels
 
 
-def test_a_table_with_other_steps_or_of_another_model_is_refused(
+def test_table_with_another_time_step_or_unused_covariates_is_an_error(
     synthetic: Path, refuse: Refuse, tmp_path: Path
 ) -> None:
     days = pl.DataFrame({"date": [START + timedelta(days=i) for i in range(99)]})

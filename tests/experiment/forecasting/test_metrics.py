@@ -20,18 +20,18 @@ def test_mase_by_hand(season: int) -> None:
     assert mase(TRUTH, FORECAST, HISTORY, season) == pytest.approx(sum(errors) / len(errors) / scale)
 
 
-def test_the_seasonal_naive_forecast_of_its_history_has_mase_one() -> None:
+def test_mase_of_the_seasonal_naive_forecast_is_one() -> None:
     assert mase(HISTORY[7:], HISTORY[:-7], HISTORY, 7) == pytest.approx(1.0)
 
 
-def test_mase_is_undefined_where_the_naive_is_perfect_or_too_long() -> None:
+def test_mase_is_nan_if_the_naive_error_is_zero_or_undefined() -> None:
     assert math.isnan(mase(TRUTH, FORECAST, np.ones(50), 7))
     assert math.isnan(mase(TRUTH, FORECAST, HISTORY[:7], 7))
 
 
 def test_smape_by_hand() -> None:
-    shares = [200 * abs(y - f) / (abs(y) + abs(f)) for y, f in zip(TRUTH.ravel(), FORECAST.ravel(), strict=True)]
-    assert smape(TRUTH, FORECAST) == pytest.approx(sum(shares) / len(shares))
+    terms = [200 * abs(y - f) / (abs(y) + abs(f)) for y, f in zip(TRUTH.ravel(), FORECAST.ravel(), strict=True)]
+    assert smape(TRUTH, FORECAST) == pytest.approx(sum(terms) / len(terms))
     assert smape(np.array([0.0, 1.0]), np.array([0.0, 0.0])) == 100.0
 
 

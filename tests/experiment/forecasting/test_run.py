@@ -1,4 +1,4 @@
-"""Whole runs, from a shipped configuration to the files of its folder and back."""
+"""Forecasting runs of the shipped configurations: files of the run folder, evaluation and prediction."""
 
 import csv
 import json
@@ -18,26 +18,27 @@ from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import ForecastingTask
 
-ELSEWHERE = ("table.yaml", "suite.yaml", "lookback_suite.yaml")  # in test_forecast.py and tests/studies/test_suite.py
-EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in ELSEWHERE)
+# Tested in test_forecast.py and tests/studies/test_suite.py.
+TESTED_ELSEWHERE = ("table.yaml", "suite.yaml", "lookback_suite.yaml")
+EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in TESTED_ELSEWHERE)
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
-SAME_WINDOWS = "trainer.limit_batches=2"  # as the fits here are limited; a measurement takes all windows by itself
+SAME_WINDOWS = "trainer.limit_batches=2"  # the same limit as the fits here; by default all windows are evaluated
 
 
 @pytest.fixture(scope="module", params=EXPERIMENTS, ids=lambda path: str(path.stem))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """Folder, results and data root of two steps of every shipped experiment."""
+    """A run of two steps of every shipped experiment."""
     config: Path = request.param
     root = ""
     if load_config([config]).data.name != "synthetic":
         root = f"data.root={request.getfixturevalue('data_root')}"
     folder = tmp_path_factory.mktemp(config.stem) / "run"
-    # A descent over the windows of 50,000 rows takes a minute; ETTh1 and ETTh2 go through it too.
+    # Fitting by least absolute error on 50,000 rows takes a minute; ETTh1 and ETTh2 cover it.
     short = ["model.linear_loss=mse"] if config.stem in ("ettm1", "ettm2", "weather") else []
     return fit(config, folder, *([root] if root else []), *short)
 
 
-def test_the_run_folder_holds_all_of_a_run(run: Finished) -> None:
+def test_run_folder_is_complete(run: Finished) -> None:
     folder, results, *_ = run
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "conformal.json", "plots/forecast.png"}
@@ -45,13 +46,13 @@ def test_the_run_folder_holds_all_of_a_run(run: Finished) -> None:
     assert results["checkpoint"] == "checkpoints/best.ckpt"
     assert all(math.isfinite(results[key]) and results[key] > 0 for key in ("test/mse", "test/mae"))
     assert results["seconds"] >= 0
-    # A forecaster is no worse than the error of a wild guess, nor exact, after two steps.
+    # After two steps, a forecaster is neither exact nor much worse than a constant forecast.
     assert all(0.05 < numbers["test/mse"] < 5 for numbers in [results, *results["baselines"].values()])
     environment = json.loads((folder / "env.json").read_text())
     assert environment["packages"]["torch"] == torch.__version__
 
 
-def test_the_config_in_the_folder_is_the_one_that_ran(run: Finished) -> None:
+def test_config_of_the_run_folder_is_the_one_used(run: Finished) -> None:
     folder, results, *_ = run
     config = load_config([folder / "config.yaml"])
     assert config.trainer.max_steps == 2
@@ -62,44 +63,44 @@ def test_the_config_in_the_folder_is_the_one_that_ran(run: Finished) -> None:
     assert results["parameters"] == sum(p.numel() for p in parameters if p.requires_grad)
 
 
-def test_the_picture_shows_something(run: Finished) -> None:
-    picture = imread(run.folder / "plots" / "forecast.png")
-    assert min(picture.shape[:2]) > 300
-    assert picture[..., :3].std() > 0.05, "a blank page"
+def test_figure_is_not_blank(run: Finished) -> None:
+    image = imread(run.folder / "plots" / "forecast.png")
+    assert min(image.shape[:2]) > 300
+    assert image[..., :3].std() > 0.05, "the figure is blank"
 
 
-def selecting(results: dict[str, Any]) -> str:
-    """The validation score that chose the checkpoint."""
+def monitored_score(results: dict[str, Any]) -> str:
+    """Return the name of the validation score that selected the checkpoint."""
     (name,) = (key.removeprefix("best_") for key in results if key.startswith("best_val/"))
     assert name == ("val/mae" if results["data"] in ("ETTh2", "ETTm1", "ETTm2", "Weather") else "val/mse")
     return name
 
 
-def test_metrics_csv_holds_the_numbers_of_the_results(run: Finished) -> None:
+def test_metrics_csv_equals_results(run: Finished) -> None:
     folder, results, *_ = run
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    chosen = selecting(results)
+    chosen = monitored_score(results)
     for key, name in (("test/mse", "test/mse"), ("test/mae", "test/mae"), (chosen, f"best_{chosen}")):
         assert [float(row[key]) for row in rows if row[key]] == [results[name]]
 
 
-def test_the_verbs_measure_the_checkpoint_as_fit_did(run: Finished) -> None:
+def test_test_and_validate_reproduce_the_scores_of_fit(run: Finished) -> None:
     from titans_seq.experiment import measure
 
     folder, results, *_ = run
     checkpoint = folder / results["checkpoint"]
     found = measure(checkpoint, "test", [SAME_WINDOWS])
     assert found == {name: results[name] for name in ("test/mse", "test/mae")}
-    chosen = selecting(results)
+    chosen = monitored_score(results)
     assert measure(checkpoint, "validation", [SAME_WINDOWS])[chosen] == results[f"best_{chosen}"]
-    for verb, name, value in (("test", "test/mse", "test/mse"), ("validate", chosen, f"best_{chosen}")):
-        answer = run_cli(verb, checkpoint, SAME_WINDOWS)
+    for command, name, value in (("test", "test/mse", "test/mse"), ("validate", chosen, f"best_{chosen}")):
+        answer = run_cli(command, checkpoint, SAME_WINDOWS)
         assert answer.status == 0, answer.err
         assert f"{name:<12}{results[value]:.4f}" in answer.out.splitlines()
 
 
-def test_lightning_alone_loads_the_checkpoint_and_measures_the_same(run: Finished) -> None:
+def test_checkpoint_loads_with_lightning_only_and_gives_the_same_scores(run: Finished) -> None:
     from titans_seq.experiment.registry import build_experiment
 
     folder, results, *_ = run
@@ -108,12 +109,12 @@ def test_lightning_alone_loads_the_checkpoint_and_measures_the_same(run: Finishe
     batches = list(build_experiment(task.config).data.test_dataloader())[: task.config.trainer.limit_batches]
     with torch.inference_mode():
         errors = torch.cat([(task(batch.context) - batch.target).double().flatten() for batch in batches])
-    # By hand in float64, against torchmetrics' running sums in float32.
+    # Sums in float64 here, in float32 in torchmetrics.
     assert float(errors.square().mean()) == pytest.approx(results["test/mse"], rel=1e-5)
     assert float(errors.abs().mean()) == pytest.approx(results["test/mae"], rel=1e-5)
 
 
-def test_predictions_are_each_test_stamp_once_with_the_sources_truth(run: Finished, tmp_path: Path) -> None:
+def test_predictions_cover_every_test_timestamp_once(run: Finished, tmp_path: Path) -> None:
     from titans_seq.experiment.forecasting.data import build_series_source
 
     folder, results, *_ = run
@@ -135,12 +136,12 @@ def test_predictions_are_each_test_stamp_once_with_the_sources_truth(run: Finish
     whole = (border.test - border.validation) // horizon * horizon
     assert set(rows) == set(range(border.validation, border.validation + whole))
     assert len(table) == whole * len(series.channels)
-    # A step is counted from the last stamp that the model saw.
+    # Steps are counted from the last context timestamp.
     origins = np.searchsorted(series.timestamps, table["origin"].to_numpy())
     assert (rows - origins == table["step"].to_numpy()).all()
     assert set(table["step"]) == set(range(1, horizon + 1))
 
-    # The forecasts are those of the model on the windows that end at the origins, back in the source's units.
+    # Forecasts equal the model's, for the context that ends at the origin, in the units of the source.
     train = series.values[: border.train]
     mean, std = train.mean(axis=0), train.std(axis=0)
     row = int(origins[len(origins) // 2])
@@ -152,11 +153,11 @@ def test_predictions_are_each_test_stamp_once_with_the_sources_truth(run: Finish
     np.testing.assert_allclose((found - mean) / std, (expected - mean) / std, rtol=0, atol=1e-5)
 
 
-def test_predictions_of_a_few_batches_are_the_first_of_all(tmp_path: Path, synthetic_run: Path) -> None:
+def test_limited_predictions_are_the_first_of_all(tmp_path: Path, synthetic_run: Path) -> None:
     tables = []
     for limit in (1, 0):
-        words = ["data.batch_size=8", f"trainer.limit_batches={limit}"]
-        answer = run_cli("predict", synthetic_run, "--out", tmp_path / "out.parquet", *words)
+        arguments = ["data.batch_size=8", f"trainer.limit_batches={limit}"]
+        answer = run_cli("predict", synthetic_run, "--out", tmp_path / "out.parquet", *arguments)
         assert answer.status == 0, answer.err
         tables.append(pl.read_parquet(tmp_path / "out.parquet"))
     assert 0 < len(tables[0]) < len(tables[1])
@@ -170,14 +171,14 @@ def synthetic_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit(SYNTHETIC, folder, *SMALL_MODEL).checkpoint
 
 
-def test_a_second_fit_into_the_folder_is_refused_and_leaves_it(synthetic_run: Path) -> None:
+def test_second_fit_into_a_run_folder_is_an_error_and_changes_nothing(synthetic_run: Path) -> None:
     folder = synthetic_run.parent.parent
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert "already contains a run" in refusal(run_cli("fit", SYNTHETIC, *SMALL_MODEL, *TWO_STEPS, f"run.dir={folder}"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_seed_repeats_a_run_exactly_and_another_does_not(synthetic_run: Path, tmp_path: Path) -> None:
+def test_run_is_reproducible_and_depends_on_the_seed(synthetic_run: Path, tmp_path: Path) -> None:
     again = torch.load(fit(SYNTHETIC, tmp_path / "again", *SMALL_MODEL).checkpoint)
     first, other = torch.load(synthetic_run), fit(SYNTHETIC, tmp_path / "other", *SMALL_MODEL, "seed=1").results
     for name, weight in first["state_dict"].items():
@@ -187,21 +188,22 @@ def test_a_seed_repeats_a_run_exactly_and_another_does_not(synthetic_run: Path, 
     assert results[0]["baselines"] == results[1]["baselines"] == other["baselines"]
 
 
-def test_the_seed_sets_the_weights_and_the_order_of_the_windows(tmp_path: Path) -> None:
+def test_seed_sets_initial_weights_and_window_order(tmp_path: Path) -> None:
     from titans_seq.experiment.registry import build_experiment
 
     initial, orders = [], []
     for seed in ("0", "1"):
-        words = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]  # nothing is learned: only the start differs
+        # With learning rate 0 the weights stay as initialised.
+        overrides = [*SMALL_MODEL, "task.learning_rate=0", f"seed={seed}"]
         folder = tmp_path / seed
-        fit(SYNTHETIC, folder, *words)
+        fit(SYNTHETIC, folder, *overrides)
         initial.append(torch.load(folder / "checkpoints" / "last.ckpt")["state_dict"]["model.embed.project.weight"])
-        orders.append(next(iter(build_experiment(load_config([SYNTHETIC], words)).data.train_dataloader())).start)
+        orders.append(next(iter(build_experiment(load_config([SYNTHETIC], overrides)).data.train_dataloader())).start)
     assert not torch.equal(*initial)
     assert not torch.equal(*orders)
 
 
-def test_a_limited_fit_is_measured_on_all_windows(tmp_path: Path) -> None:
+def test_limit_of_a_fit_does_not_apply_to_evaluation(tmp_path: Path) -> None:
     from titans_seq.experiment import load_run
 
     fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL)
@@ -210,22 +212,22 @@ def test_a_limited_fit_is_measured_on_all_windows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("batches", [9, 2])
-def test_a_run_that_ends_within_an_epoch_is_validated_at_its_last_step(tmp_path: Path, batches: int) -> None:
-    words = [f"trainer.limit_batches={batches}", "trainer.max_steps=3", "logging.every_n_steps=1"]
-    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *words).results
+def test_run_that_ends_within_an_epoch_is_validated_at_its_last_step(tmp_path: Path, batches: int) -> None:
+    overrides = [f"trainer.limit_batches={batches}", "trainer.max_steps=3", "logging.every_n_steps=1"]
+    results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *overrides).results
     rows = pl.read_csv(tmp_path / "run" / "metrics.csv")
     validated = rows.filter(pl.col("val/mse").is_not_null())["step"].to_list()
     assert validated == ([2] if batches == 9 else [1, 2])  # counted from 0
     assert results["best_val/mse"] == rows["val/mse"].min()
 
 
-def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:
+def test_best_checkpoint_is_tested(tmp_path: Path) -> None:
     from titans_seq.experiment import measure
 
-    # From the least-squares forecast on, steps this large lead away.
-    words = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
+    # Starting at the least-squares solution, steps this large increase the error.
+    overrides = ["model.linear_path=solved", "task.learning_rate=0.1", "task.warmup_steps=0", "trainer.ema_decay=0"]
     folder = tmp_path / "run"
-    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, *words, "trainer.max_steps=6")
+    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, *overrides, "trainer.max_steps=6")
     assert results["best_epoch"] + 1 < results["epochs"] == 3
     assert f"Best epoch {results['best_epoch'] + 1} of 3 by" in printed
     assert f"(epoch {results['best_epoch']} in results.json and metrics.csv, which count from 0)" in printed
@@ -237,11 +239,11 @@ def test_the_best_epoch_is_tested_and_not_the_last(tmp_path: Path) -> None:
     assert epochs == [results["best_epoch"], results["epochs"] - 1]
 
 
-def test_the_main_job_in_small_learns_and_says_that_its_data_are_simulated(tmp_path: Path) -> None:
+def test_small_run_beats_the_baselines_and_notes_simulated_data(tmp_path: Path) -> None:
     # `make train` with fewer steps and a smaller model.
-    words = ["trainer.max_steps=60", "trainer.limit_batches=60", "task.warmup_steps=5", "trainer.ema_decay=0"]
+    overrides = ["trainer.max_steps=60", "trainer.limit_batches=60", "task.warmup_steps=5", "trainer.ema_decay=0"]
     folder = tmp_path / "run"
-    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, "model.linear_path=solved", *words)
+    _, results, printed, _ = fit(SYNTHETIC, folder, *SMALL_MODEL, "model.linear_path=solved", *overrides)
     assert results["simulated"] is True
     assert "simulated data" in printed
     last, seasonal, linear = results["baselines"].items()
@@ -251,12 +253,12 @@ def test_the_main_job_in_small_learns_and_says_that_its_data_are_simulated(tmp_p
     assert results["test/mse"] < linear[1]["test/mse"] < seasonal[1]["test/mse"] < last[1]["test/mse"]
 
 
-def test_naive_baselines_equal_a_hand_computation(synthetic_run: Path) -> None:
+def test_naive_baselines_equal_an_independent_computation(synthetic_run: Path) -> None:
     results = json.loads((synthetic_run.parent.parent / "results.json").read_text())
     series = SimulatedSeries().load()
     train = series.values[: series.boundaries.train]
     z = (series.values - train.mean(axis=0)) / train.std(axis=0)
-    # Two batches of 64: the model's windows and no others, or the table would compare different things.
+    # Two batches of 64: baselines must be evaluated on the windows of the model.
     assert results["test_windows"] == 128
     first = series.boundaries.validation + np.arange(128)
     ahead = np.arange(results["horizon"])
@@ -278,15 +280,15 @@ BASELINES = {
 
 
 @pytest.mark.parametrize("name", BASELINES)
-def test_a_baseline_in_the_models_place_scores_as_it_does_beside_one(
+def test_baseline_as_the_model_scores_as_in_the_table_of_baselines(
     tmp_path: Path, synthetic_run: Path, name: str
 ) -> None:
     from titans_seq.experiment import measure
 
-    beside = json.loads((synthetic_run.parent.parent / "results.json").read_text())["baselines"][BASELINES[name]]
+    expected = json.loads((synthetic_run.parent.parent / "results.json").read_text())["baselines"][BASELINES[name]]
     _, results, printed, _ = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, f"model.baseline={name}")
-    found = {key: results[key] for key in beside}
-    assert found == pytest.approx(beside, rel=1e-6)
+    found = {key: results[key] for key in expected}
+    assert found == pytest.approx(expected, rel=1e-6)
     assert results["parameters"] == results["epochs"] == 0
     assert f"{name} with 0 parameters" in printed
     assert "Nothing to train" in printed
@@ -294,17 +296,17 @@ def test_a_baseline_in_the_models_place_scores_as_it_does_beside_one(
 
 
 def test_dlinear_is_trained(tmp_path: Path) -> None:
-    words = [*SMALL_MODEL, "model.baseline=dlinear"]
-    results = fit(SYNTHETIC, tmp_path / "run", *words).results
+    overrides = [*SMALL_MODEL, "model.baseline=dlinear"]
+    results = fit(SYNTHETIC, tmp_path / "run", *overrides).results
     assert results["parameters"] == 2 * (72 + 1) * 48
     first = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.trend.weight"]
-    still = fit(SYNTHETIC, tmp_path / "still", *words, "task.learning_rate=0").results
+    still = fit(SYNTHETIC, tmp_path / "still", *overrides, "task.learning_rate=0").results
     assert not torch.equal(
         first, torch.load(tmp_path / "still" / still["checkpoint"])["state_dict"]["model.trend.weight"]
     )
 
 
-def test_a_frozen_linear_path_stays_at_the_solution(tmp_path: Path) -> None:
+def test_frozen_linear_path_stays_at_the_solution(tmp_path: Path) -> None:
     states = []
     for path in ("solved", "frozen"):
         fit(SYNTHETIC, tmp_path / path, *SMALL_MODEL, f"model.linear_path={path}", "task.warmup_steps=0")
@@ -319,16 +321,16 @@ def test_a_frozen_linear_path_stays_at_the_solution(tmp_path: Path) -> None:
     assert not torch.equal(states[1]["model.head.weight"], torch.zeros_like(states[1]["model.head.weight"]))
 
 
-def test_a_map_for_each_channel_is_where_training_starts(tmp_path: Path) -> None:
-    words = [*SMALL_MODEL, "model.linear_path=solved", "model.linear_maps=channels", "task.learning_rate=0"]
-    results = fit(SYNTHETIC, tmp_path / "run", *words).results
+def test_training_starts_at_the_linear_map_of_each_channel(tmp_path: Path) -> None:
+    overrides = [*SMALL_MODEL, "model.linear_path=solved", "model.linear_maps=channels", "task.learning_rate=0"]
+    results = fit(SYNTHETIC, tmp_path / "run", *overrides).results
     linear = results["baselines"]["linear (least squares)"]
     assert {key: results[key] for key in linear} == pytest.approx(linear, rel=1e-5)
     weight = torch.load(tmp_path / "run" / results["checkpoint"])["state_dict"]["model.linear_path.weight"]
     assert weight.shape == (len(SimulatedSeries().load().channels), 72, 48)
 
 
-def test_an_epoch_may_show_a_part_of_the_windows_and_validation_shows_all(tmp_path: Path) -> None:
+def test_epoch_batches_limits_training_only(tmp_path: Path) -> None:
     limits = ["trainer.limit_batches=0", "trainer.epoch_batches=3", "trainer.max_steps=-1", "trainer.max_epochs=2"]
     results = fit(SYNTHETIC, tmp_path / "run", *SMALL_MODEL, *limits, "data.batch_size=8").results
     content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")
@@ -338,9 +340,9 @@ def test_an_epoch_may_show_a_part_of_the_windows_and_validation_shows_all(tmp_pa
 
 
 @pytest.mark.slow
-def test_a_compiled_model_learns_as_the_same_one_not_compiled(tmp_path: Path) -> None:
-    words = [*SMALL_MODEL, "trainer.max_steps=4", "model.dropout=0", "model.head_dropout=0", "logging.every_n_steps=1"]
-    plain, compiled = (fit(SYNTHETIC, tmp_path / name, *words, f"trainer.compile={name}") for name in ("false", "true"))
+def test_compiled_training_equals_uncompiled(tmp_path: Path) -> None:
+    overrides = [*SMALL_MODEL, "trainer.max_steps=4", "model.dropout=0", "model.head_dropout=0", "logging.every_n_steps=1"]
+    plain, compiled = (fit(SYNTHETIC, tmp_path / name, *overrides, f"trainer.compile={name}") for name in ("false", "true"))
     assert compiled.results["test/mse"] == pytest.approx(plain.results["test/mse"], rel=1e-5)
     rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("false", "true")]
     losses = [[float(row["train/loss"]) for row in run if row["train/loss"]] for run in rows]

@@ -1,4 +1,4 @@
-"""Whole pre-training runs: resuming, corpora, and options that do not go together."""
+"""Pre-training runs: resuming, corpora, and incompatible options."""
 
 import json
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from titans_seq.system.checkpoint_files import read_checkpoint, write_checkpoint
 MASKED = ["task.objective=masked", "model.direction=both", "data.segment=64", "data.stream_length=64"]
 
 
-def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
+def test_results_of_a_run(forward: Path) -> None:
     results = json.loads((forward / "results.json").read_text())
     assert 1.9 < results["test/bits_per_base"] < 4
     assert results["test/perplexity"] == pytest.approx(2 ** results["test/bits_per_base"], rel=1e-5)
@@ -35,27 +35,30 @@ def test_the_run_folder_holds_all_of_a_run(forward: Path) -> None:
     assert next(iter(levels)) == "frequencies of bases"
     assert "counts given 8 bases before" in levels
     assert 1.9 < bits[0] < 2
-    assert results["best_possible_bits_per_base"] < bits[1] < bits[0] - 0.05, "two bases tell something"
+    assert results["best_possible_bits_per_base"] < bits[1] < bits[0] - 0.05, "two preceding bases must be informative"
     assert imread(forward / "plots" / "bits.png")[..., :3].std() > 0.05
     same = "trainer.limit_batches=2"
     answer = run_cli("test", forward / "checkpoints" / "best.ckpt", same)
     assert answer.out.split()[:2] == ["test/bits_per_base", f"{results['test/bits_per_base']:.4f}"], answer.err
 
 
-def cut_and_resumed(
-    config: Path, folder: Path, *words: str, meanwhile: Callable[[Path], None] = lambda folder: None
+def interrupt_and_resume(
+    config: Path, folder: Path, *overrides: str, meanwhile: Callable[[Path], None] = lambda folder: None
 ) -> dict[str, Any]:
-    """The run `folder`, whose power fails at step 6 and which is resumed; the checkpoint that it went on from."""
+    """Interrupt the run `folder` at step 6, resume it, and return the checkpoint that it resumed from.
+
+    `meanwhile` is called with the folder between the interruption and resuming.
+    """
     step, calls = torch.optim.AdamW.step, 0
 
     def fail(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 6:
-            raise RuntimeError("the power is gone")
+            raise RuntimeError("simulated power failure")
         return step(*arguments, **options)
 
-    again = ["fit", config, *TWO_STEPS, *words, f"run.dir={folder}"]
+    again = ["fit", config, *TWO_STEPS, *overrides, f"run.dir={folder}"]
     with mock.patch.object(torch.optim.AdamW, "step", fail), pytest.raises(RuntimeError, match="power"):
         run_cli(*again, cwd=folder.parent)
     last: dict[str, Any] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -68,17 +71,17 @@ def cut_and_resumed(
 SEVEN_STEPS = ["trainer.max_steps=7", "trainer.limit_batches=7", "trainer.checkpoint_steps=3"]
 
 
-def test_a_run_that_is_stopped_within_a_stretch_goes_on_exactly(tmp_path: Path) -> None:
-    words = [*SMALL, *SEVEN_STEPS]
-    fit(PRETRAIN, tmp_path / "whole", *words)
-    (process,) = cut_and_resumed(PRETRAIN, tmp_path / "cut", *words)["resume"]["processes"]
-    assert process["task"], "stopped within a stretch"
+def test_run_interrupted_within_a_stream_resumes_exactly(tmp_path: Path) -> None:
+    overrides = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *overrides)
+    (process,) = interrupt_and_resume(PRETRAIN, tmp_path / "cut", *overrides)["resume"]["processes"]
+    assert process["task"], "the run must be interrupted within a stream"
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
     results = [json.loads((tmp_path / run / "results.json").read_text()) for run in ("cut", "whole")]
     assert results[0]["test/bits_per_base"] == results[1]["test/bits_per_base"]
 
 
-def write_as_before_the_rename(folder: Path) -> None:
+def rename_stream_length_to_stretch(folder: Path) -> None:
     """Rewrite a run's configuration and checkpoint with `data.stretch`, the former name of `data.stream_length`."""
     file, checkpoint = folder / "config.yaml", folder / "checkpoints" / "last.ckpt"
     text = file.read_text()
@@ -90,84 +93,84 @@ def write_as_before_the_rename(folder: Path) -> None:
     write_checkpoint(content, checkpoint)
 
 
-def test_a_run_from_before_a_key_was_renamed_is_resumed_exactly(tmp_path: Path) -> None:
-    words = [*SMALL, *SEVEN_STEPS]
-    fit(PRETRAIN, tmp_path / "whole", *words)
-    cut_and_resumed(PRETRAIN, tmp_path / "cut", *words, meanwhile=write_as_before_the_rename)
+def test_run_with_a_former_key_name_resumes_exactly(tmp_path: Path) -> None:
+    overrides = [*SMALL, *SEVEN_STEPS]
+    fit(PRETRAIN, tmp_path / "whole", *overrides)
+    interrupt_and_resume(PRETRAIN, tmp_path / "cut", *overrides, meanwhile=rename_stream_length_to_stretch)
     assert len(list(tmp_path.glob("*/checkpoints/last.ckpt"))) == 2
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
-    write_as_before_the_rename(tmp_path / "whole")  # which is finished
+    rename_stream_length_to_stretch(tmp_path / "whole")  # a finished run
     last = tmp_path / "whole" / "checkpoints" / "last.ckpt"
     assert run_cli("test", last, "trainer.limit_batches=1", cwd=tmp_path).status == 0
 
 
 @pytest.mark.parametrize("freezing", ["task.unfreeze=head", "task.frozen_blocks=1"])
-def test_what_is_frozen_stays_so_when_a_run_goes_on_within_an_epoch(tmp_path: Path, freezing: str) -> None:
-    words = [*SMALL, *SEVEN_STEPS, freezing, "model.dropout=0.5", "task.weight_decay=0.5"]
-    fit(MOTIF, tmp_path / "whole", *words)
-    cut_and_resumed(MOTIF, tmp_path / "cut", *words)
+def test_frozen_weights_stay_frozen_after_resuming_within_an_epoch(tmp_path: Path, freezing: str) -> None:
+    overrides = [*SMALL, *SEVEN_STEPS, freezing, "model.dropout=0.5", "task.weight_decay=0.5"]
+    fit(MOTIF, tmp_path / "whole", *overrides)
+    interrupt_and_resume(MOTIF, tmp_path / "cut", *overrides)
     assert changed(tmp_path / "cut", "last", weights(tmp_path / "whole", "last")) == set()
 
 
-def test_pretraining_predicts_nothing(forward: Path, refuse: Refuse) -> None:
+def test_pretraining_does_not_support_predict(forward: Path, refuse: Refuse) -> None:
     (forward / "a.fa").write_text(">a\nACGT\n")
-    for words in ([], ["--input", forward / "a.fa"]):
-        assert "model.pretrained" in refuse("predict", forward / "checkpoints" / "best.ckpt", *words)
+    for arguments in ([], ["--input", forward / "a.fa"]):
+        assert "model.pretrained" in refuse("predict", forward / "checkpoints" / "best.ckpt", *arguments)
 
 
-@pytest.mark.parametrize("words", [[], MASKED], ids=["next", "masked"])
-def test_a_genome_of_chromosomes(tmp_path: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("overrides", [[], MASKED], ids=["next", "masked"])
+def test_a_genome_of_chromosomes(tmp_path: Path, overrides: list[str]) -> None:
     texts = random_dna([700, 300, 400], seed=2, letters="ACGTacgtN")
     genome = write_fasta(tmp_path / "genome.fa", {f"chr{i + 1}": text for i, text in enumerate(texts)}, width=60)
     held = ["data.validation_records=[chr2]", "data.test_records=[chr3]", f"data.name={genome}"]
     results = fit(
-        PRETRAIN, tmp_path / "run", *SMALL, *held, *words, "data.stream_length=null" if not words else "seed=1"
+        PRETRAIN, tmp_path / "run", *SMALL, *held, *overrides, "data.stream_length=null" if not overrides else "seed=1"
     ).results
     assert results["bases"] == {"train": 700, "validation": 300, "test": 400}
-    side = "bases before" if not words else "bases on either side"
+    side = "bases before" if not overrides else "bases on either side"
     assert any(side in name for name in results["baselines"])
 
 
-def test_tables_are_joined_and_repeats_left_out(tmp_path: Path) -> None:
+def test_tables_are_joined_without_duplicates(tmp_path: Path) -> None:
     texts = random_dna([30] * 50, seed=3)
     for name, part in (("a", texts[:30]), ("b", texts[25:])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["dna", *part]) + "\n")
-    words = [f"data.name={tmp_path / 'a.csv'}", f"data.also=[{tmp_path / 'b.csv'}]", "data.sequence=dna"]
-    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
+    overrides = [f"data.name={tmp_path / 'a.csv'}", f"data.also=[{tmp_path / 'b.csv'}]", "data.sequence=dna"]
+    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *overrides)
     assert sum(results["bases"].values()) == 50 * 30
     assert "5 of 55 sequences are duplicates of others, on either strand; left out" in printed
 
 
-def test_what_is_excluded_is_left_out_on_either_strand(tmp_path: Path, refuse: Refuse) -> None:
+def test_excluded_sequences_are_left_out_on_either_strand(tmp_path: Path, refuse: Refuse) -> None:
     texts = random_dna([30] * 50, seed=3)
     other_strands = [text.translate(str.maketrans("ACGT", "TGCA"))[::-1] for text in texts[5:9]]
     write_fasta(tmp_path / "all.fa", {f"r{i}": text for i, text in enumerate(texts)})
     for name, part in (("all", texts), ("held", [*texts[:5], *other_strands, "A" * 30])):
         (tmp_path / f"{name}.csv").write_text("\n".join(["sequence", *part]) + "\n")
     exclude = f"data.exclude=[{tmp_path / 'held.csv'}]"
-    words = [f"data.name={tmp_path / 'all.csv'}", exclude]
-    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *words)
+    overrides = [f"data.name={tmp_path / 'all.csv'}", exclude]
+    _, results, printed, _ = fit(PRETRAIN, tmp_path / "run", *SMALL, *MASKED, *overrides)
     assert results["records"] == 41
     assert "all.csv: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
-    words[0] = f"data.name={tmp_path / 'all.fa'}"
-    _, results, printed, _ = fit(PRETRAIN, tmp_path / "mapped", *SMALL, *MASKED, *words)
+    overrides[0] = f"data.name={tmp_path / 'all.fa'}"
+    _, results, printed, _ = fit(PRETRAIN, tmp_path / "mapped", *SMALL, *MASKED, *overrides)
     assert results["records"] == 41
     assert "all.fa: 9 of 50 sequences are identical to ones in data.exclude; left out" in printed
     nothing = f"data.exclude=[{tmp_path / 'all.csv'}]"
-    assert "sequences are in data.exclude: none is left to train on" in refuse("fit", PRETRAIN, words[0], nothing)
+    assert "sequences are in data.exclude: none is left to train on" in refuse("fit", PRETRAIN, overrides[0], nothing)
 
 
-def test_gue_is_learned_from_its_training_rows_alone(tmp_path: Path, data_root: Path) -> None:
-    words = ["data.name=mouse/2", "data.also=[]", f"data.root={data_root}", "model.dim=8", "data.batch_size=8"]
-    results = fit(GENOMICS / "gue_pretrain.yaml", tmp_path / "run", *words).results
+def test_gue_pretraining_uses_training_rows_only(tmp_path: Path, data_root: Path) -> None:
+    overrides = ["data.name=mouse/2", "data.also=[]", f"data.root={data_root}", "model.dim=8", "data.batch_size=8"]
+    results = fit(GENOMICS / "gue_pretrain.yaml", tmp_path / "run", *overrides).results
     assert results["data"] == "mouse/2 (train)"
     assert sum(results["bases"].values()) <= 2620 * 101
 
 
-def test_gue_is_learned_without_any_tasks_dev_and_test_rows(data_root: Path) -> None:
-    """core_all's training rows hold nine tenths of core_notata's dev rows."""
-    words = ["data.name=prom/prom_core_notata", "data.also=[]", f"data.root={data_root}"]
-    config = load_config([GENOMICS / "gue_pretrain.yaml"], words)
+def test_gue_pretraining_excludes_dev_and_test_rows_of_all_tasks(data_root: Path) -> None:
+    """Nine tenths of the dev rows of prom_core_notata are training rows of prom_core_all."""
+    overrides = ["data.name=prom/prom_core_notata", "data.also=[]", f"data.root={data_root}"]
+    config = load_config([GENOMICS / "gue_pretrain.yaml"], overrides)
     assert isinstance(config, PretrainingConfig)
     corpus = PretrainingExperiment(config).data.corpus
     assert isinstance(corpus, LoadedCorpus)
@@ -180,7 +183,7 @@ def test_gue_is_learned_without_any_tasks_dev_and_test_rows(data_root: Path) -> 
             assert seen.isdisjoint(rows.sequences.texts())
 
 
-def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
+def test_split_without_target_bases_is_an_error(tmp_path: Path) -> None:
     lone = write_fasta(tmp_path / "lone.fa", {"a": "ACGTACGT", "b": "A", "c": "C"})
     short = write_fasta(tmp_path / "short.fa", {name: "ACGTACGT"[i:] for i, name in enumerate("abc")})
     held = ["data.validation_records=[b]", "data.test_records=[c]"]
@@ -193,13 +196,13 @@ def test_a_split_that_asks_for_no_base(tmp_path: Path) -> None:
             *MASKED,
         ],
     }
-    for part, words in cases.items():
-        answer = run_cli("fit", PRETRAIN, *TWO_STEPS, *SMALL, *held, *words, cwd=tmp_path)
+    for part, overrides in cases.items():
+        answer = run_cli("fit", PRETRAIN, *TWO_STEPS, *SMALL, *held, *overrides, cwd=tmp_path)
         assert answer.status == 2
         assert part in answer.err
 
 
-def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
+def test_incompatible_keys(refuse: Refuse) -> None:
     cases = {
         "model.direction=both": "both would see the bases to predict; task.objective=next requires forward",
         "task.objective=masked": "must equal data.segment with task.objective=masked",
@@ -210,11 +213,11 @@ def test_keys_that_do_not_go_together(refuse: Refuse) -> None:
         "data.name=nowhere.fa": "no such FASTA file",
         "data.name=nowhere.doc": "no published dataset, and no file of sequences",
     }
-    for words, part in cases.items():
-        assert part in refuse("fit", PRETRAIN, *words.split())
+    for overrides, part in cases.items():
+        assert part in refuse("fit", PRETRAIN, *overrides.split())
 
 
-def test_what_has_no_learned_start_trains_on_several_devices() -> None:
-    for word in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
-        answer = run_cli("show-config", PRETRAIN, word, "trainer.devices=2", "trainer.strategy=ddp")
+def test_models_without_learned_initial_state_support_ddp() -> None:
+    for override in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
+        answer = run_cli("show-config", PRETRAIN, override, "trainer.devices=2", "trainer.strategy=ddp")
         assert answer.status == 0, answer.err

@@ -1,4 +1,4 @@
-"""Fault injection: runs commands in processes that can be killed, forked from one with all imports done."""
+"""Fault injection: run commands in processes that can be killed, forked from a process that has done all imports."""
 
 import contextlib
 import errno
@@ -55,15 +55,15 @@ class Command:
 
     def __init__(
         self,
-        words: Sequence[str | Path],
+        arguments: Sequence[str | Path],
         cwd: Path,
         death: Death | DiskFull | None = None,
         env: dict[str, str] | None = None,
         slow: str | None = None,
     ) -> None:
         self.log = cwd / f"log-{time.monotonic_ns()}"
-        arguments = ([str(word) for word in words], cwd, self.log, death, env or {}, slow)
-        self.process: BaseProcess = _CONTEXT.Process(target=_run, args=arguments)
+        process_arguments = ([str(argument) for argument in arguments], cwd, self.log, death, env or {}, slow)
+        self.process: BaseProcess = _CONTEXT.Process(target=_run, args=process_arguments)
         self.process.start()
 
     def kill(self, sent: signal.Signals = signal.SIGKILL) -> None:
@@ -96,14 +96,14 @@ class Command:
 
 
 def run(
-    words: Sequence[str | Path], cwd: Path, death: Death | DiskFull | None = None, env: dict[str, str] | None = None
+    arguments: Sequence[str | Path], cwd: Path, death: Death | DiskFull | None = None, env: dict[str, str] | None = None
 ) -> Done:
     """Run a command and wait until it ends."""
-    return Command(words, cwd, death, env).wait()
+    return Command(arguments, cwd, death, env).wait()
 
 
 def _run(
-    words: list[str], cwd: Path, log: Path, death: Death | DiskFull | None, env: dict[str, str], slow: str | None
+    arguments: list[str], cwd: Path, log: Path, death: Death | DiskFull | None, env: dict[str, str], slow: str | None
 ) -> None:
     from titans_seq.cli import main
     from titans_seq.experiment.forecasting import experiment
@@ -121,7 +121,7 @@ def _run(
         if slow:
             _before_each_call(slow, lambda _: time.sleep(0.1))
         try:
-            status = main(words)
+            status = main(arguments)
         except BaseException:  # noqa: BLE001 - the test reads the traceback
             traceback.print_exc()
             status = 1

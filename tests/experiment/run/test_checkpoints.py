@@ -1,4 +1,4 @@
-"""Checkpoints that the verbs must refuse, in one line and without executing what they hold."""
+"""Invalid checkpoints: one error line, and no code of the file is executed."""
 
 from pathlib import Path
 
@@ -11,25 +11,27 @@ from titans_seq.config import load_config, to_container
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 
 
-def save_checkpoint(path: Path, *words: str) -> Path:
-    """An untrained checkpoint of the small model on the embedded data, written by Lightning."""
+def save_checkpoint(path: Path, *overrides: str) -> Path:
+    """Save a checkpoint of the untrained small model for the built-in data with Lightning; return its path."""
     from lightning.pytorch import Trainer
 
     from titans_seq.tasks import ForecastingTask
 
-    task = ForecastingTask(to_container(load_config([SYNTHETIC], [*SMALL_MODEL, *TWO_STEPS, *words])), num_channels=5)
+    task = ForecastingTask(
+        to_container(load_config([SYNTHETIC], [*SMALL_MODEL, *TWO_STEPS, *overrides])), num_channels=5
+    )
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     trainer.strategy.connect(task)
     trainer.save_checkpoint(path, weights_only=True)
     return path
 
 
-@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
-def test_a_missing_checkpoint(refuse: Refuse, verb: str) -> None:
-    assert "nowhere.ckpt: no such checkpoint file" in refuse(verb, "nowhere.ckpt")
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_missing_checkpoint(refuse: Refuse, command: str) -> None:
+    assert "nowhere.ckpt: no such checkpoint file" in refuse(command, "nowhere.ckpt")
 
 
-def test_files_that_are_no_checkpoints(refuse: Refuse, tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(refuse: Refuse, tmp_path: Path) -> None:
     for content in (b"", b"hello", bytes(range(256)) * 10, SYNTHETIC.read_bytes()):
         path = tmp_path / "not.ckpt"
         path.write_bytes(content)
@@ -40,7 +42,7 @@ def test_files_that_are_no_checkpoints(refuse: Refuse, tmp_path: Path) -> None:
         assert f"{path}: not a checkpoint of titans_seq" in refuse("test", path)
 
 
-def test_a_checkpoint_executes_nothing(refuse: Refuse, tmp_path: Path) -> None:
+def test_loading_a_checkpoint_executes_no_code(refuse: Refuse, tmp_path: Path) -> None:
     class Touch:
         def __reduce__(self) -> tuple[object, tuple[Path]]:
             return Path.touch, (tmp_path / "executed",)
@@ -58,24 +60,25 @@ def test_a_truncated_checkpoint(refuse: Refuse, tmp_path: Path, kept: float) -> 
     assert f"{path}: cut short, damaged or not a checkpoint" in refuse("test", path)
 
 
-def test_a_checkpoint_of_another_size_shows_both_shapes(refuse: Refuse, tmp_path: Path) -> None:
+def test_error_of_a_size_mismatch_shows_both_shapes(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "small.ckpt")
-    line = refuse("test", path, "data.horizon=24")  # 48 when it was made; the head has 3 patches x dim 8 inputs
+    # The checkpoint has horizon 48; its head has 3 patches x dim 8 inputs.
+    line = refuse("test", path, "data.horizon=24")
     assert str(path) in line
     assert "model.head.bias is (48,) in the checkpoint, (24,) in the configured model" in line
 
 
-def test_a_checkpoint_without_a_layer_that_is_configured_is_reported_as_missing(refuse: Refuse, tmp_path: Path) -> None:
+def test_error_of_a_checkpoint_without_a_configured_layer(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "small.ckpt")
     assert "is missing in the checkpoint, (" in refuse("test", path, "model.num_layers=2")
 
 
-def test_a_checkpoint_of_another_number_of_channels(refuse: Refuse, tmp_path: Path, data_root: Path) -> None:
+def test_error_of_another_number_of_channels(refuse: Refuse, tmp_path: Path, data_root: Path) -> None:
     path = save_checkpoint(tmp_path / "small.ckpt")
     line = refuse("test", path, "data.name=ETTh1", f"data.root={data_root}")
     assert "trained on 5 channels; ETTh1 has 7" in line
 
 
-def test_predictions_into_a_folder_that_is_not_there(refuse: Refuse, tmp_path: Path) -> None:
+def test_predictions_into_a_missing_folder(refuse: Refuse, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "small.ckpt")
     assert "no such folder" in refuse("predict", path, "--out", tmp_path / "nowhere" / "out.parquet")

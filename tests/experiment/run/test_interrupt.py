@@ -1,4 +1,4 @@
-"""A training that is asked to stop says what it leaves, and leaves it whole; all else stops at once."""
+"""Signals: training stops with an intact checkpoint and names it; other commands stop at once."""
 
 import os
 import signal
@@ -22,11 +22,11 @@ LONG = ["trainer.max_epochs=1000", "trainer.patience=1000", "trainer.progress_ba
 def test_a_signal_keeps_the_last_checkpoint(tmp_path: Path, sent: signal.Signals, status: int) -> None:
     folder = tmp_path / "run"
     config = CONFIGS / "forecasting" / "synthetic.yaml"
-    words = ["fit", str(config), *SMALL_MODEL, *LONG, "trainer.limit_batches=4", f"run.dir={folder}"]
-    # A shell may have told its children to ignore SIGINT.
+    arguments = ["fit", str(config), *SMALL_MODEL, *LONG, "trainer.limit_batches=4", f"run.dir={folder}"]
+    # Restore the default handler, because a shell may start its children with SIGINT ignored.
     restore = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
     program = restore + "from titans_seq.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", program, *words], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stderr=subprocess.PIPE, text=True)
     last = folder / "checkpoints" / "last.ckpt"
     deadline = time.monotonic() + 60
     while not last.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -45,18 +45,18 @@ def test_a_signal_keeps_the_last_checkpoint(tmp_path: Path, sent: signal.Signals
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of a run of two steps, with a file to predict beside it."""
+    """The checkpoint of a two-step run; the parent of the run folder contains a FASTA file to predict."""
     folder = tmp_path_factory.mktemp("interrupted")
-    words = [CONFIGS / "genomics" / "motif.yaml", *TWO_STEPS, "model.dim=8", "run.dir=run"]
-    assert run_cli("fit", *words, cwd=folder).status == 0
+    overrides = [CONFIGS / "genomics" / "motif.yaml", *TWO_STEPS, "model.dim=8", "run.dir=run"]
+    assert run_cli("fit", *overrides, cwd=folder).status == 0
     (folder / "reads.fa").write_text(">read\nACGTTGCAGATTCGACCTGA\n")
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("words", ["test", "predict --input reads.fa", "mutagenesis --input reads.fa"])
-def test_other_verbs_stop_at_once(classifier: Path, words: str, sent: signal.Signals, status: int) -> None:
-    verb, *options = words.split()
+@pytest.mark.parametrize("arguments", ["test", "predict --input reads.fa", "mutagenesis --input reads.fa"])
+def test_other_commands_stop_at_once(classifier: Path, arguments: str, sent: signal.Signals, status: int) -> None:
+    command, *options = arguments.split()
     steps = []
 
     def step(*_: Any) -> None:
@@ -64,9 +64,9 @@ def test_other_verbs_stop_at_once(classifier: Path, words: str, sent: signal.Sig
         os.kill(os.getpid(), sent)
 
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    folder, out = classifier.parents[2], [] if verb == "test" else ["--out", "answers.csv"]
-    with mock.patch.object(ClassificationTask, "test_step" if verb == "test" else "predict_step", step):
-        answer = run_cli(verb, classifier, *options, *out, cwd=folder)
+    folder, out = classifier.parents[2], [] if command == "test" else ["--out", "answers.csv"]
+    with mock.patch.object(ClassificationTask, "test_step" if command == "test" else "predict_step", step):
+        answer = run_cli(command, classifier, *options, *out, cwd=folder)
     assert (answer.status, answer.err.splitlines()[-1]) == (status, "titans-seq: interrupted")
     assert len(steps) == 1
     assert not list(folder.glob("answers*"))

@@ -1,4 +1,4 @@
-"""W&B never asks, and never ends a training."""
+"""W&B logging never prompts the user and never stops a training run."""
 
 import csv
 import http.server
@@ -21,13 +21,13 @@ from tests.helpers import CONFIGS, DATA_VARIABLE, REPOSITORY, SMALL_MODEL, TWO_S
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 
 
-def test_without_a_key_wandb_is_offline_and_nobody_is_asked(tmp_path: Path) -> None:
-    # A process of its own: wandb reads keys from the environment and the home folder, and keeps what it read.
+def test_wandb_is_offline_without_a_key_and_does_not_prompt(tmp_path: Path) -> None:
+    # A new process, because wandb reads keys from the environment and the home folder and caches them.
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
     environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY), DATA_VARIABLE: ""}
-    words = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=null", f"run.dir={tmp_path / 'run'}"]
+    arguments = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=null", f"run.dir={tmp_path / 'run'}"]
     done = subprocess.run(
-        [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), *words],
+        [sys.executable, "-m", "titans_seq.cli", "fit", str(SYNTHETIC), *arguments],
         env=environment,
         cwd=tmp_path,
         stdin=subprocess.DEVNULL,
@@ -45,15 +45,15 @@ def test_without_a_key_wandb_is_offline_and_nobody_is_asked(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("message", ["", "no such server\nsecond line"])
-def test_a_wandb_that_fails_is_one_note_and_the_run_goes_on(
+def test_failing_wandb_is_noted_and_the_run_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
     def fail(**_: object) -> None:
         raise RuntimeError(message)
 
     monkeypatch.setattr("wandb.init", fail)
-    words = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=offline", f"run.dir={tmp_path / 'run'}"]
-    answer = run_cli("fit", SYNTHETIC, *words)
+    overrides = [*SMALL_MODEL, *TWO_STEPS, "logging.wandb=offline", f"run.dir={tmp_path / 'run'}"]
+    answer = run_cli("fit", SYNTHETIC, *overrides)
     assert answer.status == 0, answer.err
     reason = message.partition("\n")[0] or "RuntimeError"
     assert answer.err.splitlines() == [f"note: W&B is off for this run: {reason}"]
@@ -67,7 +67,7 @@ OFFLINE += ["trainer.accelerator=cpu", "logging.every_n_steps=2", "logging.memor
 
 
 def history(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows and summary of the only offline run of a folder, as W&B's own reader finds them."""
+    """History rows and summary of the only offline run of a folder, read by W&B's own tool."""
     (record,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     wandb = Path(sys.executable).with_name("wandb")
     read = [
@@ -78,14 +78,14 @@ def history(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, json.loads(read[1])
 
 
-def test_an_offline_run_equals_metrics_csv_also_when_it_was_killed_in_between(tmp_path: Path) -> None:
+def test_offline_run_equals_metrics_csv_after_being_killed_and_resumed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    words = ["fit", SYNTHETIC, *OFFLINE, f"run.dir={folder}", "resume=auto"]
-    killed = run(words, tmp_path, Death("torch.optim.AdamW.step", 10))
+    arguments = ["fit", SYNTHETIC, *OFFLINE, f"run.dir={folder}", "resume=auto"]
+    killed = run(arguments, tmp_path, Death("torch.optim.AdamW.step", 10))
     assert killed.status == -signal.SIGKILL, killed
     identity = (folder / "wandb" / "id").read_text().strip()
-    # In a process that was not forked from another's: W&B's own process outlives it until all is written.
-    command = [sys.executable, "-m", "titans_seq.cli", *map(str, words)]
+    # A process that is not forked, because W&B's service process then outlives it until all is written.
+    command = [sys.executable, "-m", "titans_seq.cli", *map(str, arguments)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found, summary = history(folder)
@@ -95,7 +95,7 @@ def test_an_offline_run_equals_metrics_csv_also_when_it_was_killed_in_between(tm
     assert {"forecast", "predictions"} <= summary["summary"].keys()
     with (folder / "metrics.csv").open(newline="") as file:
         expected = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    # Pictures and tables are flattened, and may have a row of their own.
+    # Figures and tables are flattened and may have their own rows.
     rows = [{k: v for k, v in row.items() if not k.startswith(("_", "forecast", "predictions"))} for row in found]
     rows = [row for row in rows if row.keys() - {"trainer/global_step"}]
     assert len(rows) == len(expected)
@@ -108,7 +108,7 @@ def test_an_offline_run_equals_metrics_csv_also_when_it_was_killed_in_between(tm
 
 
 class FakeServer(http.server.BaseHTTPRequestHandler):
-    """As much of W&B's server as a run needs to begin."""
+    """The part of W&B's server that a run needs to start."""
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -139,35 +139,33 @@ def server() -> Iterator[http.server.ThreadingHTTPServer]:
 
 
 def online(port: int, home: Path) -> dict[str, str]:
-    """The environment of a user who is logged in there."""
+    """Environment variables of a user who is logged in to the server at `port`."""
     waits = {"WANDB_FINISH_TIMEOUT": "3", "WANDB_INIT_TIMEOUT": "20"}
     return {"WANDB_BASE_URL": f"http://127.0.0.1:{port}", "WANDB_API_KEY": "a" * 40, "HOME": str(home), **waits}
 
 
-def test_a_server_that_goes_away_in_the_middle_ends_no_training(
-    tmp_path: Path, server: http.server.ThreadingHTTPServer
-) -> None:
+def test_training_continues_if_the_server_goes_away(tmp_path: Path, server: http.server.ThreadingHTTPServer) -> None:
     folder = tmp_path / "run"
-    words = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
-    command = Command(words, tmp_path, env=online(server.server_port, tmp_path), slow="torch.optim.AdamW.step")
+    arguments = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
+    command = Command(arguments, tmp_path, env=online(server.server_port, tmp_path), slow="torch.optim.AdamW.step")
     command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
     server.shutdown()
     server.server_close()
     done = command.wait()
     assert done.status == 0, done.err
     assert "Traceback" not in done.err
-    assert list(folder.glob("wandb/run-*")), "it was not online"
+    assert list(folder.glob("wandb/run-*")), "the run must have started online"
     assert (folder / "results.json").exists()
     with (folder / "metrics.csv").open(newline="") as file:
         assert [row["test/mse"] for row in csv.DictReader(file)][-1]
 
 
-def test_a_server_that_is_not_there_means_offline(tmp_path: Path) -> None:
+def test_unreachable_server_means_offline(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), FakeServer) as closed:
         port = closed.server_port
-    words = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
-    done = run(words, tmp_path, env={**online(port, tmp_path), "WANDB_INIT_TIMEOUT": "3"})
+    arguments = ["fit", SYNTHETIC, *OFFLINE, "logging.wandb=online", f"run.dir={folder}"]
+    done = run(arguments, tmp_path, env={**online(port, tmp_path), "WANDB_INIT_TIMEOUT": "3"})
     assert done.status == 0, done.err
     assert "Traceback" not in done.err
     assert "logging offline" in done.err

@@ -1,4 +1,4 @@
-"""A run that was stopped, in whatever way, ends as the one that never was: bit for bit."""
+"""Resuming: a run interrupted in any way gives bit-for-bit the results of an uninterrupted run."""
 
 import contextlib
 import csv
@@ -27,7 +27,7 @@ from titans_seq.experiment.run.resume import find_start_point, newest_seeds_fold
 from titans_seq.schema import Config
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
-# Three epochs of eight steps, with all that has a state: dropout, averaged weights, a schedule, early stopping.
+# Three epochs of eight steps, with everything that has state: dropout, EMA weights, schedule, early stopping.
 SHORT = [
     *SMALL_MODEL,
     "data.batch_size=16",
@@ -44,31 +44,32 @@ FIT = ["fit", SYNTHETIC, *SHORT]
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    """metrics.csv, without what the machine and the moment decide."""
+    """Rows of metrics.csv without the columns that depend on machine and time."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if not k.startswith("machine/")} for row in csv.DictReader(file)]
 
 
-def same(found: Any, expected: Any, where: str = "") -> None:
-    """Equal bit for bit, through nested containers."""
+def assert_identical(found: Any, expected: Any, where: str = "") -> None:
+    """Assert bit-for-bit equality of nested containers."""
     assert type(found) is type(expected), where
     if isinstance(expected, torch.Tensor):
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape), where
-        assert found.numpy().tobytes() == expected.numpy().tobytes(), where  # NaN is equal to itself, and 0 not to -0
+        # Bytes are compared, so that NaN equals NaN, and 0 differs from -0.
+        assert found.numpy().tobytes() == expected.numpy().tobytes(), where
     elif isinstance(expected, dict):
         assert found.keys() == expected.keys(), where
         for key in expected:
-            same(found[key], expected[key], f"{where}/{key}")
+            assert_identical(found[key], expected[key], f"{where}/{key}")
     elif isinstance(expected, list):
         assert len(found) == len(expected), where
         for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-            same(one, other, f"{where}/{number}")
+            assert_identical(one, other, f"{where}/{number}")
     else:
         assert found == expected, where
 
 
 def assert_same_run(folder: Path, reference: Path) -> None:
-    """Checkpoints, metrics and results of two runs are equal, but for time and place."""
+    """Assert that checkpoints and metrics of two runs are equal, except for times and paths."""
     for name in ("last.ckpt", "best.ckpt"):
         found, expected = (torch.load(each / "checkpoints" / name, weights_only=True) for each in (folder, reference))
         for content in (found, expected):
@@ -78,35 +79,36 @@ def assert_same_run(folder: Path, reference: Path) -> None:
             for state in content["callbacks"].values():
                 for key in [key for key in state if "path" in key or key in ("dirpath", "best_k_models")]:
                     state.pop(key)
-        same(found, expected, name)
+        assert_identical(found, expected, name)
     assert rows(folder) == rows(reference)
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the run that was never stopped."""
+    """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("reference")
     done = run([*FIT, "logging.wandb=off", f"run.dir={folder / 'run'}"], folder)
     assert done.status == 0, done.err
     return folder / "run"
 
 
-def resume(folder: Path, *words: str) -> Done:
-    """Go on with a run to its end."""
-    return run([*FIT, "logging.wandb=off", f"run.dir={folder}", "resume=auto", *words], folder.parent)
+def resume(folder: Path, *overrides: str) -> Done:
+    """Resume a run until its end."""
+    return run([*FIT, "logging.wandb=off", f"run.dir={folder}", "resume=auto", *overrides], folder.parent)
 
 
 DEATHS = [
-    Death("torch.optim.AdamW.step", 1),  # nothing is there yet
+    Death("torch.optim.AdamW.step", 1),  # before the first checkpoint
     Death("torch.optim.AdamW.step", 6),
-    Death("torch.optim.AdamW.step", 9),  # right after an epoch's end
+    Death("torch.optim.AdamW.step", 9),  # right after the end of an epoch
     Death("torch.optim.AdamW.step", 24),
     Death("torch.save", 2),
     Death("os.fsync", 5),
-    Death("pathlib.Path.hardlink_to", 2),  # while last.ckpt makes room
+    Death("pathlib.Path.hardlink_to", 2),  # while last.ckpt is replaced
     Death("pathlib.Path.replace", 6),
-    Death("titans_seq.experiment.forecasting.experiment.plot_forecasts", 1),  # trained, but not done
+    # After training, before the results are written.
+    Death("titans_seq.experiment.forecasting.experiment.plot_forecasts", 1),
 ]
 
 
@@ -123,7 +125,7 @@ def test_killed_three_times(tmp_path: Path, reference: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("death", DEATHS, ids=lambda death: f"{death.name}-{death.count}")
-def test_killed_there(tmp_path: Path, reference: Path, death: Death) -> None:
+def test_killed_at_a_given_call(tmp_path: Path, reference: Path, death: Death) -> None:
     folder = tmp_path / "run"
     killed = run([*FIT, "logging.wandb=off", f"run.dir={folder}"], tmp_path, death)
     assert killed.status == -signal.SIGKILL, killed
@@ -134,14 +136,14 @@ def test_killed_there(tmp_path: Path, reference: Path, death: Death) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments(tmp_path: Path, reference: Path) -> None:
+def test_killed_at_twenty_random_times(tmp_path: Path, reference: Path) -> None:
     moments, kills, runs = random.Random(20), 0, 0
     began = time.monotonic()
     assert run([*FIT, "logging.wandb=off", f"run.dir={tmp_path / 'timed'}"], tmp_path).status == 0
     length = time.monotonic() - began
     while kills < 20:
         folder, runs = tmp_path / f"run{runs}", runs + 1
-        for _ in range(4):  # of each run, unless it comes to its end
+        for _ in range(4):  # kill each run up to four times; it may finish before
             command = Command([*FIT, "logging.wandb=off", f"run.dir={folder}", "resume=auto"], tmp_path)
             command.process.join(moments.uniform(0.1, 0.9) * length)
             command.kill()
@@ -157,31 +159,31 @@ def test_killed_at_twenty_random_moments(tmp_path: Path, reference: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["lmm", "mac"])
 def test_a_classifier_killed_twice(tmp_path: Path, variant: str) -> None:
-    words = ["fit", CONFIGS / "genomics" / "motif.yaml", f"model.variant={variant}", "logging.wandb=off"]
-    words += [word for word in SHORT if not word.startswith(("data.context", "trainer.max_epochs"))]
-    words += [
+    arguments = ["fit", CONFIGS / "genomics" / "motif.yaml", f"model.variant={variant}", "logging.wandb=off"]
+    arguments += [override for override in SHORT if not override.startswith(("data.context", "trainer.max_epochs"))]
+    arguments += [
         "trainer.max_epochs=2",
         "model.attention.num_heads=2",
         "trainer.patience=1",
         "trainer.accumulate_batches=2",
     ]
     whole, folder = tmp_path / "whole", tmp_path / "run"
-    done = run([*words, f"run.dir={whole}"], tmp_path)
+    done = run([*arguments, f"run.dir={whole}"], tmp_path)
     assert done.status == 0, done.err
     for death in (Death("torch.optim.AdamW.step", 3), Death("torch.save", 2)):
-        killed = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path, death)
+        killed = run([*arguments, f"run.dir={folder}", "resume=auto"], tmp_path, death)
         assert killed.status == -signal.SIGKILL, killed
-    done = run([*words, f"run.dir={folder}", "resume=auto"], tmp_path)
+    done = run([*arguments, f"run.dir={folder}", "resume=auto"], tmp_path)
     assert done.status == 0, done.err
     assert_same_run(folder, whole)
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
-def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
+def test_signal_writes_a_checkpoint_within_an_epoch(
     tmp_path: Path, reference: Path, sent: signal.Signals, status: int
 ) -> None:
     folder = tmp_path / "run"
-    # Slowed down, so that the signal comes while it trains.
+    # Slowed down, so that the signal arrives during training.
     command = Command([*FIT, "logging.wandb=off", f"run.dir={folder}"], tmp_path, slow="torch.optim.AdamW.step")
     command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
     command.kill(sent)
@@ -202,9 +204,7 @@ def test_a_signal_writes_a_checkpoint_in_the_middle_of_an_epoch(
     [DiskFull("os.fsync", 6), DiskFull("titans_seq.experiment.run.metrics_csv.MetricsCsv._flush", 12)],
     ids=["checkpoint", "metrics"],
 )
-def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(
-    tmp_path: Path, reference: Path, full: DiskFull
-) -> None:
+def test_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path: Path, reference: Path, full: DiskFull) -> None:
     folder = tmp_path / "run"
     stopped = run([*FIT, "logging.wandb=off", f"run.dir={folder}"], tmp_path, full)
     assert stopped.status == 2, stopped
@@ -221,15 +221,15 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_no_checkpoint(
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounts a small file system: needs root")
-def test_a_file_system_that_is_full(tmp_path: Path, reference: Path) -> None:
+def test_full_file_system(tmp_path: Path, reference: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=640k", "tmpfs", disk], check=True)
     try:
         folder = disk / "run"
-        words = [*FIT, "logging.wandb=off", f"run.dir={folder}"]
+        arguments = [*FIT, "logging.wandb=off", f"run.dir={folder}"]
         filler = disk / "filler"
-        command = Command(words, tmp_path, slow="torch.optim.AdamW.step")
+        command = Command(arguments, tmp_path, slow="torch.optim.AdamW.step")
         command.wait_for((folder / "checkpoints" / "last.ckpt").exists)
         with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
             while True:
@@ -254,13 +254,15 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_torn_checkpoint_is_named_and_the_one_before_it_taken(tmp_path: Path, stopped: Path, reference: Path) -> None:
+def test_truncated_checkpoint_is_reported_and_the_previous_one_used(
+    tmp_path: Path, stopped: Path, reference: Path
+) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     last = folder / "checkpoints" / "last.ckpt"
-    torn = last.read_bytes()[:-1000]
+    truncated = last.read_bytes()[:-1000]
     last.unlink()  # a hard link
-    last.write_bytes(torn)
+    last.write_bytes(truncated)
     line = refusal(run_cli(*FIT, f"resume={last}", f"run.dir={folder}", cwd=tmp_path))
     assert f"{last}: cut short, damaged" in line
     assert f"newest intact checkpoint in the same folder: {last.with_name('previous-1.ckpt')}" in line
@@ -271,7 +273,7 @@ def test_a_torn_checkpoint_is_named_and_the_one_before_it_taken(tmp_path: Path, 
     assert_same_run(folder, reference)
 
 
-def test_a_flipped_bit_is_found(tmp_path: Path, stopped: Path) -> None:
+def test_flipped_bit_is_detected(tmp_path: Path, stopped: Path) -> None:
     content = bytearray((stopped / "checkpoints" / "last.ckpt").read_bytes())
     place = content.find(
         torch.load(stopped / "checkpoints" / "last.ckpt")["resume"]["processes"][0]["random"]["torch"].numpy()
@@ -279,11 +281,11 @@ def test_a_flipped_bit_is_found(tmp_path: Path, stopped: Path) -> None:
     content[place + 100] ^= 1
     path = tmp_path / "flipped.ckpt"
     path.write_bytes(content)
-    assert torch.load(path, weights_only=True), "torch alone sees nothing"
+    assert torch.load(path, weights_only=True), "torch.load must not detect the flipped bit"
     assert "fails its checksum" in refusal(run_cli("test", path))
 
 
-def test_resuming_another_configuration_is_refused_and_changes_nothing(stopped: Path) -> None:
+def test_resuming_another_configuration_is_an_error_and_changes_nothing(stopped: Path) -> None:
     before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
     line = refusal(run_cli(*FIT, f"resume={stopped}", "task.learning_rate=1e-4", "seed=3"))
     assert "seed is 0 in" in line
@@ -293,7 +295,7 @@ def test_resuming_another_configuration_is_refused_and_changes_nothing(stopped: 
     assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
 
 
-def test_resuming_on_other_data_is_refused(tmp_path: Path, stopped: Path) -> None:
+def test_resuming_on_other_data_is_an_error(tmp_path: Path, stopped: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     path = folder / "checkpoints" / "last.ckpt"
@@ -306,7 +308,7 @@ def test_resuming_on_other_data_is_refused(tmp_path: Path, stopped: Path) -> Non
     assert "sha256" in line
 
 
-def test_what_cannot_be_resumed(refuse: Refuse, tmp_path: Path, reference: Path) -> None:
+def test_resume_errors(refuse: Refuse, tmp_path: Path, reference: Path) -> None:
     assert "resume=last: no run in runs/synthetic; leave resume out, or use resume=auto" in refuse(*FIT, "resume=last")
     assert "no such run folder or checkpoint" in refuse("fit", "resume=nowhere")
     assert "not a run's folder" in refuse("fit", f"resume={tmp_path}")
@@ -314,7 +316,7 @@ def test_what_cannot_be_resumed(refuse: Refuse, tmp_path: Path, reference: Path)
     assert "contains weights only, not the training's progress" in refuse("fit", f"resume={best}")
 
 
-def test_a_finished_run_is_left_as_it_is(reference: Path) -> None:
+def test_finished_run_is_left_unchanged(reference: Path) -> None:
     before = {path: path.read_bytes() for path in reference.rglob("*") if path.is_file()}
     answer = run_cli("fit", f"resume={reference}")
     assert answer.status == 0, answer.err
@@ -322,7 +324,7 @@ def test_a_finished_run_is_left_as_it_is(reference: Path) -> None:
     assert {path: path.read_bytes() for path in reference.rglob("*") if path.is_file()} == before
 
 
-def test_the_newest_run_of_the_configuration_is_the_last(tmp_path: Path, stopped: Path) -> None:
+def test_resume_last_is_the_newest_run_of_the_configuration(tmp_path: Path, stopped: Path) -> None:
     runs = tmp_path / "runs" / "synthetic"
     for name in ("a", "b"):
         shutil.copytree(stopped, runs / name)
@@ -334,22 +336,24 @@ def test_the_newest_run_of_the_configuration_is_the_last(tmp_path: Path, stopped
         assert start.folder.path.name == "a"
         with pytest.raises(InputError, match=r"seed is 1 in runs/synthetic/b/config.yaml, 2 now"):
             find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=last", "seed=2"]))
-        fresh = find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=auto", "seed=2"]))
-        assert fresh.folder is None, "a loop over seeds, requeued, begins those that had not begun"
+        start = find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=auto", "seed=2"]))
+        assert start.folder is None, (
+            "resume=auto must start the seeds that have no run yet, so that a requeued loop over seeds continues"
+        )
 
 
-def test_a_checkpoint_says_what_made_it(reference: Path) -> None:
+def test_checkpoint_metadata(reference: Path) -> None:
     content = torch.load(reference / "checkpoints" / "best.ckpt", weights_only=True)
-    facts = content["titans_seq"]
-    assert facts["titans_seq"] == version("titans-seq")
-    assert facts["commit"]
+    metadata = content["titans_seq"]
+    assert metadata["titans_seq"] == version("titans-seq")
+    assert metadata["commit"]
     series = SimulatedSeries().load()
-    assert facts["data"]["borders"] == list(series.boundaries)
-    assert facts["data"]["sha256"] == hash_arrays(series.timestamps.astype(np.int64), series.values)
+    assert metadata["data"]["borders"] == list(series.boundaries)
+    assert metadata["data"]["sha256"] == hash_arrays(series.timestamps.astype(np.int64), series.values)
     assert content["hyper_parameters"]["config"]["model"]["dim"] == 8
 
 
-def test_a_run_has_one_process(tmp_path: Path, stopped: Path) -> None:
+def test_run_in_use_by_another_process_is_an_error(tmp_path: Path, stopped: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
     (folder / "checkpoints" / "half.part").touch()
@@ -362,24 +366,26 @@ def test_a_run_has_one_process(tmp_path: Path, stopped: Path) -> None:
 
 
 def test_seeds_are_found_by_their_configuration(tmp_path: Path, refuse: Refuse) -> None:
-    def repeats(*words: str) -> Path | None:
-        return newest_seeds_folder(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *words]))
+    def find(*overrides: str) -> Path | None:
+        return newest_seeds_folder(load_config([SYNTHETIC], [*SHORT, "seeds=[0,1]", *overrides]))
 
     with contextlib.chdir(tmp_path):
-        for number, words in enumerate((["model.dim=16"], [])):
+        for number, overrides in enumerate((["model.dim=16"], [])):
             path = Path("runs/synthetic") / str(number) / "seed-1" / "config.yaml"
             path.parent.mkdir(parents=True)
-            path.write_text(to_yaml(load_config([SYNTHETIC], [*SHORT, "seed=1", *words])))
+            path.write_text(to_yaml(load_config([SYNTHETIC], [*SHORT, "seed=1", *overrides])))
         os.utime("runs/synthetic/0/seed-1/config.yaml", (2e9, 2e9))
-        assert repeats() == Path("runs/synthetic/1")
-        assert repeats("model.dim=16") == Path("runs/synthetic/0")
-        assert repeats("model.dim=32") is None
+        assert find() == Path("runs/synthetic/1")
+        assert find("model.dim=16") == Path("runs/synthetic/0")
+        assert find("model.dim=32") is None
         many = [*FIT, "seeds=[0,1]"]
         assert "resume=last: no runs of seeds" in refuse(*many, "resume=last", "run.dir=elsewhere")
         assert "not a folder of seeds" in refuse(*many, "resume=runs/synthetic")
 
 
-def test_an_interrupted_seed_says_how_all_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_error_of_an_interrupted_seed_explains_how_to_resume_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(config: Config) -> None:
         raise Interrupted("interrupted in epoch 1", 130)
 
@@ -389,7 +395,7 @@ def test_an_interrupted_seed_says_how_all_go_on(tmp_path: Path, monkeypatch: pyt
     assert f"seed 3 only; for all seeds, repeat the command with run.dir={tmp_path} resume=auto" in answer.err
 
 
-def test_the_home_folder_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tilde_in_run_dir_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").touch()

@@ -20,7 +20,7 @@ def plot_classes(
     classes: Sequence[str],
     title: str,
 ) -> None:
-    """Plot ROC curves beside the confusion matrix `counts` (K, K), whose rows are the true classes.
+    """Plot ROC curves next to the confusion matrix `counts` (K, K), whose rows are the true classes.
 
     `curves` maps names to false and true positive rates.
     """

@@ -37,7 +37,7 @@ def mutagenesis(
 ) -> pl.DataFrame:
     """Score every single-base substitution of a sequence (in-silico mutagenesis).
 
-    Writes the table to `out` and a heat map beside it, as PNG. One row per substitution: `position` (from 1),
+    Writes the table to `out` and a heat map next to it, as PNG. One row per substitution: `position` (from 1),
     `reference`, `alternative`, and for every class `probability_<class>` and `effect_<class>`, the change of its
     log-odds. `record` is the name of the sequence, required where `source` holds several.
     """

@@ -74,7 +74,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         return best_linear(self.data, self.config.model.linear_maps, self.config.model.linear_loss)
 
     def new_task(self) -> tuple[ForecastingTask, str]:
-        """The task, initialised with the linear forecast if the configuration asks for it."""
+        """The task, initialised with the linear forecast if so configured."""
         layout = self.data.encoder
         task = ForecastingTask(to_container(self.config), len(layout.channels), layout.sizes(), layout.to_container())
         model = task.model

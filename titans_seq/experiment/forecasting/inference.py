@@ -20,6 +20,7 @@ from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.trainer import build_trainer
 from titans_seq.schema import ForecastingConfig
+from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import ForecastingTask
 
 
@@ -54,6 +55,7 @@ def load_forecaster(checkpoint: Path, data: Path | None, overrides: Iterable[str
 
     Raises InputError when the data do not match those of the training.
     """
+    checkpoint = find_checkpoint(checkpoint)
     overrides = [*(["data.name=table"] if data else []), *overrides]
     experiment, task, _ = load(checkpoint, overrides, ForecastingExperiment)
     config = experiment.config

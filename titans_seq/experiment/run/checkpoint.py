@@ -12,6 +12,7 @@ from titans_seq.experiment.base import Experiment
 from titans_seq.experiment.run.trainer import ONE_DEVICE, check_machine
 from titans_seq.schema import Config
 from titans_seq.system.checkpoint_files import read_checkpoint
+from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import Task
 
 ExperimentT = TypeVar("ExperimentT", bound=Experiment[Any])
@@ -28,12 +29,15 @@ class Loaded(NamedTuple, Generic[ExperimentT]):
 def load(
     checkpoint: str | Path, overrides: Iterable[str], build: Callable[[Config], ExperimentT]
 ) -> Loaded[ExperimentT]:
-    """Load a checkpoint; `key=value` overrides change its configuration, and `build` makes the experiment from it.
+    """Load a checkpoint, or the best one of a run's folder.
+
+    `key=value` overrides change its configuration, and `build` makes the experiment from it.
 
     Nothing in the file is executed (weights_only). Raises InputError when it is not a checkpoint of this project, when
     it does not match the configuration, or when `build` supports another task.
     """
-    content = read_checkpoint(Path(checkpoint))
+    checkpoint = find_checkpoint(checkpoint)
+    content = read_checkpoint(checkpoint)
     foreign = InputError(f"{checkpoint}: not a checkpoint of titans_seq: it contains no configuration")
     try:
         hyperparameters, weights = content["hyper_parameters"], content["state_dict"]

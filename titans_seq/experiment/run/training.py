@@ -21,8 +21,9 @@ from titans_seq.experiment.run.loggers import build_loggers, finish_loggers, wan
 from titans_seq.experiment.run.resume import StartPoint
 from titans_seq.experiment.run.trainer import build_trainer, is_first_process, on_one_device
 from titans_seq.schema import Config
-from titans_seq.system.checkpoint_files import BEST, drop_predecessors, read_checkpoint
+from titans_seq.system.checkpoint_files import drop_predecessors, read_checkpoint
 from titans_seq.system.environment import describe_environment
+from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 

@@ -125,7 +125,7 @@ def titans_memory(
 ) -> tuple[Tensor, MemoryState] | tuple[Tensor, MemoryState, MemoryStats]:
     """Write every token into a neural memory and read it back (Titans, arXiv 2501.00663, eqs 12 to 16).
 
-    Per head, with the inner loss l(W; k, v) = ||M_W(k) - v||^2 and the gradient taken at the weights before the chunk::
+    Per head, with the inner loss l(W; k, v) = ||M_W(k) - v||^2 and the gradient taken at the weights before the chunk:
 
         S_t = momentum_t S_{t-1} - lr_t grad l(W_chunk_start; k_t, v_t)
         W_t = (1 - forget_t) W_{t-1} + S_t          (+ forget_t W_initial with forget_to="initial")

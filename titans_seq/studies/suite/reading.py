@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from titans_seq import shipped
 from titans_seq.config import EXTENDS, read_yaml
 from titans_seq.errors import InputError
 from titans_seq.studies.suite.checks import as_list, as_mapping, as_texts, check_keys, check_labels, check_name
@@ -17,12 +18,13 @@ def read_suite(path: str | Path) -> Suite:
 
     Raises InputError, one line with the file and the key.
     """
-    path = Path(path)
+    file = shipped.find(path)
+    path = file.path
     content = read_yaml(path)
     if "axes" not in content and content.keys() & {EXTENDS, "data", "model", "task"}:
         suite = path.with_stem(f"{path.stem}_suite")
         hint = f"; did you mean {suite}?" if suite.is_file() else ""
-        raise InputError(f"{path}: is the configuration of one run; a suite has axes (docs/benchmark.md){hint}")
+        raise InputError(f"{file.shown}: is the configuration of one run; a suite has axes (docs/benchmark.md){hint}")
     known = ("name", "base", "axes", "leave_out", "table", "published", "pages")
     check_keys(path, "", content, known, required=("name", "axes", "table"))
     name = content["name"]
@@ -42,9 +44,8 @@ def read_suite(path: str | Path) -> Suite:
         _published(path, f"published[{i}]", entry, table, labels)
         for i, entry in enumerate(as_list(path, "published", content.get("published")))
     )
-    pages = tuple(
-        Path(os.path.normpath(path.parent / str(page))) for page in as_list(path, "pages", content.get("pages"))
-    )
+    listed = [] if shipped.is_in_package(path) else as_list(path, "pages", content.get("pages"))  # of the repository
+    pages = tuple(Path(os.path.normpath(path.parent / str(page))) for page in listed)
     for page in pages:
         if not page.is_file():
             raise InputError(f"{path}: pages: no such file {page}")
@@ -63,13 +64,19 @@ def _cells(
         if any(all(by_axis[axis] in some for axis, some in entry.items()) for entry in left_out):
             continue
         settings = base + tuple(each for axis, label in by_axis.items() for each in axes[axis][label])
-        cell = Cell(by_axis, tuple(each if "=" in each else str(path.parent / each) for each in settings))
+        cell = Cell(by_axis, tuple(_absolute(each, path.parent) for each in settings))
         if cell.name in cells:
             raise InputError(f"{path}: axes: two cells would be named {cell.name}; change a label")
         cells[cell.name] = cell
     if not cells:
         raise InputError(f"{path}: leave_out: excludes every cell")
     return tuple(cells.values())
+
+
+def _absolute(setting: str, folder: Path) -> str:
+    """A file or override as it can be read from anywhere; a file that does not exist is reported with its cell."""
+    found = None if "=" in setting else shipped.locate(setting, folder)
+    return setting if "=" in setting else str(found.path if found else folder / setting)
 
 
 def _axis_settings(path: Path, where: str, axis: str, values: Any) -> dict[str, tuple[str, ...]]:

@@ -149,7 +149,7 @@ def run_in_parallel(store: Store, cells: Sequence[Cell], jobs: int) -> None:
     try:
         for process in processes:
             process.join()
-    except BaseException:  # this process was told to stop: stop the others too, which write a checkpoint first
+    except BaseException:  # a stop signal to this process: stop the others too; they write a checkpoint first
         for process in processes:
             process.terminate()
         for process in processes:

@@ -6,33 +6,16 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from titans_seq.errors import InputError
 from titans_seq.studies.plots import plot_scores
 from titans_seq.studies.suite import MEAN, Cell, Published, Suite
+from titans_seq.studies.suite.markdown import all_columns, is_error, markdown, short_name
+from titans_seq.studies.suite.row import Key, Row
 from titans_seq.studies.suite.running import Store
 from titans_seq.system.files import write_atomically
-
-_MISSING = "-"
-_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores whose best value is 0
-
-Key = tuple[str, ...]  # labels of a row
-MetricValues = tuple[float, ...]  # one value per metric
-
-
-@dataclass
-class Row:
-    """A row of the table."""
-
-    labels: Key  # of the row's axes
-    kind: str  # "ours", "baseline" or "published"
-    facts: dict[str, str]
-    runs: dict[str, list[MetricValues]]  # column to the scores of every seed or fold; one entry for published rows
-    printed: dict[str, tuple[float | str, ...]]  # published numbers as written, by column
-    expected: dict[str, int]  # column to the number of runs in the suite
 
 
 def build_rows(store: Store) -> list[Row]:
@@ -70,35 +53,6 @@ def build_rows(store: Store) -> list[Row]:
     return [row for head in heads for row in rows.values() if row.labels[:-1] == head]
 
 
-def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), names: Sequence[str] = ()) -> str:
-    """Return the table in Markdown, with a line that counts finished and missing runs.
-
-    `columns` and `names` select columns and rows; empty: all.
-    """
-    suite = store.suite
-    columns = columns or all_columns(suite)
-    heads = [*(_short(axis) for axis in suite.table.rows), *suite.table.facts.values(), *columns]
-    lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
-    for row in rows:
-        if row.kind == "published" and not any(column in row.runs or column in row.printed for column in columns):
-            continue
-        if names and row.labels[-1] not in names:
-            continue
-        facts = [row.facts.get(fact, "") for fact in suite.table.facts]
-        name = row.labels[-1] if row.kind != "published" else f"*{row.labels[-1]}*"
-        cells = [*row.labels[:-1], name, *facts, *(_text(suite, row, column) for column in columns)]
-        lines.append(f"| {' | '.join(cells)} |")
-    metrics = " / ".join(suite.table.metrics.values())
-    spread = f"mean ± standard deviation over {suite.table.over}s"
-    lines += ["", f"{metrics}; {spread}; italics: as published. {_counts(store)}"]
-    return "\n".join(lines) + "\n"
-
-
-def all_columns(suite: Suite) -> list[str]:
-    """Return the labels of the table's numeric columns."""
-    return [*suite.axes[suite.table.columns], *([MEAN] if suite.table.mean else [])]
-
-
 def write_report(store: Store) -> list[Path]:
     """Write table.md, table.csv and table.png to the results' folder, and the table into the suite's pages."""
     rows = build_rows(store)
@@ -126,7 +80,7 @@ def fill_page(page: Path, store: Store, rows: Sequence[Row]) -> str:
             if unknown := [label for label in labels if label not in accepted]:
                 rule = f"unknown {what} {unknown[0]!r}; accepted: {', '.join(accepted)}"
                 raise InputError(f"{page}: benchmark {name}: {rule}")
-        return f"{match[1]}\n{markdown(store, rows, *selected)}<!-- end -->"
+        return f"{match[1]}\n\n{markdown(store, rows, *selected)}\n<!-- end -->"
 
     pattern = rf"(<!-- benchmark {re.escape(name)}:? *([^>]*?) *-->)\n.*?<!-- end -->"
     filled, count = re.subn(pattern, fill, page.read_text(), flags=re.DOTALL)
@@ -187,39 +141,13 @@ def _axis_order(suite: Suite) -> dict[Key, None]:
     return dict.fromkeys(tuple(cell.labels[axis] for axis in suite.table.rows) for cell in suite.cells)
 
 
-def _text(suite: Suite, row: Row, column: str) -> str:
-    """Return the text of a table cell, with the number of runs where some are missing."""
-    decimals = suite.table.decimals
-    if column in row.printed:
-        return "/".join(n if isinstance(n, str) else f"{n:.{decimals}f}" for n in row.printed[column])
-    found = row.runs.get(column, [])
-    if not found:
-        return "" if row.kind == "published" else _MISSING
-    parts = []
-    for values in zip(*found, strict=True):
-        spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
-        parts.append(_MISSING if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
-    expected = row.expected.get(column, len(found))
-    missing = f" ({len(found)} of {expected} {suite.table.over}s)" if len(found) < expected else ""
-    return f"{' / '.join(parts)}{missing}"
-
-
-def _counts(store: Store) -> str:
-    statuses = [store.status(cell) for cell in store.suite.cells]
-    counts = {kind: statuses.count(kind) for kind in ("done", "outdated", "missing")}
-    text = f"{counts['done']} of {len(statuses)} runs are done"
-    if counts["outdated"]:
-        text += f", {counts['outdated']} are of an earlier configuration and left out"
-    return f"{text}."
-
-
 def _csv(suite: Suite, rows: Iterable[Row]) -> str:
     """Return one line per row, column and metric, at full precision; published numbers as written in the suite."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    axes = [_short(axis) for axis in suite.table.rows]
+    axes = [short_name(axis) for axis in suite.table.rows]
     statistic = ["mean", "standard deviation", f"{suite.table.over}s"]
-    writer.writerow([*axes, "kind", *suite.table.facts.values(), _short(suite.table.columns), "metric", *statistic])
+    writer.writerow([*axes, "kind", *suite.table.facts.values(), short_name(suite.table.columns), "metric", *statistic])
     for row in rows:
         facts = [row.facts.get(fact, "") for fact in suite.table.facts]
         for column in dict.fromkeys([*row.printed, *row.runs]):
@@ -244,12 +172,8 @@ def _draw(suite: Suite, rows: list[Row], path: Path) -> None:
                 if values and not any(map(math.isnan, values)):
                     spread = statistics.stdev(values) if len(values) > 1 else 0.0
                     place = " ".join([*row.labels[:-1], *([] if column else [str(name)]), heading])
-                    if key.rpartition("/")[2] in _ERRORS:
+                    if is_error(key):
                         errors.add(place)
                     panels.setdefault(place, []).append((row.labels[-1], row.kind, statistics.fmean(values), spread))
-    over = f", mean over {_short(suite.table.columns)}" if column else ""
+    over = f", mean over {short_name(suite.table.columns)}" if column else ""
     plot_scores(path, panels=panels, errors=errors, title=f"{suite.name}{over}")
-
-
-def _short(axis: str) -> str:
-    return axis.rpartition(".")[2]

@@ -1,0 +1,89 @@
+"""The configuration files that come with the package, found by name (`forecasting/etth1`) or by path."""
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from titans_seq.errors import InputError
+
+_SUFFIXES = (".yaml", ".yml")
+
+
+class ConfigFile(NamedTuple):
+    """A configuration file that exists."""
+
+    path: Path
+    shown: str  # in messages: the name of a shipped file, else the path
+
+
+@cache
+def folder() -> Path:
+    """Where the shipped files are: in the wheel's package, or the folder `configs/` of a clone (setup.py)."""
+    packaged = Path(__file__).parent / "_configs"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Names of all shipped files: their paths in `folder()`, without the suffix."""
+    return tuple(sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml")))
+
+
+def is_shipped(name: str | Path) -> bool:
+    """Whether `name`, with or without the suffix, is that of a shipped file."""
+    return _without_suffix(str(name)) in names()
+
+
+def locate(name: str | Path, base: Path | None = None) -> ConfigFile | None:
+    """The file at the path `name`, relative to the folder `base`; else the shipped file of that name; else None."""
+    path = base / name if base else Path(name)
+    if os.path.exists(path):  # False for any name that the system does not take
+        return ConfigFile(path, str(path))
+    return ConfigFile(path_of(str(name)), _without_suffix(str(name))) if is_shipped(name) else None
+
+
+def find(name: str | Path, base: Path | None = None) -> ConfigFile:
+    """What `locate` finds. Raises InputError, with the name that was probably meant, where that is nothing."""
+    if found := locate(name, base):
+        return found
+    path = base / name if base else Path(name)
+    meant = _meant(str(name), path)
+    hint = f"did you mean {meant}? " if meant else ""
+    raise InputError(f"{path}: no such config file; {hint}`titans-seq configs` lists the shipped ones")
+
+
+def path_of(name: str) -> Path:
+    """The path of a shipped file."""
+    return folder() / f"{_without_suffix(name)}.yaml"
+
+
+def first_line(name: str) -> str:
+    """The first line of a shipped file, which says in a comment what it is for."""
+    with path_of(name).open(encoding="utf-8") as file:
+        return file.readline().lstrip("# ").rstrip()
+
+
+def is_in_package(path: Path) -> bool:
+    """Whether a file is a shipped one of an installed wheel, which has no repository around it."""
+    packaged = Path(__file__).parent / "_configs"
+    return packaged.is_dir() and path.resolve().is_relative_to(packaged.resolve())
+
+
+def _without_suffix(name: str) -> str:
+    suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
+    return name.removesuffix(suffix)
+
+
+def _meant(name: str, path: Path) -> str | None:
+    """The name or path that was probably meant: the suffix forgotten, the folder left out or added, a misspelling."""
+    for suffix in _SUFFIXES:
+        if os.path.isfile(f"{path}{suffix}"):
+            return f"{name}{suffix}"
+    plain = _without_suffix(name)
+    last_parts = {each.rpartition("/")[2]: each for each in names()}
+    longer = [each for each in names() if plain.endswith(f"/{each}") or each.endswith(f"/{plain}")]
+    alike = difflib.get_close_matches(plain, names(), n=1, cutoff=0.8)
+    alike_last = difflib.get_close_matches(plain.rpartition("/")[2], last_parts, n=1, cutoff=0.8)
+    return next(iter([*longer, *alike, *(last_parts[each] for each in alike_last)]), None)

@@ -1,0 +1,18 @@
+"""A row of a suite's table, as the Markdown, CSV and plot of a report read it."""
+
+from dataclasses import dataclass
+
+Key = tuple[str, ...]  # labels of a row
+MetricValues = tuple[float, ...]  # one value per metric
+
+
+@dataclass
+class Row:
+    """A line of the table."""
+
+    labels: Key  # of the row's axes
+    kind: str  # "ours", "baseline" or "published"
+    facts: dict[str, str]
+    runs: dict[str, list[MetricValues]]  # column to the scores of every seed or fold; for published rows one entry
+    printed: dict[str, tuple[float | str, ...]]  # of published rows
+    expected: dict[str, int]  # column to the number of runs in the suite
