@@ -98,12 +98,12 @@ def repository_path(path: str) -> str:
 
 
 def _rewrite(source: File, files: Files, link: re.Match[str]) -> str:
-    """A link as the site has it. One to what the site does not show, such as a folder, becomes its text."""
+    """A link as the site has it; one to a folder leads to its first page, or becomes text where the site has none."""
     target, hash_sign, anchor = (link["target"] or link["url"]).partition("#")
     path = _in_repository(target, repository_path(source.src_uri))
     if path is None:
         return link[0]
-    file = files.get_file_from_path(site_path(path))
+    file = files.get_file_from_path(site_path(path)) or _first_page(files, path)
     if file is None:
         return link["text"][1:-1] if link["text"] else link[0]
     inside_html = bool(link["attribute"])  # MkDocs leaves these links as they are
@@ -113,6 +113,11 @@ def _rewrite(source: File, files: Files, link: re.Match[str]) -> str:
         return f'{link["attribute"]}="{there}"'
     title = file.page.title if file.page and link["text"][1:-1] in (path, target) else None
     return f"[{title}]({there})" if title else f"{link['text']}({there})"
+
+
+def _first_page(files: Files, folder: str) -> File | None:
+    inside = (path for path in (f"{folder}/README.md", *_notebooks()) if path.startswith(f"{folder}/"))
+    return next((file for path in inside if (file := files.get_file_from_path(site_path(path)))), None)
 
 
 def _in_repository(target: str, source: str) -> str | None:

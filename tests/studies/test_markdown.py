@@ -15,10 +15,10 @@ AXES = {**SUITE["axes"], "data": {"A": [], "B": []}}  # type: ignore[dict-item]
 TABLE = {**SUITE["table"], "mean": False}  # type: ignore[dict-item]
 
 
-def row(data: str, name: str, *runs: MetricValues, asked: int = 0, **more: Any) -> Row:
+def row(data: str, name: str, *runs: MetricValues, expected: int = 0, **more: Any) -> Row:
     """A row with runs in the column 12 alone."""
     kind = "published" if more else "ours"
-    return Row((data, name), kind, {}, {"12": list(runs)} if runs else {}, more, {"12": asked or len(runs)})
+    return Row((data, name), kind, {}, {"12": list(runs)} if runs else {}, more, {"12": expected or len(runs)})
 
 
 def published(data: str, name: str, *numbers: float | str) -> Row:
@@ -86,7 +86,7 @@ def test_a_published_text_is_compared_by_its_first_number(store: Store) -> None:
 
 def test_a_mean_over_too_few_runs_and_a_missing_score_are_not_compared(store: Store) -> None:
     rows = [
-        row("A", "LMM", (0.1, 0.1), asked=2),
+        row("A", "LMM", (0.1, 0.1), expected=2),
         row("A", "CNN", (0.2, float("nan"))),
         row("A", "MAL", (0.3, 0.2)),
         row("A", "MAC", (0.4, 0.3)),

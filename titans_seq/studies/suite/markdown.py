@@ -10,8 +10,8 @@ from titans_seq.studies.suite import MEAN, Suite
 from titans_seq.studies.suite.row import Row
 from titans_seq.studies.suite.running import Store
 
-_ABSENT = "-"
-_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores that are better the nearer they are to 0
+_MISSING = "-"
+_ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores whose best value is 0
 
 
 @dataclass
@@ -55,17 +55,17 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
 
 
 def all_columns(suite: Suite) -> list[str]:
-    """Labels of the table's columns of numbers."""
+    """Return the labels of the table's numeric columns."""
     return [*suite.axes[suite.table.columns], *([MEAN] if suite.table.mean else [])]
 
 
 def short_name(axis: str) -> str:
-    """The last part of an axis that is a configuration key."""
+    """Return the last part of an axis that is a configuration key."""
     return axis.rpartition(".")[2]
 
 
 def is_error(metric: str) -> bool:
-    """Whether a metric is better the nearer it is to 0."""
+    """Whether the best value of a metric is 0."""
     return metric.rpartition("/")[2] in _ERRORS
 
 
@@ -118,7 +118,7 @@ def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float |
 def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
     """What is compared, one number a metric: as precise as it is printed, so that what looks equal is equal.
 
-    A mean over fewer runs than were asked for is not compared.
+    A mean over fewer runs than the suite has is not compared.
     """
     if column in row.printed:
         values = [_leading_number(number) for number in row.printed[column]]
@@ -137,7 +137,7 @@ def _leading_number(printed: float | str) -> float | None:
 
 
 def _text(suite: Suite, cell: tuple[Row, str] | None, best: Sequence[float | None]) -> str:
-    """A table's cell; nothing where nothing is known, the number of runs where some are missing."""
+    """Return the text of a table cell, with the number of runs where some are missing."""
     if cell is None:
         return ""
     row, column = cell
@@ -145,24 +145,24 @@ def _text(suite: Suite, cell: tuple[Row, str] | None, best: Sequence[float | Non
     if column in row.printed:
         parts = [n if isinstance(n, str) else f"{n:.{decimals}f}" for n in row.printed[column]]
     elif not found:
-        return "" if row.kind == "published" else _ABSENT
+        return "" if row.kind == "published" else _MISSING
     else:
         parts = []
         for values in zip(*found, strict=True):
             spread = f" ± {statistics.stdev(values):.{decimals}f}" if len(values) > 1 else ""
-            parts.append(_ABSENT if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
+            parts.append(_MISSING if math.isnan(values[0]) else f"{statistics.fmean(values):.{decimals}f}{spread}")
     for index, (number, wanted) in enumerate(zip(_numbers(suite, row, column), best, strict=True)):
         if number is not None and number == wanted:
             parts[index] = f"**{parts[index]}**"
-    asked = row.expected.get(column, len(found))
-    missing = f" ({len(found)} of {asked} {suite.table.over}s)" if len(found) < asked else ""
+    expected = row.expected.get(column, len(found))
+    missing = f" ({len(found)} of {expected} {suite.table.over}s)" if len(found) < expected else ""
     return f"{' / '.join(parts)}{missing}"
 
 
 def _counts(store: Store) -> str:
     statuses = [store.status(cell) for cell in store.suite.cells]
     counts = {kind: statuses.count(kind) for kind in ("done", "outdated", "missing")}
-    words = f"{counts['done']} of {len(statuses)} runs are done"
+    text = f"{counts['done']} of {len(statuses)} runs are done"
     if counts["outdated"]:
-        words += f", {counts['outdated']} are of an earlier configuration and left out"
-    return f"{words}."
+        text += f", {counts['outdated']} are of an earlier configuration and left out"
+    return f"{text}."

@@ -8,11 +8,11 @@ MetricValues = tuple[float, ...]  # one value per metric
 
 @dataclass
 class Row:
-    """A line of the table."""
+    """A row of the table."""
 
     labels: Key  # of the row's axes
     kind: str  # "ours", "baseline" or "published"
     facts: dict[str, str]
-    runs: dict[str, list[MetricValues]]  # column to the scores of every seed or fold; for published rows one entry
-    printed: dict[str, tuple[float | str, ...]]  # of published rows
+    runs: dict[str, list[MetricValues]]  # column to the scores of every seed or fold; one entry for published rows
+    printed: dict[str, tuple[float | str, ...]]  # published numbers as written, by column
     expected: dict[str, int]  # column to the number of runs in the suite
