@@ -2,11 +2,13 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 # Triton reads this variable when it is first imported: run its kernels in the interpreter.
 os.environ["TRITON_INTERPRET"] = "1"
 
 import pytest
+from matplotlib.figure import Figure
 
 from tests.helpers import DATA_ROOT, DATA_VARIABLE, Refuse, refusal, run_cli
 
@@ -43,3 +45,17 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refuse:
         return line
 
     return run
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved during the test, in order, so that a test can read what they show."""
+    saved: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+        save(figure, *arguments, **options)
+        saved.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return saved

@@ -20,6 +20,8 @@ def _add_forecast_arguments(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     parser.add_argument("--future", type=Path, help="table of the known covariates of the future steps")
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    help_text = "series or channel to draw with --plot; repeat for several (default: the first six)"
+    parser.add_argument("--series", metavar="NAME", action="append", default=[], help=help_text)
     add_output_argument(parser, "forecast.parquet")
 
 
@@ -36,6 +38,7 @@ def _forecast(options: argparse.Namespace) -> None:
         future=options.future,
         horizon=options.horizon,
         plot=options.plot,
+        series=options.series,
     )
     plot = f", plot: {options.plot}" if options.plot else ""
     timestamps = table["timestamp"].sort()

@@ -1,4 +1,4 @@
-"""Compares runs: means and standard deviations over seeds, and paired t-tests against a baseline."""
+"""Compares runs: means and standard deviations over seeds, and differences from a baseline, seed by seed."""
 
 import math
 import statistics
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from titans_seq.config import flatten, load_config
 from titans_seq.errors import InputError
 from titans_seq.experiment.run.resume import CHANGEABLE_KEYS, read_results
 from titans_seq.studies.plots import plot_comparison
+from titans_seq.studies.statistics import mean_interval, student_p
+
+_TESTED = 4  # seeds from which on a p-value is printed; with fewer it says more about the test than about the runs
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Comparison:
 
     seeds: int
     difference: float  # mean over seeds of group minus baseline
-    p: float  # two-sided p-value of a paired t-test; NaN for fewer than two seeds
+    interval: tuple[float, float]  # 95 % confidence interval of the difference; NaN for fewer than two seeds
+    p: float  # two-sided p-value of a paired t-test; NaN for too few seeds, or if all differ by the same
 
 
 def compare(
@@ -92,35 +94,16 @@ def read_run_groups(folders: Sequence[str | Path]) -> list[RunGroup]:
 
 
 def paired_test(group: RunGroup, baseline: RunGroup, metric: str) -> Comparison:
-    """Run a paired t-test over the seeds that both groups have."""
+    """Compare over the seeds that both groups have, with a paired t-test if they are enough."""
     seeds = sorted(group.scores.keys() & baseline.scores.keys())
     differences = [group.scores[seed][metric] - baseline.scores[seed][metric] for seed in seeds]
     if not differences:
-        return Comparison(0, math.nan, math.nan)
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return Comparison(len(differences), mean, math.nan)
-    spread = statistics.stdev(differences)
-    if spread == 0:
-        return Comparison(len(differences), mean, 1.0 if mean == 0 else 0.0)
-    t = mean / (spread / math.sqrt(len(differences)))
-    return Comparison(len(differences), mean, student_p(t, len(differences) - 1))
-
-
-def student_p(t: float, degrees: int) -> float:
-    """Two-sided tail probability of Student's t-distribution, P(|T| > |t|).
-
-    With x = sqrt(degrees) tan(a) its density is proportional to cos(a)^(degrees - 1), which Gauss-Legendre quadrature
-    integrates to rounding.
-    """
-    nodes, weights = np.polynomial.legendre.leggauss(100)
-
-    def integral(low: float) -> float:
-        half = (math.pi / 2 - low) / 2
-        angles = low + half * (nodes + 1)
-        return float(half * (weights * np.cos(angles) ** (degrees - 1)).sum())
-
-    return integral(math.atan(abs(t) / math.sqrt(degrees))) / integral(0.0)
+        return Comparison(0, math.nan, (math.nan, math.nan), math.nan)
+    count, mean, interval = len(differences), statistics.fmean(differences), mean_interval(differences)
+    spread = statistics.stdev(differences) if count > 1 else 0.0
+    if count < _TESTED or spread <= 1e-9 * max(map(abs, differences)):  # up to rounding there is no spread
+        return Comparison(count, mean, interval, math.nan)
+    return Comparison(count, mean, interval, student_p(mean / (spread / math.sqrt(count)), count - 1))
 
 
 def _finished_runs(folder: Path) -> Iterator[Path]:
@@ -139,21 +122,38 @@ def _has(group: RunGroup, metric: str) -> bool:
 def _table(groups: Sequence[RunGroup], metric: str, baseline: RunGroup | None) -> str:
     width = max(len(metric), *(len(group.name) for group in groups))
     head = f"{metric:<{width}}  seeds        mean          sd"
-    lines = [head + (f"  minus {baseline.name}   p (paired t)" if baseline else "")]
+    others = [group for group in groups if group is not baseline] if baseline else []
+    cells = {group.name: _comparison_cells(paired_test(group, baseline, metric)) for group in others if baseline}
+    titles = (f"minus {baseline.name if baseline else ''}", "95 % interval", "p (paired t)", "")
+    columns = list(zip(titles, *cells.values(), strict=True))
+    widths = [max(map(len, column)) for column in columns]
+
+    def aligned(row: Sequence[str]) -> str:
+        return "".join(f"  {cell:>{size}}" for cell, size in zip(row, widths, strict=True)).rstrip()
+
+    lines = [head + (aligned(titles) if baseline else "")]
     for group in groups:
         values = group.values(metric)
         spread = f"{statistics.stdev(values):>12.4f}" if len(values) > 1 else f"{'-':>12}"
         line = f"{group.name:<{width}}  {len(values):>5}{statistics.fmean(values):>12.4f}{spread}"
-        if baseline and group is not baseline:
-            line += _comparison_cells(paired_test(group, baseline, metric), len(baseline.name))
-        lines.append(line)
+        lines.append(line + (aligned(cells[group.name]) if group.name in cells else ""))
     return "\n".join(lines)
 
 
-def _comparison_cells(comparison: Comparison, width: int) -> str:
-    p = "-" if math.isnan(comparison.p) else f"{comparison.p:.4f}"
-    difference = "-" if math.isnan(comparison.difference) else f"{comparison.difference:+.4f}"
-    return f"  {difference:>{width + 6}}   {p:>12} ({comparison.seeds} seeds)"
+def _comparison_cells(comparison: Comparison) -> tuple[str, str, str, str]:
+    """Difference, its interval, p-value and number of seeds."""
+    if not comparison.seeds:
+        return "-", "-", "no common seed", ""
+    interval = "-" if comparison.seeds < 2 else f"[{', '.join(map(_signed, comparison.interval))}]"
+    p = f"{comparison.p:.4f}" if comparison.p >= 1e-4 else "< 0.0001"
+    if math.isnan(comparison.p):
+        p = "too few seeds" if comparison.seeds < _TESTED else "-"
+    return _signed(comparison.difference), interval, p, f"({comparison.seeds} seed{'s' * (comparison.seeds > 1)})"
+
+
+def _signed(value: float) -> str:
+    """A difference with four decimals, or with two digits where those would be zeros."""
+    return f"{value:+.2g}" if 0 < abs(value) < 1e-3 else f"{value:+.4f}"
 
 
 def summary(results: Sequence[dict[str, Any]]) -> str:

@@ -1,15 +1,25 @@
 """Plots of many runs: score tables, sweeps, comparisons."""
 
+import re
+import textwrap
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
-import matplotlib.dates
+import matplotlib.ticker
 import numpy as np
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from titans_seq.plots import FORECAST_COLOUR, HISTORY_COLOUR, TRUTH_COLOUR, new_figure
+from titans_seq.studies.statistics import mean_interval
+
+_KINDS = {"ours": "trained here", "baseline": "baseline", "published": "published"}
+_COLUMNS = 3  # panels beside each other in a comparison
+_LABEL_WIDTH, _LABEL_LINES = 44, 4  # of a group's name in a comparison
+_KEY = re.compile(r"[\w.]+(?==)")
+_INTERVAL = "95 % confidence interval of the mean (3 seeds or more)"
 
 
 def plot_scores(
@@ -29,7 +39,7 @@ def plot_scores(
     columns = min(max_columns, max(1, len(panels)))
     rows = max(1, -(-len(panels) // max_columns))
     tallest = max((len(points) for points in panels.values()), default=1)
-    with new_figure(path, (3.8 * columns, rows * (0.24 * tallest + 0.9)), (rows, columns), title) as grid:
+    with new_figure(path, (3.8 * columns, rows * (0.24 * tallest + 0.9) + 0.5), (rows, columns), title) as grid:
         axes = grid.ravel()
         for axis, (name, unsorted) in zip(axes, panels.items(), strict=False):
             points = sorted(unsorted, key=lambda point: point[2])
@@ -44,12 +54,18 @@ def plot_scores(
             axis.set_ylim(len(points) - 0.5, -0.5)
             axis.grid(axis="x", linewidth=0.3)
             axis.set_title(name)
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
         for axis in axes[len(panels) :]:
             axis.set_axis_off()
+        kinds = {kind: None for points in panels.values() for _, kind, *_ in points}
+        dots = [Line2D([], [], marker="o", linestyle="", color=colours[kind], label=_KINDS[kind]) for kind in kinds]
+        if any(spread for points in panels.values() for *_, spread in points):
+            dots.append(Line2D([], [], color="black", label="bar: standard deviation over seeds"))
+        axes[0].figure.legend(handles=dots, loc="outside lower center", ncols=2, frameon=False)
 
 
 def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize: bool, title: str) -> None:
-    """Draw parallel coordinates: an axis for each column, a line for each row, coloured by the last column."""
+    """Draw parallel coordinates: an axis for each column, a line for each row, coloured by its rank in the last one."""
     names, last = list(columns), list(columns)[-1]
     scores = np.array(columns[last], dtype=np.float64)
     ranks = np.argsort(np.argsort(scores if maximize else -scores)) / max(1, len(scores) - 1)
@@ -61,12 +77,17 @@ def plot_parallel(path: Path, *, columns: Mapping[str, Sequence[Any]], maximize:
             heights.append(height)
             axis.axvline(place, color="black", linewidth=0.8)
             for tick, label in ticks:
-                axis.text(place - 0.03, tick, label, ha="right", va="center", fontsize=8)
+                box = {"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.5}  # legible where lines cross it
+                axis.text(place - 0.03, tick, label, ha="right", va="center", fontsize=8, bbox=box, zorder=3)
         for row in np.argsort(ranks):  # the best on top
             colour = matplotlib.colormaps["viridis"](ranks[row])
             axis.plot(range(len(names)), [height[row] for height in heights], color=colour, linewidth=1.4)
-        axis.set_xticks(range(len(names)), names)
+        axis.set_xticks(range(len(names)), [name.replace(".", ".\n") for name in names])
         axis.set_yticks([])
+        ends = {"best": 1.0, "worst": 0.0} if len(scores) > 1 else {}
+        lines = [Line2D([], [], color=matplotlib.colormaps["viridis"](rank), label=name) for name, rank in ends.items()]
+        if lines:
+            axis.figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)
         axis.set_xlim(-0.4, len(names) - 0.7)
         axis.spines[:].set_visible(False)
 
@@ -79,25 +100,59 @@ def _scale(values: Sequence[Any]) -> tuple[NDArray[np.float64], list[tuple[float
         place = np.log(numbers) if is_log else numbers
         span = place.max() - place.min() or 1.0
         heights = (place - place.min()) / span
-        return heights, [(float(heights[row]), f"{numbers[row]:.3g}") for row in (place.argmin(), place.argmax())]
+        low, high = int(place.argmin()), int(place.argmax())
+        digits = next((n for n in range(3, 17) if f"{numbers[low]:.{n}g}" != f"{numbers[high]:.{n}g}"), 3)
+        return heights, [(float(heights[row]), f"{numbers[row]:.{digits}g}") for row in (low, high)]
     labels = list(dict.fromkeys(str(value) for value in values))
     heights = np.array([labels.index(str(value)) / max(1, len(labels) - 1) for value in values])
     return heights, [(place / max(1, len(labels) - 1), label) for place, label in enumerate(labels)]
 
 
 def plot_comparison(path: Path, *, scores: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Draw one panel per score, with a row for each group: seeds as points, mean and standard deviation as a bar."""
+    """Draw one panel per score, with a row for each group: seeds as points, the mean and its confidence interval."""
     groups = list(next(iter(scores.values())))
-    with new_figure(path, (4.2 * len(scores) + 1, 0.5 * len(groups) + 1.2), (1, len(scores)), sharey=True) as grid:
-        axes = grid[0]
-        for axis, (name, values) in zip(axes, scores.items(), strict=True):
-            for place, group in enumerate(groups):
+    labels = short_labels(groups)
+    heights = np.array([0.18 * (label.count("\n") + 1) + 0.3 for label in labels])
+    places = np.cumsum(heights) - heights / 2
+    columns = min(_COLUMNS, len(scores))
+    rows = -(-len(scores) // columns)
+    margin = 0.075 * max(len(line) for label in labels for line in label.split("\n"))
+    size = (3.3 * columns + margin + 0.4, rows * (float(heights.sum()) + 0.7) + 1.0)
+    runs = sum(map(len, next(iter(scores.values())).values()))
+    title = f"Test scores of {runs} runs in {len(groups)} groups"
+    with new_figure(path, size, (rows, columns), title, sharey=True) as grid:
+        for axis, (name, values) in zip(grid.flat, scores.items(), strict=False):
+            for place, group in zip(places, groups, strict=True):
                 found = np.array(values[group])
-                spread = found.std(ddof=1) if len(found) > 1 else 0.0
-                axis.plot(found, np.full(len(found), place), "o", color=HISTORY_COLOUR, markersize=4)
-                axis.errorbar(
-                    found.mean(), place, xerr=spread, fmt="|", color=FORECAST_COLOUR, capsize=4, markersize=12
-                )
+                axis.plot(found, np.full(len(found), place), "o", color=HISTORY_COLOUR, markersize=4, label="seed")
+                axis.plot(found.mean(), place, "|", color=FORECAST_COLOUR, markersize=12, label="mean")
+                if len(found) > 2:  # with two seeds the interval is 13 standard deviations wide and hides all else
+                    low, high = mean_interval(found.tolist())
+                    style = {"color": FORECAST_COLOUR, "linewidth": 1.4, "label": _INTERVAL}
+                    axis.plot([low, high], [place, place], **style)
             axis.set_xlabel(name)
-        axes[0].set_yticks(range(len(groups)), groups)
-        axes[0].invert_yaxis()
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3))
+            axis.grid(axis="x", linewidth=0.3)
+        for axis in grid.flat[len(scores) :]:
+            axis.set_axis_off()
+        grid[0, 0].set_yticks(places, labels)
+        grid[0, 0].set_ylim(float(heights.sum()), 0)
+        parts = dict(zip(*reversed(grid[0, 0].get_legend_handles_labels()), strict=True))
+        grid[0, 0].figure.legend(parts.values(), parts, loc="outside lower center", ncols=3, frameon=False)
+
+
+def short_labels(groups: Sequence[str]) -> list[str]:
+    """Names of groups as they fit beside a plot: keys by their last part where that is clear, wrapped to a few lines.
+
+    Names that are equal after that get a number.
+    """
+    keys = {key for group in groups for key in _KEY.findall(group)}
+    parts = [key.rpartition(".")[2] for key in keys]
+    clear = {key: key.rpartition(".")[2] for key in keys if parts.count(key.rpartition(".")[2]) == 1}
+    labels = []
+    for group in groups:
+        text = _KEY.sub(lambda match: clear.get(match[0], match[0]), group)
+        labels.append("\n".join(textwrap.wrap(text, _LABEL_WIDTH, max_lines=_LABEL_LINES, placeholder=" …")))
+    if len(set(labels)) < len(labels):
+        labels = [f"{number}: {label}" for number, label in enumerate(labels, 1)]
+    return labels

@@ -62,7 +62,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_run_folder_is_complete(run: Finished) -> None:
     folder, results, *_ = run
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "plots/classes.png"}
+    wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "plots/classes.png", "plots/training.png"}
     assert files == wanted | {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     assert results["test_rows"] == 16
     assert all(-1 <= results[f"test/{name}"] <= 1 for name in SCORES[:-1])

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from datamodules.time_series.datasets.simulated import SimulatedSeries
 from tests.experiment.forecasting.sales import HORIZON, ROWS, START, Panel, expected_forecast, sales
@@ -37,6 +38,38 @@ def test_forecast_equals_an_independent_computation(panel: Panel) -> None:
         assert part["forecast"].equals(part["q0.5"])
         np.testing.assert_allclose(part.select("lower_80", "lower_95").to_numpy().T, lower, rtol=1e-5)
         np.testing.assert_allclose(part.select("upper_80", "upper_95").to_numpy().T, upper, rtol=1e-5)
+
+
+def test_the_plot_shows_the_chosen_series_from_their_last_row_on(
+    panel: Panel, tmp_path: Path, figures: list[Figure]
+) -> None:
+    run_forecast(panel, "--plot", tmp_path / "all.png")
+    run_forecast(panel, "--plot", tmp_path / "two.png", "--series", "a", "--series", "c")
+    names = [[axis.get_ylabel() for axis in figure.axes] for figure in figures]
+    assert names == [["a, sales", "b, sales", "c, sales"], ["a, sales", "c, sales"]]
+    for axis, store in zip(figures[1].axes, ("a", "c"), strict=True):
+        lines = {str(line.get_label()): line for line in axis.get_lines()}
+        last = np.datetime64(START + timedelta(days=ROWS[store] - 1))
+        for line, end in ((lines["history"], -1), (lines["forecast"], 0)):
+            assert np.asarray(line.get_xdata())[end] == last
+        assert lines["history"].get_ydata()[-1] == lines["forecast"].get_ydata()[0]  # type: ignore[index]
+        assert len(lines["forecast"].get_xdata()) == HORIZON + 1  # type: ignore[arg-type]
+    assert figures[1].axes[-1].get_xlabel() == "time"
+    texts = [text.get_text() for text in figures[1].legends[0].get_texts()]
+    assert texts == ["history", "forecast", "95 % interval", "80 % interval"]
+
+
+def test_a_note_says_when_series_are_not_drawn(panel: Panel, tmp_path: Path, figures: list[Figure]) -> None:
+    many, plans = (pl.concat([t.with_columns(pl.col("store") + n) for n in "xyz"]) for t in (sales(), sales(7)))
+    many.write_csv(tmp_path / "many.csv")
+    plans.write_csv(tmp_path / "plans.csv")
+    words = ["--data", tmp_path / "many.csv", "--future", tmp_path / "plans.csv", "trainer.accelerator=cpu"]
+    words += ["--out", tmp_path / "out.csv", "--plot", tmp_path / "plot.png"]
+    answer = run_cli("forecast", panel.checkpoint, *words)
+    assert "Note: the plot shows the first 6 of 9 series; select others with --series NAME" in answer.out, answer.err
+    answer = run_cli("forecast", panel.checkpoint, *words, "--series", "sales")
+    assert "Note: the plot" not in answer.out
+    assert [len(figure.axes) for figure in figures] == [6, 9]
 
 
 def test_forecast_beyond_the_horizon_is_recursive(panel: Panel) -> None:
@@ -127,6 +160,12 @@ def test_forecast_and_backtest_errors(panel: Panel, refuse: Refuse, tmp_path: Pa
         ("forecast", ["--data", panel.table, "--future", soon], "--horizon 4."),
         ("forecast", [*future, "--horizon", "0"], "--horizon 0: must be at least 1"),
         ("forecast", [*future, "--plot", "x.pdf"], "--plot x.pdf: expected a .png file"),
+        ("forecast", [*future, "--series", "a"], "--series a: selects what --plot draws; add --plot FILE.png"),
+        (
+            "forecast",
+            ["--data", panel.table, *future, "--plot", tmp_path / "x.png", "--series", "d"],
+            "--series d: no such series or channel; available: a, b, c, sales",
+        ),
         ("forecast", [*future, "--out", "none/x.csv"], "--out none/x.csv: no such folder none"),
         ("forecast", ["--data", panel.table, *future, "--out", panel.table], "is an input of this command"),
         ("backtest", ["--windows", "0"], "--windows 0"),

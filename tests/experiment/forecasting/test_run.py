@@ -41,7 +41,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def test_run_folder_is_complete(run: Finished) -> None:
     folder, results, *_ = run
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "conformal.json", "plots/forecast.png"}
+    wanted = {"config.yaml", "metrics.csv", "results.json", "env.json", "conformal.json"}
+    wanted |= {"plots/forecast.png", "plots/training.png"}
     assert files == wanted | {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     assert results["checkpoint"] == "checkpoints/best.ckpt"
     assert all(math.isfinite(results[key]) and results[key] > 0 for key in ("test/mse", "test/mae"))

@@ -30,7 +30,7 @@ from titans_seq.experiment.classification.inference import (
     score_sequences,
     softmax,
 )
-from titans_seq.experiment.classification.plots import plot_classes
+from titans_seq.experiment.classification.plots import plot_classes, short_class
 from titans_seq.experiment.classification.transfer import load_pretrained
 from titans_seq.schema import ClassificationConfig, Config
 from titans_seq.tasks import ClassificationTask
@@ -167,12 +167,12 @@ class ClassificationExperiment(Experiment[ClassificationTask]):
     def draw(self, task: ClassificationTask, path: Path) -> None:
         """Plot ROC curves (of class 1, or one-vs-rest of each of several classes) and the confusion matrix."""
         probabilities, labels = (torch.cat(parts) for parts in zip(*task.test_predictions, strict=True))
-        plotted = task.classes[1:] if len(task.classes) == 2 else task.classes
+        is_binary, names = len(task.classes) == 2, [short_class(name) for name in task.classes]
         curves = {}
-        for name in plotted:
-            k = task.classes.index(name)
+        for k in range(1 if is_binary else 0, len(names)):
             false_positive, true_positive, _ = binary_roc(probabilities[:, k], (labels == k).long())
-            curves[name] = (false_positive.numpy(), true_positive.numpy())
+            which = f"{names[k]} (positive) vs {names[0]}" if is_binary else f"{names[k]} vs rest"
+            curves[which] = (false_positive.numpy(), true_positive.numpy())
         counts = multiclass_confusion_matrix(probabilities, labels, len(task.classes)).numpy()
         plot_classes(path, curves=curves, counts=counts, classes=task.classes, title=self.describe().title)
 

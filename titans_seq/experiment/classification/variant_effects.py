@@ -65,8 +65,16 @@ def mutagenesis(
     plotted = 1 if len(task.classes) == 2 else int(scores[0].argmax())
     grid = np.full((_LETTERS, len(tokens)), np.nan)
     grid[letters, places] = effects[:, plotted]
-    title = f"{name}: change in the log-odds of {task.classes[plotted]!r} (unchanged sequence: {odds[0, plotted]:+.2f})"
-    plot_variant_effects(out.with_suffix(".png"), effects=grid, sequence=bases, letters=BASES[:_LETTERS], title=title)
+    target = task.classes[plotted]
+    before = f"log-odds of {target!r} {odds[0, plotted]:+.2f}, probability {probabilities[0, plotted]:.3f}"
+    plot_variant_effects(
+        out.with_suffix(".png"),
+        effects=grid,
+        sequence=bases,
+        letters=BASES[:_LETTERS],
+        title=f"{name}: effect of every single-nucleotide variant; unchanged sequence: {before}",
+        measure=f"change in the log-odds of {target!r}",
+    )
     return table
 
 

@@ -16,13 +16,12 @@ from datamodules.common.messages import listed
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.datasets.weather import Weather
-from titans_seq.batch import CovariateBatch
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Report, Scores
 from titans_seq.experiment.forecasting.baselines import best_linear, measure_baselines
 from titans_seq.experiment.forecasting.calibration import calibrate_on_validation, measure_coverage
-from titans_seq.experiment.forecasting.conformal import save_calibration
+from titans_seq.experiment.forecasting.conformal import Calibration, save_calibration
 from titans_seq.experiment.forecasting.data import build_series_source
 from titans_seq.experiment.forecasting.plots import plot_forecasts
 from titans_seq.experiment.forecasting.tables import forecast_table
@@ -34,6 +33,7 @@ from titans_seq.tasks import ForecastingTask
 from titans_seq.tasks.quantiles import central_pairs
 
 _WINDOWS, _CHANNELS, _HISTORY_SEASONS = 3, 3, 7  # size of the plot
+_COMPARED = 256  # test windows on which the model is compared with its linear path, for the plot's title
 
 
 class ForecastingExperiment(Experiment[ForecastingTask]):
@@ -46,6 +46,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         config = self.config
+        self._calibration: Calibration | None = None  # of the finished run, for the plot
         self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
         if config.model.head == "quantile":
             coverages = [f"{100 * coverage:g}" for coverage in central_pairs(config.task.quantiles)]
@@ -150,36 +151,69 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     @torch.inference_mode()
     def draw(self, task: ForecastingTask, path: Path) -> None:
-        """Plot a few evenly spaced test windows, of the last channels (OT or oil among them), in the source's units."""
+        """Plot a few evenly spaced test windows, of the last channels (OT or oil among them), in the source's units.
+
+        They show the intervals of `finish`, and the linear path's forecast beside the whole model's.
+        """
         data, starts = self.data, self._plotted_windows
         batch = data.windows("test")[starts]
         task.eval()
-        covariates = batch.covariates if isinstance(batch, CovariateBatch) else None
-        forecast = task(*move_data_to_device((batch.context, covariates), task.device)).cpu()
-
+        z_scores = task.predict_step(move_data_to_device(batch, task.device), 0).float().cpu().numpy()
         steps = min(data.context_length, _HISTORY_SEASONS * data.source.seasonal_period)
-        keep = slice(-_CHANNELS, None)
         members, rows = data.locate_windows("test", starts)
         scalers = [data.scaled_series[m].scaler for m in members]
-        history, truth, future = (
-            np.stack([scaler.inverse(x) for scaler, x in zip(scalers, z.double().numpy(), strict=True)])
-            for z in (batch.context[:, -steps:], batch.target, forecast)
-        )
+
+        def restore(z: Any) -> NDArray[np.float64]:
+            """Values (W, T, channels plotted) in the source's units, of z-scores (W, T, C)."""
+            z = np.asarray(z, dtype=np.float64)
+            return np.stack([s.inverse(x) for s, x in zip(scalers, z, strict=True)])[..., -_CHANNELS:]
+
+        bands = {}
+        if self._calibration is not None:
+            bounds = zip(*self._calibration.intervals(z_scores), strict=True)
+            bands = {
+                nominal: (restore(low), restore(high))
+                for nominal, (low, high) in zip(self._calibration.coverages, bounds, strict=True)
+            }
+        elif task.has_quantiles:
+            pairs = central_pairs(task.quantile_levels).items()
+            bands = {share: (restore(z_scores[..., low]), restore(z_scores[..., high])) for share, (low, high) in pairs}
+        linear = _linear_forecast(task, batch.context)
         source = "simulated data" if data.source.simulated else "test windows"
-        if len(data.scaled_series) > 1:
-            source += f" of {listed(data.scaled_series[m].series.name for m in members)}"
+        names = [data.scaled_series[m].series.name for m in members]
+        title = f"{self._name()}, horizon {data.horizon} ({source})"
+        if linear is not None:
+            title += f"\n{self._gain_over_linear(task)}"
+        stamps = [data.scaled_series[m].series.timestamps for m in members]
         plot_forecasts(
             path,
-            timestamps=[
-                data.scaled_series[m].series.timestamps[row - steps : row + data.horizon]
-                for m, row in zip(members, rows, strict=True)
-            ],
-            history=history[..., keep],
-            truth=truth[..., keep],
-            forecast=future[..., keep],
-            channels=data.series.channels[keep],
-            title=f"{self._name()}, horizon {data.horizon} ({source})",
+            timestamps=[each[row - steps : row + data.horizon] for each, row in zip(stamps, rows, strict=True)],
+            history=restore(batch.context[:, -steps:]),
+            truth=restore(batch.target),
+            forecast=restore(z_scores[..., task.point]),
+            linear=None if linear is None else restore(linear.float().cpu()),
+            bands=bands,
+            channels=data.series.channels[-_CHANNELS:],
+            windows=names if len(data.scaled_series) > 1 else (),
+            title=title,
         )
+
+    def _gain_over_linear(self, task: ForecastingTask) -> str:
+        """How much the rest of the model changes the linear path's error, on evenly spaced test windows, in words."""
+        windows, count = self.data.windows("test"), self._test_windows()
+        errors = np.zeros(2)
+        chosen = np.linspace(0, count - 1, min(count, _COMPARED)).astype(np.int64)
+        for part in np.array_split(chosen, -(-len(chosen) // self.data.batch_size)):
+            batch = move_data_to_device(windows[part], task.device)
+            linear = _linear_forecast(task, batch.context)
+            assert linear is not None
+            for k, forecast in enumerate((linear, task.predict_step(batch, 0)[..., task.point])):
+                errors[k] += float((forecast - batch.target).double().square().sum())
+        change = 100 * (errors[1] / errors[0] - 1) if errors[0] else 0.0
+        effect = f"{'lowers' if change < 0 else 'raises'} the MSE of its linear path by {abs(change):.1f} %"
+        if abs(change) < 0.05:
+            effect = "leaves the MSE of its linear path as it is (to 0.1 %)"
+        return f"the rest of the model {effect}; z-scores, {len(chosen):,} test windows"
 
     @torch.inference_mode()
     def tables(self, task: ForecastingTask) -> dict[str, pl.DataFrame]:
@@ -232,7 +266,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         if not coverages:
             return Report({})
         batches = self.config.trainer.limit_batches
-        calibration = calibrate_on_validation(self.data, task, coverages, batches)
+        calibration = self._calibration = calibrate_on_validation(self.data, task, coverages, batches)
         save_calibration(calibration, folder, checkpoint)
         for coverage in coverages[len(calibration.coverages) :]:
             few = f"{calibration.windows} validation windows are too few for an interval of {100 * coverage:g} %"
@@ -243,3 +277,12 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             messages.append(f"Coverage of the conformal intervals on the test split: {text}")
         results = {f"test/interval_{100 * nominal:g}": share for nominal, share in covered.items()}
         return Report(results, tuple(messages))
+
+
+def _linear_forecast(task: ForecastingTask, context: torch.Tensor) -> torch.Tensor | None:
+    """Z-scored forecast (W, H, C) of the model's linear path alone; None for a model without one."""
+    model = task.model
+    if not isinstance(model, Forecaster) or model.linear_path is None:
+        return None
+    forecast: torch.Tensor = model.linear_path(context.to(task.device))
+    return forecast

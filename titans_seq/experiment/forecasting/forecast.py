@@ -1,6 +1,7 @@
 """`titans-seq forecast`: forecasts of the steps after the last row, by a trained model."""
 
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from titans_seq.experiment.forecasting.tables import long_table
 from titans_seq.experiment.run.output import check_table, check_writable, refuse_to_overwrite, write_table
 from titans_seq.tasks.quantiles import central_pairs
 
-_MAX_PANELS = 6  # series and channels in a plot
+_MAX_PANELS = 6  # panels (series and channels) in a plot without --series
+_MOST_PANELS = 50  # panels in a plot of chosen series
 _HISTORY_HORIZONS = 3  # horizons of history in a panel
 
 
@@ -39,6 +41,7 @@ def forecast(
     future: Path | None = None,
     horizon: int | None = None,
     plot: Path | None = None,
+    series: Sequence[str] = (),
 ) -> pl.DataFrame:
     """Forecast the steps after the last row of every series, in its units, and write the table to `out`.
 
@@ -55,6 +58,7 @@ def forecast(
         future: a table with the known covariates of the future steps.
         horizon: steps; None is the trained horizon.
         plot: a .png file for a plot of the forecasts.
+        series: names of the series or channels to plot; empty: the first ones.
     """
     out = Path(out)
     check_table(out)
@@ -62,10 +66,13 @@ def forecast(
         check_writable(plot, "--plot")
         if plot.suffix != ".png":
             raise InputError(f"--plot {plot}: expected a .png file")
+    elif series:
+        raise InputError(f"--series {series[0]}: selects what --plot draws; add --plot FILE.png")
     forecaster = load_forecaster(Path(checkpoint), data, overrides)
     refuse_to_overwrite(out, forecaster.config, data, future)
     steps = check_steps(forecaster, horizon)
     panel = forecaster.scaled_series
+    plotted = _select_panels(forecaster, series) if plot is not None else []
     times = [times_after(member.series.timestamps, forecaster.encoder.interval, steps) for member in panel]
     known = _known_covariates(forecaster, future, times)
     tables: list[pl.DataFrame] = []
@@ -77,14 +84,38 @@ def forecast(
         for i, values in zip(part, forecast_recursively(forecaster, stack_inputs(cut), steps), strict=True):
             table, series_panels = _forecast_table(forecaster, i, times[i], values)
             tables.append(table)
-            panels += series_panels if len(panels) < _MAX_PANELS else []
+            panels += [series_panels[channel] for member, channel in plotted if member == i]
     _print_notes(forecaster, steps)
     table = pl.concat(tables)
     write_table(table, out)
     if plot is not None:
         title = f"{Path(forecaster.source_name).stem}: the next {steps} steps"
-        plot_forecast_panels(plot, panels[:_MAX_PANELS], title=title)
+        plot_forecast_panels(plot, panels, title=title)
     return table
+
+
+def _select_panels(forecaster: TrainedForecaster, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Select the panels to plot, as indices of a series and a channel; prints a note when some are left out.
+
+    A name is that of a series, or of a channel in every series; raises InputError for another one.
+    """
+    available = [
+        (i, c, {channel, *([member.series.name] if forecaster.is_panel else [])})
+        for i, member in enumerate(forecaster.scaled_series)
+        for c, channel in enumerate(member.series.channels)
+    ]
+    known = {name for _, _, own in available for name in own}
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1) or sorted(known)[:_MAX_PANELS]
+            more = ", ..." if len(near) < len(known) else ""
+            raise InputError(f"--series {name}: no such series or channel; available: {', '.join(near)}{more}")
+    chosen = [(i, c) for i, c, own in available if not names or own & set(names)]
+    most = _MOST_PANELS if names else _MAX_PANELS
+    if len(chosen) > most:
+        how = "fewer" if names else "others"
+        print(f"Note: the plot shows the first {most} of {len(chosen):,} series; select {how} with --series NAME")
+    return chosen[:most]
 
 
 def _known_covariates(

@@ -18,6 +18,7 @@ from titans_seq.experiment.run.callbacks import RunCallbacks
 from titans_seq.experiment.run.console_table import format_table
 from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.loggers import build_loggers, finish_loggers, wandb_run
+from titans_seq.experiment.run.plots import plot_training
 from titans_seq.experiment.run.resume import StartPoint
 from titans_seq.experiment.run.trainer import build_trainer, is_first_process, on_one_device
 from titans_seq.schema import Config
@@ -93,6 +94,8 @@ def train_and_test(training: Training) -> Run:
         }
         plot = folder.plots / f"{experiment.plot_name}.png"
         experiment.draw(task, plot)
+        if metrics is not None:
+            plot_training(folder.plots / "training.png", metrics.rows, task.monitor, task.mode)
         _log_to_wandb(training, loggers, plot, scores)
         folder.write_json("results.json", results)  # last, since it marks the run as finished
     except BaseException:
@@ -240,5 +243,6 @@ def _print_end(training: Training, results: dict[str, Any], messages: tuple[str,
         f"(epoch {best - 1} in results.json and metrics.csv, which count from 0)"
     )
     print(f"\n{trained if epochs else 'Nothing to train'}")
-    print(f"Plot:       {plot}")
+    curve = plot.with_name("training.png")
+    print(f"Plots:      {plot}{f', {curve}' if curve.is_file() else ''}")
     print(f"Run folder: {training.folder.path}")
