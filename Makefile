@@ -1,4 +1,4 @@
-# `make train` and `make test` work from nothing but Python 3.11+ and a package registry.
+# `make train` and `make test` require only Python 3.11+ and a package registry.
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,12 +43,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Fails at a warning: a link that leads nowhere, a page in no menu. Search needs a server, the rest opens as files.
+# Warnings (broken links, pages missing in the menu) are errors. Only the search of the built site needs a server.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "built; to read: python3 -m http.server --directory site 8000"
 
-# The executed copies are committed; tests/docs/test_notebooks.py holds them to their sources.
+# The executed copies are committed; tests/docs/test_notebooks.py checks that they match their sources.
 notebooks: $(STAMP)
 	cd notebooks && for source in *.py; do \
 		../$(BIN)/jupytext --quiet --set-kernel python3 --to ipynb $$source && \

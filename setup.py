@@ -1,4 +1,4 @@
-"""Puts the repository's `configs/` into the wheel as `titans_seq/_configs/`; everything else is in pyproject.toml.
+"""Include the folder `configs/` in the wheel as `titans_seq/_configs/`; all else is in pyproject.toml.
 
 A clone and an editable install read `configs/` itself (titans_seq/shipped.py), so that there is one copy to edit.
 """
@@ -11,14 +11,14 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithConfigs(build_py):
-    """`build_py`, and the configuration files."""
+    """`build_py` that also copies the configuration files."""
 
     def run(self) -> None:
-        """Build the packages, then copy the configuration files beside them."""
+        """Build the packages, then copy the configuration files into them."""
         super().run()
         if not self.editable_mode:
             target = Path(self.build_lib) / "titans_seq" / "_configs"
-            shutil.rmtree(target, ignore_errors=True)  # of an earlier build, with files that may be gone
+            shutil.rmtree(target, ignore_errors=True)  # an earlier build may contain files that were removed since
             shutil.copytree(Path(__file__).parent / "configs", target)
 
 

@@ -327,8 +327,8 @@ def report(length: int, found: dict[str, Figures]) -> None:
             if other.endswith(kind) and "seconds" in (theirs := found.get(other, {})):
                 faster, memory = theirs["seconds"] / mine["seconds"], mine["peak_mib"] / theirs["peak_mib"]
                 mine[f"against {other}"] = {"times_as_fast": faster, "part_of_memory": memory}
-                asked = f"asked: {goal} times" + (", a tenth of the memory" if "exact" in other else "")
-                print(f"  {arm} against {other}: {faster:.1f} times as fast, {memory:.3f} of its memory ({asked})")
+                target = f"target: {goal} times" + (", a tenth of the memory" if "exact" in other else "")
+                print(f"  {arm} against {other}: {faster:.1f} times as fast, {memory:.3f} of its memory ({target})")
 
 
 def crossing(table: dict[int, dict[str, Figures]], arm: str) -> str:

@@ -108,11 +108,11 @@ def correctness() -> Iterator[dict[str, Any]]:
 
 
 def compared(
-    row: dict[str, Any], inputs: list[Tensor], cut: int, tolerance: float, judge: str, **options: Any
+    row: dict[str, Any], inputs: list[Tensor], cut: int, tolerance: float, oracle: str, **options: Any
 ) -> dict[str, Any]:
     """Return a row with the largest relative error, and whether it is within tolerance."""
     found = everything(inputs, cut, backend="triton", **options)
-    expected = everything([x.double() for x in inputs], cut, backend=judge, **options)
+    expected = everything([x.double() for x in inputs], cut, backend=oracle, **options)
     errors = [((a - b).abs().max() / b.abs().max()).item() for a, b in zip(found, expected, strict=True)]
     worst = max(errors) if all(map(math.isfinite, errors)) else math.inf
     return {**row, "error": worst, "passed": worst <= tolerance}

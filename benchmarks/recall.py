@@ -136,9 +136,9 @@ class Sequences:
         tokens, targets = self.draw(FILLER, length), torch.full((self.batch, length), -100)
         where = length - 1 - 2 * torch.randperm((length + 1) // 2, generator=self.generator)[:QUERIES]
         where[0] = length - 1
-        asked = self.draw(PAIRS, len(where))
-        tokens[:, where] = self.keys_BP.gather(1, asked) + FILLER
-        targets[:, where] = self.values_BP.gather(1, asked)
+        queried = self.draw(PAIRS, len(where))
+        tokens[:, where] = self.keys_BP.gather(1, queried) + FILLER
+        targets[:, where] = self.values_BP.gather(1, queried)
         return tokens, targets
 
 

@@ -1,4 +1,4 @@
-"""Writes docs/api.md: signatures and docstrings of what other people's code may call.
+"""Write docs/api.md: signatures and docstrings of the public API.
 
 python docs/make_api.py
 """
@@ -17,7 +17,7 @@ HEAD = """\
 What other code may call, with shapes and errors, made from the docstrings by `python docs/make_api.py`. Everything else
 may change without notice. `titans_seq.ops` needs torch alone.
 """
-# What a module offers; None is its `__all__`.
+# Public names of each module; None takes its `__all__`.
 MODULES: dict[str, tuple[str, ...] | None] = {
     "titans_seq.ops": None,
     "titans_seq.nn": ("NeuralMemory", "NeuralMemoryState", "SlidingWindowAttention", "AttentionState"),
@@ -38,7 +38,7 @@ MODULES: dict[str, tuple[str, ...] | None] = {
 
 
 def entry(module: str, name: str, thing: Any) -> list[str]:
-    """One function, class or constant."""
+    """Return the section of one function, class or constant."""
     if not callable(thing):
         return [f"### {name}", "", f"`{module}.{name}`: {', '.join(f'`{key}`' for key in thing)}", ""]
     lines = [f"### {name}", "", "```text", signature(name, thing), "```", "", *prose(inspect.getdoc(thing)), ""]
@@ -50,7 +50,7 @@ def entry(module: str, name: str, thing: Any) -> list[str]:
 
 
 def signature(name: str, thing: Any) -> str:
-    """As it is called, a line for each argument where one line is too short."""
+    """Return the signature of a call, with one line per argument if it is too long for one line."""
     line = f"{name}{parameters(thing)}"
     if len(line) <= 100:
         return line
@@ -64,21 +64,21 @@ def signature(name: str, thing: Any) -> str:
 
 
 def parameters(thing: Any) -> str:
-    """Of a call, without `self`."""
+    """Return the parameters of a call, without `self`."""
     found = inspect.signature(thing)
     shown = [p for p in found.parameters.values() if p.name != "self"]
     return plain(str(found.replace(parameters=shown)))
 
 
 def plain(text: str) -> str:
-    """Types by their last name, defaults that are objects by their kind."""
+    """Shorten types to their last name and object defaults to their class."""
     text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
     text = re.sub(r"\b(?:[A-Za-z_]\w*\.)+([A-Za-z_]\w*)", r"\1", text)
     return text.replace("NoneType", "None")
 
 
 def prose(text: str | None) -> list[str]:
-    """A docstring as markdown: Google's sections become lists."""
+    """Convert a docstring to Markdown; Google-style sections become lists."""
     lines, section = [], ""
     for line in (text or "").splitlines():
         if head := re.fullmatch(r"(Args|Returns|Raises):", line):
@@ -94,7 +94,7 @@ def prose(text: str | None) -> list[str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [HEAD]
     for module, chosen in MODULES.items():
         content = importlib.import_module(module)

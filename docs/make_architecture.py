@@ -1,4 +1,4 @@
-"""Draws docs/architecture.svg: the packages in layers, each importing only from layers below it.
+"""Draw docs/architecture.svg: the packages in layers, each importing only from layers below it.
 
 python docs/make_architecture.py
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 WIDTH, MARGIN, GAP, ROW = 980, 16, 10, 52
 
-# From top to bottom: rows of (package, what it is), with the colour of the row.
+# From top to bottom: rows of (package, description), with the colour of the row.
 ROWS: list[tuple[str, list[tuple[str, str]]]] = [
     ("#dbe9f6", [("cli", "one Command record per command")]),
     ("#dbe9f6", [("studies", "many runs: seeds, sweeps, comparisons, suites")]),
@@ -60,7 +60,7 @@ DATA: list[list[tuple[str, str]]] = [
 
 
 def box(x: float, y: float, width: float, height: float, colour: str, name: str, text: str) -> list[str]:
-    """A labelled box."""
+    """Return a labelled box."""
     middle = x + width / 2
     lines = [
         f'<rect x="{x:.0f}" y="{y:.0f}" width="{width:.0f}" height="{height:.0f}" rx="5" fill="{colour}" '
@@ -71,7 +71,7 @@ def box(x: float, y: float, width: float, height: float, colour: str, name: str,
 
 
 def row(x: float, y: float, width: float, colour: str, boxes: list[tuple[str, str]]) -> list[str]:
-    """Boxes side by side."""
+    """Return boxes side by side."""
     each = (width - GAP * (len(boxes) - 1)) / len(boxes)
     return [
         line
@@ -81,7 +81,7 @@ def row(x: float, y: float, width: float, colour: str, boxes: list[tuple[str, st
 
 
 def page() -> str:
-    """The drawing as SVG."""
+    """Return the drawing as SVG."""
     left, data_width = 640, WIDTH - 640 - 3 * MARGIN
     height = MARGIN + 30 + len(ROWS) * ROW + MARGIN
     lines = [

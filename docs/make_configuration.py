@@ -1,4 +1,4 @@
-"""Writes docs/configuration.md: every key, read off the dataclasses of `titans_seq.schema` and their comments.
+"""Write docs/configuration.md: every key, from the dataclasses of `titans_seq.schema` and their comments.
 
 python docs/make_configuration.py
 """
@@ -24,7 +24,7 @@ for each task.
 
 
 def table(kind: type, own: bool, prefix: str) -> list[str]:
-    """Rows of a section's keys; with `own` only those that it does not share, as they stand, with other tasks."""
+    """Return a table row per key of a section; with `own`, only keys that are not identical in all tasks."""
     shared = [base for base in kind.__mro__[1:] if is_dataclass(base) and base.__module__ == Config.__module__]
     inherited = {(f.name, default_text(f)) for base in shared for f in fields(base)}
     rows = []
@@ -36,7 +36,7 @@ def table(kind: type, own: bool, prefix: str) -> list[str]:
 
 
 def sections(kind: type, own: bool, prefix: str = "") -> Iterator[str]:
-    """The tables of a schema's sections, each under its name."""
+    """Yield the tables of a schema's sections, each under its name."""
     rows = table(kind, own, prefix)
     if rows and prefix:
         yield from (f"### {prefix[:-1]}", "", f"{inspect.getdoc(kind)}".partition("\n")[0], "")
@@ -49,7 +49,7 @@ def sections(kind: type, own: bool, prefix: str = "") -> Iterator[str]:
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     lines = [HEAD, "## Keys of all tasks", "", *sections(Config, own=False)]
     for name, schema in SCHEMAS.items():
         lines += [f"## task.name={name}", "", *sections(schema, own=True)]

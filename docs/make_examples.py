@@ -1,4 +1,4 @@
-"""Writes the example files of `titans-seq example`, below titans_seq/examples/: simulated, the same every time.
+"""Write the simulated, reproducible example files of `titans-seq example` to titans_seq/examples/.
 
 python docs/make_examples.py
 """
@@ -11,17 +11,17 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[1] / "titans_seq" / "examples"
 STORES = {"north": ("coast", 120.0), "south": ("hills", 80.0), "west": ("coast", 150.0)}
 FIRST, LAST, FUTURE_DAYS = date(2022, 1, 1), date(2023, 12, 31), 28
-PROMOTION_LIFT = 0.3  # share of the sales that a promotion adds
+PROMOTION_LIFT = 0.3  # relative increase of sales by a promotion
 MOTIF = "TGACTCA"  # of the sequences labelled enhancer
 BASES = "ACGT"
 
 
 def sales() -> dict[str, str]:
-    """`sales.csv`, daily sales of stores with a week, a year, a trend and promotions; `plans.csv`, what comes next."""
+    """`sales.csv`: daily sales with weekly and yearly cycles, trend and promotions; `plans.csv`: future promotions."""
     source = random.Random(0)
     past = ["date,store,region,sales,promo,visitors"]
     plans = ["date,store,promo"]
-    promotions = dict.fromkeys(STORES, 0)  # days that the current one still lasts
+    promotions = dict.fromkeys(STORES, 0)  # remaining days of the current promotion
     for day in range((LAST - FIRST).days + 1 + FUTURE_DAYS):
         today = FIRST + timedelta(days=day)
         week = 1 + 0.2 * math.sin(2 * math.pi * (today.weekday() - 3) / 7)
@@ -43,7 +43,7 @@ def sales() -> dict[str, str]:
 
 
 def dna() -> dict[str, str]:
-    """Sequences of two classes, one with a motif; new ones; a genome with the motif; variants within and beside it."""
+    """Sequences of two classes, one with a motif; new ones; a genome with the motif; variants in and outside it."""
     source = random.Random(0)
 
     def bases(length: int) -> str:
@@ -76,12 +76,12 @@ def dna() -> dict[str, str]:
 
 
 def text(lines: list[str]) -> str:
-    """Lines as a file."""
+    """Return the lines as the content of a file."""
     return "\n".join(lines) + "\n"
 
 
 def files() -> dict[str, str]:
-    """All files, by their paths below `FOLDER`."""
+    """Return the content of all files by their paths below `FOLDER`."""
     return {
         f"{name}/{file}": content for name, make in (("sales", sales), ("dna", dna)) for file, content in make().items()
     }

@@ -1,4 +1,4 @@
-"""Draws docs/method.svg: how the memory writes and reads, and the four models that are built with it.
+"""Draw docs/method.svg: how the memory writes and reads, and the four models that use it.
 
 python docs/make_method.py
 """
@@ -12,12 +12,12 @@ LEFT, RIGHT = 560, 580  # the first panel ends at LEFT, the second begins at RIG
 
 
 def text(x: float, y: float, words: str, kind: str = "text") -> str:
-    """A line of text, centred on x unless its class says otherwise."""
+    """Return a line of text, centred on x unless its class aligns it differently."""
     return f'<text x="{x:.0f}" y="{y:.0f}" class="{kind}">{escape(words)}</text>'
 
 
 def box(x: float, y: float, width: float, height: float, colour: str, *lines: str) -> list[str]:
-    """A box with its middle at x and y; the first line is bold."""
+    """Return a box with centre (x, y); the first line of its text is bold."""
     top = y - 7 * (len(lines) - 1) + 4
     return [
         f'<rect x="{x - width / 2:.0f}" y="{y - height / 2:.0f}" width="{width:.0f}" height="{height:.0f}" rx="5" '
@@ -27,14 +27,14 @@ def box(x: float, y: float, width: float, height: float, colour: str, *lines: st
 
 
 def arrow(*points: tuple[float, float], dashed: bool = False) -> str:
-    """A line through the points with a head at the last."""
+    """Return an arrow through the points, with its head at the last one."""
     path = " ".join(f"{'L' if i else 'M'}{x:.0f} {y:.0f}" for i, (x, y) in enumerate(points))
     dash = ' stroke-dasharray="4 3"' if dashed else ""
     return f'<path d="{path}" fill="none" stroke="#333" stroke-width="1.3" marker-end="url(#head)"{dash}/>'
 
 
 def memory_panel() -> list[str]:
-    """One token: its key, value and gates write, its query reads."""
+    """Draw one token: its key, value and gates write, its query reads."""
     chain, source, tokens = 178, 290, 372
     before, write, after = 66, 246, 432
     lines = [
@@ -70,7 +70,7 @@ def memory_panel() -> list[str]:
 
 
 def models_panel() -> list[str]:
-    """LMM, MAL, MAG and MAC, from the tokens at the bottom to the output at the top."""
+    """Draw LMM, MAL, MAG and MAC, from the tokens at the bottom to the output at the top."""
     bottom, top, low, high = 330, 76, 258, 152
     lmm, mal, mag, mac = 630, 734, 866, 1040
     lines = [text(RIGHT + 4, 28, "Four models: where the memory sits", "head")]
@@ -119,7 +119,7 @@ def models_panel() -> list[str]:
 
 
 def page() -> str:
-    """The drawing as SVG."""
+    """Return the drawing as SVG."""
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
         "<title>The memory writes by a gradient step and reads by a query; LMM, MAL, MAG and MAC use it</title>",

@@ -1,4 +1,4 @@
-"""Griffe extension: the comments behind the fields of a class are its documentation."""
+"""Griffe extension that documents the fields of a class with their end-of-line comments."""
 
 import re
 from typing import Any

@@ -1,8 +1,8 @@
-"""MkDocs hook: the repository's own Markdown as one site.
+"""MkDocs hook that builds the site from the Markdown files of the repository.
 
 A page keeps its path in the repository, except that docs/ is the root and README.md the front page. Pages outside docs/
-are read in place, so that git holds no copy. Links are those that work on GitHub; they are rewritten here. What a page
-links to and the site lacks is added: a notebook as a page with its outputs, another text file as a page that shows it.
+are read in place, so that git contains no copy. Links are written for GitHub and rewritten here. Linked files that the
+site lacks are added: a notebook as a page with its outputs, another text file as a page with its content.
 """
 
 import ast
@@ -22,17 +22,21 @@ from mkdocs.structure.pages import Page
 from site_notebooks import notebook_files
 
 REPOSITORY = Path(__file__).parents[1]
-OUTSIDE = ("benchmarks/README.md", "benchmarks/LOG.md", "titans_seq/ops/memory/README.md")  # beside those at the top
+OUTSIDE = (
+    "benchmarks/README.md",
+    "benchmarks/LOG.md",
+    "titans_seq/ops/memory/README.md",
+)  # in addition to those at the top level
 MOVED = {"README.md": "index.md", "docs/api.md": "api/index.md"}  # paths in the repository and in the site
 
-_SHOWN = {".md", ".png", ".svg", ".gif", ".jpg"}  # as they are; of other files a page is made
+_SHOWN = {".md", ".png", ".svg", ".gif", ".jpg"}  # included unchanged; other files are converted to pages
 _LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".json": "json"}
 _LINK = re.compile(r'(?P<text>!?\[[^\[\]]*\])\((?P<target>[^)\s]+)\)|(?P<attribute>\b(?:src|href))="(?P<url>[^"]+)"')
 _FENCED = re.compile(r"(^[ \t]*```.*?^[ \t]*```[ \t]*$)", re.DOTALL | re.MULTILINE)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Complete the navigation: the notebooks, the API's modules, and top-level pages that it does not name."""
+    """Complete the navigation with notebooks, API modules, and the top-level pages that are missing in it."""
     assert isinstance(config.nav, list)
     sections = {name: entries for entry in config.nav if isinstance(entry, dict) for name, entries in entry.items()}
     sections["Learn"] += [site_path(path) for path in _notebooks()]
@@ -46,7 +50,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages outside docs/, the notebooks, the pages of the API, and what any page links to."""
+    """Add the pages outside docs/, the notebooks, the API pages, and the files that pages link to."""
     if moved := files.get_file_from_path("api.md"):
         files.remove(moved)
     for path in (*_top_level(), *OUTSIDE, "docs/api.md", *_notebooks()):
@@ -61,7 +65,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point the links at the site's pages, and keep a number and its spread on one line."""
+    """Rewrite links for the site, and keep a number and its standard deviation on one line."""
     if page.file.src_uri == MOVED["docs/api.md"]:
         markdown = _api_index(markdown)
     if page.file.src_uri == MOVED["README.md"]:
@@ -76,7 +80,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> None:
-    """Fail where the API's page of a module lacks one of its names."""
+    """Raise PluginError if the API page of a module lacks one of its public names."""
     for module in MODULES:
         if page.file.src_uri == _api_path(module):
             missing = [name for name in _api_names(module) if not re.search(rf'<h2 id="[\w.]+\.{name}"', html)]
@@ -85,20 +89,20 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 
 
 def site_path(path: str) -> str:
-    """A path in the repository as the site's."""
+    """Return the path in the site of a path in the repository."""
     moved = MOVED.get(path, path.removeprefix("docs/"))
     return moved if Path(path).suffix in _SHOWN else f"{moved}.md"
 
 
 def repository_path(path: str) -> str:
-    """A page's path in the site as the repository's."""
+    """Return the path in the repository of a page of the site."""
     moved = {site: ours for ours, site in MOVED.items()}.get(path, path)
     places = (moved, moved.removesuffix(".md"), f"docs/{moved}")
     return next(place for place in places if (REPOSITORY / place).is_file() or place == places[-1])
 
 
 def _rewrite(source: File, files: Files, link: re.Match[str]) -> str:
-    """A link as the site has it; one to a folder leads to its first page, or becomes text where the site has none."""
+    """Return a link for the site; one to a folder leads to its first page, or becomes its text if there is none."""
     target, hash_sign, anchor = (link["target"] or link["url"]).partition("#")
     path = _in_repository(target, repository_path(source.src_uri))
     if path is None:
@@ -121,7 +125,7 @@ def _first_page(files: Files, folder: str) -> File | None:
 
 
 def _in_repository(target: str, source: str) -> str | None:
-    """The repository's file or folder that a link means; None for a link elsewhere."""
+    """Return the file or folder of the repository that a link points to, None for external links."""
     if ours := _our_urls().match(target):
         target, source = target[ours.end() :], ""
     if not target or ":" in target or target.startswith("/"):
@@ -132,7 +136,7 @@ def _in_repository(target: str, source: str) -> str | None:
 
 @functools.cache
 def _our_urls() -> re.Pattern[str]:
-    """What an absolute link to a file of this repository begins with, by the addresses in pyproject.toml."""
+    """Return the pattern of absolute links to files of this repository, from the URLs in pyproject.toml."""
     urls = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"].get("urls", {})
     names = {"/".join(url.split("/")[3:5]).removesuffix(".git") for url in urls.values()}
     ours = "|".join(re.escape(name) for name in sorted(names) if name.count("/") == 1)
@@ -159,7 +163,7 @@ def _notebooks() -> list[str]:
 
 
 def _add(files: Files, config: MkDocsConfig, path: str) -> None:
-    """Add what shows a file of the repository."""
+    """Add a file of the repository, or the page that shows it."""
     suffix, place, file = Path(path).suffix, site_path(path), REPOSITORY / path
     if suffix in _SHOWN:
         files.append(File.generated(config, place, abs_src_path=os.fspath(file)))
@@ -176,7 +180,7 @@ def _api_path(module: str) -> str:
 
 
 def _api_names(module: str) -> tuple[str, ...]:
-    """The public names of a module's page."""
+    """Return the public names of a module."""
     chosen = MODULES[module]
     if chosen is not None:
         return chosen
@@ -189,7 +193,7 @@ def _api_names(module: str) -> tuple[str, ...]:
 
 
 def _api_page(module: str) -> str:
-    """A page that mkdocstrings fills from the source, which it parses and does not import."""
+    """Return a page that mkdocstrings fills from the source, which it parses without importing it."""
     names = _api_names(module)
     hidden = [name for name in names if (_folder(module) / f"{name}.py").exists()]  # behind a module of the same name
     shown = ", ".join(name for name in names if name not in hidden)
@@ -204,7 +208,7 @@ def _folder(module: str) -> Path:
 
 
 def _api_index(markdown: str) -> str:
-    """The introduction of docs/api.md and a list of the modules, in place of the signatures that follow there."""
+    """Return the introduction of docs/api.md with a list of the modules instead of the signatures."""
     introduction, *sections = markdown.split("\n## ")
     rows = []
     for section in sections:

@@ -1,4 +1,4 @@
-"""An executed notebook as a page of the site, with its outputs and pictures."""
+"""Convert an executed notebook to a page of the site, with its outputs and figures."""
 
 import base64
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def notebook_files(path: Path, site_path: str) -> dict[str, str | bytes]:
-    """Return the page and its pictures by their paths in the site."""
+    """Return the page and its figures by their paths in the site."""
     files: dict[str, str | bytes] = {}
     parts = []
     for cell in json.loads(path.read_text())["cells"]:
@@ -19,9 +19,9 @@ def notebook_files(path: Path, site_path: str) -> dict[str, str | bytes]:
         parts.append(f"````python\n{source}\n````")
         for output in cell.get("outputs", []):
             if "image/png" in output.get("data", {}):
-                picture = f"{site_path.removesuffix('.md')}-{len(files) + 1}.png"
-                files[picture] = base64.b64decode("".join(output["data"]["image/png"]))
-                parts.append(f"![output]({posixpath.basename(picture)})")
+                figure = f"{site_path.removesuffix('.md')}-{len(files) + 1}.png"
+                files[figure] = base64.b64decode("".join(output["data"]["image/png"]))
+                parts.append(f"![output]({posixpath.basename(figure)})")
             elif text := _text(output):
                 parts.append(f"````text\n{text}\n````")
     files[site_path] = "\n\n".join(parts) + "\n"

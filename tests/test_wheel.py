@@ -1,4 +1,4 @@
-"""The wheel, installed outside the clone, does what the README's first commands show."""
+"""The wheel, installed outside the clone, runs the first commands of the README."""
 
 import os
 import shutil
@@ -18,11 +18,11 @@ SMALL = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """The output of a command without this process's path and data."""
+    """Run a command without the PYTHONPATH and data folder of this process; return its output."""
     hidden = ("PYTHONPATH", DATA_VARIABLE)
     env = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
-        [str(word) for word in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
+        [str(part) for part in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -52,7 +52,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.EnvBuilder(symlinks=True).create(folder)
     python = folder / "bin" / "python"
     purelib = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
-    # A folder named in a .pth file is searched, but its own .pth files are not read: an editable clone stays hidden.
+    # Python reads no .pth files in a folder that a .pth file adds, so an editable install of the clone stays hidden.
     shared = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     (purelib / "shared.pth").write_text("\n".join(shared) + "\n")
     pip = (sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", "--ignore-installed")
@@ -60,7 +60,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_the_wheel_holds_configurations_examples_and_metadata(wheel: Path) -> None:
+def test_wheel_contains_configurations_examples_and_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
         (metadata,) = (archive.read(name).decode() for name in names if name.endswith(".dist-info/METADATA"))
@@ -79,12 +79,12 @@ def test_the_wheel_holds_configurations_examples_and_metadata(wheel: Path) -> No
 
 
 def test_the_installed_package_runs_outside_the_clone(environment: Path, tmp_path: Path) -> None:
-    def titans(*words: str) -> str:
-        return run(environment / "titans-seq", *words, cwd=tmp_path)
+    def titans(*arguments: str) -> str:
+        return run(environment / "titans-seq", *arguments, cwd=tmp_path)
 
     where = "import titans_seq, datamodules; print(titans_seq.__file__, datamodules.__file__)"
     for file in run(environment / "python", "-c", where, cwd=tmp_path).split():
-        assert Path(file).is_relative_to(environment.parent), "the clone was found instead"
+        assert Path(file).is_relative_to(environment.parent), "the package was imported from the clone"
     assert titans("--version") == f"titans-seq {titans_seq.__version__}\n"
     assert "  forecasting/etth1 " in run(environment / "python", "-m", "titans_seq", "configs", cwd=tmp_path)
     assert "task.learning_rate=0.001  (number, at least 0)\n    peak learning rate" in titans("keys", "task")

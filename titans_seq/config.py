@@ -283,7 +283,7 @@ def _leaf_keys(
 
 
 def _choices(f: "Field[Any]") -> tuple[str, ...]:
-    """The words that a key accepts; none where it takes other values too, except null."""
+    """Return the choices of a key; empty if it accepts other values than these and null."""
     kinds = [f.type, *get_args(f.type)]
     return next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ())
 

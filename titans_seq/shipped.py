@@ -15,37 +15,37 @@ class ConfigFile(NamedTuple):
     """A configuration file that exists."""
 
     path: Path
-    shown: str  # in messages: the name of a shipped file, else the path
+    shown: str  # for messages: the name of a shipped file, else the path
 
 
 @cache
 def folder() -> Path:
-    """Where the shipped files are: in the wheel's package, or the folder `configs/` of a clone (setup.py)."""
+    """Return the folder of the shipped files: in the installed package, or `configs/` of a clone (setup.py)."""
     packaged = Path(__file__).parent / "_configs"
     return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"
 
 
 @cache
 def names() -> tuple[str, ...]:
-    """Names of all shipped files: their paths in `folder()`, without the suffix."""
+    """Return the names of all shipped files: their paths in `folder()`, without the suffix."""
     return tuple(sorted(path.relative_to(folder()).with_suffix("").as_posix() for path in folder().rglob("*.yaml")))
 
 
 def is_shipped(name: str | Path) -> bool:
-    """Whether `name`, with or without the suffix, is that of a shipped file."""
+    """Whether `name`, with or without the suffix, is the name of a shipped file."""
     return _without_suffix(str(name)) in names()
 
 
 def locate(name: str | Path, base: Path | None = None) -> ConfigFile | None:
-    """The file at the path `name`, relative to the folder `base`; else the shipped file of that name; else None."""
+    """Return the file at the path `name`, relative to `base`, or else the shipped file of that name, or else None."""
     path = base / name if base else Path(name)
-    if os.path.exists(path):  # False for any name that the system does not take
+    if os.path.exists(path):  # False for names that are invalid on this system
         return ConfigFile(path, str(path))
     return ConfigFile(path_of(str(name)), _without_suffix(str(name))) if is_shipped(name) else None
 
 
 def find(name: str | Path, base: Path | None = None) -> ConfigFile:
-    """What `locate` finds. Raises InputError, with the name that was probably meant, where that is nothing."""
+    """Return the file that `locate` finds; raises InputError that suggests the closest name if there is none."""
     if found := locate(name, base):
         return found
     path = base / name if base else Path(name)
@@ -55,18 +55,18 @@ def find(name: str | Path, base: Path | None = None) -> ConfigFile:
 
 
 def path_of(name: str) -> Path:
-    """The path of a shipped file."""
+    """Return the path of a shipped file."""
     return folder() / f"{_without_suffix(name)}.yaml"
 
 
 def first_line(name: str) -> str:
-    """The first line of a shipped file, which says in a comment what it is for."""
+    """Return the comment in the first line of a shipped file, which describes its purpose."""
     with path_of(name).open(encoding="utf-8") as file:
         return file.readline().lstrip("# ").rstrip()
 
 
 def is_in_package(path: Path) -> bool:
-    """Whether a file is a shipped one of an installed wheel, which has no repository around it."""
+    """Whether a file is a shipped file of an installed wheel, outside a clone of the repository."""
     packaged = Path(__file__).parent / "_configs"
     return packaged.is_dir() and path.resolve().is_relative_to(packaged.resolve())
 
@@ -77,7 +77,7 @@ def _without_suffix(name: str) -> str:
 
 
 def _meant(name: str, path: Path) -> str | None:
-    """The name or path that was probably meant: the suffix forgotten, the folder left out or added, a misspelling."""
+    """Return the closest name or path, None if there is none: a missing suffix, a missing or extra folder, a typo."""
     for suffix in _SUFFIXES:
         if os.path.isfile(f"{path}{suffix}"):
             return f"{name}{suffix}"

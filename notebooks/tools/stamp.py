@@ -1,4 +1,4 @@
-"""Writes into executed notebooks by which plotting code their pictures were drawn, so that a test can tell old ones.
+"""Store hashes of the plotting code in executed notebooks, so that a test can detect outdated figures.
 
 python tools/stamp.py 01_quickstart.ipynb ...   (in notebooks/; `make notebooks` does so after the execution)
 """
@@ -12,7 +12,7 @@ import nbformat
 
 PACKAGE = Path(__file__).parents[2] / "titans_seq"
 KEY = "titans_seq"  # of the notebook's metadata
-# The folders whose plots a notebook shows, besides the common frame in titans_seq/plots.py.
+# Folders whose plots a notebook shows; all use the common code of titans_seq/plots.py too.
 SHOWS = {
     "01_quickstart": ["experiment/forecasting"],
     "02_inside_the_memory": [],
@@ -23,19 +23,19 @@ SHOWS = {
 
 
 def plotting_code(notebook: str, package: Path = PACKAGE) -> dict[str, str]:
-    """Return a digest of each file that draws a notebook's pictures; comments and docstrings do not count."""
+    """Return the hash of each file that draws figures of a notebook, without comments and docstrings."""
     folders = [package, *(package / folder for folder in SHOWS[notebook])]
     files = [file for folder in folders for pattern in ("plots.py", "plots/**/*.py") for file in folder.glob(pattern)]
     return {file.relative_to(package).as_posix(): _digest(file) for file in sorted(files)}
 
 
 def stamped(path: Path) -> dict[str, str] | None:
-    """Return the digests that a notebook was stamped with, None if it was not."""
+    """Return the hashes stored in a notebook, None if there are none."""
     return nbformat.read(path, as_version=4).metadata.get(KEY, {}).get("plotting_code")
 
 
 def stamp(path: Path, package: Path = PACKAGE) -> None:
-    """Store the digests of today's plotting code in the metadata of an executed notebook."""
+    """Store the hashes of the current plotting code in the metadata of an executed notebook."""
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata[KEY] = {"plotting_code": plotting_code(path.stem, package)}
     nbformat.write(notebook, path)

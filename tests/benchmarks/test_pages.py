@@ -1,4 +1,4 @@
-"""The pages of results are what the scripts write from the results that are kept; the best numbers are in bold."""
+"""Result pages match the stored results, and the best numbers are in bold."""
 
 import importlib
 from pathlib import Path
@@ -14,7 +14,7 @@ def _scripts_import_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["needle", "streaming_forecast"])
-def test_a_page_is_what_its_script_writes(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_pages_match_their_scripts(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = importlib.import_module(name)
     kept = script.PAGE.read_text()
     monkeypatch.setattr(script, "PAGE", tmp_path / script.PAGE.name)
@@ -26,14 +26,14 @@ def test_a_page_is_what_its_script_writes(name: str, monkeypatch: pytest.MonkeyP
     assert script.PAGE.read_text() == kept
 
 
-def test_state_tracking_is_that_of_the_results() -> None:
+def test_state_tracking_matches_the_results() -> None:
     script = importlib.import_module("state_tracking")
     assert script.PAGE.read_text().partition(script.MARK)[2] == script.tables(script.summary())
 
 
-def test_the_best_is_bold_ties_alike() -> None:
+def test_best_numbers_and_ties_are_bold() -> None:
     bold = importlib.import_module("bold")
     assert bold.bold_best(["0.5 ± 0.1", "-", "0.7", "0.7 ± 0.2"]) == ["0.5 ± 0.1", "-", "**0.7**", "**0.7 ± 0.2**"]
     assert bold.bold_best(["0.5", "0.7"], min) == ["**0.5**", "0.7"]
-    assert bold.bold_best(["0.00", "0.00"]) == ["0.00", "0.00"]  # no best
+    assert bold.bold_best(["0.00", "0.00"]) == ["0.00", "0.00"]  # all equal: none is marked
     assert bold.bold_columns([["a", "1", "9"], ["b", "2", "8"]], slice(1, 2)) == [["a", "1", "9"], ["b", "**2**", "8"]]

@@ -217,7 +217,7 @@ def test_version() -> None:
     assert (answer.status, answer.out) == (0, f"titans-seq {titans_seq.__version__}\n")
 
 
-def test_the_package_runs_as_a_module() -> None:
+def test_package_runs_as_a_module() -> None:
     command = [sys.executable, "-m", "titans_seq", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=True)
     assert done.stdout == f"titans-seq {titans_seq.__version__}\n"
@@ -299,8 +299,8 @@ def test_help_lists_all_commands_and_examples_of_its_own(command: str) -> None:
     assert answer.status == 0
     run_commands = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
     forecasting_commands, dna_commands = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
-    of_studies, of_package = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
-    assert run_commands | forecasting_commands | dna_commands | of_studies | of_package == COMMANDS.keys()
+    study_commands, package_commands = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
+    assert run_commands | forecasting_commands | dna_commands | study_commands | package_commands == COMMANDS.keys()
     assert all(f"  {name} " in answer.out for name in COMMANDS)
     own = answer.out.partition("\nexample")[2].partition("\n\n")[0].splitlines()[1:]
     assert own

@@ -1,4 +1,4 @@
-"""Shipped configuration files: found by name from anywhere, listed, copied, with a hint for a near name."""
+"""Shipped configuration files: lookup by name from any folder, listing, copying and suggestions for misspelt names."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def test_a_name_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.Monke
     assert load_config([name]) == load_config([CONFIGS / "forecasting" / "etth1.yaml"])
 
 
-def test_a_path_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_path_takes_precedence_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "lmm.yaml").write_text("model: {dim: 48}\n")
@@ -37,7 +37,7 @@ def test_an_error_names_the_shipped_file(refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "meant"),
+    ("name", "suggestion"),
     [
         ("etth1", "forecasting/etth1"),
         ("forecasting/eth1", "forecasting/etth1"),
@@ -48,26 +48,26 @@ def test_an_error_names_the_shipped_file(refuse: Refuse) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["fit", "show-config", "benchmark", "sweep"])
-def test_a_near_name_gets_a_hint(refuse: Refuse, command: str, word: str, meant: str) -> None:
-    assert f"{word}: no such config file; did you mean {meant}?" in refuse(command, word)
+def test_suggestion_for_a_misspelt_name(refuse: Refuse, command: str, name: str, suggestion: str) -> None:
+    assert f"{name}: no such config file; did you mean {suggestion}?" in refuse(command, name)
 
 
-def test_a_forgotten_suffix_gets_a_hint(refuse: Refuse, tmp_path: Path) -> None:
+def test_suggestion_for_a_missing_suffix(refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("model: {dim: 48}\n")
-    word = tmp_path / "mine"
-    assert f"{word}: no such config file; did you mean {word}.yaml?" in refuse("fit", word)
+    path = tmp_path / "mine"
+    assert f"{path}: no such config file; did you mean {path}.yaml?" in refuse("fit", path)
 
 
-def test_the_list_has_one_line_for_each() -> None:
+def test_list_has_one_line_per_file() -> None:
     answer = run_cli("configs")
     assert answer.status == 0
     for name in shipped.names():
         (line,) = [line for line in answer.out.splitlines() if line.split()[:1] == [name]]
         summary = line.split(maxsplit=1)[1]
-        assert summary[-1] in ".?", f"{name}: its first line is no sentence: {summary}"
+        assert summary[-1] in ".?", f"{name}: its first line must be a sentence: {summary}"
 
 
-def test_every_copy_works_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copies_work_outside_the_folder_of_configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in shipped.names():
         copy = Path(f"{name.replace('/', '_')}.yaml")
@@ -85,7 +85,7 @@ def test_every_copy_works_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("arguments", "part"),
     [
         (["copy", "forecasting/tabel", "my.yaml"], "did you mean forecasting/table?"),
         (["copy", CONFIGS / "model" / "lmm.yaml", "my.yaml"], "not a shipped file"),
@@ -94,8 +94,8 @@ def test_every_copy_works_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["copy", "model/lmm", "nowhere/my.yaml"], "No such file or directory"),
     ],
 )
-def test_a_copy_that_cannot_be_made(refuse: Refuse, words: list[str | Path], part: str) -> None:
-    assert part in refuse("configs", *words)
+def test_copy_errors(refuse: Refuse, arguments: list[str | Path], part: str) -> None:
+    assert part in refuse("configs", *arguments)
 
 
 def test_a_copy_never_overwrites(refuse: Refuse, tmp_path: Path) -> None:
@@ -105,5 +105,5 @@ def test_a_copy_never_overwrites(refuse: Refuse, tmp_path: Path) -> None:
     assert mine.read_text() == "mine\n"
 
 
-def test_audit_takes_a_name() -> None:
+def test_audit_accepts_a_name() -> None:
     assert run_cli("audit", "genomics/motif").out == run_cli("audit", "simulated").out != ""

@@ -1,4 +1,4 @@
-"""Example files: those that their script makes, written whole or not at all; and what is typed survives any shell."""
+"""Example files match their script and are never overwritten; commands shown to users are quoted for any shell."""
 
 import re
 import runpy
@@ -19,10 +19,10 @@ FILES = {
 }
 
 
-def test_the_files_are_what_their_script_makes() -> None:
-    made = runpy.run_path(str(REPOSITORY / "docs" / "make_examples.py"))["files"]()
+def test_files_match_their_script() -> None:
+    generated = runpy.run_path(str(REPOSITORY / "docs" / "make_examples.py"))["files"]()
     shipped = {path.relative_to(FOLDER).as_posix(): path.read_text() for path in FOLDER.rglob("*.*")}
-    assert shipped == made, "run `python docs/make_examples.py`"
+    assert shipped == generated, "run `python docs/make_examples.py`"
     assert sum(map(len, shipped.values())) < 200_000
 
 
@@ -41,8 +41,8 @@ def test_an_example_is_written_and_never_overwrites(name: str, tmp_path: Path, m
     assert not (tmp_path / gone).exists()
 
 
-def typed() -> list[tuple[str, str]]:
-    """Commands and overrides that people copy, each with its place."""
+def shown_commands() -> list[tuple[str, str]]:
+    """Commands and overrides shown to users, as (place, line)."""
     found = [(f"titans-seq {command.name} --help", each) for command in COMMANDS.values() for each in command.examples]
     found += [(f"titans-seq example {name}", each) for name, commands in NEXT.items() for each in commands]
     for page in ("your_csv", "your_dna"):
@@ -57,21 +57,21 @@ def typed() -> list[tuple[str, str]]:
     return found
 
 
-def test_what_is_typed_is_quoted_for_bash_and_zsh() -> None:
-    assert len(typed()) > 60
-    for place, line in typed():
+def test_shown_commands_are_quoted_for_bash_and_zsh() -> None:
+    assert len(shown_commands()) > 60
+    for place, line in shown_commands():
         unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line.partition("  #")[0])
-        assert not re.search(r"=\S*[\[\]{}*?]", unquoted), f"{place}: quote the word with brackets: {line}"
+        assert not re.search(r"=\S*[\[\]{}*?]", unquoted), f"{place}: quote the argument with brackets: {line}"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
-def test_a_shell_reads_the_words_as_they_stand(shell: str, tmp_path: Path) -> None:
+def test_shells_parse_the_shown_commands_unchanged(shell: str, tmp_path: Path) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
-    commands = [line for _, line in typed() if not line.startswith(("#", " "))]
+    commands = [line for _, line in shown_commands() if not line.startswith(("#", " "))]
     script = "titans-seq() { printf '%s\\n' titans-seq \"$@\"; }\n"
     script += "\n".join(line if line.startswith("titans-seq ") else f"titans-seq {line}" for line in commands)
     done = subprocess.run([shell, "-c", script], capture_output=True, text=True, cwd=tmp_path, check=True)
-    expected = [word for line in commands for word in shlex.split(line, comments=True) if word != "titans-seq"]
+    expected = [part for line in commands for part in shlex.split(line, comments=True) if part != "titans-seq"]
     assert done.stderr == ""
-    assert [word for word in done.stdout.splitlines() if word != "titans-seq"] == expected
+    assert [part for part in done.stdout.splitlines() if part != "titans-seq"] == expected

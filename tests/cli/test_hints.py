@@ -1,4 +1,4 @@
-"""What people type instead of what there is: one line that says what to type."""
+"""Error lines for unknown commands, options, keys and values suggest the right ones."""
 
 import re
 
@@ -13,7 +13,7 @@ from titans_seq.schema.aliases import ALIASES, KEY_OF_SECTION
 CASES = {
     "another tool's command": (["train"], "train: no such command; did you mean titans-seq fit?"),
     "a misspelt command": (["forcast"], "forcast: no such command; did you mean titans-seq forecast?"),
-    "no command at all": (["xyzzy"], "xyzzy: no such command; accepted: fit, validate,"),
+    "an unknown command": (["xyzzy"], "xyzzy: no such command; accepted: fit, validate,"),
     "a key as an option": (
         ["fit", "forecasting/etth1", "--max_epochs", "1"],
         "unrecognized arguments: --max_epochs; keys are set without dashes: trainer.max_epochs=1;",
@@ -25,7 +25,7 @@ CASES = {
         "--config; give the file as an argument: titans-seq fit forecasting/etth1",
     ),
     "a file as an option, with =": (["fit", "--config=my.yaml"], "as an argument: titans-seq fit my.yaml"),
-    "an option of nobody": (["fit", "--xyzzy"], "--xyzzy; titans-seq fit --help lists the options"),
+    "an unknown option": (["fit", "--xyzzy"], "--xyzzy; titans-seq fit --help lists the options"),
     "another tool's key": (["fit", "lr=1e-3"], "lr: no such key; did you mean task.learning_rate?"),
     "a key without its section": (["fit", "variant=LMM"], "variant: no such key; did you mean model.variant=lmm?"),
     "a value in another case": (["fit", "model.variant=LMM"], "model.variant: no such value 'LMM'; did you mean lmm?"),
@@ -35,18 +35,18 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("words", "part"), CASES.values(), ids=CASES.keys())
-def test_a_hint(refuse: Refuse, words: list[str], part: str) -> None:
-    assert part in refuse(*words)
+@pytest.mark.parametrize(("arguments", "part"), CASES.values(), ids=CASES.keys())
+def test_suggestions(refuse: Refuse, arguments: list[str], part: str) -> None:
+    assert part in refuse(*arguments)
 
 
-def test_hints_name_keys_that_exist() -> None:
+def test_suggested_keys_exist() -> None:
     known = {key for schema in SCHEMAS.values() for key in flatten(schema())}
     assert {*ALIASES.values(), *KEY_OF_SECTION.values()} <= known
     assert not known & ALIASES.keys()
 
 
-def test_nothing_typed_shows_the_help() -> None:
+def test_help_is_shown_without_arguments() -> None:
     answer = run_cli()
     assert (answer.status, answer.out) == (2, "")
     assert all(re.search(rf"^    {name}\s", answer.err, re.MULTILINE) for name in COMMANDS)

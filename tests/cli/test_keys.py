@@ -1,4 +1,4 @@
-"""`titans-seq keys`: every key of every task with its default, what it accepts and what it means."""
+"""`titans-seq keys`: default, accepted values and meaning of every key of every task."""
 
 import re
 
@@ -9,8 +9,8 @@ from titans_seq.config import flatten
 from titans_seq.schema import SCHEMAS
 
 
-def keys(*words: str) -> str:
-    answer = run_cli("keys", *words)
+def keys(*arguments: str) -> str:
+    answer = run_cli("keys", *arguments)
     assert answer.status == 0, answer.err
     return answer.out
 
@@ -38,7 +38,7 @@ def test_a_section_and_a_key() -> None:
     assert names(keys("data.root", "experiment", "--task", "forecasting")) == ["data.root", "experiment"]
 
 
-def test_an_entry_says_default_values_and_meaning() -> None:
+def test_entry_contains_default_values_and_meaning() -> None:
     first, second = keys("trainer.patience").splitlines()
     assert first == "trainer.patience=3  (integer, at least 1)"
     assert second == "    epochs without a better validation score before training stops"
@@ -49,14 +49,14 @@ def test_an_entry_says_default_values_and_meaning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("prefix", "meant"),
+    ("prefix", "suggestion"),
     [("model.memry", "model.memory"), ("learning_rat", "task.learning_rate"), ("data.horizn", "data.horizon")],
 )
-def test_a_near_name_gets_a_hint(refuse: Refuse, prefix: str, meant: str) -> None:
-    assert f"keys {prefix}: no such key or section; did you mean {meant}?" in refuse("keys", prefix)
+def test_suggestion_for_a_misspelt_key(refuse: Refuse, prefix: str, suggestion: str) -> None:
+    assert f"keys {prefix}: no such key or section; did you mean {suggestion}?" in refuse("keys", prefix)
 
 
-def test_help_of_fit_says_where_keys_are_explained() -> None:
+def test_help_of_fit_refers_to_the_command_keys() -> None:
     text = run_cli("fit", "--help").out
     assert "`titans-seq keys` explains each" in text
     assert "titans-seq fit forecasting/etth1 'seeds=[0,1,2]'" in text

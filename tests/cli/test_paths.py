@@ -1,4 +1,4 @@
-"""Paths on the command line: a run's folder or its newest run for a checkpoint; wrong ones are reported at once."""
+"""Paths on the command line: run folders and the newest run as checkpoints; errors are reported at once."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ REQUIRED = {
 
 
 def make_run(folder: Path, began: int, best: bool = True) -> Path:
-    """A run's folder as `find_checkpoint` sees it; returns where its best checkpoint is."""
+    """Create the files of a run that `find_checkpoint` uses; return the path of its best checkpoint."""
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").touch()
     os.utime(folder / "config.yaml", (began, began))
@@ -29,7 +29,7 @@ def make_run(folder: Path, began: int, best: bool = True) -> Path:
     return folder / "checkpoints" / "best.ckpt"
 
 
-def test_a_checkpoint_is_found_by_its_run(tmp_path: Path) -> None:
+def test_checkpoint_of_a_run_folder(tmp_path: Path) -> None:
     older = make_run(tmp_path / "runs" / "etth1" / "z", began=100)
     newer = make_run(tmp_path / "runs" / "etth1" / "seeds" / "seed-0", began=200)
     assert find_checkpoint(older) == older
@@ -37,11 +37,12 @@ def test_a_checkpoint_is_found_by_its_run(tmp_path: Path) -> None:
     assert find_checkpoint(tmp_path / "runs" / "etth1" / "last") == newer
     assert find_checkpoint(tmp_path / "runs" / "last") == newer
     assert find_checkpoint(tmp_path / "runs" / "etth1" / "z" / "last") == older
-    named = make_run(tmp_path / "runs" / "etth1" / "last", began=50)  # a folder of that name is what it says
+    # An existing folder `last` takes precedence over the newest run.
+    named = make_run(tmp_path / "runs" / "etth1" / "last", began=50)
     assert find_checkpoint(tmp_path / "runs" / "etth1" / "last") == named
 
 
-def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+def test_errors_of_missing_runs(tmp_path: Path) -> None:
     make_run(tmp_path / "new", began=100, best=False)
     messages = {
         "none": "no such checkpoint file or run folder",
@@ -56,7 +57,7 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", RUN_COMMANDS)
-def test_every_command_takes_the_newest_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_command_accepts_the_newest_run(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     best = make_run(tmp_path / "runs" / "etth1" / "a", began=100)
     monkeypatch.chdir(tmp_path)
     for name in ("reads.fa", "changes.vcf", "genome.fa"):
@@ -69,7 +70,7 @@ def test_every_command_takes_the_newest_run(command: str, tmp_path: Path, monkey
     assert "/a/checkpoints/best.ckpt" in refusal(run_cli(command, "runs/etth1/a", *REQUIRED.get(command, [])))
 
 
-# command, the end of its line
+# name: (arguments, end of the error line)
 MISSING = {
     "a configuration": (["fit", "nowhere.yaml"], "nowhere.yaml: no such config file"),
     "a suite": (["benchmark", "nowhere.yaml"], "nowhere.yaml: no such config file"),
@@ -96,18 +97,18 @@ MISSING = {
 }
 
 
-def test_a_missing_file_is_reported_without_torch(tmp_path: Path) -> None:
-    # In one process, which would fail where a command imports torch before it looks.
+def test_missing_file_is_reported_without_importing_torch(tmp_path: Path) -> None:
+    # In one process, which fails if a command imports torch before it checks its paths.
     best = make_run(tmp_path / "run", began=100)
-    commands = [[word.replace("BEST", str(best)) for word in words] for words, _ in MISSING.values()]
-    statement = f"from titans_seq.cli import main\nassert all(main(words) == 2 for words in {commands!r})"
+    commands = [[argument.replace("BEST", str(best)) for argument in arguments] for arguments, _ in MISSING.values()]
+    statement = f"from titans_seq.cli import main\nassert all(main(arguments) == 2 for arguments in {commands!r})"
     done = run_blocked({"torch", "lightning", "polars", "numpy", "matplotlib"}, statement)
     assert done.returncode == 0, done.stderr
-    for (words, message), line in zip(MISSING.values(), done.stderr.splitlines(), strict=True):
-        assert message in line, words
+    for (arguments, message), line in zip(MISSING.values(), done.stderr.splitlines(), strict=True):
+        assert message in line, arguments
 
 
-def test_bare_fit_trains_nothing_and_says_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fit_without_arguments_prints_its_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     answer = run_cli("fit")
     assert (answer.status, answer.out) == (2, "")
@@ -116,7 +117,7 @@ def test_bare_fit_trains_nothing_and_says_how(tmp_path: Path, monkeypatch: pytes
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_table_that_exists_is_left_to_the_data_module(refuse: Refuse) -> None:
+def test_existing_table_is_checked_by_the_data_module(refuse: Refuse) -> None:
     line = refuse("fit", "forecasting/table", f"data.path={REPOSITORY / 'README.md'}")
     assert "README.md: " in line
     assert "no such file" not in line

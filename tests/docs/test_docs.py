@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers import REPOSITORY
 
-# The README is shown on package indices too, where only absolute links work: they name files of this repository.
+# The README is shown on package indices too, where only absolute links work; these point to files of this repository.
 OWN_LINK = re.compile(
     r"https://(?:github\.com/titans-seq/titans_seq/(?:blob|tree)|raw\.githubusercontent\.com/titans-seq/titans_seq)/main/"
 )
@@ -26,7 +26,7 @@ def test_an_example_runs(page: Path, code: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_link_within_the_repository_leads_to_a_file(page: Path) -> None:
+def test_links_within_the_repository_resolve(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
         if own := OWN_LINK.match(target):
             assert (REPOSITORY / target[own.end() :]).exists(), target
@@ -34,7 +34,7 @@ def test_a_link_within_the_repository_leads_to_a_file(page: Path) -> None:
             assert (page.parent / target).exists(), target
 
 
-def test_every_link_of_the_readme_is_absolute() -> None:
+def test_readme_links_are_absolute() -> None:
     targets = re.findall(r"\]\(([^)\s]+)", (REPOSITORY / "README.md").read_text())
     assert len([target for target in targets if OWN_LINK.match(target)]) > 10
     assert [target for target in targets if "://" not in target and not target.startswith("#")] == []
@@ -47,6 +47,6 @@ def test_generated_pages_are_up_to_date(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["architecture", "method"])
-def test_a_drawing_is_what_its_script_makes(name: str) -> None:
+def test_drawings_match_their_script(name: str) -> None:
     generated = runpy.run_path(str(REPOSITORY / "docs" / f"make_{name}.py"))["page"]()
     assert (REPOSITORY / "docs" / f"{name}.svg").read_text() == generated, f"run `python docs/make_{name}.py`"

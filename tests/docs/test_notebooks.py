@@ -43,13 +43,16 @@ def test_stored_notebook_is_the_executed_source(source: Path) -> None:
     assert any("image/png" in output.get("data", {}) for output in outputs)
 
 
-@pytest.mark.xfail(strict=True, reason="not executed since notebooks are stamped: `make notebooks`, and drop this mark")
+@pytest.mark.xfail(
+    strict=True,
+    reason="notebooks have not been executed since stamping was added: run `make notebooks` and remove this mark",
+)
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
-def test_the_pictures_are_of_todays_plotting_code(source: Path) -> None:
+def test_figures_match_the_current_plotting_code(source: Path) -> None:
     assert STAMP["stamped"](source.with_suffix(".ipynb")) == STAMP["plotting_code"](source.stem), "run `make notebooks`"
 
 
-DRAWING = '''"""Plots."""
+PLOTTING_CODE = '''"""Plots."""
 
 # The size in inches.
 SIZE = (6, 4)
@@ -62,7 +65,7 @@ def draw() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "old"),
+    ("before", "after", "outdated"),
     [
         ("dpi=110", "dpi=111", True),
         ("(6, 4)", "(6, 5)", True),
@@ -71,20 +74,20 @@ def draw() -> None:
         ("in inches", "in in", False),
     ],
 )
-def test_a_stamped_notebook_is_told_old_when_the_drawing_changes(
-    before: str, after: str, old: bool, tmp_path: Path
+def test_changed_plotting_code_makes_a_stamped_notebook_outdated(
+    before: str, after: str, outdated: bool, tmp_path: Path
 ) -> None:
     package, notebook = tmp_path / "titans_seq", tmp_path / "02_inside_the_memory.ipynb"
     package.mkdir()
-    (package / "plots.py").write_text(DRAWING)
+    (package / "plots.py").write_text(PLOTTING_CODE)
     shutil.copy(REPOSITORY / "notebooks" / notebook.name, notebook)
     STAMP["stamp"](notebook, package)
     assert STAMP["stamped"](notebook) == STAMP["plotting_code"](notebook.stem, package)
-    (package / "plots.py").write_text(DRAWING.replace(before, after))
-    assert (STAMP["stamped"](notebook) != STAMP["plotting_code"](notebook.stem, package)) is old
+    (package / "plots.py").write_text(PLOTTING_CODE.replace(before, after))
+    assert (STAMP["stamped"](notebook) != STAMP["plotting_code"](notebook.stem, package)) is outdated
 
 
-def test_every_notebook_says_whose_plots_it_shows() -> None:
+def test_every_notebook_lists_the_folders_of_its_plots() -> None:
     assert set(STAMP["SHOWS"]) == {source.stem for source in SOURCES}
 
 

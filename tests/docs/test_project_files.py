@@ -1,4 +1,4 @@
-"""The files around the code agree with it: versions, Python versions, commands of workflows and images."""
+"""Project files are consistent with the code: versions, Python versions, commands of workflows and images."""
 
 import json
 import re
@@ -18,14 +18,14 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 KINDS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
 
 
-def test_one_version() -> None:
+def test_versions_agree() -> None:
     newest = re.findall(r"^## (\S+) - ", CHANGELOG, flags=re.MULTILINE)[0]
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
     assert newest == citation["version"] == titans_seq.__version__
     assert "version" in PROJECT["dynamic"]
 
 
-def test_the_changelog_keeps_its_form() -> None:
+def test_changelog_format() -> None:
     versions = re.split(r"^## ", CHANGELOG, flags=re.MULTILINE)[1:]
     assert len(versions) >= 2
     for version in versions:
@@ -35,7 +35,9 @@ def test_the_changelog_keeps_its_form() -> None:
         assert set(kinds) <= KINDS
         assert len(set(kinds)) == len(kinds)
         entries = re.split(r"^- ", version, flags=re.MULTILINE)[1:]
-        assert max(entry.partition("\n#")[0].count("\n") for entry in entries) <= 4, "an entry of a changelog is short"
+        assert max(entry.partition("\n#")[0].count("\n") for entry in entries) <= 4, (
+            "entries of the changelog must be short"
+        )
 
 
 def test_continuous_integration_covers_the_python_versions_of_the_metadata() -> None:
@@ -53,7 +55,7 @@ def test_make_targets_exist(path: Path) -> None:
         subprocess.run(["make", "--dry-run", target], cwd=REPOSITORY, check=True, capture_output=True)
 
 
-def test_forms_and_containers_can_be_read() -> None:
+def test_issue_forms_and_containers_are_valid() -> None:
     for path in (REPOSITORY / ".github").rglob("*.yml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict)
     for form in ("bug", "idea"):

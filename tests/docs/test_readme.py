@@ -41,22 +41,22 @@ def test_start_here_runs_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.
         assert answer.status == 0, (command, arguments, answer.err)
         done.append(command)
     assert done == [
-        *("example", "fit", "forecast"),  # the forecaster's
-        *("example", "audit", "fit", "mutagenesis"),  # the genomicist's
-        *("fit", "fit", "compare"),  # the researcher's
+        *("example", "fit", "forecast"),  # for forecasters
+        *("example", "audit", "fit", "mutagenesis"),  # for genomicists
+        *("fit", "fit", "compare"),  # for researchers
     ]
-    for picture in ("forecast.png", "effects.png", "compare.png"):
-        assert (tmp_path / picture).stat().st_size > 10_000
+    for figure in ("forecast.png", "effects.png", "compare.png"):
+        assert (tmp_path / figure).stat().st_size > 10_000
 
 
-def test_commands_named_in_the_text_are_there() -> None:
+def test_commands_named_in_the_text_exist() -> None:
     named = set(re.findall(r"`titans-seq ([a-z-]+)", README))
     assert named >= {"example", "configs", "keys", "benchmark", "doctor", "fit"}
     for command in named:
         assert run_cli(command, "--help").status == 0, command
 
 
-def test_every_figure_of_the_results_is_on_the_page_that_it_links() -> None:
+def test_numbers_of_the_results_are_on_the_linked_pages() -> None:
     rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| \[\w+\]\(\S+?/main/(\S+)\) \|$", README, flags=re.MULTILINE)
     assert len(rows) == 6
     for answer, page in rows:

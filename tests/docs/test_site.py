@@ -1,4 +1,4 @@
-"""The documentation site holds every page of the repository, leads nowhere else, and fetches nothing when viewed."""
+"""The documentation site contains every page of the repository, has no broken links and loads nothing external."""
 
 import re
 import subprocess
@@ -18,20 +18,20 @@ CONFIG: dict[str, Any] = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
 DOCS = REPOSITORY / "docs"
 
 
-def named(entries: Any) -> Iterator[str]:
-    """The files of a navigation."""
+def navigation_files(entries: Any) -> Iterator[str]:
+    """Yield the files of a navigation."""
     for entry in entries if isinstance(entries, list) else entries.values():
         if isinstance(entry, str):
             yield entry
         else:
-            yield from named(entry)
+            yield from navigation_files(entry)
 
 
-NAV = list(named(CONFIG["nav"]))
+NAV = list(navigation_files(CONFIG["nav"]))
 
 
 class Tags(HTMLParser):
-    """What a page links to, and what a browser fetches to show it."""
+    """Links, anchors, and the files that a browser loads, of a page."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,8 +53,8 @@ class Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -68,7 +68,7 @@ def pages(site: Path) -> dict[Path, Tags]:
     return found
 
 
-def test_the_navigation_names_files_that_are_there() -> None:
+def test_navigation_files_exist() -> None:
     places = [DOCS / name if (DOCS / name).exists() else REPOSITORY / name for name in NAV if name != "index.md"]
     assert [place for place in places if not place.is_file()] == []
     assert len(set(NAV)) == len(NAV)
@@ -78,12 +78,12 @@ def test_every_page_of_docs_is_in_the_navigation() -> None:
     assert {path.name for path in DOCS.glob("*.md")} <= set(NAV)
 
 
-def test_the_sections_are_those_of_the_documentation() -> None:
+def test_sections_of_the_navigation() -> None:
     sections = [next(iter(entry)) for entry in CONFIG["nav"]]
     assert sections == ["Start", "Learn", "How-to", "Reference", "Understand", "Project"]
 
 
-def test_readme_is_the_front_page_and_the_repository_s_other_pages_are_there(site: Path) -> None:
+def test_readme_is_the_front_page_and_other_pages_are_included(site: Path) -> None:
     sentence = re.findall(r"^[A-Z][^\n*`\[]{30,}", (REPOSITORY / "README.md").read_text(), flags=re.MULTILINE)[0]
     assert sentence.split(" (")[0] in (site / "index.html").read_text()
     for path in [*REPOSITORY.glob("*.md"), REPOSITORY / "benchmarks/LOG.md", *REPOSITORY.glob("notebooks/*.ipynb")]:
@@ -92,16 +92,16 @@ def test_readme_is_the_front_page_and_the_repository_s_other_pages_are_there(sit
             assert (site / (name.with_suffix(".html") if name.suffix == ".md" else f"{name}.html")).is_file(), name
 
 
-def test_a_page_fetches_nothing_from_elsewhere(site: Path, pages: dict[Path, Tags]) -> None:
+def test_pages_load_nothing_external(site: Path, pages: dict[Path, Tags]) -> None:
     fetched = {url for tags in pages.values() for url in tags.fetched if url}
     assert [url for url in fetched if urlsplit(url).netloc] == []
     styles = "".join(path.read_text() for path in site.rglob("*.css"))
     assert re.findall(r"(?:url\(|@import\s+)[\"']?https?:[^)]*", styles) == []
 
 
-def test_every_link_leads_to_a_page_or_an_anchor_that_is_there(site: Path, pages: dict[Path, Tags]) -> None:
+def test_links_and_anchors_resolve(site: Path, pages: dict[Path, Tags]) -> None:
     for page, tags in pages.items():
-        if page.name == "404.html":  # its links are absolute: it answers for any address
+        if page.name == "404.html":  # its links are absolute, because it is served for any address
             continue
         for link in [*tags.links, *tags.fetched]:
             parts = urlsplit(link)
@@ -114,13 +114,13 @@ def test_every_link_leads_to_a_page_or_an_anchor_that_is_there(site: Path, pages
                 assert unquote(parts.fragment) in pages[place].anchors | {"__top"}, (page.relative_to(site), link)
 
 
-def test_the_api_gives_a_signature_and_what_the_comments_of_fields_say(site: Path) -> None:
+def test_api_pages_have_signatures_and_field_comments(site: Path) -> None:
     text = re.sub(r"<[^>]+>", "", (site / "api/titans_seq.ops.html").read_text())
     assert re.search(r"chunk_size:\s*int\s*=\s*16", text)
     assert "W at the start of the current chunk" in text
 
 
-def test_links_to_files_of_the_repository_are_told_from_links_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_links_to_the_repository_are_distinguished_from_external_links(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     import site_hook
 
@@ -150,7 +150,7 @@ def test_links_to_files_of_the_repository_are_told_from_links_elsewhere(monkeypa
         ("notebooks/01_quickstart.ipynb", "notebooks/01_quickstart.ipynb.md"),
     ],
 )
-def test_a_page_keeps_its_path(path: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_of_a_page(path: str, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(DOCS))
     import site_hook
 

@@ -1,4 +1,4 @@
-"""The commands of docs/your_dna.md run in their order, on the example files that the first one writes."""
+"""The commands of docs/your_dna.md run in the order of the page, on the example files that the first one writes."""
 
 import re
 import shlex

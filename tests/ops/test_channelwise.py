@@ -27,7 +27,7 @@ from titans_seq.ops.memory.chunked.channelwise.decay import channel_coefficients
 def make_channel_inputs(
     length: int, depth: int = 1, seed: int = 0, dim_v: int = DIM_V
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """As `make_inputs`, with a forget gate for every input channel of every layer."""
+    """Like `make_inputs`, but with a forget gate for every input channel of every layer."""
     tokens, weights = make_inputs(length, depth, seed, dim_v)
     generator = torch.Generator().manual_seed(seed + 100)
     channels = sum(w.shape[1] for w in weights)

@@ -1,4 +1,4 @@
-"""The Markdown of a suite: a table for each dataset, the best numbers in bold."""
+"""Markdown tables of a suite: one per dataset, with the best numbers in bold."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ TABLE = {**SUITE["table"], "mean": False}  # type: ignore[dict-item]
 
 
 def row(data: str, name: str, *runs: MetricValues, expected: int = 0, **more: Any) -> Row:
-    """A row with runs in the column 12 alone."""
+    """A row with runs in the column 12 only."""
     kind = "published" if more else "ours"
     return Row((data, name), kind, {}, {"12": list(runs)} if runs else {}, more, {"12": expected or len(runs)})
 
@@ -35,7 +35,7 @@ def table_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith(("|", "#"))]
 
 
-def test_a_dataset_has_a_table_with_its_own_best(store: Store) -> None:
+def test_one_table_per_dataset_with_its_own_best_numbers(store: Store) -> None:
     rows = [
         row("A", "LMM", (0.1, 0.2)),
         row("A", "CNN", (0.3, 0.1)),
@@ -56,18 +56,18 @@ def test_a_dataset_has_a_table_with_its_own_best(store: Store) -> None:
     ]
 
 
-def test_with_one_column_the_datasets_stand_side_by_side(store: Store) -> None:
+def test_datasets_are_side_by_side_with_one_column(store: Store) -> None:
     rows = [row("A", "LMM", (0.1, 0.2)), published("A", "CNN", 0.3, 0.1), published("B", "CNN", 0.4, 0.6)]
     rows[1].facts["context_length"], rows[2].facts["context_length"] = "96", "512"
     assert table_lines(markdown(store, rows, ["12"])) == [
         "| model | lookback | A | B |",
         "|---|---|---|---|",
         "| LMM |  | **0.100** / 0.200 |  |",
-        "| *CNN* | 96, 512 | 0.300 / **0.100** | 0.400 / 0.600 |",  # alone in B: nothing to compare
+        "| *CNN* | 96, 512 | 0.300 / **0.100** | 0.400 / 0.600 |",  # the only number in B is not marked
     ]
 
 
-def test_numbers_that_look_equal_tie_and_the_spread_decides_nothing(store: Store) -> None:
+def test_numbers_equal_as_printed_tie_whatever_their_spread(store: Store) -> None:
     rows = [row("A", "LMM", (0.1, 1), (0.1002, 3)), row("A", "CNN", (0.1003, 2)), published("A", "Old", 0.1001, 4)]
     assert [line.split(" | ")[2] for line in table_lines(markdown(store, rows, ["12", "24"]))[3:]] == [
         "**0.100 ± 0.000** / **2.000 ± 1.414**",
@@ -76,7 +76,7 @@ def test_numbers_that_look_equal_tie_and_the_spread_decides_nothing(store: Store
     ]
 
 
-def test_a_published_text_is_compared_by_its_first_number(store: Store) -> None:
+def test_published_text_is_compared_by_its_first_number(store: Store) -> None:
     rows = [row("A", "LMM", (0.2, 0.2)), published("A", "Old", ".15 ± .01", "-")]
     assert [line.split(" | ")[2] for line in table_lines(markdown(store, rows, ["12", "24"]))[3:]] == [
         "0.200 / 0.200",
@@ -84,7 +84,7 @@ def test_a_published_text_is_compared_by_its_first_number(store: Store) -> None:
     ]
 
 
-def test_a_mean_over_too_few_runs_and_a_missing_score_are_not_compared(store: Store) -> None:
+def test_means_over_too_few_runs_and_missing_scores_are_not_compared(store: Store) -> None:
     rows = [
         row("A", "LMM", (0.1, 0.1), expected=2),
         row("A", "CNN", (0.2, float("nan"))),
@@ -99,7 +99,7 @@ def test_a_mean_over_too_few_runs_and_a_missing_score_are_not_compared(store: St
     ]
 
 
-def test_the_best_score_is_the_greatest_the_best_error_the_least(tmp_path: Path) -> None:
+def test_best_score_is_the_greatest_and_best_error_the_least(tmp_path: Path) -> None:
     table = {
         **TABLE,
         "rows": ["model"],

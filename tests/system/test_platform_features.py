@@ -1,6 +1,6 @@
-"""Without fcntl, resource and SIGUSR1, as on Windows, the package imports, trains and says what is missing.
+"""Without fcntl, resource and SIGUSR1, as on Windows, the package trains, and `doctor` lists what is missing.
 
-The absence is simulated in a process of its own, before anything is imported.
+The missing features are simulated in a new process, before anything is imported.
 """
 
 import re
@@ -19,7 +19,7 @@ WINDOWS = """
     names = {name: each.value for name, each in signal.Signals.__members__.items() if name in ("SIGINT", "SIGTERM")}
     signal.Signals = enum.IntEnum("Signals", names)  # signal.SIGUSR1 stays: Lightning takes it on every other system
 """
-# msvcrt as far as locks need it: a byte of a file belongs to the handle that locked it first.
+# The part of msvcrt that locks use: a byte of a file belongs to the handle that locked it first.
 MSVCRT = """
     import os, types
     held = {}
@@ -43,34 +43,34 @@ LOCKS = """
 
 
 def run(code: str, folder: Path) -> str:
-    """Output of a program that is run in `folder`."""
+    """Run a program in `folder` and return its output."""
     program = f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n{textwrap.dedent(code)}"
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
-def command(*words: str) -> str:
-    return f"\n    from titans_seq.cli import main\n    assert main({list(words)!r}) in (0, None)\n"
+def command(*arguments: str) -> str:
+    return f"\n    from titans_seq.cli import main\n    assert main({list(arguments)!r}) in (0, None)\n"
 
 
-def test_one_module_knows_what_systems_differ_in() -> None:
+def test_only_one_module_uses_platform_features() -> None:
     pattern = re.compile(r"import (fcntl|resource|msvcrt|termios|pwd|grp)\b|signal\.SIG(?!INT\b|TERM\b)")
     files = [path for package in ("titans_seq", "datamodules") for path in (REPOSITORY / package).rglob("*.py")]
     found = {path.name for path in files if pattern.search(path.read_text())}
     assert found == {"platform_features.py"}
 
 
-def test_a_run_trains_and_has_no_memory_figures(tmp_path: Path) -> None:
+def test_training_works_without_peak_memory(tmp_path: Path) -> None:
     config = str(CONFIGS / "forecasting" / "synthetic.yaml")
-    words = ["fit", config, *SMALL_MODEL, *TWO_STEPS, "logging.every_n_steps=1", "run.dir=run"]
-    run(WINDOWS + command(*words), tmp_path)
+    arguments = ["fit", config, *SMALL_MODEL, *TWO_STEPS, "logging.every_n_steps=1", "run.dir=run"]
+    run(WINDOWS + command(*arguments), tmp_path)
     columns = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
     assert "machine/samples_per_second" in columns
     assert "peak_memory" not in columns
 
 
-def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
+def test_doctor_lists_missing_features(tmp_path: Path) -> None:
     lines = [
         line for line in run(WINDOWS + command("doctor"), tmp_path).splitlines() if line.startswith("missing here")
     ]
@@ -82,5 +82,5 @@ def test_doctor_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("system", "answer"), [("", "True False"), (WINDOWS + MSVCRT, "True False"), (WINDOWS, "True True")]
 )
-def test_a_file_is_locked_where_there_are_locks(system: str, answer: str, tmp_path: Path) -> None:
+def test_files_are_locked_if_the_system_has_locks(system: str, answer: str, tmp_path: Path) -> None:
     assert run(system + LOCKS, tmp_path).split() == [*answer.split(), "content", "content"]

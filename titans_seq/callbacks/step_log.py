@@ -131,7 +131,7 @@ def _request_stats(module: nn.Module, inputs: tuple[Any, ...], keywords: dict[st
 
 
 def _peak_memory(device: torch.device) -> float | None:
-    """Return the peak memory in bytes, None where the system does not tell."""
+    """Return the peak memory in bytes, None if the system does not report it."""
     return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else peak_memory()
 
 

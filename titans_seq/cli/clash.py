@@ -1,4 +1,4 @@
-"""Check that `datamodules` is this project's: the name is general, and another package may have it."""
+"""Check that `datamodules` is the package of this project, because other packages may use this general name."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,11 +7,11 @@ import titans_seq
 from titans_seq.errors import InputError
 
 _PACKAGE = "datamodules"
-_PARTS = ("common", "dna", "time_series")  # of our package
+_PARTS = ("common", "dna", "time_series")  # sub-packages of our `datamodules`
 
 
 def check_names() -> None:
-    """Raise InputError when Python would import another package as `datamodules`; imports neither."""
+    """Raise InputError if Python would import another package as `datamodules`; nothing is imported."""
     ours = Path(titans_seq.__file__).resolve().parents[1] / _PACKAGE
     spec = find_spec(_PACKAGE)
     places = [Path(place).resolve() for place in (spec and spec.submodule_search_locations) or ()]

@@ -8,7 +8,7 @@ from titans_seq.errors import InputError
 
 SHELLS = ("bash", "zsh")
 _FILES = ("checkpoint", "data", "future", "plot", "out", "input", "vcf", "reference", "runs", "results")  # arguments
-# Functions of the completion script: files, and the names of shipped ones.
+# Functions of the completion script: files, and the names of shipped configurations.
 _PREAMBLE = {
     "bash": """\
 _titans_seq_configs() {{ compgen -f -- "$1"; compgen -W "{names}" -- "$1"; }}
@@ -20,7 +20,7 @@ _titans_seq_configs() {{ _files; compadd -- {names}; }}
 
 
 def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
-    """The script that completes commands, options, files and names of shipped ones in `shell`; from shtab."""
+    """Return the script, made by shtab, that completes commands, options, files and shipped names in `shell`."""
     try:
         import shtab
     except ModuleNotFoundError:
@@ -32,7 +32,7 @@ def completion_script(parser: argparse.ArgumentParser, shell: str) -> str:
 
 
 def _complete_configs(parser: argparse.ArgumentParser) -> None:
-    """Let every argument that takes a file complete files, and those of configurations shipped names too."""
+    """Complete files for every argument that takes a file, and also shipped names for configurations."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for subparser in action.choices.values():

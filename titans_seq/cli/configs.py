@@ -7,7 +7,7 @@ from titans_seq import shipped
 from titans_seq.cli.command import Command
 from titans_seq.errors import InputError
 
-# How a file is used, by its folder; suites and parts are told by their names.
+# Usage of a file by its folder; suites and parts are recognised by their names.
 _RUNS = "titans-seq fit NAME [KEY=VALUE ...]"
 _PARTS = "titans-seq fit NAME NAME [KEY=VALUE ...]: on top of a configuration above, such as forecasting/etth1"
 _SUITES = "titans-seq benchmark NAME"
@@ -15,7 +15,7 @@ _SWEEPS = "titans-seq sweep NAME"
 
 
 def configs_text() -> str:
-    """The shipped configuration files, one line each, below the command that takes them."""
+    """List the shipped configuration files, one per line, grouped by the command that uses them."""
     uses: dict[str, list[str]] = {use: [] for use in (_RUNS, _PARTS, _SUITES, _SWEEPS)}
     for name in shipped.names():
         uses[_use(name)].append(name)
@@ -53,7 +53,7 @@ def _configs(options: argparse.Namespace) -> None:
 def copy_config(name: str, target: Path) -> Path:
     """Write a shipped file to `target`, which must not exist.
 
-    A suite's pages are left out: they are the repository's.
+    The pages of a suite are left out, because they belong to the repository.
     """
     if not shipped.is_shipped(name):
         shipped.find(name)  # raises with a hint, unless the name is a path

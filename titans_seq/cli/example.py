@@ -21,7 +21,7 @@ NEXT = {
 
 
 def write_example(name: str, target: Path) -> list[Path]:
-    """Write the files of an example into the folder `target`, all or none; never over an existing file."""
+    """Write the files of an example into the folder `target`, or none if one of them exists."""
     written = [target / file.name for file in sorted((FOLDER / name).iterdir())]
     if there := [path.name for path in written if path.exists()]:
         raise InputError(f"example {name}: {', '.join(there)} in this folder would be overwritten; use an empty one")

@@ -1,4 +1,4 @@
-"""What was probably meant by words that the command line does not know, in one line."""
+"""Error lines for unknown commands and options, with the closest known ones."""
 
 import difflib
 from collections.abc import Collection, Sequence
@@ -27,7 +27,7 @@ _COMMANDS = {
 
 
 def unknown_command(word: str, commands: Collection[str]) -> str:
-    """The message for a command that does not exist."""
+    """Return the error line for an unknown command."""
     close = difflib.get_close_matches(word, commands, n=1)
     meant = _COMMANDS.get(word.lower()) or (close[0] if close else None)
     hint = f"did you mean titans-seq {meant}? " if meant else ""
@@ -35,7 +35,7 @@ def unknown_command(word: str, commands: Collection[str]) -> str:
 
 
 def unknown_options(unknown: Sequence[str], arguments: Sequence[str]) -> str:
-    """The message for options that a command does not have: overrides are key=value, files stand alone."""
+    """Return the error line for unknown options, which may be meant as key=value overrides or config files."""
     option = unknown[0]
     name, equals, value = option.lstrip("-").partition("=")
     after = arguments[arguments.index(option) + 1 :]

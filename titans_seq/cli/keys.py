@@ -13,9 +13,9 @@ WIDTH = 100  # of a line of the meaning
 
 
 def keys_text(prefix: str = "", task: str | None = None) -> str:
-    """Keys that begin with `prefix`, or whose last word it is, with accepted values, default and meaning.
+    """Describe the keys that begin or end with `prefix`: accepted values, default and meaning.
 
-    A key that differs between tasks is listed once for each; `task` selects those of one.
+    A key that differs between tasks is listed once per variant; `task` selects the keys of one task.
     """
     known: dict[KeyDescription, list[str]] = {}
     for name, schema in SCHEMAS.items():

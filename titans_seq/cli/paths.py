@@ -1,4 +1,4 @@
-"""Checks of the paths on the command line, before torch is imported: a wrong one is reported at once."""
+"""Checks of the paths on the command line before torch is imported, so that errors are reported at once."""
 
 import argparse
 import os
@@ -13,9 +13,9 @@ _OUTPUTS = ("out", "plot")
 
 
 def check_paths(options: argparse.Namespace) -> None:
-    """Put the file that it means in place of `options.checkpoint`, and check the files to read and folders to write.
+    """Resolve `options.checkpoint` to a file, and check that input files and output folders exist.
 
-    Raises InputError.
+    Raises InputError if one does not.
     """
     given = Path(options.checkpoint)
     found = find_checkpoint(given)
@@ -28,6 +28,6 @@ def check_paths(options: argparse.Namespace) -> None:
             raise InputError(f"--{name} {path}: no such file")
     for name in _OUTPUTS:
         path = getattr(options, name, None)
-        # A model is exported to a folder that is made with its parents.
+        # Exporting a model creates the folder and its parents.
         if path is not None and path.suffix and not path.parent.is_dir():
             raise InputError(f"--{name} {path}: no such folder {path.parent}")

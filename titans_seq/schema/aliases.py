@@ -1,9 +1,9 @@
-"""Names that people type for configuration keys, and the nearest key to a name that is none."""
+"""Common other names of configuration keys, and search for the key closest to an unknown name."""
 
 import difflib
 from collections.abc import Collection
 
-# Other tools' names for keys; the last word of a key, such as `learning_rate`, is found without a line here.
+# Names of keys in other tools. The last part of a key, such as `learning_rate`, is found without an entry here.
 ALIASES = {
     "lr": "task.learning_rate",
     "wd": "task.weight_decay",
@@ -33,25 +33,25 @@ ALIASES = {
     "output_dir": "run.dir",
     "out_dir": "run.dir",
 }
-# A section given one value, `model=mac`, to the key that it is probably for.
+# The key meant by a section with a single value, such as `model=mac`.
 KEY_OF_SECTION = {"model": "model.variant", "data": "data.name", "task": "task.name"}
 
 
 def closest_key(name: str, known: Collection[str]) -> str | None:
-    """The key that was probably meant: the same last word, another tool's name, else the closest spelling."""
+    """Return the known key with the same last part, or that another tool calls `name`, or with the closest spelling."""
     last = name.rpartition(".")[2]
-    last_words = {key.rpartition(".")[2]: key for key in known}
+    last_parts = {key.rpartition(".")[2]: key for key in known}
     if same := [key for key in known if key.rpartition(".")[2] == last]:
         return same[0]
     if (meant := ALIASES.get(last.lower().replace("-", "_"))) in known:
         return meant
-    alike = difflib.get_close_matches(last, last_words, n=1)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.9) or [last_words[word] for word in alike]
+    similar = difflib.get_close_matches(last, last_parts, n=1)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.9) or [last_parts[part] for part in similar]
     return close[0] if close else None
 
 
 def closest_choice(value: object, choices: Collection[object]) -> str | None:
-    """The choice that was probably meant: the same letters in another case, else the closest spelling."""
+    """Return the choice that differs from `value` in case only, or the one with the closest spelling."""
     lowered = {str(choice).lower(): str(choice) for choice in choices}
     close = difflib.get_close_matches(str(value).lower(), lowered, n=1)
     return lowered[close[0]] if close else None

@@ -25,7 +25,7 @@ class ClassificationDataOptions(DataOptions):
     fold: int = at_least(0, 0)  # index of the fold, from 0
     validation_chromosomes: list[str] = field(default_factory=list)  # with unit=chromosome
     test_chromosomes: list[str] = field(default_factory=list)  # likewise, where the dataset has no test split
-    holdout_seed: int = between(0, 0, 2**32 - 1)  # seed of the splits, independent of `seed`: all seeds use the same rows
+    holdout_seed: int = between(0, 0, 2**32 - 1)  # seed of the splits, independent of `seed`: same rows for all seeds
     # Tables
 
     sequence: str = "sequence"  # name of the column of sequences

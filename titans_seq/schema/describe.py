@@ -1,4 +1,4 @@
-"""What each configuration key accepts, its default and its meaning, read off the dataclasses and their comments."""
+"""Descriptions of the configuration keys (accepted values, default, meaning) from the dataclasses and comments."""
 
 import ast
 import inspect
@@ -16,12 +16,12 @@ class KeyDescription(NamedTuple):
 
     name: str  # in full, such as model.dim
     accepted: str  # type and bounds
-    default: str  # as it is written in YAML
+    default: str  # as YAML
     meaning: str
 
 
 def describe_section(kind: type, prefix: str = "") -> list[KeyDescription]:
-    """The keys of a section itself, without those of sections in it."""
+    """Return the keys of a section, without those of nested sections."""
     texts = _meanings(kind)
     return [
         KeyDescription(f"{prefix}{f.name}", accepted_values(f), default_text(f), texts.get(f.name, ""))
@@ -31,7 +31,7 @@ def describe_section(kind: type, prefix: str = "") -> list[KeyDescription]:
 
 
 def describe_keys(kind: type, prefix: str = "") -> Iterator[KeyDescription]:
-    """The keys of a configuration or section, then those of the sections in it."""
+    """Yield the keys of a configuration or section, then those of its nested sections."""
     yield from describe_section(kind, prefix)
     for f in fields(kind):
         if inner := inner_section(f):
@@ -39,14 +39,14 @@ def describe_keys(kind: type, prefix: str = "") -> Iterator[KeyDescription]:
 
 
 def inner_section(f: "Field[Any]") -> type | None:
-    """The class of a field that is a section; None for a key."""
+    """Return the class of a field that is a section, None for a key."""
     if f.default_factory is not MISSING and is_dataclass(value := f.default_factory()):
         return type(value)
     return None
 
 
 def default_text(f: "Field[Any]") -> str:
-    """A key's default, as it is written in YAML."""
+    """Return the default of a key as YAML."""
     value = f.default_factory() if f.default_factory is not MISSING else f.default
     if value is None or value is MISSING:
         return "null"
@@ -56,7 +56,7 @@ def default_text(f: "Field[Any]") -> str:
 
 
 def accepted_values(f: "Field[Any]") -> str:
-    """Type and bounds of a key, as a reader would say them; names of choices in backquotes."""
+    """Return type and bounds of a key in plain English, with choices in backquotes."""
     optional = type(None) in get_args(f.type)
     kinds = [kind for kind in get_args(f.type) if kind is not type(None)] if optional else [f.type]
     text = ", ".join(_words(kind) for kind in kinds) + (", null" if optional else "")
@@ -75,14 +75,14 @@ def _words(kind: Any) -> str:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """The comments of a section's keys, its own before those of the sections that it extends."""
+    """Return the comments of a section's keys; its own take precedence over those of its base classes."""
     lineage = [each for each in reversed(kind.__mro__) if is_dataclass(each)]
     return {name: text for each in lineage for name, text in _comments(each).items() if text}
 
 
 @cache
 def _comments(kind: type) -> dict[str, str]:
-    """What is written beside, or else right above, each field of a dataclass."""
+    """Return the comment at the end of the line of each field of a dataclass, or else the one right above it."""
     source = textwrap.dedent(inspect.getsource(kind))
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     by_line = {t.start[0]: t for t in tokens if t.type == tokenize.COMMENT}

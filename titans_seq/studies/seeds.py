@@ -36,14 +36,16 @@ def fit_seeds(config: Config) -> list[Run]:
 
 def _folder(config: Config) -> Path:
     """Return the folder of the runs, existing or new."""
-    fresh = Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    new_folder = Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}"
     if config.resume in (None, "auto", "last"):
         folder = Path(config.run.dir).expanduser() if config.run.dir else None
         if folder is None and config.resume:
             folder = newest_seeds_folder(config)
         if config.resume == "last" and not (folder and any(folder.glob("seed-*/config.yaml"))):
-            raise InputError(f"resume=last: no runs of seeds in {folder or fresh.parent}; omit it, or use resume=auto")
-        return folder or fresh
+            raise InputError(
+                f"resume=last: no runs of seeds in {folder or new_folder.parent}; omit it, or use resume=auto"
+            )
+        return folder or new_folder
     folder = Path(str(config.resume)).expanduser()
     if not any(folder.glob("seed-*/config.yaml")):
         raise InputError(f"resume={folder}: not a folder of seeds: it contains no seed-N/config.yaml")

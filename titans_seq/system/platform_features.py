@@ -1,4 +1,4 @@
-"""What not every operating system has: file locks, memory figures, signals. Windows lacks some of it."""
+"""Features that some operating systems lack (Windows, for example): file locks, peak memory, signals."""
 
 import os
 import signal
@@ -9,11 +9,12 @@ from typing import IO
 # Sent by the user, by a machine that shuts down, and by a scheduler before it ends the job (SLURM's --signal); the last
 # is Ctrl-Break, which only Windows has.
 _STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGBREAK")
-_BEYOND_EVERY_FILE = 2**30  # on Windows a locked byte cannot be read; this one nobody reads
+# On Windows a locked byte cannot be read, so this one is past the end of every file.
+_BEYOND_EVERY_FILE = 2**30
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:
-    """Return those signals of this system that ask a program to stop."""
+    """Return the signals of this system that request a program to stop."""
     return tuple(signal.Signals[name] for name in _STOP_SIGNALS if name in signal.Signals.__members__)
 
 
@@ -31,7 +32,7 @@ def lock_at_once(file: IO[str]) -> None:
 
 
 def peak_memory() -> float | None:
-    """Return the peak memory of this process in bytes; None on a system that does not tell."""
+    """Return the peak memory of this process in bytes; None if the system does not report it."""
     if not _has("resource"):
         return None
     import resource  # noqa: PLC0415 - not on Windows

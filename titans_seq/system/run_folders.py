@@ -1,4 +1,4 @@
-"""Which checkpoint a path means: a file, a run's folder, or `FOLDER/last`, the newest run below a folder.
+"""Resolve a path to a checkpoint: a file, a run folder, or `FOLDER/last`, the newest run below a folder.
 
 Imports no torch, so that a wrong path is reported at once.
 """
@@ -8,14 +8,14 @@ from pathlib import Path
 from titans_seq.errors import InputError
 
 BEST = "best.ckpt"  # the best weights by validation, in the folder `checkpoints` of a run
-NEWEST = "last"  # as the name of a run: the newest one beside it
+NEWEST = "last"  # in place of the name of a run: the newest run in the same folder
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint that `path` means: itself, or the best one of a run's folder.
+    """Return the checkpoint at `path`: the file itself, or the best checkpoint of a run folder.
 
-    The name `last` in place of a run's means the one that began last, of any experiment, sweep or seed below that
-    folder. Raises InputError.
+    The name `last` stands for the run below that folder that started last, of any experiment, sweep or seed. Raises
+    InputError.
     """
     path = Path(path).expanduser()
     if path.name == NEWEST and not path.exists():
@@ -34,7 +34,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def newest_run(folder: Path) -> Path:
-    """The run in or below `folder` that began last. Raises InputError where there is none."""
+    """Return the run in or below `folder` that started last; raises InputError if there is none."""
     runs = _runs_below(folder)
     if not runs:
         raise InputError(f"{folder / NEWEST}: no run below {folder}")
@@ -42,5 +42,5 @@ def newest_run(folder: Path) -> Path:
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    # config.yaml is written when a run begins, and never again; runs/EXPERIMENT/TIME/seed-0 is the deepest.
+    # config.yaml is written once, when a run starts; the deepest run folder is runs/EXPERIMENT/TIME/seed-0.
     return [path.parent for depth in range(4) for path in folder.glob("*/" * depth + "config.yaml")]

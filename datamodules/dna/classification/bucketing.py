@@ -79,8 +79,8 @@ class SequenceLoader(Loader[BucketOrder, NDArray[np.int64], SequenceBatch]):
         shard: ProcessShard = ALONE,
     ) -> None:
         lengths = rows.sequences.lengths
-        shown = lengths if max_length is None else np.minimum(lengths, max_length)
-        super().__init__(BucketOrder(shown, batch_size, shuffle=shuffle, seed=seed), shard)
+        truncated = lengths if max_length is None else np.minimum(lengths, max_length)
+        super().__init__(BucketOrder(truncated, batch_size, shuffle=shuffle, seed=seed), shard)
         self.rows = rows
         self.max_length = max_length
         self.padding: Side = padding

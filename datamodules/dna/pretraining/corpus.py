@@ -170,7 +170,7 @@ class GenomeCorpus:
         return encoded.tokens, encoded.ambiguous
 
     def _scan(self) -> int:
-        """Read everything once and count the letters that become N; raises InputError for letters that are not bases."""
+        """Read everything once and count the letters that become N; raises InputError for other letters than bases."""
         return sum(
             self._encode(record, start, min(start + _SCAN, length))[1]
             for record, length in enumerate(self.lengths.tolist())

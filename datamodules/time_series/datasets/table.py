@@ -150,13 +150,13 @@ class Table:
         )
 
     def _step(self, rows: pl.DataFrame) -> Step:
-        apart = rows.select(pl.col("time of row").diff().over("series of row")).to_series().drop_nulls()
+        intervals = rows.select(pl.col("time of row").diff().over("series of row")).to_series().drop_nulls()
         counts = rows.group_by("series of row").len().sort("len", "series of row")
         name, least = counts.row(0)
         if least < 3:
             place = f"{self.path}: series {name!r}" if len(counts) > 1 else f"{self.path}"
             raise InputError(f"{place}: {least} distinct times; a series needs at least 3")
-        return infer_step(apart)
+        return infer_step(intervals)
 
     def _series(self, rows: pl.DataFrame, roles: ColumnRoles, step: Step) -> Series:
         """Build one series from its rows, which are in time order, on its regular time grid."""

@@ -184,7 +184,7 @@ def test_configured_folder_without_the_file_is_an_error_not_a_download(
     assert files_below(empty) == []
 
 
-def test_what_cannot_be_downloaded_names_its_source_and_proposes_no_download(tmp_path: Path, cache: Path) -> None:
+def test_error_of_a_file_without_download_names_its_source(tmp_path: Path, cache: Path) -> None:
     file = PublishedFile("set/whole.csv", "", "0" * 64, source="https://example.org/sets")
     for root in (str(tmp_path), None):
         with pytest.raises(InputError, match=r"et it from https://example\.org/sets") as caught:

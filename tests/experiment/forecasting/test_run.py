@@ -341,8 +341,16 @@ def test_epoch_batches_limits_training_only(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_compiled_training_equals_uncompiled(tmp_path: Path) -> None:
-    overrides = [*SMALL_MODEL, "trainer.max_steps=4", "model.dropout=0", "model.head_dropout=0", "logging.every_n_steps=1"]
-    plain, compiled = (fit(SYNTHETIC, tmp_path / name, *overrides, f"trainer.compile={name}") for name in ("false", "true"))
+    overrides = [
+        *SMALL_MODEL,
+        "trainer.max_steps=4",
+        "model.dropout=0",
+        "model.head_dropout=0",
+        "logging.every_n_steps=1",
+    ]
+    plain, compiled = (
+        fit(SYNTHETIC, tmp_path / name, *overrides, f"trainer.compile={name}") for name in ("false", "true")
+    )
     assert compiled.results["test/mse"] == pytest.approx(plain.results["test/mse"], rel=1e-5)
     rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("false", "true")]
     losses = [[float(row["train/loss"]) for row in run if row["train/loss"]] for run in rows]

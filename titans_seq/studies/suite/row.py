@@ -1,4 +1,4 @@
-"""A row of a suite's table, as the Markdown, CSV and plot of a report read it."""
+"""Row of a suite's table, from which a report's Markdown, CSV and plot are made."""
 
 from dataclasses import dataclass
 
