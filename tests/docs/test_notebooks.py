@@ -52,25 +52,38 @@ def test_figures_match_the_current_plotting_code(source: Path) -> None:
     assert STAMP["stamped"](source.with_suffix(".ipynb")) == STAMP["plotting_code"](source.stem), "run `make notebooks`"
 
 
+PLOTTING_CODE = '''"""Plots."""
+
+# The size in inches.
+SIZE = (6, 4)
+
+
+def draw() -> None:
+    """Draw."""
+    save(dpi=110)
+'''
+
+
 @pytest.mark.parametrize(
-    ("change", "outdated"),
+    ("before", "after", "outdated"),
     [
-        (("dpi=110", "dpi=111"), True),
-        (('"""Empty axes', '"""Some empty axes'), False),
-        (("# Okabe", "# A palette of Okabe"), False),
+        ("dpi=110", "dpi=111", True),
+        ("(6, 4)", "(6, 5)", True),
+        ("Plots.", "Figures.", False),
+        ("Draw.", "Draw it.", False),
+        ("in inches", "in in", False),
     ],
 )
 def test_changed_plotting_code_makes_a_stamped_notebook_outdated(
-    change: tuple[str, str], outdated: bool, tmp_path: Path
+    before: str, after: str, outdated: bool, tmp_path: Path
 ) -> None:
     package, notebook = tmp_path / "titans_seq", tmp_path / "02_inside_the_memory.ipynb"
     package.mkdir()
-    code = (REPOSITORY / "titans_seq" / "plots.py").read_text()
-    (package / "plots.py").write_text(code)
+    (package / "plots.py").write_text(PLOTTING_CODE)
     shutil.copy(REPOSITORY / "notebooks" / notebook.name, notebook)
     STAMP["stamp"](notebook, package)
-    assert change[0] in code
-    (package / "plots.py").write_text(code.replace(*change))
+    assert STAMP["stamped"](notebook) == STAMP["plotting_code"](notebook.stem, package)
+    (package / "plots.py").write_text(PLOTTING_CODE.replace(before, after))
     assert (STAMP["stamped"](notebook) != STAMP["plotting_code"](notebook.stem, package)) is outdated
 
 
