@@ -37,6 +37,7 @@ from typing import Any, NamedTuple
 
 import torch
 from bold import bold_columns
+from matplotlib.figure import Figure
 from record import RESULTS, record
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -341,32 +342,59 @@ def write_page(rows: list[dict[str, Any]]) -> None:
     PAGE.write_text(by_hand + MARK_BELOW + "\n" + "\n".join(parts) + "\n")
 
 
-def picture(rows: list[dict[str, Any]]) -> None:
-    """Plot accuracy against length: the variants and baselines, and LMM's ablations; thin lines are seeds."""
-    from matplotlib import pyplot as plt
+# Panels of the figure. Every arm has one name and one colour in all of them; the LMM is in all, to compare with.
+PANELS = {
+    "The four variants, and attention alone": ("lmm", "mal", "mag", "mac", "transformer"),
+    "LMM without one component": ("lmm", "no_momentum", "no_forgetting", "no_convolution", "no_persistent"),
+    "Other memory rules": ("lmm", "deep", "lmm_online", "delta"),
+    "Four times the training steps": ("lmm", "lmm_4x_steps", "mac", "mac_4x_steps"),
+}
+STYLES = {  # name, colour, marker
+    "lmm": ("LMM", "#000000", "o"),
+    "mal": ("MAL", "#009E73", "s"),
+    "mag": ("MAG", "#E69F00", "D"),
+    "mac": ("MAC", "#D55E00", "^"),
+    "transformer": ("sliding-window attention alone", "#999999", "v"),
+    "no_momentum": ("no momentum", "#0072B2", "s"),
+    "no_forgetting": ("no forgetting", "#56B4E9", "D"),
+    "no_convolution": ("no convolution", "#CC79A7", "^"),
+    "no_persistent": ("no persistent tokens", "#882255", "v"),
+    "deep": ("memory of two layers", "#117733", "s"),
+    "lmm_online": ("online gradients", "#AA4499", "D"),
+    "delta": ("gated delta rule", "#332288", "^"),
+    "lmm_4x_steps": ("LMM, 4 x steps", "#6B6B00", "s"),
+    "mac_4x_steps": ("MAC, 4 x steps", "#7F3300", "D"),
+}
 
-    okabe_ito = ("#0072B2", "#009E73", "#E69F00", "#D55E00", "#000000", "#CC79A7", "#56B4E9", "#F0E442")
-    ablations = ["lmm", *list(ARMS)[6:-2]]
-    sides = {"variants and baselines": [arm for arm in ARMS if arm not in ablations[1:]], "LMM's relatives": ablations}
+
+def picture(rows: list[dict[str, Any]]) -> None:
+    """Plot accuracy against length in a few panels; lines are means over seeds, shades their range."""
     by_arm = {row["arm"]: row for row in rows}
-    figure, panels = plt.subplots(1, 2, figsize=(12, 5.4), sharey=True, layout="constrained")
-    for panel, (title, arms) in zip(panels, sides.items(), strict=True):
-        for arm, colour, marker in zip(arms, okabe_ito, "osD^vP*X", strict=False):
-            points = [by_arm[arm][f"answer_{n}"] for n in LENGTHS]
+    figure = Figure(figsize=(11, 8), layout="constrained")
+    grid = figure.subplots(2, 2, sharex=True, sharey=True)
+    for panel, (title, arms) in zip(grid.flat, PANELS.items(), strict=True):
+        for arm in arms:
+            name, colour, marker = STYLES[arm]
+            points = [by_arm[arm][f"answer_{n}"] for n in LENGTHS] if arm in by_arm else [None]
             if not all(points):
+                panel.plot([], [], color=colour, marker=marker, label=f"{name}: no result")
                 continue
-            panel.plot(LENGTHS, [p["mean"] for p in points], color=colour, marker=marker, label=arm)
-            for seed in zip(*(p["all"] for p in points), strict=True):
-                panel.plot(LENGTHS, seed, color=colour, linewidth=0.6, alpha=0.5)
+            panel.plot(LENGTHS, [p["mean"] for p in points], color=colour, marker=marker, markersize=5, label=name)
+            ends = [[end(p["all"]) for p in points] for end in (min, max)]
+            panel.fill_between(LENGTHS, *ends, color=colour, alpha=0.1, linewidth=0)
         panel.axhline(CHANCE, color="grey", linestyle=":", label="chance")
         panel.set(title=title, xscale="log", xticks=LENGTHS, xticklabels=[f"{n // 1024}K" for n in LENGTHS])
-        panel.set(xlabel="length tested (bytes)", ylim=(-0.03, 1.03))
+        panel.set(ylim=(-0.03, 1.03))
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-        panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False)
-    panels[0].set_ylabel("answers that are right")
-    figure.suptitle("Trained at up to 1,024 bytes; mean over seeds, thin: single seeds", fontsize=11)
-    figure.savefig(PAGE.with_suffix(".png"), dpi=130)
+        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
+    for panel in grid[:, 0]:
+        panel.set_ylabel("accuracy per query")
+    for panel in grid[1]:
+        panel.set_xlabel("length tested (bytes)")
+    title = "Recall of key-value pairs, trained at up to 1,024 bytes; line: mean over seeds, shade: their range"
+    figure.suptitle(title, fontsize=11)
+    figure.savefig(PAGE.with_suffix(".png"), dpi=110)
 
 
 def main() -> None:

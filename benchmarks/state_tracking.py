@@ -22,6 +22,7 @@ Arms (a matrix memory, gradient="online", unless stated otherwise):
 import argparse
 import itertools
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from typing import Any, NamedTuple
 
 import torch
 from bold import bold_columns
+from matplotlib.figure import Figure
 from record import RESULTS, record
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -300,31 +302,58 @@ def tables(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def picture(rows: list[dict[str, Any]]) -> None:
-    """Plot per-token accuracy against length, one layer, one panel per task; thin lines are seeds."""
-    from matplotlib import pyplot as plt
+NAMES = {  # of the arms in the figure
+    "online": "online gradients",
+    "online_fresh": "online gradients, default lr gates",
+    "chunk16": "gradients by chunk of 16",
+    "chunk16_fresh": "gradients by chunk of 16, default lr gates",
+    "attention": "full attention",
+    "depth2": "memory of two layers",
+    "depth2_fresh": "memory of two layers, default lr gates",
+    "no_momentum": "online, no momentum",
+    "no_forgetting": "online, no forgetting",
+    "delta": "online, neither (delta rule)",
+    "chunk1": "gradients by chunk of 1 (check)",
+}
 
-    colours = {"online": "#0072B2", "chunk16": "#D55E00", "attention": "#000000", "depth2": "#CC79A7"}  # Okabe-Ito
-    colours |= {"no_momentum": "#009E73", "no_forgetting": "#E69F00", "delta": "#56B4E9", "chunk1": "#F0E442"}
-    figure, panels = plt.subplots(1, len(CLASSES), figsize=(13, 4.2), sharey=True, layout="constrained")
+
+def picture(rows: list[dict[str, Any]]) -> None:
+    """Draw a table of accuracies per task, arms by lengths, one layer; the colour is the accuracy above chance.
+
+    Many arms have nearly the same curve, which lines would hide; arms that diverged are named as such.
+    """
+    by_cell = {(row["task"], row["arm"]): row for row in rows if row["layers"] == 1}
+    figure = Figure(figsize=(14, 5.2), layout="constrained")
+    panels = figure.subplots(1, len(CLASSES), sharey=True)
+    image = None
     for panel, task in zip(panels, CLASSES, strict=True):
-        for arm, marker in zip(ARMS, "oossDvv^<P*", strict=True):
-            colour = colours[arm.removesuffix("_fresh")]
-            row = next(r for r in rows if (r["layers"], r["task"], r["arm"]) == (1, task, arm))
-            points = [row.get(f"token_{n}") for n in LENGTHS]
-            style = {"color": colour, "marker": marker, "ls": "--" if arm.endswith("_fresh") else "-"}
-            panel.plot([], [], label=arm, **style)
-            if all(points):
-                panel.plot(LENGTHS, [p["mean"] for p in points], **style)
-                for seed in zip(*(p["all"] for p in points), strict=True):
-                    panel.plot(LENGTHS, seed, color=colour, linewidth=0.6, alpha=0.5)
-        panel.axhline(1 / CLASSES[task], color="grey", linestyle=":", label="chance")
-        panel.set(title=task, xscale="log", xticks=LENGTHS, xticklabels=LENGTHS, xlabel="length tested (tokens)")
-        panel.minorticks_off()
-    panels[0].set(ylabel="accuracy per token", ylim=(-0.03, 1.03))
-    figure.suptitle("One layer, trained at lengths up to 64; mean over seeds, thin: single seeds", fontsize=11)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-    figure.savefig(PAGE.with_suffix(".png"), dpi=130)
+        chance = 1 / CLASSES[task]
+        cells = [[by_cell[task, arm].get(f"token_{n}") for n in LENGTHS] for arm in ARMS]
+        means = [[found["mean"] if found else float("nan") for found in line] for line in cells]
+        above = [[(mean - chance) / (1 - chance) for mean in line] for line in means]
+        image = panel.imshow(above, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for y, arm in enumerate(ARMS):
+            row = by_cell[task, arm]
+            diverged, seeds = len(row["diverged"]), len(row["seeds"])
+            text = {"ha": "center", "va": "center", "fontsize": 8}
+            if diverged == seeds:
+                words = "diverged on all seeds" if seeds else "not run"
+                panel.text((len(LENGTHS) - 1) / 2, y, words, color="#D55E00", **text)
+                continue
+            for x, mean in enumerate(means[y]):
+                mark = "*" * (diverged > 0)
+                panel.text(x, y, f"{mean:.2f}{mark}", color="white" if above[y][x] > 0.5 else "black", **text)
+        learned = max(value for line in above for value in line if not math.isnan(value)) > 0.05
+        panel.set_title(f"{task} (chance {chance:.2f})" + ("" if learned else "\nnot learned by any"), fontsize=10)
+        panel.set_xticks(range(len(LENGTHS)), [f"{n:,}" for n in LENGTHS])
+        panel.set_yticks(range(len(ARMS)), list(NAMES.values()))
+        panel.spines[:].set_visible(False)
+    figure.supxlabel("length tested (tokens; trained up to 64)", fontsize=10)
+    figure.colorbar(image, ax=panels, label="accuracy between chance (0) and all right (1)", pad=0.01)
+    figure.suptitle(
+        "Accuracy per token, one layer, mean over three seeds (*: without the seeds that diverged)", fontsize=11
+    )
+    figure.savefig(PAGE.with_suffix(".png"), dpi=110)
 
 
 def main() -> None:

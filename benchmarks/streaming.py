@@ -39,7 +39,7 @@ TOKENS, PIECE, DIM, HEADS, WINDOW, SEGMENT, CHUNK = 2_097_152, 4096, 64, 2, 256,
 PATIENCE, MEMORY_CAP = 100, 8192  # limits of full attention: multiple of the first piece's time, MiB
 QUERIES = 256  # queries of full attention at a time, so that the mask stays small
 VARIANTS = {"lmm": "LMM", "mal": "MAL", "mag": "MAG", "mac": "MAC"}
-NAMES = {**VARIANTS, "full_attention": "attention to everything"}
+NAMES = {**VARIANTS, "full_attention": "full attention"}
 
 
 class Cache(NamedTuple):
@@ -213,7 +213,7 @@ def picture(figures: list[dict[str, Any]]) -> None:
                 style = {"xytext": (8, -3), "textcoords": "offset points", "fontsize": 9}
                 panel.annotate(f"stopped at {x[-1]:,} tokens", (x[-1], y[-1]), **style)
     for panel, label in zip(panels, ("peak memory of the process (MiB)", "CPU time per token (µs)"), strict=True):
-        panel.set(xlabel="tokens seen", ylabel=label, xlim=(0, TOKENS * 1.02))
+        panel.set(xlabel="tokens seen (Mi: 1,048,576)", ylabel=label, xlim=(0, TOKENS * 1.02))
         panel.xaxis.set_major_formatter(lambda value, _position: f"{value / 2**20:.1f} Mi")
         panel.set_xticks([i * 2**19 for i in range(5)])
         panel.grid(alpha=0.3)

@@ -73,7 +73,7 @@ plot_panels(
     WORK / "curves.png",
     [
         Panel("log loss", {"training": curve("train/loss"), "validation": curve("val/loss")}),
-        Panel("validation MCC", {"MCC": curve("val/mcc")}),
+        Panel("validation MCC", {"MCC": curve("val/mcc")}, markers=True),
     ],
     title="Training on prom_core_tata",
     xlabel="optimiser step",
