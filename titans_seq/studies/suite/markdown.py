@@ -16,7 +16,7 @@ _ERRORS = ("mse", "mae", "mase", "smape", "crps", "loss")  # scores whose best v
 
 @dataclass
 class _Line:
-    """A line of a table: its labels and facts, and for each column of numbers the row and the column of the suite."""
+    """A line of a table: its labels and facts, and for each numeric column the row and column of the suite."""
 
     labels: list[str]
     cells: list[tuple[Row, str] | None]
@@ -26,7 +26,7 @@ def markdown(store: Store, rows: Iterable[Row], columns: Sequence[str] = (), nam
     """Return the tables, and above them a line on how to read them and on what is missing.
 
     A suite with several row axes has a table for each label of the first, under a heading. If only one column is
-    chosen, these tables would have one column of numbers each, so they stand side by side in one.
+    selected, these tables would have one numeric column each and are joined side by side into one.
 
     Args:
         store: The suite and its results.
@@ -85,7 +85,7 @@ def _line(suite: Suite, row: Row, columns: Sequence[str], skip: int = 0) -> _Lin
 
 
 def _side_by_side(suite: Suite, rows: Sequence[Row], heads: Sequence[str], column: str) -> list[_Line]:
-    """A line for all rows that differ in their first label alone; a fact that differs shows all its values."""
+    """Return one line for all rows that differ only in their first label; facts that differ list all values."""
     lines = []
     for key in dict.fromkeys((tuple(_labels(row, 1)), row.kind) for row in rows):
         alike = [row for row in rows if (tuple(_labels(row, 1)), row.kind) == key]
@@ -106,7 +106,7 @@ def _table(suite: Suite, heads: Sequence[str], lines: Sequence[_Line]) -> list[s
 
 
 def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float | None]:
-    """For each metric the best number of a column; None where there are no two to compare."""
+    """Return the best number of a column for each metric, None if it has fewer than two numbers."""
     numbers = [_numbers(suite, *cell) for cell in cells if cell]
     best = []
     for metric, column in zip(suite.table.metrics, zip(*numbers, strict=True), strict=True):
@@ -116,9 +116,9 @@ def _best(suite: Suite, cells: Iterable[tuple[Row, str] | None]) -> list[float |
 
 
 def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
-    """What is compared, one number a metric: as precise as it is printed, so that what looks equal is equal.
+    """Return the number to compare for each metric, rounded as printed, so that numbers printed alike are equal.
 
-    A mean over fewer runs than the suite has is not compared.
+    It is None for a mean over fewer runs than the suite has.
     """
     if column in row.printed:
         values = [_leading_number(number) for number in row.printed[column]]
@@ -131,7 +131,7 @@ def _numbers(suite: Suite, row: Row, column: str) -> list[float | None]:
 
 
 def _leading_number(printed: float | str) -> float | None:
-    """A published number; of a text such as '0.71 ± 0.02' its first number, None if it begins with none."""
+    """Return a published number, or the number that a text such as '0.71 ± 0.02' begins with, None if there is none."""
     match = re.match(r"-?\d*\.?\d+", str(printed))
     return float(match[0]) if match else None
 
