@@ -182,7 +182,7 @@ def _parse_override(override: str) -> _Layer:
     try:
         value = yaml.load(text, yaml.BaseLoader) if is_yaml else text
         layer = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, IndexError) as error:  # the last for a key of brackets alone
         if is_yaml:
             raise InputError(f"command line: {override}: {_one_line(error)}") from None
         layer = _nested(names, text)

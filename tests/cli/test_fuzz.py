@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from tests.helpers import CONFIGS, CommandResult, refusal, run_cli
@@ -76,6 +76,7 @@ def test_config_files(tmp_path: Path, entries: list[tuple[str, Any]]) -> None:
 
 @FUZZ
 @given(st.lists(st.tuples(st.sampled_from(keys()) | st.text(max_size=10), scalars | st.text()), max_size=3))
+@example([("[", None)])
 def test_overrides(entries: list[tuple[str, Any]]) -> None:
     overrides = [f"{name}={value}" for name, value in entries]
     overrides = [override for override in overrides if not override.startswith("-")]  # options are parsed by argparse
