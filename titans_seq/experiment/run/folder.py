@@ -35,6 +35,7 @@ class RunFolder:
 
         Raises InputError when it contains a run already or cannot be written.
         """
+        text = to_yaml(config)  # before the file exists: a process killed meanwhile must not leave an empty one
         try:
             if config.run.dir:
                 path = Path(config.run.dir)
@@ -42,7 +43,7 @@ class RunFolder:
             else:
                 path = _make_unused(Path("runs") / config.experiment / f"{datetime.now():%Y-%m-%d_%H-%M-%S}")
             with (path / "config.yaml").open("x") as handle:  # only one process can create it
-                handle.write(to_yaml(config))
+                handle.write(text)
             folder = cls(path)
             folder.checkpoints.mkdir(exist_ok=True)
             folder.plots.mkdir(exist_ok=True)
