@@ -305,5 +305,5 @@ def test_tensors_of_something_else_raise(change: str) -> None:
         del named["conv" if change == "missing" else "memory.surprise.0"]
     else:
         named["weights.0" if change == "foreign" else "memory.norm"] = torch.zeros(())
-    with pytest.raises(ValueError, match=r"these are not a (Neural)?MemoryState's tensors: "):
+    with pytest.raises(ValueError, match=r"expected the tensors of a (Neural)?MemoryState; got "):
         NeuralMemoryState.from_named_tensors(named)

@@ -213,7 +213,7 @@ def test_data_with_other_classes_are_an_error(small: Finished, refuse: Refuse, t
 def test_prediction_file_errors(small: Finished, refuse: Refuse, tmp_path: Path) -> None:
     (tmp_path / "empty.csv").write_text("id,sequence\n")
     (tmp_path / "rna.csv").write_text("sequence\nACGU\n")
-    for name, part in (("nowhere.fa", "not a readable FASTA"), ("empty.csv", "no sequences"), ("rna.csv", "data.rna")):
+    for name, part in (("nowhere.fa", "no such file"), ("empty.csv", "no sequences"), ("rna.csv", "data.rna")):
         line = refuse("predict", small.checkpoint, "--input", tmp_path / name, "--out", "out.parquet")
         assert name in line
         assert part in line
