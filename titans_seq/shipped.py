@@ -9,6 +9,7 @@ from typing import NamedTuple
 from titans_seq.errors import InputError
 
 _SUFFIXES = (".yaml", ".yml")
+_PACKAGED = Path(__file__).parent / "_configs"  # in a wheel, where setup.py puts them
 
 
 class ConfigFile(NamedTuple):
@@ -21,8 +22,7 @@ class ConfigFile(NamedTuple):
 @cache
 def folder() -> Path:
     """Return the folder of the shipped files: in the installed package, or `configs/` of a clone (setup.py)."""
-    packaged = Path(__file__).parent / "_configs"
-    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "configs"
+    return _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[1] / "configs"
 
 
 @cache
@@ -67,8 +67,7 @@ def first_line(name: str) -> str:
 
 def is_in_package(path: Path) -> bool:
     """Whether a file is a shipped file of an installed wheel, outside a clone of the repository."""
-    packaged = Path(__file__).parent / "_configs"
-    return packaged.is_dir() and path.resolve().is_relative_to(packaged.resolve())
+    return _PACKAGED.is_dir() and path.resolve().is_relative_to(_PACKAGED.resolve())
 
 
 def _without_suffix(name: str) -> str:

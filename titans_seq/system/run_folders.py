@@ -38,9 +38,14 @@ def newest_run(folder: Path) -> Path:
     runs = _runs_below(folder)
     if not runs:
         raise InputError(f"{folder / NEWEST}: no run below {folder}")
-    return max(runs, key=lambda run: ((run / "config.yaml").stat().st_mtime_ns, run.name))
+    return max(runs, key=lambda run: (start_time(run), run.name))
+
+
+def start_time(run: Path) -> int:
+    """Return when a run started, in nanoseconds: its config.yaml is written once, at the start."""
+    return (run / "config.yaml").stat().st_mtime_ns
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    # config.yaml is written once, when a run starts; the deepest run folder is runs/EXPERIMENT/TIME/seed-0.
+    # The deepest run folder is runs/EXPERIMENT/TIME/seed-0.
     return [path.parent for depth in range(4) for path in folder.glob("*/" * depth + "config.yaml")]

@@ -13,6 +13,7 @@ from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.loggers import print_note
 from titans_seq.schema import Config
 from titans_seq.system.checkpoint_files import LAST, DamagedCheckpointError, by_age, read_checkpoint
+from titans_seq.system.run_folders import start_time
 
 # Keys that may differ on resume: they change where a run computes and what it keeps, not what it computes.
 CHANGEABLE_KEYS = {
@@ -98,15 +99,11 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 def newest_seeds_folder(config: Config) -> Path | None:
     """The newest folder with runs of this configuration over several seeds."""
     found = [path.parent for path in (Path("runs") / config.experiment).glob("*/seed-*/config.yaml")]
-    for run in sorted(found, key=_creation_time, reverse=True):
+    for run in sorted(found, key=start_time, reverse=True):
         seed = run.name.removeprefix("seed-")
         if seed.isdecimal() and _has_config(run, replace(config, seed=int(seed), seeds=[])):
             return run.parent
     return None
-
-
-def _creation_time(run: Path) -> float:
-    return (run / "config.yaml").stat().st_mtime
 
 
 def _run_in(path: Path) -> RunFolder:
@@ -141,7 +138,7 @@ def _read_resumable(path: Path) -> dict[str, Any] | None:
 
 def _newest(config: Config) -> RunFolder | None:
     """The newest run of this configuration; else one of another configuration, for the error that it differs."""
-    runs = sorted(_runs(config), key=_creation_time, reverse=True)
+    runs = sorted(_runs(config), key=start_time, reverse=True)
     others = runs if config.run.dir or config.resume == "last" else []
     path = next((run for run in runs if _has_config(run, config)), others[0] if others else None)
     return None if path is None else RunFolder(path)

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from titans_seq.errors import InputError, Interrupted
-from titans_seq.experiment.base import Description, Experiment, changed_keys
+from titans_seq.experiment.base import Experiment, changed_keys
 from titans_seq.experiment.run.callbacks import RunCallbacks
 from titans_seq.experiment.run.console_table import format_table
 from titans_seq.experiment.run.folder import RunFolder
@@ -94,8 +94,9 @@ def train_and_test(training: Training) -> Run:
         }
         plot = folder.plots / f"{experiment.plot_name}.png"
         experiment.draw(task, plot)
-        if metrics is not None:
-            plot_training(folder.plots / "training.png", metrics.rows, task.monitor, task.mode)
+        plots, curve = [plot], folder.plots / "training.png"
+        if metrics is not None and plot_training(curve, metrics.rows, task.monitor, task.mode):
+            plots.append(curve)
         _log_to_wandb(training, loggers, plot, scores)
         folder.write_json("results.json", results)  # last, since it marks the run as finished
     except BaseException:
@@ -103,7 +104,7 @@ def train_and_test(training: Training) -> Run:
         raise
     finish_loggers(loggers)
     drop_predecessors(folder.checkpoints)
-    _print_end(training, results, report.messages, plot)
+    _print_end(training, results, report.messages, plots)
     return Run(folder.path, results, task)
 
 
@@ -231,8 +232,8 @@ def _print_start(training: Training, parameters: int) -> None:
         print(f"Resuming {start.checkpoint}: epoch {epoch}, after {batches:,} batches")
 
 
-def _print_end(training: Training, results: dict[str, Any], messages: tuple[str, ...], plot: Path) -> None:
-    description: Description = training.experiment.describe()
+def _print_end(training: Training, results: dict[str, Any], messages: tuple[str, ...], plots: list[Path]) -> None:
+    description = training.experiment.describe()
     print(f"\n{description.title}")
     print(format_table({description.model: results, **results["baselines"]}, training.experiment.columns))
     for message in messages:
@@ -243,6 +244,5 @@ def _print_end(training: Training, results: dict[str, Any], messages: tuple[str,
         f"(epoch {best - 1} in results.json and metrics.csv, which count from 0)"
     )
     print(f"\n{trained if epochs else 'Nothing to train'}")
-    curve = plot.with_name("training.png")
-    print(f"Plots:      {plot}{f', {curve}' if curve.is_file() else ''}")
+    print(f"Plots:      {', '.join(map(str, plots))}")
     print(f"Run folder: {training.folder.path}")
