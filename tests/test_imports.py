@@ -49,7 +49,7 @@ ONLY = {
     "datamodules.dna": {"datamodules.common", "titans_seq.batch", "titans_seq.errors"},
 }
 # Pairs (importer, imported) that must not occur.
-TASKS = ("forecasting", "classification", "pretraining")
+TASKS = ("forecasting", "classification", "pretraining", "universal")
 FORBIDDEN = [
     ("titans_seq.ops.memory.chunked", "titans_seq.ops.memory.triton"),
     # The run engine is independent of the tasks.

@@ -34,6 +34,13 @@ class CovariateBatch(NamedTuple):
     covariates: CovariateInputs
 
 
+class SeriesBatch(NamedTuple):
+    """Univariate series in their own units; B series, L steps."""
+
+    values: Tensor  # (B, L) float32, NaN where missing
+    period: Tensor  # (B,) int64: a seasonal period in steps that is known beforehand, right or wrong; 0: none
+
+
 # DNA tokens. The token of a base is its index in BASES, so that 3 - token is the complement of A, C, G and T.
 BASES = "ACGTN"
 PAD_TOKEN = 5

@@ -6,12 +6,14 @@ from titans_seq.experiment.base import Experiment
 from titans_seq.experiment.classification.experiment import ClassificationExperiment
 from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.pretraining.experiment import PretrainingExperiment
-from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig
+from titans_seq.experiment.universal.experiment import UniversalExperiment
+from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig, UniversalConfig
 
 EXPERIMENTS: dict[type[Config], type[Experiment[Any]]] = {
     ForecastingConfig: ForecastingExperiment,
     ClassificationConfig: ClassificationExperiment,
     PretrainingConfig: PretrainingExperiment,
+    UniversalConfig: UniversalExperiment,
 }
 
 

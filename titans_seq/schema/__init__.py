@@ -34,17 +34,26 @@ from titans_seq.schema.forecasting import (
 )
 from titans_seq.schema.pretraining import PretrainingConfig, PretrainingDataOptions, PretrainingTaskOptions
 from titans_seq.schema.sequences import SequenceModelOptions
+from titans_seq.schema.universal import (
+    PATCH,
+    UniversalConfig,
+    UniversalDataOptions,
+    UniversalModelOptions,
+    UniversalTaskOptions,
+)
 
 SCHEMAS: dict[str, type[Config]] = {
     "forecasting": ForecastingConfig,
     "classification": ClassificationConfig,
     "pretraining": PretrainingConfig,
+    "universal": UniversalConfig,
 }
 DEFAULT_TASK = "forecasting"
 
 __all__ = [
     "CALENDAR",
     "DEFAULT_TASK",
+    "PATCH",
     "SCHEMAS",
     "WITH_ATTENTION",
     "WITH_MEMORY",
@@ -70,4 +79,8 @@ __all__ = [
     "SequenceModelOptions",
     "TaskOptions",
     "TrainerOptions",
+    "UniversalConfig",
+    "UniversalDataOptions",
+    "UniversalModelOptions",
+    "UniversalTaskOptions",
 ]

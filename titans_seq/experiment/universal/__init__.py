@@ -1,0 +1,1 @@
+"""The universal forecaster's experiment: training on simulated series."""

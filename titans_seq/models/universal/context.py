@@ -1,0 +1,164 @@
+"""Causal view of a batch of series: at the end of every patch, statistics and periods of the steps before it.
+
+Shapes: B series, L steps in patches of P steps, T tokens, one for the end of each patch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from titans_seq.models.universal.periods import dominant_periods
+from titans_seq.schema import PATCH
+
+WINDOW = 2048  # steps that statistics, periods and candidates look back
+HISTORY = WINDOW + PATCH  # steps before its first token that a continued context needs
+_REFRESH = WINDOW // PATCH // 2  # patches between two detections of the periods, once the window is full
+
+
+class Periods(NamedTuple):
+    """Seasonal periods in steps at every token, 0 where there is none."""
+
+    steps: Tensor  # (B, T, 3) int64: the nominal one, and the two that were detected
+    strength: Tensor  # (B, T, 2), of the detected ones
+
+
+class Context:
+    """Series and what is known of their past at the end of every patch; nothing looks ahead.
+
+    Values are shifted by the first observed value and divided by a power of two near the first difference, so that
+    float32 resolves them at any level and scale. Statistics at a token are over the WINDOW steps up to its end.
+
+    Args:
+        values: (B, L) float64, L a multiple of P, NaN where missing. The steps of a series that starts later are NaN.
+        nominal: (B,) int64, a period that is known beforehand, such as 24 for hours; 0: none.
+        history: number of the first steps of `values`, a multiple of P, that were read in an earlier call: at least
+            HISTORY of them, NaN before the series' start. The last patch of the history is token 0.
+        before: number of patches read in earlier calls.
+        periods: those at the last token of the earlier call, steps (B, 2) and strengths (B, 2) of the detected ones.
+        shift, unit: (B,) those of the earlier call; NaN and 0 where nothing was observed yet.
+    """
+
+    def __init__(
+        self,
+        values: Tensor,
+        nominal: Tensor,
+        *,
+        history: int = 0,
+        before: int = 0,
+        periods: tuple[Tensor, Tensor] | None = None,
+        shift: Tensor | None = None,
+        unit: Tensor | None = None,
+    ) -> None:
+        observed = torch.isfinite(values)
+        self.observed = observed
+        first = _first_observed(values, observed)
+        self.shift = first if shift is None else torch.where(shift.isnan(), first, shift)
+        moved = torch.where(observed, values - self.shift.unsqueeze(1), 0.0)
+        self.unit = _unit(moved) if unit is None else torch.where(unit > 0, unit, _unit(moved))
+        scaled = moved / torch.where(self.unit > 0, self.unit, 1.0).unsqueeze(1)
+        self.values = scaled.float()
+        self.continued = history > 0
+        self.ends = torch.arange(
+            history or PATCH, values.shape[1] + 1, PATCH, device=values.device
+        )  # steps before a token's end, (T,)
+        self._accumulate(scaled)
+        self.periods = self._detect(nominal, before, periods)
+
+    def _accumulate(self, scaled: Tensor) -> None:
+        steps = torch.arange(scaled.shape[1], device=scaled.device)
+        mask = self.observed.double()
+        self._sums, self._counts, squares = (F.pad(x.cumsum(1), (1, 0)) for x in (scaled, mask, scaled.square()))
+        newest = torch.where(self.observed, steps, 0).cummax(1).values
+        self._filled = self.values.gather(1, newest)
+        first = torch.where(self.observed.any(1), self.observed.to(torch.int8).argmax(1), scaled.shape[1])
+        # (B, T): the first step that statistics at a token may use
+        self.starts = torch.maximum(first.unsqueeze(1), (self.ends - WINDOW).clamp_min(0))
+        starts = torch.minimum(self.starts, self.ends)
+        self.count = self.between(self._counts, starts, self.ends)
+        self.mean = self.average(starts, self.ends)
+        self.last = torch.where(self.count > 0, take(self._filled, self.ends.expand_as(starts) - 1), 0.0)
+        mean_square = self.between(squares, starts, self.ends) / self.count.clamp_min(1)
+        deviation = (mean_square - self.mean.square()).clamp_min(0).sqrt()
+        both = F.pad(self.observed[:, 1:] & self.observed[:, :-1], (1, 0)).double()
+        change = F.pad((scaled[:, 1:] - scaled[:, :-1]).abs(), (1, 0)) * both
+        changes, pairs = (F.pad(x.cumsum(1), (1, 0)) for x in (change, both))
+        inner = torch.minimum(starts + 1, self.ends)
+        rate = self.between(changes, inner, self.ends) / self.between(pairs, inner, self.ends).clamp_min(1)
+        # Below the floor, differences are rounding of the input.
+        rounding = 1e-7 * (self.shift.nan_to_num().abs() / torch.where(self.unit > 0, self.unit, 1.0)).unsqueeze(1)
+        floor = rounding + 1e-6 * self.mean.abs() + 1e-6
+        self.deviation = torch.maximum(deviation, floor)  # (B, T) standard deviation
+        self.rate = torch.maximum(rate, 1e-3 * self.deviation)  # (B, T) mean absolute change from step to step
+
+    def between(self, cumulative: Tensor, start: Tensor, end: Tensor) -> Tensor:
+        """Return the sums over steps [start, end), (B, ...); steps below 0 count as none."""
+        return take(cumulative, end.expand_as(start).clamp_min(0)) - take(cumulative, start.clamp_min(0))
+
+    def average(self, start: Tensor, end: Tensor) -> Tensor:
+        """Return the mean of the observed values in steps [start, end); 0 where there are none."""
+        return self.between(self._sums, start, end) / self.number(start, end).clamp_min(1)
+
+    def number(self, start: Tensor, end: Tensor) -> Tensor:
+        """Return the number of observed values in steps [start, end)."""
+        return self.between(self._counts, start, end)
+
+    def _detect(self, nominal: Tensor, before: int, carried: tuple[Tensor, Tensor] | None) -> Periods:
+        """Detect periods at the tokens of the schedule; between two of them the earlier ones hold."""
+        batch, tokens = len(self.values), len(self.ends)
+        steps = nominal.new_zeros(batch, tokens, 2)
+        strength = self.values.new_zeros(batch, tokens, 2)
+        if carried is not None:
+            steps[:], strength[:] = carried[0].unsqueeze(1), carried[1].unsqueeze(1)
+        for token in range(int(self.continued), tokens):
+            if _scheduled(before + token + (not self.continued)):
+                found, how_strong = self.detect_at(token)
+                steps[:, token:], strength[:, token:] = found.unsqueeze(1), how_strong.unsqueeze(1)
+        return Periods(torch.cat([nominal.reshape(-1, 1, 1).expand(-1, tokens, 1), steps], dim=2), strength)
+
+    def detect_at(self, token: int) -> tuple[Tensor, Tensor]:
+        """Return the two periods (B, 2) and strengths (B, 2) that the window up to a token's end shows."""
+        end = int(self.ends[token])
+        start = max(0, end - WINDOW)
+        return dominant_periods(self.values[:, start:end], self.observed[:, start:end])
+
+    def detect_last(self) -> None:
+        """Detect the periods anew at the last token, for forecasts from there; other tokens keep theirs."""
+        found, strength = self.detect_at(len(self.ends) - 1)
+        steps = torch.cat([self.periods.steps[:, -1:, :1], found.unsqueeze(1)], dim=2)
+        self.periods = Periods(
+            torch.cat([self.periods.steps[:, :-1], steps], dim=1),
+            torch.cat([self.periods.strength[:, :-1], strength.unsqueeze(1)], dim=1),
+        )
+
+    def restore(self, scaled: Tensor) -> Tensor:
+        """Return forecasts (B, ...) in the series' own units, float64."""
+        shape = (-1, *(1,) * (scaled.dim() - 1))
+        unit = torch.where(self.unit > 0, self.unit, 1.0)
+        return scaled.double() * unit.view(shape) + self.shift.view(shape)  # NaN if nothing was observed
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """Return x (B, L) at index (B, ...)."""
+    return x.gather(1, index.flatten(1)).view(index.shape)
+
+
+def _scheduled(number: int) -> bool:
+    """Whether periods are detected after this number of patches: 2, 3, 4, 6, 8, 12, ... and then regularly."""
+    if number > WINDOW // PATCH:
+        return number % _REFRESH == 0
+    power = 1 << (number.bit_length() - 1)
+    return number >= 2 and (number == power or 2 * number == 3 * power)
+
+
+def _first_observed(values: Tensor, observed: Tensor) -> Tensor:
+    first = observed.to(torch.int8).argmax(1, keepdim=True)
+    return torch.where(observed.any(1), values.gather(1, first).squeeze(1), torch.nan)
+
+
+def _unit(moved: Tensor) -> Tensor:
+    """Return the power of two below the first value that differs from zero, (B,); 0 where there is none."""
+    first = (moved != 0).to(torch.int8).argmax(1, keepdim=True)
+    size = moved.gather(1, first).squeeze(1).abs()
+    return torch.where(size > 0, torch.exp2(torch.floor(torch.log2(size.clamp_min(1e-300)))), 0.0)

@@ -1,0 +1,82 @@
+"""Dominant seasonal periods of a series, from the peaks of its autocorrelation.
+
+Shapes: B series, L steps, K lags.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_CLIP = 4.0  # standard deviations: outliers beyond it would hide the periods of all other values
+_MIN_CORRELATION = 0.05  # of a peak
+_MIN_RISE = 0.1  # of a peak over the lowest point before it
+# The shortest lag whose rise is at least this share of the largest is the first period: multiples of a period have
+# peaks of nearly the same height.
+_NEARLY_BEST = 0.85
+_SAME_PHASE = 0.06  # lags closer than this share of the first period to one of its multiples are not a second period
+
+
+def dominant_periods(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """Return up to two seasonal periods of each series, at most a third of its length, and their strengths.
+
+    A period is a lag at which the autocorrelation, after a linear trend is removed, has a peak. Its strength is the
+    peak's rise over the lowest autocorrelation at shorter lags, from 0 to 2; random walks, whose autocorrelation only
+    falls, have none.
+
+    The length counts from the first observed step: more unobserved steps before it change nothing.
+
+    Args:
+        values: (B, L), of any finite value where missing.
+        observed: (B, L) bool, False at missing values.
+
+    Returns:
+        Periods (B, 2) in steps, int64, 0 where there is none, and strengths (B, 2). The first period is the shortest
+        lag with nearly the highest peak, the second the highest peak elsewhere.
+    """
+    rise = _peak_rises(values, observed)
+    lags = torch.arange(rise.shape[1], device=rise.device)
+    highest, best = rise.max(dim=1)
+    seasonal = highest > _MIN_RISE
+    nearly = (rise >= _NEARLY_BEST * highest.unsqueeze(1)) & seasonal.unsqueeze(1)
+    first = nearly.to(torch.int8).argmax(dim=1)
+    remainder = lags % first.clamp_min(1).unsqueeze(1)
+    distance = torch.minimum(remainder, first.unsqueeze(1) - remainder)
+    same_phase = distance <= (_SAME_PHASE * first).long().clamp_min(1).unsqueeze(1)
+    highest_elsewhere, elsewhere = rise.masked_fill(same_phase, 0.0).max(dim=1)
+    longer = seasonal & (best != first)  # such as a week whose days are alike
+    second = torch.where(longer, best, elsewhere)
+    second_rise = torch.where(longer, highest, highest_elsewhere)
+    periods = torch.stack([first, torch.where(second_rise > _MIN_RISE, second, 0)], dim=1)
+    strengths = torch.stack([_at(rise, first), second_rise], dim=1)
+    found = (periods > 0) & seasonal.unsqueeze(1)
+    return periods * found, strengths * found
+
+
+def _at(x: Tensor, index: Tensor) -> Tensor:
+    return x.gather(1, index.unsqueeze(1)).squeeze(1)
+
+
+def _peak_rises(values: Tensor, observed: Tensor) -> Tensor:
+    """Rise of the autocorrelation's peak at every lag up to a third of the length, (B, K); 0 where there is no peak."""
+    values, mask = values.double(), observed.double()  # no ties that rounding decides
+    count = mask.sum(dim=1, keepdim=True).clamp_min(1)
+    time = torch.arange(values.shape[1], dtype=values.dtype, device=values.device)
+    time = (time - (time * mask).sum(dim=1, keepdim=True) / count) * mask
+    centred = (values - (values * mask).sum(dim=1, keepdim=True) / count) * mask
+    slope = (time * centred).sum(dim=1, keepdim=True) / time.square().sum(dim=1, keepdim=True).clamp_min(1e-9)
+    rest = centred - slope * time
+    deviation = (rest.square().sum(dim=1, keepdim=True) / count).sqrt().clamp_min(1e-12)
+    rest = (rest / deviation).clamp(-_CLIP, _CLIP)
+    lags = values.shape[1] // 3 + 2
+    size = 1 << (values.shape[1] + lags - 1).bit_length()  # no wrapping round at the lags that are kept
+    products = torch.fft.irfft(torch.fft.rfft(rest, size).abs().square(), size)[:, :lags]
+    pairs = torch.fft.irfft(torch.fft.rfft(mask, size).abs().square(), size)[:, :lags].clamp_min(1)
+    correlation = products / pairs
+    correlation = correlation / correlation[:, :1].clamp_min(1e-9)
+    inner = correlation[:, 1:-1]
+    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:]) & (inner > _MIN_CORRELATION)
+    length = values.shape[1] - observed.to(torch.int8).argmax(dim=1, keepdim=True)
+    lag = torch.arange(1, lags - 1, device=values.device)
+    peak &= (lag > 1) & (lag <= length // 3)
+    rise = correlation - correlation.cummin(dim=1).values
+    return F.pad(torch.where(peak, rise[:, 1:-1], 0.0), (1, 1)).float()
