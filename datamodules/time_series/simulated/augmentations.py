@@ -12,9 +12,11 @@ _MOST_MISSING = 0.2
 def mix(rng: np.random.Generator, values: Array, probability: float) -> Array:
     """Replace a share of standardised series (series, length) by a convex mixture with another of the batch."""
     series = values.shape[0]
-    partner = rng.permutation(series)
-    weight = np.where(chance(rng, probability, series), uniform(rng, 0.0, 0.5, series), 0.0)
-    return (1 - weight) * values + weight * values[partner]
+    rows = np.flatnonzero(rng.random(series) < probability)
+    weight = uniform(rng, 0.0, 0.5, len(rows))
+    mixed = values.copy()
+    mixed[rows] = (1 - weight) * values[rows] + weight * values[rng.integers(0, series, len(rows))]
+    return mixed
 
 
 def reshape(rng: np.random.Generator, values: Array) -> Array:

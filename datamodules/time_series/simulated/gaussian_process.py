@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from datamodules.time_series.simulated.calendars import draw_calendars
 from datamodules.time_series.simulated.recursions import Array, fft_length, frequencies, standardise
 from datamodules.time_series.simulated.shapes import (
-    RESOLUTION,
     chance,
     cycles,
+    harmonics,
     log_uniform,
     repeat,
     uniform,
@@ -102,8 +102,5 @@ def _locally_periodic_density(rng: np.random.Generator, period: Array, length: i
 def _periodic(rng: np.random.Generator, period: Array, length: int) -> Array:
     """Draw a sample of a periodic kernel, (series, length)."""
     series = period.shape[0]
-    normals = rng.standard_normal((2, series, _HARMONICS))
-    spectrum = np.zeros((series, _HARMONICS + 1), dtype=np.complex128)
-    spectrum[:, 1:] = np.sqrt(_harmonic_powers(rng, series)) * (normals[0] + 1j * normals[1]) * (RESOLUTION / 2)
-    table = np.fft.irfft(spectrum, n=RESOLUTION, axis=1)
+    table = harmonics(rng, np.sqrt(_harmonic_powers(rng, series)))
     return repeat(table, cycles(period, uniform(rng, 0, 1, series), length))

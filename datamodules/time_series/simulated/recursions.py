@@ -15,11 +15,11 @@ def first_order(decay: Array, drive: Array) -> Array:
     series, length = drive.shape
     size = max(1, int(np.sqrt(length)))
     blocks = -(-length // size)
-    padding = ((0, 0), (0, blocks * size - length))
-    factor = (
-        np.pad(np.broadcast_to(decay, drive.shape), padding).reshape(series, blocks, size).transpose(2, 0, 1).copy()
-    )
-    value = np.pad(drive, padding).reshape(series, blocks, size).transpose(2, 0, 1).copy()
+    factor, value = np.zeros((2, size, series, blocks))
+    padded = np.zeros((series, blocks * size))
+    for blocked, values in ((factor, decay), (value, drive)):
+        padded[:, :length] = values
+        blocked[:] = padded.reshape(series, blocks, size).transpose(2, 0, 1)
     for step in range(1, size):
         value[step] += factor[step] * value[step - 1]
         factor[step] *= factor[step - 1]  # the product since the block's start
@@ -43,8 +43,9 @@ def seasonal_sum(values: Array, periods: NDArray[np.int64]) -> Array:
 
 
 def fft_length(length: int) -> int:
-    """Return the power of two that is at least twice the length, so that a periodic sample's ends are not both in it."""
-    return 1 << (2 * length - 1).bit_length()
+    """Return a length that is at least twice as long, so that both ends of a periodic sample are not in it, and fast."""
+    quarter = 1 << max(0, (2 * length - 1).bit_length() - 3)
+    return quarter * -(-2 * length // quarter)
 
 
 def frequencies(length: int) -> Array:
@@ -69,5 +70,7 @@ def spectral_noise(rng: np.random.Generator, amplitude: Array, length: int) -> A
 def standardise(values: Array) -> Array:
     """Return each series with mean zero and standard deviation one; a constant series becomes zeros."""
     centred = values - values.mean(axis=1, keepdims=True)
-    deviation = np.sqrt(np.square(centred).mean(axis=1, keepdims=True))
-    return np.where(deviation > 1e-12, centred / np.maximum(deviation, 1e-12), 0.0)
+    deviation = np.sqrt(np.einsum("ij,ij->i", centred, centred) / values.shape[1])[:, None]
+    centred /= np.maximum(deviation, 1e-12)
+    centred[deviation[:, 0] <= 1e-12] = 0.0
+    return centred

@@ -5,8 +5,9 @@ from numpy.typing import NDArray
 
 from datamodules.time_series.simulated.recursions import Array, first_order, spectral_noise, standardise
 
-RESOLUTION = 512  # points of the table of one cycle
+RESOLUTION = 256  # points of the table of one cycle
 _HARMONICS = 12
+_GRID = (np.arange(RESOLUTION) + 0.5) / RESOLUTION
 
 
 def uniform(rng: np.random.Generator, low: float, high: float, series: int) -> Array:
@@ -108,63 +109,70 @@ def season_tables(rng: np.random.Generator, period: Array) -> Array:
     Periods (series, 1) of up to 31 steps also get independent values for each step, as months and weekdays have.
     """
     series = period.shape[0]
-    grid = (np.arange(RESOLUTION) + 0.5) / RESOLUTION
-    shapes = np.stack(
-        [
-            _harmonics(rng, series, decay=(1.0, 2.5)),
-            _harmonics(rng, series, decay=(0.3, 1.0)),
-            _bumps(rng, grid, series),
-            _plateau(rng, grid, series),
-            _skewed_sine(rng, grid, series),
-            _independent(rng, grid, period),
-        ]
-    )
     is_short = rng.random(series) < np.where(period[:, 0] <= 31, 0.45, 0.0)
-    kind = np.where(is_short, 5, rng.choice(5, size=series, p=(0.3, 0.15, 0.3, 0.1, 0.15)))
-    return standardise(shapes[kind, np.arange(series)])
+    kind = np.where(is_short, len(_TABLES), rng.choice(len(_TABLES), size=series, p=_TABLE_WEIGHTS))
+    tables = np.empty((series, RESOLUTION))
+    for number, draw in enumerate(_TABLES):
+        rows = np.flatnonzero(kind == number)
+        if len(rows):
+            tables[rows] = draw(rng, len(rows))
+    rows = np.flatnonzero(is_short)
+    if len(rows):
+        tables[rows] = _independent(rng, period[rows])
+    return standardise(tables)
 
 
-def _harmonics(rng: np.random.Generator, series: int, decay: tuple[float, float]) -> Array:
-    order = np.arange(1, _HARMONICS + 1)
-    used = order <= rng.integers(1, _HARMONICS + 1, (series, 1))
-    amplitude = used * order ** -uniform(rng, *decay, series)
-    phases = rng.standard_normal((2, series, _HARMONICS))
-    spectrum = np.zeros((series, _HARMONICS + 1), dtype=np.complex128)
-    spectrum[:, 1:] = amplitude * (phases[0] + 1j * phases[1])
+def harmonics(rng: np.random.Generator, amplitude: Array) -> Array:
+    """Draw tables (series, RESOLUTION) of sums of harmonics with amplitudes (series, count) and random phases."""
+    series, count = amplitude.shape
+    normals = rng.standard_normal((2, series, count))
+    spectrum = np.zeros((series, count + 1), dtype=np.complex128)
+    spectrum[:, 1:] = amplitude * (normals[0] + 1j * normals[1]) * (RESOLUTION / 2)
     return np.fft.irfft(spectrum, n=RESOLUTION, axis=1)
 
 
-def _bumps(rng: np.random.Generator, grid: Array, series: int) -> Array:
+def _smooth(rng: np.random.Generator, series: int) -> Array:
+    """Draw up to twelve harmonics whose amplitudes fall fast or slowly."""
+    order = np.arange(1, _HARMONICS + 1)
+    used = order <= rng.integers(1, _HARMONICS + 1, (series, 1))
+    return harmonics(rng, used * order ** -uniform(rng, 0.3, 2.5, series))
+
+
+def _bumps(rng: np.random.Generator, series: int) -> Array:
     """Draw one to three peaks over a flat base, such as a morning and an evening peak."""
     count = rng.integers(1, 4, (series, 1, 1))
     centres = rng.random((series, 3, 1))
     sharpness = np.exp(rng.uniform(np.log(1.5), np.log(40.0), (series, 3, 1)))
     heights = rng.uniform(0.3, 1.0, (series, 3, 1)) * np.where(rng.random((series, 3, 1)) < 0.2, -0.6, 1.0)
     heights = heights * (np.arange(3)[None, :, None] < count)
-    bumps = heights * np.exp(sharpness * (np.cos(2 * np.pi * (grid - centres)) - 1))
+    bumps = heights * np.exp(sharpness * (np.cos(2 * np.pi * (_GRID - centres)) - 1))
     table: Array = bumps.sum(axis=1)
     return table
 
 
-def _plateau(rng: np.random.Generator, grid: Array, series: int) -> Array:
+def _plateau(rng: np.random.Generator, series: int) -> Array:
     """Draw a day's opening hours: high between two soft edges, with a slope or a dip while high."""
-    distance = np.abs((grid - uniform(rng, 0, 1, series)) % 1.0 - 0.5)
+    distance = np.abs((_GRID - uniform(rng, 0, 1, series)) % 1.0 - 0.5)
     width, softness = uniform(rng, 0.1, 0.38, series), log_uniform(rng, 0.004, 0.06, series)
     inside = 1 / (1 + np.exp(np.clip((distance - width) / softness, -40, 40)))
     return inside * (1 - uniform(rng, -0.3, 0.5, series) * np.cos(np.pi * distance / width))
 
 
-def _skewed_sine(rng: np.random.Generator, grid: Array, series: int) -> Array:
+def _skewed_sine(rng: np.random.Generator, series: int) -> Array:
     """Draw a single wave that rises faster than it falls or the other way round, as temperature does."""
-    angle = 2 * np.pi * (grid + uniform(rng, 0, 1, series))
+    angle = 2 * np.pi * (_GRID + uniform(rng, 0, 1, series))
     return np.sin(angle + uniform(rng, -0.7, 0.7, series) * np.sin(angle + uniform(rng, 0, 6.28, series)))
 
 
-def _independent(rng: np.random.Generator, grid: Array, period: Array) -> Array:
+_TABLES = (_smooth, _bumps, _plateau, _skewed_sine)
+_TABLE_WEIGHTS = (0.45, 0.3, 0.1, 0.15)
+
+
+def _independent(rng: np.random.Generator, period: Array) -> Array:
     """Draw one value for each step of the cycle; half of the series have one or two steps that stand out."""
     series, steps = period.shape[0], 32
     values = rng.standard_normal((series, steps))
     special = (rng.random((series, steps)) < 2 / np.maximum(period, 2)) & chance(rng, 0.5, series)
     values = np.where(special, values * 3, values * np.where(special.any(axis=1, keepdims=True), 0.3, 1.0))
-    step = np.minimum((grid * np.round(np.minimum(period, steps))).astype(np.int64), steps - 1)
+    step = np.minimum((_GRID * np.round(np.minimum(period, steps))).astype(np.int64), steps - 1)
     return np.take_along_axis(values, step, axis=1)
