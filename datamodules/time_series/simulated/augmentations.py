@@ -49,10 +49,20 @@ def disturb(rng: np.random.Generator, values: Array) -> Array:
         low, high = np.quantile(values[row], (rng.uniform(0, 0.4), rng.uniform(0.6, 1.0)))
         side = rng.integers(3)
         values[row] = np.clip(values[row], None if side == 0 else low, None if side == 1 else high)
-    for row in np.flatnonzero(rng.random(series) < 0.03):
-        for _ in range(int(rng.integers(1, 4))):
-            first = int(rng.integers(length))
-            values[row, first : first + int(length * rng.uniform(0.005, 0.06))] = values[row, first]
+    for row in np.flatnonzero(rng.random(series) < 0.05):
+        values[row] = _stuck(rng, values[row])
+    return values
+
+
+def _stuck(rng: np.random.Generator, values: Array) -> Array:
+    """Hold values (length,) in one to three stretches, or each for the same few steps (reported too often)."""
+    length = len(values)
+    if rng.random() < 0.4:
+        step = int(rng.integers(2, 13))
+        return np.repeat(values[::step], step)[:length]
+    for _ in range(int(rng.integers(1, 4))):
+        first = int(rng.integers(length))
+        values[first : first + int(length * rng.uniform(0.005, 0.06))] = values[first]
     return values
 
 
@@ -60,17 +70,17 @@ def rescale(rng: np.random.Generator, values: Array) -> Array:
     """Give standardised series a random scale of many orders of magnitude and an offset; many become positive."""
     series = values.shape[0]
     lowest = values.min(axis=1, keepdims=True)
-    kind = rng.choice(4, size=(series, 1), p=(0.3, 0.15, 0.35, 0.2))
-    offset = np.choose(
-        kind,
-        (
-            np.zeros((series, 1)),  # around zero
-            -lowest,  # zero is the lowest value
-            -lowest + log_uniform(rng, 0.05, 30.0, series),  # positive
-            rng.standard_normal((series, 1)) * 4,
-        ),
+    has_floor = (values <= lowest + 1e-9).mean(axis=1, keepdims=True) > 0.03  # the sun at night: mostly zero
+    offsets = (
+        np.zeros((series, 1)),  # around zero
+        -lowest,  # zero is the lowest value
+        -lowest + log_uniform(rng, 0.05, 30.0, series),  # positive
+        rng.standard_normal((series, 1)) * 4,
     )
-    return (values + offset) * log_uniform(rng, 1e-3, 1e6, series)
+    kind = rng.choice(len(offsets), size=(series, 1), p=(0.3, 0.15, 0.35, 0.2))
+    kind = np.where(has_floor & chance(rng, 0.8, series), 1, kind)
+    scaled: Array = (values + np.choose(kind, offsets)) * log_uniform(rng, 1e-3, 1e6, series)
+    return scaled
 
 
 def round_off(rng: np.random.Generator, values: Array, probability: float) -> Array:

@@ -39,6 +39,9 @@ _LOG_LENGTHS = (np.log(128), np.log(1024))
 _ARBITRARY = 0.1  # share of calendars whose cycles belong to no usual interval
 
 
+DAYS = (6, 8, 24, 48, 96, 144, 288)  # steps of a day, of the samplings that resolve it
+
+
 class Calendars(NamedTuple):
     """Calendar of each series of a batch: arrays (series,), cycles in steps, NaN where there is none."""
 
@@ -49,7 +52,7 @@ class Calendars(NamedTuple):
 
 
 def draw_calendars(rng: np.random.Generator, series: int, length: int) -> Calendars:
-    """Draw a calendar for each series, mostly of a usual sampling interval; short series are often monthly to yearly."""
+    """Draw a calendar for each series, mostly of a usual interval; short series are often monthly to yearly."""
     table = np.array(SAMPLINGS)
     part = np.interp(np.log(length), _LOG_LENGTHS, (0.0, 1.0))
     weights = part * table[:, 4] + (1 - part) * table[:, 5]

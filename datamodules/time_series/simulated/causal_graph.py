@@ -15,6 +15,7 @@ from datamodules.time_series.simulated.recursions import Array, first_order, sta
 from datamodules.time_series.simulated.regime_switching import simulate_regime_switching
 from datamodules.time_series.simulated.sarima import simulate_sarima
 from datamodules.time_series.simulated.shapes import chance, heavy_tailed, log_uniform, uniform
+from datamodules.time_series.simulated.weather import simulate_weather
 
 _ROOTS = (
     simulate_multi_seasonal,
@@ -23,6 +24,7 @@ _ROOTS = (
     simulate_sarima,
     simulate_regime_switching,
     simulate_physical,
+    simulate_weather,
 )
 _LINKS: tuple[Callable[[Array], Array], ...] = (
     lambda cause: cause,

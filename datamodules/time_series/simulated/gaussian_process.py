@@ -44,10 +44,9 @@ def simulate_gaussian_process(rng: np.random.Generator, series: int, length: int
     periodic = log_uniform(rng, 0.3, 3.0, series) * _periodic(rng, period, length)
     values += (is_seasonal & ~local) * periodic * np.where(chance(rng, 0.2, series), line, 1.0)
     deviation = np.sqrt(values.var(axis=1, keepdims=True)) + 1e-3
-    values += chance(rng, 0.4, series) * deviation * log_uniform(rng, 0.1, 3.0, series) * line * rng.choice((-1, 1))
-    values += (
-        chance(rng, 0.7, series) * deviation * log_uniform(rng, 0.01, 0.7, series) * rng.standard_normal(values.shape)
-    )
+    slope = chance(rng, 0.4, series) * log_uniform(rng, 0.1, 3.0, series) * rng.choice((-1, 1), (series, 1))
+    white = chance(rng, 0.7, series) * log_uniform(rng, 0.01, 0.7, series)
+    values += deviation * (slope * line + white * rng.standard_normal(values.shape))
     return standardise(values), calendars.nominal
 
 
@@ -60,7 +59,8 @@ def _sample(rng: np.random.Generator, density: Array, length: int) -> Array:
 
 
 def _normalised(density: Array) -> Array:
-    return density / np.maximum(density.sum(axis=1, keepdims=True), 1e-300)
+    normalised: Array = density / np.maximum(density.sum(axis=1, keepdims=True), 1e-300)
+    return normalised
 
 
 def _smooth_density(rng: np.random.Generator, series: int, length: int) -> Array:

@@ -27,14 +27,10 @@ def simulate_intermittent(rng: np.random.Generator, series: int, length: int) ->
     period = np.where(is_seasonal, calendars.short[:, None], 7.0)
     cycle = cycles(period, np.floor(uniform(rng, 0, 99, series)) / period, length)
     season = is_seasonal * uniform(rng, 0.2, 1.6, series) * repeat(season_tables(rng, period), cycle)
-    logarithm = season + uniform(rng, 0.0, 0.8, series) * slow_curve(
-        rng, length * log_uniform(rng, 0.1, 1, series), length
-    )
-    logarithm += (
-        chance(rng, 0.5, series)
-        * uniform(rng, 0.1, 0.6, series)
-        * coloured_noise(rng, uniform(rng, 0.3, 0.98, series), length)
-    )
+    slow = slow_curve(rng, length * log_uniform(rng, 0.1, 1, series), length)
+    bursts = coloured_noise(rng, uniform(rng, 0.3, 0.98, series), length)
+    logarithm = season + uniform(rng, 0.0, 0.8, series) * slow
+    logarithm += chance(rng, 0.5, series) * uniform(rng, 0.1, 0.6, series) * bursts
     mean = log_uniform(rng, 0.05, 300.0, series) * np.exp(np.clip(logarithm, -8, 5))
     is_overdispersed = chance(rng, 0.5, series)
     form = log_uniform(rng, 0.3, 20.0, series)  # of the Gamma mixture that makes a negative binomial of a Poisson

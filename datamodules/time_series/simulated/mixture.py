@@ -17,6 +17,7 @@ from datamodules.time_series.simulated.recursions import Array, standardise
 from datamodules.time_series.simulated.regime_switching import simulate_regime_switching
 from datamodules.time_series.simulated.sarima import simulate_sarima
 from datamodules.time_series.simulated.trend import simulate_trend
+from datamodules.time_series.simulated.weather import simulate_weather
 
 Family = Callable[[np.random.Generator, int, int], tuple[Array, NDArray[np.int64]]]
 
@@ -29,8 +30,9 @@ MIXTURE: dict[str, tuple[float, Family]] = {
     "regime_switching": (0.8, simulate_regime_switching),
     "intermittent": (0.6, simulate_intermittent),
     "random_walk": (0.9, simulate_random_walk),
-    "physical": (0.9, simulate_physical),
+    "physical": (0.7, simulate_physical),
     "causal_graph": (1.2, simulate_causal_graph),
+    "weather": (0.8, simulate_weather),
 }
 FAMILIES: tuple[str, ...] = tuple(MIXTURE)
 _COUNTS = FAMILIES.index("intermittent")

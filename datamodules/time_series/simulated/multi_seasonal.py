@@ -124,7 +124,8 @@ def _weather(rng: np.random.Generator, period: Array, cycle: Array, length: int)
             cycle_factors(rng, cycle, uniform(rng, 0.2, 0.95, series)),
         ]
     )
-    return kinds[rng.choice(3, size=series, p=(0.3, 0.5, 0.2)), np.arange(series)]
+    weather: Array = kinds[rng.choice(3, size=series, p=(0.3, 0.5, 0.2)), np.arange(series)]
+    return weather
 
 
 def _level(rng: np.random.Generator, series: int, length: int) -> Array:

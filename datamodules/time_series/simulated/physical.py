@@ -1,6 +1,4 @@
-"""Machines and sensors: waves of several forms, spikes, damped oscillations, sunshine, thermostats and chaotic maps."""
-
-from collections.abc import Callable
+"""Machines: waves of several forms, spikes, damped oscillations, thermostats and chaotic maps."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +10,11 @@ from datamodules.time_series.simulated.shapes import (
     coloured_noise,
     cycle_factors,
     cycles,
+    fraction,
     log_uniform,
     slow_curve,
-    smooth_noise,
     uniform,
 )
-
-_DAYS = (6, 8, 24, 48, 96, 144, 288)  # steps of a day, of samplings that show the night
 
 
 def simulate_physical(rng: np.random.Generator, series: int, length: int) -> tuple[Array, NDArray[np.int64]]:
@@ -27,20 +23,15 @@ def simulate_physical(rng: np.random.Generator, series: int, length: int) -> tup
     period = np.where(calendars.short < length / 2, calendars.short, 12.0)[:, None]
     machine = np.maximum(length * log_uniform(rng, 0.003, 0.25, series), 4.0)  # a period that no calendar knows
     period = np.where(chance(rng, 0.5, series), machine, period)
-    # Sunshine follows the calendar.
-    kinds = rng.choice(len(_KINDS), size=series, p=[weight for _, weight in _KINDS])
-    is_solar = kinds == [simulate for simulate, _ in _KINDS].index(_sunshine)
-    day = np.where(np.isin(calendars.short, _DAYS) & (calendars.short < length / 2), calendars.short, 24.0)
-    period = np.where(is_solar, day, period[:, 0])[:, None]
     values = np.empty((series, length))
-    for kind, (simulate, _) in enumerate(_KINDS):
-        rows = np.flatnonzero(kinds == kind)
+    kinds = rng.choice(len(_KINDS), size=series, p=_WEIGHTS)
+    for number, draw in enumerate(_KINDS):
+        rows = np.flatnonzero(kinds == number)
         if len(rows):
-            values[rows] = simulate(rng, period[rows], length)
-    is_noisy = chance(rng, 0.6, series) & ~is_solar[:, None]
-    size = is_noisy * log_uniform(rng, 0.005, 0.4, series) * values.std(axis=1, keepdims=True)
+            values[rows] = draw(rng, period[rows], length)
+    size = chance(rng, 0.6, series) * log_uniform(rng, 0.005, 0.4, series) * values.std(axis=1, keepdims=True)
     values += size * coloured_noise(rng, np.maximum(uniform(rng, -0.6, 0.9, series), 0), length)
-    return values, np.where(is_solar & (day != calendars.short), 24, calendars.nominal)
+    return values, calendars.nominal
 
 
 def _drifting_cycles(rng: np.random.Generator, period: Array, length: int) -> Array:
@@ -54,10 +45,6 @@ def _drifting_cycles(rng: np.random.Generator, period: Array, length: int) -> Ar
     return np.cumsum(rate, axis=1) / period + uniform(rng, 0, 1, series)
 
 
-def _fraction(cycle: Array) -> Array:
-    return cycle - np.floor(cycle)
-
-
 def _sines(rng: np.random.Generator, period: Array, length: int) -> Array:
     """Draw one to three sines whose frequencies and amplitudes drift."""
     series = period.shape[0]
@@ -65,7 +52,7 @@ def _sines(rng: np.random.Generator, period: Array, length: int) -> Array:
     for order in range(3):
         used = order < rng.integers(1, 4, (series, 1))
         other = period * (1.0 if order == 0 else log_uniform(rng, 0.2, 5.0, series))
-        angle = 2 * np.pi * _fraction(_drifting_cycles(rng, other, length))
+        angle = 2 * np.pi * fraction(_drifting_cycles(rng, other, length))
         envelope = np.exp(uniform(rng, 0, 0.6, series) * slow_curve(rng, np.maximum(3 * other, length / 6), length))
         values += used * uniform(rng, 0.3, 1.0, series) * envelope * np.sin(angle)
     return values
@@ -73,13 +60,12 @@ def _sines(rng: np.random.Generator, period: Array, length: int) -> Array:
 
 def _sawtooth(rng: np.random.Generator, period: Array, length: int) -> Array:
     """Draw asymmetric triangles: filling and emptying of a store."""
-    phase = _fraction(_drifting_cycles(rng, period, length))
+    phase = fraction(_drifting_cycles(rng, period, length))
     peak = np.where(chance(rng, 0.4, len(period)), 0.02, uniform(rng, 0.05, 0.95, len(period)))
     wave = np.where(phase < peak, phase / peak, (1 - phase) / (1 - peak))
     wave = wave ** log_uniform(rng, 0.5, 2.0, len(period))
-    return wave * (
-        1 + uniform(rng, 0, 0.3, len(period)) * cycle_factors(rng, cycles(period, 0 * period, length), 0 * period)
-    )
+    height = cycle_factors(rng, cycles(period, 0 * period, length), 0 * period)
+    return wave * (1 + uniform(rng, 0, 0.3, len(period)) * height)
 
 
 def _square(rng: np.random.Generator, period: Array, length: int) -> Array:
@@ -91,7 +77,7 @@ def _square(rng: np.random.Generator, period: Array, length: int) -> Array:
     height = 1 + uniform(rng, 0, 0.5, series) * chance(rng, 0.5, series) * rng.standard_normal((series, count))
     height *= rng.random((series, count)) > 0.15 * chance(rng, 0.3, series)  # cycles left out
     duty = uniform(rng, 0.1, 0.8, series)
-    return np.where(_fraction(cycle) < duty, np.take_along_axis(height, index, axis=1), 0.0)
+    return np.where(fraction(cycle) < duty, np.take_along_axis(height, index, axis=1), 0.0)
 
 
 def _spikes(rng: np.random.Generator, period: Array, length: int) -> Array:
@@ -117,7 +103,8 @@ def _damped(rng: np.random.Generator, period: Array, length: int) -> Array:
     shift = np.exp(-2j * np.pi * frequencies(length))
     response = 1 / (1 - (2 * radius * np.cos(2 * np.pi / period) - radius**2 * shift) * shift)
     shifts = np.cumsum(np.where(struck, rng.standard_normal((series, length)), 0.0), axis=1)
-    return standardise(_filtered(impulses, response)) + chance(rng, 0.3, series) * shifts
+    struck_again: Array = standardise(_filtered(impulses, response)) + chance(rng, 0.3, series) * shifts
+    return struck_again
 
 
 def _filtered(values: Array, response: NDArray[np.complex128]) -> Array:
@@ -127,34 +114,17 @@ def _filtered(values: Array, response: NDArray[np.complex128]) -> Array:
     return np.fft.irfft(np.fft.rfft(values, n=size, axis=1) * response, n=size, axis=1)[:, :length]
 
 
-def _sunshine(rng: np.random.Generator, period: Array, length: int) -> Array:
-    """Draw power of the sun: zero at night, days of other lengths over the year, clouds of hours and days."""
-    series = period.shape[0]
-    cycle = cycles(period, uniform(rng, 0, 1, series), length)
-    height = np.cos(2 * np.pi * _fraction(cycle))
-    slow = slow_curve(rng, np.maximum(length * log_uniform(rng, 0.3, 1.0, series), 8 * period), length)
-    horizon = uniform(rng, -0.35, 0.45, series) + 0.08 * slow
-    clear = np.maximum(height - horizon, 0) / (1 - horizon)
-    day = cycle_factors(rng, cycle, uniform(rng, 0.0, 0.8, series))
-    gusts = smooth_noise(rng, np.maximum(period * log_uniform(rng, 0.03, 0.2, series), 1.5), length)
-    cover = (
-        uniform(rng, 0.0, 1.5, series) * day + uniform(rng, 0.0, 0.8, series) * gusts - uniform(rng, 0.5, 2.5, series)
-    )
-    clouds = 1 - uniform(rng, 0.5, 0.95, series) / (1 + np.exp(-np.clip(2 * cover, -30, 30)))
-    power = clear ** uniform(rng, 0.7, 1.3, series) * clouds
-    return np.minimum(power, np.where(chance(rng, 0.2, series), 0.75, 2.0))  # an inverter's limit
-
-
 def _thermostat(rng: np.random.Generator, period: Array, length: int) -> Array:
     """Draw a controlled temperature: exponential heating and cooling between two thresholds, as cycles drift."""
     series = period.shape[0]
-    phase = _fraction(_drifting_cycles(rng, period, length))
+    phase = fraction(_drifting_cycles(rng, period, length))
     duty, rate = uniform(rng, 0.15, 0.85, series), uniform(rng, 0.5, 4.0, series)
     heating = (1 - np.exp(-rate * phase / duty)) / (1 - np.exp(-rate))
     cooling = (np.exp(-rate * (phase - duty) / (1 - duty)) - np.exp(-rate)) / (1 - np.exp(-rate))
     wave = np.where(phase < duty, heating, cooling)
     base = slow_curve(rng, np.maximum(length * log_uniform(rng, 0.1, 1.0, series), 4 * period), length)
-    return wave + uniform(rng, 0, 1.0, series) * base
+    controlled: Array = wave + uniform(rng, 0, 1.0, series) * base
+    return controlled
 
 
 def _chaotic(rng: np.random.Generator, period: Array, length: int) -> Array:
@@ -183,13 +153,5 @@ def _lorenz(rng: np.random.Generator, length: int) -> list[float]:
     return path
 
 
-_KINDS: tuple[tuple[Callable[[np.random.Generator, Array, int], Array], float], ...] = (
-    (_sines, 0.18),
-    (_sawtooth, 0.12),
-    (_square, 0.13),
-    (_spikes, 0.12),
-    (_damped, 0.1),
-    (_sunshine, 0.2),
-    (_thermostat, 0.12),
-    (_chaotic, 0.03),
-)
+_KINDS = (_sines, _sawtooth, _square, _spikes, _damped, _thermostat, _chaotic)
+_WEIGHTS = (0.22, 0.15, 0.17, 0.15, 0.12, 0.15, 0.04)

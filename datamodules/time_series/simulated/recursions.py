@@ -27,7 +27,8 @@ def first_order(decay: Array, drive: Array) -> Array:
     for block in range(1, blocks):
         carried[:, block] = value[-1, :, block - 1] + factor[-1, :, block - 1] * carried[:, block - 1]
     value += factor * carried
-    return value.transpose(1, 2, 0).reshape(series, blocks * size)[:, :length]
+    joined: Array = value.transpose(1, 2, 0).reshape(series, blocks * size)[:, :length]
+    return joined
 
 
 def seasonal_sum(values: Array, periods: NDArray[np.int64]) -> Array:
@@ -43,7 +44,7 @@ def seasonal_sum(values: Array, periods: NDArray[np.int64]) -> Array:
 
 
 def fft_length(length: int) -> int:
-    """Return a length that is at least twice as long, so that both ends of a periodic sample are not in it, and fast."""
+    """Return a fast length of at least twice `length`: a periodic sample's two ends are not both in a series."""
     quarter = 1 << max(0, (2 * length - 1).bit_length() - 3)
     return quarter * -(-2 * length // quarter)
 
@@ -69,7 +70,7 @@ def spectral_noise(rng: np.random.Generator, amplitude: Array, length: int) -> A
 
 def standardise(values: Array) -> Array:
     """Return each series with mean zero and standard deviation one; a constant series becomes zeros."""
-    centred = values - values.mean(axis=1, keepdims=True)
+    centred: Array = values - values.mean(axis=1, keepdims=True)
     deviation = np.sqrt(np.einsum("ij,ij->i", centred, centred) / values.shape[1])[:, None]
     centred /= np.maximum(deviation, 1e-12)
     centred[deviation[:, 0] <= 1e-12] = 0.0

@@ -30,12 +30,8 @@ def simulate_regime_switching(rng: np.random.Generator, series: int, length: int
     deviation = _of_state(np.exp(rng.uniform(-2.0, 0.7, (series, _STATES))), state, switches[1])
     pull = _of_state(np.exp(rng.uniform(np.log(0.005), np.log(0.9), (series, _STATES))), state, switches[2])
     # An Ornstein-Uhlenbeck process with the state's mean, pull towards it and variance.
-    drive = pull * mean
-    drive += (
-        deviation
-        * np.sqrt(pull * (2 - pull))
-        * heavy_tailed(rng, np.maximum(uniform(rng, -0.3, 0.2, series), 0), length)
-    )
+    noise = heavy_tailed(rng, np.maximum(uniform(rng, -0.3, 0.2, series), 0), length)
+    drive = pull * mean + deviation * np.sqrt(pull * (2 - pull)) * noise
     drive[:, :1] = mean[:, :1]
     level = first_order(1 - pull, drive)
     season = _season_of_state(rng, state * switches[3], period, length)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.time_series.simulated.calendars import draw_calendars
-from datamodules.time_series.simulated.observation import observe
 from datamodules.time_series.simulated.recursions import (
     Array,
     frequencies,
@@ -18,7 +17,9 @@ from datamodules.time_series.simulated.recursions import (
 )
 from datamodules.time_series.simulated.shapes import (
     chance,
+    coloured_noise,
     cycles,
+    heavy_tailed,
     log_uniform,
     repeat,
     season_tables,
@@ -27,6 +28,15 @@ from datamodules.time_series.simulated.shapes import (
 )
 
 _POLES = 3  # pairs of conjugate poles at most
+_ERRORS = {  # kinds of observation noise and how often each is drawn
+    "additive": 0.34,
+    "heavy-tailed": 0.12,
+    "proportional": 0.12,
+    "log-normal": 0.12,
+    "gamma": 0.08,
+    "poisson": 0.08,
+    "none": 0.14,
+}
 
 
 def simulate_sarima(rng: np.random.Generator, series: int, length: int) -> tuple[Array, NDArray[np.int64]]:
@@ -95,3 +105,54 @@ def _envelope_scale(rng: np.random.Generator, period: Array, length: int) -> Arr
     """Return the duration (series, 1) of an envelope's features: several seasons or a part of the series."""
     shortest = np.where(np.isfinite(period), 3 * period, 8.0)
     return np.maximum(shortest, length * log_uniform(rng, 0.05, 1.0, period.shape[0]))
+
+
+def observe(rng: np.random.Generator, signal: Array) -> Array:
+    """Return signals (series, length) of deviation near one with observation noise of a random kind and size.
+
+    Log-normal, Gamma and Poisson noise make the series positive: the signal becomes a rate above zero first.
+    """
+    kinds = rng.choice(len(_ERRORS), size=len(signal), p=list(_ERRORS.values()))
+    observed = signal.copy()
+    for number, kind in enumerate(_ERRORS):
+        rows = np.flatnonzero(kinds == number)
+        if len(rows):
+            size = log_uniform(rng, 0.01, 1.0, len(rows))
+            if kind in ("log-normal", "gamma", "poisson"):
+                observed[rows] = _positive(rng, kind, _rate(rng, signal[rows]), size)
+            elif kind != "none":
+                observed[rows] += size * _error(rng, kind, signal[rows])
+    return observed
+
+
+def _error(rng: np.random.Generator, kind: str, signal: Array) -> Array:
+    """Draw errors (series, length) of deviation one that are added to the signal."""
+    series, length = signal.shape
+    if kind == "heavy-tailed":
+        return heavy_tailed(rng, uniform(rng, 0.1, 0.35, series), length)
+    if kind == "proportional":
+        height: Array = signal - signal.min(axis=1, keepdims=True)
+        return height / 2 * rng.standard_normal(signal.shape)
+    assert kind == "additive", kind
+    return coloured_noise(rng, np.maximum(uniform(rng, -0.5, 0.9, series), 0), length)
+
+
+def _positive(rng: np.random.Generator, kind: str, rate: Array, size: Array) -> Array:
+    """Draw observations (series, length) above or at zero of rates with mean one."""
+    if kind == "log-normal":
+        return rate * np.exp(0.6 * size * rng.standard_normal(rate.shape))
+    if kind == "gamma":
+        form = np.minimum(1 / size, 60.0) + 0.5
+        return rate * rng.standard_gamma(np.broadcast_to(form, rate.shape)) / form
+    assert kind == "poisson", kind
+    return rng.poisson(np.minimum(rate * 4 / size**1.2, 1e6)).astype(np.float64)
+
+
+def _rate(rng: np.random.Generator, signal: Array) -> Array:
+    """Map signals (series, length) to rates above zero with mean one: by the exponential or by an offset."""
+    series = len(signal)
+    shifted = signal - signal.min(axis=1, keepdims=True) + uniform(rng, 0.05, 1.5, series)
+    exponential = np.exp(np.clip(signal * uniform(rng, 0.2, 0.9, series), -20, 8))
+    rate: Array = np.where(chance(rng, 0.4, series), exponential, shifted)
+    rate /= np.maximum(rate.mean(axis=1, keepdims=True), 1e-12)
+    return rate

@@ -26,7 +26,7 @@ def chance(rng: np.random.Generator, probability: float, series: int) -> NDArray
 
 
 def look_up(tables: Array, position: Array) -> Array:
-    """Interpolate linearly in the rows of tables (series, points) at positions (series, length) from 0 to points - 1."""
+    """Interpolate linearly in rows of tables (series, points) at positions (series, length), 0 to points - 1."""
     series, points = tables.shape
     low = position.astype(np.int64)
     np.minimum(low, points - 2, out=low)
@@ -47,11 +47,16 @@ def repeat(tables: Array, cycle: Array) -> Array:
     """Return the values of tables of one cycle (series, points) at cycle positions (series, length) of any size."""
     points = tables.shape[1]
     closed = np.concatenate([tables, tables[:, :1]], axis=1)
-    return look_up(closed, (cycle - np.floor(cycle)) * points)
+    return look_up(closed, fraction(cycle) * points)
+
+
+def fraction(cycle: Array) -> Array:
+    """Return the position within the cycle, 0 to 1."""
+    return cycle - np.floor(cycle)
 
 
 def slow_curve(rng: np.random.Generator, scale: Array, length: int) -> Array:
-    """Draw smooth random curves (series, length) of variance one whose features last about `scale` (series, 1) steps."""
+    """Draw smooth curves (series, length) of variance one whose features last about `scale` (series, 1) steps."""
     size = 4 * int(np.ceil(length / float(scale.min()))) + 8
     knots = rng.standard_normal((scale.shape[0], size))
     position = np.arange(length) / scale + rng.random((scale.shape[0], 1))
@@ -82,7 +87,7 @@ def coloured_noise(rng: np.random.Generator, memory: Array, length: int) -> Arra
 
 
 def smooth_noise(rng: np.random.Generator, scale: Array, length: int) -> Array:
-    """Draw Gaussian noise (series, length) of variance one whose correlation fades over about `scale` (series, 1) steps."""
+    """Draw Gaussian noise (series, length) of variance one, correlated over about `scale` (series, 1) steps."""
     frequency = np.arange(1 + int(length / max(1.0, float(scale.min())))) / (2 * length)
     amplitude = np.exp(-((np.pi * frequency * scale) ** 2)) + 1e-9
     return spectral_noise(rng, amplitude, length)

@@ -68,7 +68,8 @@ def _forms(rng: np.random.Generator, time: Array, series: int) -> Array:
         ]
     )
     kind = rng.choice(len(forms), size=series, p=(0.2, 0.3, 0.1, 0.1, 0.1, 0.2))
-    return rng.choice((-1.0, 1.0), (series, 1), p=(0.35, 0.65)) * forms[kind, np.arange(series)]
+    signed: Array = rng.choice((-1.0, 1.0), (series, 1), p=(0.35, 0.65)) * forms[kind, np.arange(series)]
+    return signed
 
 
 def _exponential_smoothing(
@@ -77,11 +78,11 @@ def _exponential_smoothing(
     """Draw from ETS models with random smoothing parameters; a part with multiplicative errors."""
     series = period.shape[0]
     errors = rng.standard_normal((series, length))
-    level_gain = np.where(chance(rng, 0.2, series), 0.0, log_uniform(rng, 0.01, 1.2, series))
+    level_gain = np.where(chance(rng, 0.12, series), 0.0, log_uniform(rng, 0.03, 1.3, series))
     trend_gain = np.where(chance(rng, 0.5, series), 0.0, level_gain * log_uniform(rng, 0.002, 0.2, series))
     season_gain = np.where(chance(rng, 0.3, series), 0.0, log_uniform(rng, 0.01, 0.4, series)) * is_seasonal
     damping = np.where(chance(rng, 0.5, series), 1.0, uniform(rng, 0.8, 0.995, series))
-    start = rng.standard_normal((series, 1)) * log_uniform(rng, 1e-3, 1.0, series) * 4 / np.sqrt(length)
+    start = rng.standard_normal((series, 1)) * log_uniform(rng, 0.02, 2.0, series) * 4 / np.sqrt(length)
     slope = first_order(damping, np.concatenate([start, trend_gain * errors[:, :-1]], axis=1))
     level = np.cumsum(_before(level_gain * errors) + slope, axis=1)
     season = log_uniform(rng, 0.3, 10.0, series) * is_seasonal
