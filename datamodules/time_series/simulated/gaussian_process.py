@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datamodules.time_series.simulated.calendars import draw_calendars
-from datamodules.time_series.simulated.recursions import Array, fft_length, frequencies, standardise
+from datamodules.time_series.simulated.recursions import Array, frequencies, spectral_sample, standardise
 from datamodules.time_series.simulated.shapes import (
     chance,
     cycles,
@@ -40,7 +40,7 @@ def simulate_gaussian_process(rng: np.random.Generator, series: int, length: int
     local = is_seasonal & chance(rng, 0.5, series)
     amplitude += local * log_uniform(rng, 0.1, 6.0, series) * _locally_periodic_density(rng, period, length)
     line = 2 * (np.arange(length) / length - uniform(rng, -1.0, 1.0, series))
-    values = _sample(rng, amplitude, length) + line * _sample(rng, growing, length)
+    values = spectral_sample(rng, amplitude, length) + line * spectral_sample(rng, growing, length)
     periodic = log_uniform(rng, 0.3, 3.0, series) * _periodic(rng, period, length)
     values += (is_seasonal & ~local) * periodic * np.where(chance(rng, 0.2, series), line, 1.0)
     deviation = np.sqrt(values.var(axis=1, keepdims=True)) + 1e-3
@@ -48,14 +48,6 @@ def simulate_gaussian_process(rng: np.random.Generator, series: int, length: int
     white = chance(rng, 0.7, series) * log_uniform(rng, 0.01, 0.7, series)
     values += deviation * (slope * line + white * rng.standard_normal(values.shape))
     return standardise(values), calendars.nominal
-
-
-def _sample(rng: np.random.Generator, density: Array, length: int) -> Array:
-    """Draw a sample (series, length) whose covariance is the Fourier transform of the density at `frequencies`."""
-    size = fft_length(length)
-    normals = rng.standard_normal((2, *density.shape))
-    spectrum = np.sqrt(density) * (normals[0] + 1j * normals[1])
-    return np.fft.irfft(spectrum * (size / 2), n=size, axis=1)[:, :length]
 
 
 def _normalised(density: Array) -> Array:

@@ -55,17 +55,24 @@ def frequencies(length: int) -> Array:
     return np.arange(size // 2 + 1) / size
 
 
-def spectral_noise(rng: np.random.Generator, amplitude: Array, length: int) -> Array:
-    """Draw Gaussian noise (series, length) of variance one with amplitudes (series, n) of the first n `frequencies`.
+def spectral_sample(rng: np.random.Generator, density: Array, length: int) -> Array:
+    """Draw Gaussian series (series, length) with power densities (series, n) at the first n `frequencies`.
 
-    The sample is stationary: it is a part of a periodic one (circulant embedding).
+    The sample is stationary: it is a part of a periodic one (circulant embedding). Its variance is the density's sum,
+    with half the weight of frequency zero.
     """
-    series, count = amplitude.shape
     size = fft_length(length)
-    normals = rng.standard_normal((2, series, count))
-    power = np.square(amplitude).sum(axis=1, keepdims=True)
-    scaled = amplitude * (size / 2 / np.sqrt(np.maximum(power, 1e-300)))
-    return np.fft.irfft(scaled * (normals[0] + 1j * normals[1]), n=size, axis=1)[:, :length]
+    normals = rng.standard_normal((2, *density.shape))
+    spectrum = np.sqrt(density) * (size / 2) * (normals[0] + 1j * normals[1])
+    spectrum[:, 0] *= np.sqrt(2)  # its imaginary part is not used
+    return np.fft.irfft(spectrum, n=size, axis=1)[:, :length]
+
+
+def spectral_noise(rng: np.random.Generator, amplitude: Array, length: int) -> Array:
+    """Draw Gaussian noise (series, length) of variance one with amplitudes (series, n) of the first n `frequencies`."""
+    density = np.square(amplitude)
+    power = density.sum(axis=1, keepdims=True) - density[:, :1] / 2
+    return spectral_sample(rng, density / np.maximum(power, 1e-300), length)
 
 
 def standardise(values: Array) -> Array:

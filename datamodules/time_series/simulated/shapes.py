@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.time_series.simulated.recursions import Array, first_order, spectral_noise, standardise
+from datamodules.time_series.simulated.recursions import Array, fft_length, first_order, spectral_noise, standardise
 
 RESOLUTION = 256  # points of the table of one cycle
 _HARMONICS = 12
@@ -88,7 +88,8 @@ def coloured_noise(rng: np.random.Generator, memory: Array, length: int) -> Arra
 
 def smooth_noise(rng: np.random.Generator, scale: Array, length: int) -> Array:
     """Draw Gaussian noise (series, length) of variance one, correlated over about `scale` (series, 1) steps."""
-    frequency = np.arange(1 + int(length / max(1.0, float(scale.min())))) / (2 * length)
+    size = fft_length(length)
+    frequency = np.arange(min(size // 2, int(2 * size / max(1.0, float(scale.min())))) + 1) / size
     amplitude = np.exp(-((np.pi * frequency * scale) ** 2)) + 1e-9
     return spectral_noise(rng, amplitude, length)
 

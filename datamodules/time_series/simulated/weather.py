@@ -42,7 +42,7 @@ def _sunshine(rng: np.random.Generator, day: Array, length: int) -> Array:
     horizon = uniform(rng, -0.35, 0.45, series) + 0.08 * slow
     clear = np.maximum(height - horizon, 0) / (1 - horizon)
     cloudy = cycle_factors(rng, cycle, uniform(rng, 0.0, 0.8, series))
-    passing = smooth_noise(rng, np.maximum(day * log_uniform(rng, 0.015, 0.2, series), 1.5), length)
+    passing = coloured_noise(rng, np.exp(-1 / (day * log_uniform(rng, 0.02, 0.3, series))), length)
     cover = uniform(rng, 0.3, 2.0, series) * cloudy + uniform(rng, 0.1, 1.5, series) * passing
     cover -= uniform(rng, 0.0, 2.0, series)  # clear skies are more frequent
     clouds = 1 - uniform(rng, 0.5, 0.95, series) / (1 + np.exp(-np.clip(2 * cover, -30, 30)))
