@@ -21,14 +21,16 @@ def test_mixtures_lie_between_two_series() -> None:
     mixed = mix(np.random.default_rng(0), values, probability=0.5)
     is_changed = changed(values, mixed)
     assert 0.4 < is_changed.mean() < 0.6
-    row = int(np.flatnonzero(is_changed)[0])
-    basis = np.delete(values, row, axis=0) - values[row]
-    difference = mixed[row] - values[row]
-    cosine = np.abs(basis @ difference) / np.linalg.norm(basis, axis=1) / np.linalg.norm(difference)
-    best = int(cosine.argmax())
-    weight = difference @ basis[best] / (basis[best] @ basis[best])
-    assert cosine[best] > 1 - 1e-9
-    assert 0 <= weight <= 0.5
+    weights = []
+    for row in np.flatnonzero(is_changed):
+        basis = np.delete(values, row, axis=0) - values[row]
+        difference = mixed[row] - values[row]
+        cosine = (basis @ difference) / np.linalg.norm(basis, axis=1) / np.linalg.norm(difference)
+        best = int(cosine.argmax())
+        assert cosine[best] > 1 - 1e-9
+        weights.append(difference @ basis[best] / (basis[best] @ basis[best]))
+    assert min(weights) > 0
+    assert 0.4 < max(weights) <= 0.5
 
 
 def test_form_and_faults_change_some_series() -> None:
@@ -40,10 +42,10 @@ def test_form_and_faults_change_some_series() -> None:
     assert (formed == -values).all(axis=1).any()
     disturbed = disturb(rng, values.copy())
     assert 0.1 < changed(values, disturbed).mean() < 0.45
-    at_top = (disturbed == disturbed.max(axis=1, keepdims=True)).sum(axis=1)
-    assert (at_top > 5).any()  # a saturated sensor
-    held = (np.diff(disturbed, axis=1) == 0).sum(axis=1)
-    assert (held > 0.4 * LENGTH).any()  # values reported more often than measured
+    for extreme in (disturbed.min(axis=1, keepdims=True), disturbed.max(axis=1, keepdims=True)):
+        assert ((disturbed == extreme).mean(axis=1) > 0.1).mean() > 0.01  # a saturated sensor
+    changes = [np.flatnonzero(row) + 1 for row in np.diff(disturbed, axis=1)]
+    assert any(np.gcd.reduce(steps) > 1 for steps in changes)  # values reported more often than measured
     assert np.isfinite(formed).all()
     assert np.isfinite(disturbed).all()
 

@@ -66,7 +66,7 @@ def test_families_come_in_the_proportions_of_the_table() -> None:
 
 
 def test_most_counts_stay_counts() -> None:
-    batch = draw(0, 600, 200)
+    batch = draw(0, 4000, 32)
     counts = batch.values[batch.family == FAMILIES.index("intermittent")]
     present = np.nan_to_num(counts)
     is_whole = ((present == np.round(present)) & (present >= 0)).all(axis=1)
