@@ -1,0 +1,1 @@
+"""Simulated series for pre-training a forecaster: generators of many families, mixed and augmented."""
