@@ -97,6 +97,12 @@ def test_sarima_is_stationary_or_integrated() -> None:
     assert 0.15 < (far > 2.5 * near).mean() < 0.4  # of a random walk 5 times, of a stationary process once
 
 
+def test_sarima_has_seasonal_poles() -> None:
+    process = sarima_process(np.random.default_rng(0), np.full((400, 1), 24.0), LENGTH)
+    beside = np.maximum(autocorrelation(process, 17), autocorrelation(process, 31))
+    assert (autocorrelation(process, 24) > beside + 0.2).mean() > 0.4
+
+
 def test_random_walks_spread_with_time() -> None:
     values, _ = draw(simulate_random_walk, series=400)
     near = np.square(values[:, 8:] - values[:, :-8]).mean(axis=1)
