@@ -50,7 +50,12 @@ def test_entry_contains_default_values_and_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "suggestion"),
-    [("model.memry", "model.memory"), ("learning_rat", "task.learning_rate"), ("data.horizn", "data.horizon")],
+    [
+        ("model.memry", "model.memory"),
+        ("learning_rat", "task.learning_rate"),
+        ("data.horizn", "data.horizon"),
+        ("lr", "task.learning_rate"),
+    ],
 )
 def test_suggestion_for_a_misspelt_key(refuse: Refuse, prefix: str, suggestion: str) -> None:
     assert f"keys {prefix}: no such key or section; did you mean {suggestion}?" in refuse("keys", prefix)

@@ -53,7 +53,9 @@ class ClassificationModelOptions(SequenceModelOptions):
     # one: the given strand; both_averaged: trained on one strand, evaluated by the mean of both strands' logits;
     # invariant: the mean of both strands' features, in training too.
     strand: Literal["one", "both_averaged", "invariant"] = "both_averaged"
-    pretrained: str | None = None  # checkpoint of another run, whose weights but the head's are loaded
+    # Another run's folder (FOLDER/last: the newest run below FOLDER) or checkpoint, whose weights but the head's are
+    # loaded.
+    pretrained: str | None = None
 
 
 @dataclass

@@ -209,7 +209,7 @@ class Config:
     seed: int = between(0, 0, 2**32 - 1)
     seeds: list[int] = field(default_factory=list)  # one run for each seed, side by side in one folder
     # Resume a run: last (the newest of this experiment and configuration), auto (that, or a new run if there is none),
-    # or the path of a run's folder or of a checkpoint.
+    # or the path of a run's folder (FOLDER/last: the newest run below FOLDER) or of a checkpoint.
     resume: str | None = None
     data: DataOptions = field(default_factory=DataOptions)
     model: BackboneOptions = field(default_factory=BackboneOptions)
