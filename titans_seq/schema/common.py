@@ -163,7 +163,7 @@ class TrainerOptions:
     num_threads: int = at_least(0, 0)  # CPU threads; 0: torch's default
     epoch_batches: int = at_least(0, 0)  # batches of a training epoch, different ones every epoch; 0: all
     limit_batches: int = at_least(0, 0)  # batches of every split, for a quick trial; 0: all
-    progress_bar: bool = True
+    progress_bar: bool = True  # where the output is not a terminal or a notebook: a line per epoch instead
     # last.ckpt is written at the end of every epoch and after this many steps or minutes; 0: at ends of epochs only.
     checkpoint_steps: int = at_least(0, 0)
     checkpoint_minutes: float = at_least(10.0, 0)
