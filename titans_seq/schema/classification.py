@@ -64,7 +64,7 @@ class ClassificationTaskOptions(TaskOptions):
 
     name: Literal["classification"] = "classification"
     class_weights: Literal["none", "balanced"] = "none"  # balanced: every class has the same weight in the loss
-    label_smoothing: float = between(0.0, 0, 1)
+    label_smoothing: float = between(0.0, 0, 1)  # probability taken from the label and spread over all classes
     # Trained weights: all; the head alone (linear probe); or the head first and, every `unfreeze_every` epochs, one
     # more block from the top, the stem last.
     unfreeze: Literal["all", "head", "gradual"] = "all"
