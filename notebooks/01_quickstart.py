@@ -3,11 +3,10 @@
 #
 # A Titans forecaster is described by a YAML file and trained by one call, which writes a folder with the results. This
 # example uses the built-in simulated data: hourly values with a daily and a weekly cycle whose regimes recur. The
-# training takes some minutes on one CPU core; its last line says how many seconds it took.
+# training takes a minute or two on one CPU core; its last lines say how many seconds it took.
 
 # %%
 import os
-from pathlib import Path
 from tempfile import mkdtemp
 
 from IPython.display import Image
@@ -18,20 +17,20 @@ from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests: a few steps instead of a training
-CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
-WORK = Path(mkdtemp())
+os.chdir(mkdtemp())  # all files of this notebook go there
 
 # %% [markdown]
 # ## The configuration
 #
 # Files are merged from left to right, then `key=value` overrides are applied. An unknown key or an invalid value raises
-# a one-line error that names the key and its place. `titans-seq show-config FILE` prints the same configuration.
+# a one-line error that names the key and its place. `titans-seq configs` lists the ready files, and
+# `titans-seq show-config forecasting/synthetic` prints this configuration.
 
 # %%
 short = ["trainer.max_steps=4", "trainer.limit_batches=4"] if FAST else []
 config = load_config(
-    [CONFIGS / "forecasting/synthetic.yaml"],
-    [f"run.dir={WORK / 'run'}", "logging.wandb=off", "trainer.progress_bar=false", "seed=0", *short],
+    ["forecasting/synthetic"],
+    ["run.dir=run", "logging.wandb=off", "trainer.progress_bar=false", "seed=0", *short],
 )
 print(to_yaml(config)[:900])
 
@@ -61,7 +60,7 @@ Image(filename=str(run.folder / "plots" / "forecast.png"))
 # %%
 table = predict(
     run.folder / "checkpoints" / "best.ckpt",
-    WORK / "forecasts.parquet",
+    "forecasts.parquet",
     ["trainer.progress_bar=false", *(["trainer.limit_batches=1"] if FAST else [])],
 )
 table.head()
@@ -69,6 +68,6 @@ table.head()
 # %% [markdown]
 # ## Next steps
 #
-# - Another variant: `load_config([... , CONFIGS / "model/mag.yaml"])`. Real data: `configs/forecasting/etth1.yaml`.
+# - Another variant: `load_config(["forecasting/synthetic", "model/mag"])`. Real data: `forecasting/etth1`.
 # - Inner state of the memory: `02_inside_the_memory`.
-# - The same on the command line: `titans-seq fit configs/forecasting/synthetic.yaml`.
+# - The same on the command line: `titans-seq fit forecasting/synthetic`.

@@ -24,14 +24,14 @@ from titans_seq.ops import titans_memory
 from titans_seq.plots import Panel, plot_panels
 
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
-WORK = Path(mkdtemp())
+os.chdir(mkdtemp())  # all files of this notebook go there
 torch.manual_seed(0)
 
 
 def show(name, panels, **options):
     """Draw the panels and display the image."""
-    plot_panels(WORK / f"{name}.png", panels, **options)
-    return Image(filename=str(WORK / f"{name}.png"))
+    plot_panels(Path(f"{name}.png"), panels, **options)
+    return Image(filename=f"{name}.png")
 
 
 # %% [markdown]
@@ -132,7 +132,8 @@ show(
 # %% [markdown]
 # Surprise measures the distance between the memory's output for a day's key and the day's value. It is high at the
 # start, when the memory has stored nothing yet, and on days that differ from those before them. On 2016-07-31 all
-# columns of the file are constant.
+# columns of the file are constant. As a forecaster, so small a layer is no better than repeating the day before, as the
+# two errors above show.
 #
 # ## Weather and its missing-value code -9999
 #
@@ -157,21 +158,23 @@ print(
     f"of the others {np.median(surprise[others]):.2f}"
 )
 print(f"each is more surprising than this share of the others: {np.sort(rank)[::-1].round(2)}")
+cells = (series.values == -9999)[: 6 * len(times)].reshape(len(times), -1).sum(axis=1)
+
+
+def by_day(hourly):
+    """Reshape hourly values (T,) to days (T // 24, 24)."""
+    return hourly[: len(hourly) // 24 * 24].reshape(-1, 24)
+
+
+days = by_day(times)[:, 0]
 show(
     "weather",
     [
-        Panel("surprise\n(gradient norm)", {"surprise": (times, surprise)}),
         Panel(
-            "cells of -9999\n(count)",
-            {
-                "count": (
-                    times,
-                    np.bincount(np.flatnonzero((series.values == -9999).any(axis=1)) // 6, minlength=len(times))[
-                        : len(times)
-                    ],
-                )
-            },
+            "surprise\n(gradient norm)",
+            {"day's maximum": (days, by_day(surprise).max(1)), "day's median": (days, np.median(by_day(surprise), 1))},
         ),
+        Panel("cells of -9999\n(per day)", {"cells": (days, by_day(cells).sum(1))}),
     ],
     title="Weather, one token an hour, the file as published",
 )
@@ -256,7 +259,7 @@ show(
     "deep",
     [
         Panel(
-            "norm of the weights",
+            "norm of the weights\n(1e-12 or more)",
             {f"to {to}": (tokens, np.maximum(norms(to, pieces), 1e-12)) for to in ("zero", "initial")},
             logarithmic=True,
         )

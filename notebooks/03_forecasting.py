@@ -27,24 +27,22 @@ from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
-CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
-WORK = Path(mkdtemp())
+os.chdir(mkdtemp())  # all files of this notebook go there
 SEEDS = (0, 1)
 
 
 def train(name, *words, files=()):
     """Train without console output; the run folder has the logs and results."""
     short = ["trainer.max_steps=2", "trainer.limit_batches=2"] if FAST else ["trainer.max_epochs=3"]
-    common = [f"run.dir={WORK / name}", "logging.wandb=off", "trainer.progress_bar=false", *short]
-    paths = [CONFIGS / "forecasting/synthetic.yaml", *(CONFIGS / file for file in files)]
+    common = [f"run.dir={name}", "logging.wandb=off", "trainer.progress_bar=false", *short]
     with redirect_stdout(StringIO()):
-        return fit(load_config(paths, [*common, *words]))
+        return fit(load_config(["forecasting/synthetic", *files], [*common, *words]))
 
 
 def show(name, panels, **options):
     """Draw the panels and display the image."""
-    plot_panels(WORK / f"{name}.png", panels, **options)
-    return Image(filename=str(WORK / f"{name}.png"))
+    plot_panels(Path(f"{name}.png"), panels, **options)
+    return Image(filename=f"{name}.png")
 
 
 # %% [markdown]
@@ -54,7 +52,7 @@ def show(name, panels, **options):
 # larger than the spread over seeds.
 
 # %%
-variants = {"LMM": "model/lmm.yaml", "MAG": "model/mag.yaml", "attention only": "model/transformer.yaml"}
+variants = {"LMM": "model/lmm", "MAG": "model/mag", "attention only": "model/transformer"}
 runs = {
     (name, seed): train(f"{name}-{seed}", f"seed={seed}", "model.patch_length=24", files=[file])
     for name, file in variants.items()
@@ -74,7 +72,7 @@ for name, scores in runs["LMM", 0].results["baselines"].items():
 
 # %%
 table = predict(
-    runs["LMM", 0].folder / "checkpoints" / "best.ckpt", WORK / "lmm.parquet", ["trainer.progress_bar=false"]
+    runs["LMM", 0].folder / "checkpoints" / "best.ckpt", "lmm.parquet", ["trainer.progress_bar=false"]
 ).with_columns((pl.col("forecast") - pl.col("truth")).abs().alias("error"))
 by_step = table.group_by("step", "channel").agg(pl.col("error").mean()).sort("step")
 channels = table["channel"].unique(maintain_order=True).to_list()
@@ -146,7 +144,7 @@ context = data.context_length
 first = data.rows("test")[0] + starts[chosen]
 last_days = 96
 plot_forecasts(
-    WORK / "windows.png",
+    Path("windows.png"),
     timestamps=[data.series.timestamps[row + context - last_days : row + context + data.horizon] for row in first],
     history=data.scaler.inverse(batch.context[chosen, -last_days:].double().numpy()),
     truth=data.scaler.inverse(batch.target[chosen].double().numpy()),
@@ -158,4 +156,4 @@ plot_forecasts(
     ],
     title="Best, median and worst of the test windows, LMM, seed 0",
 )
-Image(filename=str(WORK / "windows.png"))
+Image(filename="windows.png")

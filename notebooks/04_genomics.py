@@ -23,8 +23,7 @@ from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
-CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
-WORK = Path(mkdtemp())
+os.chdir(mkdtemp())  # all files of this notebook go there
 
 # %% [markdown]
 # ## Audit first
@@ -33,13 +32,13 @@ WORK = Path(mkdtemp())
 
 # %%
 config = load_config(
-    [CONFIGS / "genomics/gue.yaml"],
+    ["genomics/gue"],
     [
         "data.name=prom/prom_core_tata",
         "model.dim=64",
         "model.num_layers=1",
         "trainer.max_epochs=6",
-        f"run.dir={WORK / 'run'}",
+        "run.dir=run",
         "logging.wandb=off",
         f"logging.every_n_steps={1 if FAST else 10}",
         "trainer.progress_bar=false",
@@ -70,7 +69,7 @@ def curve(column):
 
 
 plot_panels(
-    WORK / "curves.png",
+    Path("curves.png"),
     [
         Panel("log loss", {"training": curve("train/loss"), "validation": curve("val/loss")}),
         Panel("validation MCC", {"MCC": curve("val/mcc")}, markers=True),
@@ -78,7 +77,7 @@ plot_panels(
     title="Training on prom_core_tata",
     xlabel="optimiser step",
 )
-Image(filename=str(WORK / "curves.png"))
+Image(filename="curves.png")
 
 # %%
 Image(filename=str(run.folder / "plots" / "classes.png"))
@@ -106,9 +105,9 @@ with torch.inference_mode():
 features, probabilities, labels, rows = (torch.cat(x) for x in (features, probabilities, labels, rows))
 surest = int(rows[torch.where(labels == 1, probabilities, 0).argmax()])
 (bases,) = data.rows("test").sequences.take(np.array([surest])).texts()
-(WORK / "promoter.fa").write_text(f">promoter\n{bases}\n")
-table = mutagenesis(best, WORK / "promoter.fa", WORK / "mutations.csv", ["trainer.progress_bar=false"])
-Image(filename=str(WORK / "mutations.png"))
+Path("promoter.fa").write_text(f">promoter\n{bases}\n")
+table = mutagenesis(best, "promoter.fa", "mutations.csv", ["trainer.progress_bar=false"])
+Image(filename="mutations.png")
 
 # %% [markdown]
 # ## Embeddings of the test sequences
@@ -121,10 +120,10 @@ _, spread, axes = torch.linalg.svd(centred, full_matrices=False)
 places = (centred @ axes[:2].T).numpy()
 share = (spread.square() / spread.square().sum())[:2].numpy()
 plot_points(
-    WORK / "embedding.png",
+    Path("embedding.png"),
     {name: places[(labels == number).numpy()] for number, name in enumerate(("no promoter", "promoter"))},
     title="Test sequences as the model sees them",
     xlabel=f"first axis ({100 * share[0]:.0f} % of the variance)",
     ylabel=f"second axis ({100 * share[1]:.0f} %)",
 )
-Image(filename=str(WORK / "embedding.png"))
+Image(filename="embedding.png")

@@ -20,8 +20,7 @@ from titans_seq.system.console import quiet
 
 quiet()
 FAST = bool(os.environ.get("TITANS_SEQ_FAST"))  # set by the tests
-CONFIGS = Path("../configs") if Path("../configs").is_dir() else Path("configs")
-WORK = Path(mkdtemp())
+os.chdir(mkdtemp())  # all files of this notebook go there
 QUIET = ["logging.wandb=off", "trainer.progress_bar=false"]
 SHORT = ["trainer.max_steps=2", "trainer.limit_batches=2"] if FAST else []
 rng = np.random.default_rng(0)
@@ -43,21 +42,21 @@ for store, level in {"north": 120, "south": 80, "east": 150, "west": 60}.items()
     sales = level * week * year * (1 + 0.4 * promo) + rng.normal(0, 0.05 * level, len(t))
     tables.append(pl.DataFrame({"date": days, "store": store, "sales": sales.round(1), "promo": promo}))
 table = pl.concat(tables)
-table.filter(pl.col("date") < pl.date(2023, 12, 18)).write_csv(WORK / "sales.csv")  # observed data
+table.filter(pl.col("date") < pl.date(2023, 12, 18)).write_csv("sales.csv")  # observed data
 plans = table.filter(pl.col("date") >= pl.date(2023, 12, 18))
-plans.select("date", "store", "promo").write_csv(WORK / "plans.csv")  # known future covariates
+plans.select("date", "store", "promo").write_csv("plans.csv")  # known future covariates
 table.head()
 
 # %%
 run = fit(
     load_config(
-        [CONFIGS / "forecasting/table.yaml"],
+        ["forecasting/table"],
         [
-            f"data.path={WORK / 'sales.csv'}",
+            "data.path=sales.csv",
             "data.id=store",
             "data.target=[sales]",
             "data.known=[promo]",
-            f"run.dir={WORK / 'sales'}",
+            "run.dir=sales",
             "trainer.max_epochs=6",
             *QUIET,
             *SHORT,
@@ -72,18 +71,18 @@ run = fit(
 best = run.folder / "checkpoints" / "best.ckpt"
 ahead = forecast(
     best,
-    WORK / "forecast.csv",
-    data=WORK / "sales.csv",
-    future=WORK / "plans.csv",
-    plot=WORK / "forecast.png",
+    "forecast.csv",
+    data=Path("sales.csv"),
+    future=Path("plans.csv"),
+    plot=Path("forecast.png"),
 )
-ahead.head()
+ahead.select("series", "timestamp", "step", "forecast", "lower_80", "upper_80").head()
 
 # %%
-Image(filename=str(WORK / "forecast.png"))
+Image(filename="forecast.png")
 
 # %%
-print(backtest_text(backtest(best, WORK / "backtest.csv", data=WORK / "sales.csv", windows=4, step=7)))
+print(backtest_text(backtest(best, "backtest.csv", data=Path("sales.csv"), windows=4, step=7)))
 
 # %% [markdown]
 # The data are simulated, so the true future is known and can be compared with the forecast.
@@ -116,16 +115,16 @@ def sequence(bound, length=60):
 
 records = [(f"s{i}", i % 2, sequence(i % 2)) for i in range(200 if FAST else 4000)]
 text = "".join(f">{name} label={('free', 'bound')[bound]}\n{bases}\n" for name, bound, bases in records)
-(WORK / "peaks.fa").write_text(text)
+Path("peaks.fa").write_text(text)
 print(text[:300])
 
 # %%
 classifier = fit(
     load_config(
-        [CONFIGS / "genomics/motif.yaml"],
+        ["genomics/motif"],
         [
-            f"data.name={WORK / 'peaks.fa'}",
-            f"run.dir={WORK / 'peaks'}",
+            "data.name=peaks.fa",
+            "run.dir=peaks",
             "experiment=peaks",
             "trainer.max_epochs=8",
             *QUIET,
@@ -141,10 +140,10 @@ Image(filename=str(classifier.folder / "plots" / "classes.png"))
 # ## Predictions for new sequences, and per-base attribution
 
 # %%
-(WORK / "new.fa").write_text(f">with_motif\n{'ACGGT' * 5}GTGACTCAT{'CCATG' * 5}\n>without\n{'ACGGTCCATG' * 6}\n")
+Path("new.fa").write_text(f">with_motif\n{'ACGGT' * 5}GTGACTCAT{'CCATG' * 5}\n>without\n{'ACGGTCCATG' * 6}\n")
 best = classifier.folder / "checkpoints" / "best.ckpt"
-predict(best, WORK / "new.csv", ["trainer.progress_bar=false"], source=WORK / "new.fa")
+predict(best, "new.csv", ["trainer.progress_bar=false"], source="new.fa")
 
 # %%
-mutagenesis(best, WORK / "new.fa", WORK / "mutations.csv", ["trainer.progress_bar=false"], record="with_motif")
-Image(filename=str(WORK / "mutations.png"))
+mutagenesis(best, "new.fa", "mutations.csv", ["trainer.progress_bar=false"], record="with_motif")
+Image(filename="mutations.png")

@@ -7,6 +7,7 @@ import pytest
 from tests.helpers import Refuse, run_cli
 from titans_seq.config import flatten
 from titans_seq.schema import SCHEMAS
+from titans_seq.schema.describe import describe_keys
 
 
 def keys(*arguments: str) -> str:
@@ -21,6 +22,11 @@ def names(text: str) -> list[str]:
 
 def test_all_keys_of_all_tasks_are_listed() -> None:
     assert set(names(keys())) == {key for schema in SCHEMAS.values() for key in flatten(schema())}
+
+
+@pytest.mark.parametrize("task", list(SCHEMAS))
+def test_every_key_has_a_meaning(task: str) -> None:
+    assert [key.name for key in describe_keys(SCHEMAS[task]) if key.meaning == ""] == []
 
 
 @pytest.mark.parametrize("task", list(SCHEMAS))
@@ -50,7 +56,12 @@ def test_entry_contains_default_values_and_meaning() -> None:
 
 @pytest.mark.parametrize(
     ("prefix", "suggestion"),
-    [("model.memry", "model.memory"), ("learning_rat", "task.learning_rate"), ("data.horizn", "data.horizon")],
+    [
+        ("model.memry", "model.memory"),
+        ("learning_rat", "task.learning_rate"),
+        ("data.horizn", "data.horizon"),
+        ("lr", "task.learning_rate"),
+    ],
 )
 def test_suggestion_for_a_misspelt_key(refuse: Refuse, prefix: str, suggestion: str) -> None:
     assert f"keys {prefix}: no such key or section; did you mean {suggestion}?" in refuse("keys", prefix)

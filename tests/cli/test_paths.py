@@ -5,10 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from datamodules.dna.datasets.genomic_benchmarks import BENCHMARKS
+from datamodules.dna.datasets.gue import TASKS
 from tests.helpers import REPOSITORY, Refuse, refusal, run_cli
 from tests.test_imports import run_blocked
 from titans_seq import shipped
+from titans_seq.cli.paths import check_config
+from titans_seq.config import load_config
 from titans_seq.errors import InputError
+from titans_seq.schema import ClassificationConfig
 from titans_seq.system.run_folders import find_checkpoint
 
 RUN_COMMANDS = ["validate", "test", "predict", "forecast", "backtest", "export", "mutagenesis", "variants"]
@@ -70,12 +75,40 @@ def test_every_command_accepts_the_newest_run(command: str, tmp_path: Path, monk
     assert "/a/checkpoints/best.ckpt" in refusal(run_cli(command, "runs/etth1/a", *REQUIRED.get(command, [])))
 
 
+FASTA = ("data.name=README.md",)  # any file that exists
 # name: (arguments, end of the error line)
 MISSING = {
     "a configuration": (["fit", "nowhere.yaml"], "nowhere.yaml: no such config file"),
     "a suite": (["benchmark", "nowhere.yaml"], "nowhere.yaml: no such config file"),
     "a sweep": (["sweep", "nowhere.yaml"], "nowhere.yaml: no such config file"),
     "a table": (["fit", "forecasting/table", "data.path=sales.csv"], "sales.csv: no such file; set data.path"),
+    "sequences": (["fit", "genomics/sequences", "data.name=a.fa"], "a.fa: no such file or published dataset"),
+    "sequences to audit": (["audit", "regions.fa.gz"], "regions.fa.gz: no such file or published dataset"),
+    "labels": (["fit", "genomics/sequences", *FASTA, "data.labels=~/l.csv"], "~/l.csv: no such file; set data.labels"),
+    "labels to audit": (["audit", "README.md", "data.labels=l.csv"], "l.csv: no such file; set data.labels"),
+    "intervals": (["fit", "genomics/sequences", *FASTA, "data.bed=peaks.bed"], "peaks.bed: no such file; set data.bed"),
+    "intervals of classes": (
+        ["fit", "genomics/sequences", *FASTA, "data.bed={yes: README.md, no: no.bed}"],
+        "no.bed: no such file; set data.bed",
+    ),
+    "genome": (["audit", "human_ocr_ensembl", "data.reference=hg.fa"], "hg.fa: no such file; set data.reference"),
+    "corpus": (
+        ["fit", "genomics/gue_pretrain", "data.also=[README.md, b.fa]"],
+        "b.fa: no such file or published dataset",
+    ),
+    "excluded": (["fit", "genomics/gue_pretrain", "data.exclude=[c.fa]"], "c.fa: no such file or published dataset"),
+    "pre-trained": (
+        ["fit", "genomics/motif", "model.pretrained=no.ckpt"],
+        "model.pretrained: no.ckpt: no such checkpoint file or run folder",
+    ),
+    "newest pre-trained": (
+        ["fit", "genomics/motif", "model.pretrained=nowhere/last"],
+        "model.pretrained: nowhere/last: no run below nowhere",
+    ),
+    "run to resume": (["fit", "resume=nowhere"], "resume=nowhere: no such run folder or checkpoint; expected a path"),
+    "newest run to resume": (["fit", "resume=nowhere/last"], "nowhere/last: no run below nowhere"),
+    "table of a run": (["test", "BEST", "data.path=sales.csv"], "sales.csv: no such file; set data.path"),
+    "corpus of a run": (["test", "BEST", "data.also=[a.fa]"], "a.fa: no such file or published dataset"),
     "a run to compare": (["compare", "nowhere"], "nowhere: no such folder"),
     "data": (["forecast", "BEST", "--data", "sales.csv"], "--data sales.csv: no such file"),
     "future": (["forecast", "BEST", "--future", "plans.csv"], "--future plans.csv: no such file"),
@@ -106,6 +139,34 @@ def test_missing_file_is_reported_without_importing_torch(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     for (arguments, message), line in zip(MISSING.values(), done.stderr.splitlines(), strict=True):
         assert message in line, arguments
+
+
+def test_names_of_published_datasets_are_not_taken_for_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (*BENCHMARKS, *TASKS, "simulated"):
+        check_config(load_config(["genomics/sequences"], [f"data.name={name}"]))
+
+
+def test_run_in_a_configuration_is_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    best = make_run(Path("runs") / "pre" / "a", began=100)
+
+    def resolved(*overrides: str) -> tuple[str | None, str | None, str]:
+        config = check_config(load_config(["genomics/motif"], overrides))
+        assert isinstance(config, ClassificationConfig)
+        return config.resume, config.model.pretrained, capsys.readouterr().err
+
+    note = "note: the newest run is runs/pre/a\n"
+    assert resolved() == (None, None, "")
+    assert resolved("model.pretrained=runs/pre/a") == (None, str(best), "")
+    assert resolved("model.pretrained=runs/pre/last") == (None, str(best), note)
+    assert resolved("resume=runs/pre/last") == ("runs/pre/a", None, note)
+    assert resolved("resume=last") == ("last", None, "")
+    # Resolved on resume too, for the comparison with the run's own configuration, which needs no checkpoint any more.
+    assert resolved("resume=auto", "model.pretrained=runs/pre/last") == ("auto", str(best), note)
+    assert resolved("resume=auto", "model.pretrained=gone.ckpt") == ("auto", "gone.ckpt", "")
 
 
 def test_fit_without_arguments_prints_its_usage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
-"""Trainer callbacks: exact checkpoints, detection of NaN losses, and logging."""
+"""Trainer callbacks: exact checkpoints, detection of NaN losses, logging, and lines of progress."""
 
 from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints, VerifiedCheckpointIO
+from titans_seq.callbacks.epoch_lines import EpochLines
 from titans_seq.callbacks.nan_guard import NaNGuard
 from titans_seq.callbacks.step_log import MACHINE, MemoryLog, StepLog, ValidateLastStep
 
 __all__ = [
     "MACHINE",
+    "EpochLines",
     "MemoryLog",
     "NaNGuard",
     "Schedule",

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from titans_seq.cli.command import Command, add_checkpoint_arguments, add_output_argument
-from titans_seq.cli.paths import check_paths
+from titans_seq.cli.paths import check_config, check_paths
 from titans_seq.config import from_container, load_config
 from titans_seq.shipped import is_shipped
 from titans_seq.system.console import quiet
@@ -24,6 +24,7 @@ def _audit(options: argparse.Namespace) -> None:
         named = {"task": {"name": "classification"}, "data": {"name": options.data}}
         # The source is not "command line": keys without effect raise an error in overrides, not in a stored config.
         config = from_container(named, source="audit", overrides=options.words)
+    config = check_config(config)
     quiet()
     from titans_seq.experiment.classification.audit import audit_text
 

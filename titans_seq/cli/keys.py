@@ -1,12 +1,12 @@
 """Command that explains the configuration keys."""
 
 import argparse
-import difflib
 import textwrap
 
 from titans_seq.cli.command import Command
 from titans_seq.errors import InputError
 from titans_seq.schema import SCHEMAS
+from titans_seq.schema.aliases import closest_key
 from titans_seq.schema.describe import KeyDescription, describe_keys
 
 WIDTH = 100  # of a line of the meaning
@@ -27,11 +27,8 @@ def keys_text(prefix: str = "", task: str | None = None) -> str:
     chosen = chosen or [key for key in known if key.name.rpartition(".")[2] == prefix]
     if not chosen:
         names = sorted({key.name for key in known} | {part for key in known for part in _sections(key.name)})
-        last_words = {name.rpartition(".")[2]: name for name in names}
-        close = difflib.get_close_matches(prefix, names, n=1) or [
-            last_words[word] for word in difflib.get_close_matches(prefix.rpartition(".")[2], last_words, n=1)
-        ]
-        hint = f"; did you mean {close[0]}?" if close else "; `titans-seq keys` lists all"
+        close = closest_key(prefix, names)
+        hint = f"; did you mean {close}?" if close else "; `titans-seq keys` lists all"
         raise InputError(f"keys {prefix}: no such key or section{hint}")
     order = {name: number for number, name in enumerate(dict.fromkeys(key.name for key in known))}
     everywhere = list(SCHEMAS) if task is None else [task]

@@ -1,7 +1,6 @@
 """Commands for one run: train, evaluate, predict, export."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,11 +14,10 @@ from titans_seq.cli.command import (
     add_output_argument,
 )
 from titans_seq.cli.configs import configs_text
-from titans_seq.cli.paths import check_paths
+from titans_seq.cli.paths import check_config, check_paths
 from titans_seq.config import load_config, to_yaml
-from titans_seq.errors import InputError
-from titans_seq.schema import Config, ForecastingConfig
 from titans_seq.system.console import quiet
+from titans_seq.system.run_folders import find_resumed
 
 _BARE_FIT = """\
 usage: titans-seq fit NAME|FILE ... [KEY=VALUE ...]
@@ -36,7 +34,7 @@ def _fit(options: argparse.Namespace) -> None:
     config = load_config(files, overrides)  # before the slow imports, so that errors are reported at once
     if config.resume and not files and (own := config_file_of(config.resume)):
         config = load_config([own], overrides)
-    _check_table(config)
+    config = check_config(config)
     quiet()
     from titans_seq.experiment import fit
     from titans_seq.studies.seeds import fit_seeds
@@ -45,14 +43,6 @@ def _fit(options: argparse.Namespace) -> None:
         fit_seeds(config)
     else:
         fit(config)
-
-
-def _check_table(config: Config) -> None:
-    """Raise InputError when the user's table does not exist; the data module checks all else."""
-    if isinstance(config, ForecastingConfig) and config.data.name == "table" and config.data.path:
-        path = Path(config.data.path).expanduser()
-        if not os.path.exists(path):
-            raise InputError(f"{path}: no such file; set data.path")
 
 
 def _show_config(options: argparse.Namespace) -> None:
@@ -112,10 +102,10 @@ def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def config_file_of(resume: str) -> Path | None:
-    """The configuration of the run that `resume` names by the path of its folder or of a checkpoint in it."""
-    if resume in ("last", "auto") or not Path(resume).expanduser().exists():
+    """The configuration of the run that `resume` names by a path, see `find_resumed`; raises InputError."""
+    if resume in ("last", "auto"):
         return None
-    path = Path(resume).expanduser()
+    path = find_resumed(resume)
     file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
     return file if file.is_file() else None
 
@@ -128,7 +118,7 @@ FIT = Command(
         "fit forecasting/table data.path=sales.csv data.id=store 'data.target=[sales]'",
         "fit genomics/sequences data.name=regions.fa data.labels=labels.csv",
         "fit forecasting/etth1 'seeds=[0,1,2]'",
-        "fit resume=runs/etth1/2026-01-31_12-00-00",
+        "fit resume=runs/etth1/last",
     ),
     add_config_arguments,
     _fit,

@@ -1,10 +1,10 @@
 """Commands for many runs: sweep, compare, benchmark."""
 
 import argparse
-import os
 from pathlib import Path
 
 from titans_seq.cli.command import Command, without_overrides
+from titans_seq.cli.paths import check_folders
 from titans_seq.errors import InputError
 from titans_seq.studies.suite import read_suite
 from titans_seq.studies.sweep_file import read_sweep
@@ -38,13 +38,12 @@ def _add_compare_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    for folder in (*options.runs, *map(Path, options.words)):
-        if not os.path.isdir(folder):  # before the slow imports
-            raise InputError(f"{folder}: no such folder")
+    folders = [*options.runs, *map(Path, options.words)]
+    check_folders(folders)
     quiet()
     from titans_seq.studies.compare import compare
 
-    print(compare([*options.runs, *options.words], baseline=options.baseline, metrics=options.metric, out=options.out))
+    print(compare(folders, baseline=options.baseline, metrics=options.metric, out=options.out))
 
 
 def _add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:

@@ -53,7 +53,9 @@ class ClassificationModelOptions(SequenceModelOptions):
     # one: the given strand; both_averaged: trained on one strand, evaluated by the mean of both strands' logits;
     # invariant: the mean of both strands' features, in training too.
     strand: Literal["one", "both_averaged", "invariant"] = "both_averaged"
-    pretrained: str | None = None  # checkpoint of another run, whose weights but the head's are loaded
+    # Another run's folder (FOLDER/last: the newest run below FOLDER) or checkpoint, whose weights but the head's are
+    # loaded.
+    pretrained: str | None = None
 
 
 @dataclass
@@ -62,7 +64,7 @@ class ClassificationTaskOptions(TaskOptions):
 
     name: Literal["classification"] = "classification"
     class_weights: Literal["none", "balanced"] = "none"  # balanced: every class has the same weight in the loss
-    label_smoothing: float = between(0.0, 0, 1)
+    label_smoothing: float = between(0.0, 0, 1)  # probability taken from the label and spread over all classes
     # Trained weights: all; the head alone (linear probe); or the head first and, every `unfreeze_every` epochs, one
     # more block from the top, the stem last.
     unfreeze: Literal["all", "head", "gradual"] = "all"

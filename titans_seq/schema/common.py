@@ -34,7 +34,7 @@ class Conflict(NamedTuple):
 class MemoryOptions:
     """The neural memory, see `titans_seq.nn.NeuralMemory`."""
 
-    num_heads: int = at_least(4, 1)
+    num_heads: int = at_least(4, 1)  # independent memories, each of model.dim / num_heads features
     depth: int = at_least(1, 1)  # layers of the memory's MLP; 1 is a matrix
     expansion: int = at_least(4, 1)  # hidden width of a deeper memory, as a multiple of the head dimension
     chunk_size: int = at_least(16, 1)  # tokens whose gradients are taken at the same weights
@@ -59,7 +59,7 @@ class MemoryOptions:
 class AttentionOptions:
     """Attention of the variants that have it, see `titans_seq.nn.SlidingWindowAttention`."""
 
-    num_heads: int = at_least(4, 1)
+    num_heads: int = at_least(4, 1)  # each of model.dim / num_heads features
     # Tokens that a query attends to, itself included; null: full attention, whose state grows with the sequence.
     window: int | None = at_least(64, 1)
     rotary_share: float = between(0.5, 0, 1)  # fraction of a head's features with rotary positions
@@ -72,9 +72,9 @@ class BackboneOptions:
     # Titans' four variants, and for comparison: attention alone, the gated delta rule, convolutions.
     variant: Literal["lmm", "mal", "mag", "mac", "transformer", "delta", "cnn"] = "lmm"
     dim: int = at_least(32, 1)  # features of a token
-    num_layers: int = at_least(2, 1)
+    num_layers: int = at_least(2, 1)  # blocks
     ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, as a multiple of dim
-    dropout: float = between(0.2, 0, 1)
+    dropout: float = between(0.2, 0, 1)  # probability of dropout in every layer of a block
     num_persistent: int = at_least(0, 0)  # learned tokens before every sequence (eq 19), in each memory and attention
     kernel_size: int = at_least(5, 1)  # kernel size of the variant cnn, in tokens
     segment_length: int = at_least(64, 1)  # tokens of a segment of MAC, which reads its memory once per segment
@@ -128,7 +128,7 @@ class BackboneOptions:
 class DataOptions:
     """Data keys of every task."""
 
-    name: str = ""
+    name: str = ""  # the dataset; see the sections of the tasks
     root: str | None = None  # data folder; null: $TITANS_SEQ_DATA, else a cache folder that downloads go to
     batch_size: int = at_least(32, 1)  # windows or sequences
 
@@ -139,8 +139,8 @@ class TaskOptions:
 
     name: str = ""  # selects the task, and with it the accepted keys
     learning_rate: float = at_least(1e-3, 0)  # peak learning rate of AdamW
-    weight_decay: float = at_least(0.05, 0)
-    warmup_steps: int = at_least(200, 0)
+    weight_decay: float = at_least(0.05, 0)  # of AdamW
+    warmup_steps: int = at_least(200, 0)  # steps of linear warm-up to the peak learning rate
     schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to the end of max_epochs
 
 
@@ -148,25 +148,26 @@ class TaskOptions:
 class TrainerOptions:
     """Length of the training, devices, checkpoints."""
 
-    max_epochs: int = at_least(10, 1)
+    max_epochs: int = at_least(10, 1)  # passes over the training data, at most
     max_steps: int = at_least(-1, -1)  # -1: no limit
     patience: int = at_least(3, 1)  # epochs without a better validation score before training stops
     gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0: no clipping
     ema_decay: float = between(0.0, 0, 1)  # moving average of the weights, which is validated and kept; 0: none
     accumulate_batches: int = at_least(1, 1)  # batches whose gradients are averaged into one step
     compile: bool = False  # torch.compile the model
-    accelerator: str = "auto"
+    accelerator: str = "auto"  # cpu, gpu, cuda or mps; auto: the best that this machine has
     devices: int = at_least(1, 1)  # per machine; data.batch_size is the total over all devices
     num_nodes: int = at_least(1, 1)  # machines
     strategy: str = "auto"  # Lightning's names: ddp, fsdp, ...
+    # float32, or mixed precision with float16 or bfloat16
     precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
     num_threads: int = at_least(0, 0)  # CPU threads; 0: torch's default
     epoch_batches: int = at_least(0, 0)  # batches of a training epoch, different ones every epoch; 0: all
     limit_batches: int = at_least(0, 0)  # batches of every split, for a quick trial; 0: all
-    progress_bar: bool = True
+    progress_bar: bool = True  # where the output is not a terminal or a notebook: a line per epoch instead
     # last.ckpt is written at the end of every epoch and after this many steps or minutes; 0: at ends of epochs only.
     checkpoint_steps: int = at_least(0, 0)
-    checkpoint_minutes: float = at_least(10.0, 0)
+    checkpoint_minutes: float = at_least(10.0, 0)  # see trainer.checkpoint_steps
     keep_checkpoints: int = at_least(2, 1)  # last.ckpt and its predecessors, in case it is damaged
 
     def conflicts(self) -> Iterator[Conflict]:
@@ -188,8 +189,8 @@ class LoggingOptions:
     """Loggers in addition to metrics.csv."""
 
     wandb: Literal["online", "offline", "off"] | None = None  # null: $WANDB_MODE, else online with a key, else offline
-    project: str = "titans_seq"
-    every_n_steps: int = at_least(50, 1)
+    project: str = "titans_seq"  # of W&B
+    every_n_steps: int = at_least(50, 1)  # steps between two logged rows of the training loss
     memory: bool = False  # log surprise, gates and norms of the memories, averaged over a batch
     artifact: bool = False  # upload the best checkpoint to W&B
 
@@ -206,10 +207,10 @@ class Config:
     """One experiment; its task adds keys of its own, see `ForecastingConfig` and the others."""
 
     experiment: str = ""  # names the folder of its runs, below runs/
-    seed: int = between(0, 0, 2**32 - 1)
+    seed: int = between(0, 0, 2**32 - 1)  # of the initial weights, the order of batches and dropout
     seeds: list[int] = field(default_factory=list)  # one run for each seed, side by side in one folder
     # Resume a run: last (the newest of this experiment and configuration), auto (that, or a new run if there is none),
-    # or the path of a run's folder or of a checkpoint.
+    # or the path of a run's folder (FOLDER/last: the newest run below FOLDER) or of a checkpoint.
     resume: str | None = None
     data: DataOptions = field(default_factory=DataOptions)
     model: BackboneOptions = field(default_factory=BackboneOptions)

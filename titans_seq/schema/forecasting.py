@@ -18,6 +18,7 @@ _TABLE_KEYS = (
 class ForecastingDataOptions(DataOptions):
     """Series, splits and windows."""
 
+    # A simulated series, a published dataset, or table: your own file
     name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2", "Weather", "table"] = "synthetic"
     context_length: int = at_least(336, 1)  # steps the model sees (lookback)
     horizon: int = at_least(96, 1)  # steps it forecasts
@@ -47,7 +48,7 @@ class ForecastingModelOptions(BackboneOptions):
     patch_length: int = at_least(16, 1)  # steps in a token
     stride: int = at_least(16, 1)  # steps between tokens
     channel_mixing: bool = False  # one token holds all channels of a patch, instead of one sequence per channel
-    head_dropout: float = between(0.2, 0, 1)
+    head_dropout: float = between(0.2, 0, 1)  # probability of dropout, on the head's input
     centre: Literal["mean", "last"] = "last"  # value that instance normalisation subtracts from each window
     # A linear forecast added to the backbone's; solved initialises it with the best map on the training windows,
     # frozen keeps it fixed there.

@@ -28,8 +28,8 @@ class PretrainingDataOptions(DataOptions):
     unit: Literal["record", "end"] = "record"  # what is held out: whole records, or the last bases of every record
     fraction: float = between(0.05, 0, 0.5)  # of the records or bases, held out for each of validation and test
     validation_records: list[str] = field(default_factory=list)  # names, such as chromosomes, instead of random ones
-    test_records: list[str] = field(default_factory=list)
-    holdout_seed: int = between(0, 0, 2**32 - 1)
+    test_records: list[str] = field(default_factory=list)  # likewise
+    holdout_seed: int = between(0, 0, 2**32 - 1)  # seed of the splits, independent of `seed`
     sequence: str = "sequence"  # name of a table's column
     rna: bool = False  # read U as T
 

@@ -16,7 +16,7 @@ class SequenceModelOptions(BackboneOptions):
     stem_pool: Literal["none", "max"] = "none"  # max: convolve at every base, then max-pool over `stride` bases
     # both: one set of weights reads the sequence and its reverse; both_separate: one set for each direction.
     direction: Literal["both", "both_separate", "forward"] = "both"
-    head_dropout: float = between(0.1, 0, 1)
+    head_dropout: float = between(0.1, 0, 1)  # probability of dropout, on the head's input
 
     def conflicts(self) -> Iterator[Conflict]:
         """Conflicts between keys of the section `model`."""

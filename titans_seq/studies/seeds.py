@@ -11,13 +11,14 @@ from titans_seq.experiment.run.trainer import is_first_process
 from titans_seq.experiment.run.training import Run
 from titans_seq.schema import Config, RunOptions
 from titans_seq.studies.compare import summary
+from titans_seq.system.run_folders import find_resumed
 
 
 def fit_seeds(config: Config) -> list[Run]:
     """Train one run for each of `seeds` in <folder>/seed-<seed>, and print means and standard deviations.
 
     With `resume`, finished runs are kept and the others resume: `auto` and `last` select the newest such folder of
-    this configuration, or `run.dir`; the folder itself can be given too.
+    this configuration, or `run.dir`; the folder itself, or one of its runs, can be given too.
     """
     folder = _folder(config)
     runs = []
@@ -46,7 +47,8 @@ def _folder(config: Config) -> Path:
                 f"resume=last: no runs of seeds in {folder or new_folder.parent}; omit it, or use resume=auto"
             )
         return folder or new_folder
-    folder = Path(str(config.resume)).expanduser()
+    run = find_resumed(config.resume)
+    folder = run.parent if run.name.startswith("seed-") else run  # the newest run is one of the seeds
     if not any(folder.glob("seed-*/config.yaml")):
         raise InputError(f"resume={folder}: not a folder of seeds: it contains no seed-N/config.yaml")
     return folder

@@ -1,8 +1,14 @@
-"""Suppression of library messages on the console and in notebooks."""
+"""Output on the console and in notebooks: whether it can be redrawn, and suppression of library messages."""
 
 import logging
 import os
+import sys
 import warnings
+
+
+def can_redraw() -> bool:
+    """Whether the output is a terminal or a notebook, where a progress bar can be redrawn, and not a file or pipe."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
 def quiet() -> None:

@@ -1,8 +1,9 @@
-"""Resolve a path to a checkpoint: a file, a run folder, or `FOLDER/last`, the newest run below a folder.
+"""Resolve a path to a checkpoint or a run: a file, a run folder, or `FOLDER/last`, the newest run below a folder.
 
 Imports no torch, so that a wrong path is reported at once.
 """
 
+import os
 from pathlib import Path
 
 from titans_seq.errors import InputError
@@ -17,9 +18,7 @@ def find_checkpoint(path: str | Path) -> Path:
     The name `last` stands for the run below that folder that started last, of any experiment, sweep or seed. Raises
     InputError.
     """
-    path = Path(path).expanduser()
-    if path.name == NEWEST and not path.exists():
-        path = newest_run(path.parent)
+    path = _replace_newest(path)
     if not path.exists():
         raise InputError(f"{path}: no such checkpoint file or run folder")
     if not path.is_dir():
@@ -33,6 +32,17 @@ def find_checkpoint(path: str | Path) -> Path:
     raise InputError(f"{path}: not a run's folder: it contains no checkpoints/{BEST}{hint}")
 
 
+def find_resumed(resume: str) -> Path:
+    """Return the run folder or checkpoint at the path `resume`, where the name `last` stands for the newest run.
+
+    Raises InputError.
+    """
+    path = _replace_newest(resume)
+    if not path.exists():
+        raise InputError(f"resume={resume}: no such run folder or checkpoint; expected a path, last or auto")
+    return path
+
+
 def newest_run(folder: Path) -> Path:
     """Return the run in or below `folder` that started last; raises InputError if there is none."""
     runs = _runs_below(folder)
@@ -44,6 +54,11 @@ def newest_run(folder: Path) -> Path:
 def start_time(run: Path) -> int:
     """Return when a run started, in nanoseconds: its config.yaml is written once, at the start."""
     return (run / "config.yaml").stat().st_mtime_ns
+
+
+def _replace_newest(path: str | Path) -> Path:
+    path = Path(os.path.expanduser(path))  # unlike Path.expanduser, returns ~name of an unknown user as it is
+    return newest_run(path.parent) if path.name == NEWEST and not path.exists() else path
 
 
 def _runs_below(folder: Path) -> list[Path]:

@@ -38,10 +38,13 @@ def test_the_heat_map_says_what_its_colours_are(tmp_path: Path, figures: list[Fi
     options = {
         "sequence": "ACGT",
         "letters": "ACGT",
-        "title": "a long title " * 10,
+        "title": "a long title " * 10 + "\nsecond line",
         "measure": "change in the log-odds",
     }
     plot_variant_effects(tmp_path / "a.png", effects=np.eye(4), **options)  # type: ignore[arg-type]
     heat, bar = figures[0].axes
     assert (heat.get_ylabel(), bar.get_ylabel()) == ("alternative base", "change in the log-odds")
-    assert "\n" in figures[0].get_suptitle(), "a long title is wrapped"
+    first, *_, last = figures[0].get_suptitle().splitlines()
+    assert first in options["title"], "a long title is wrapped"
+    assert len(first) < 60
+    assert last == "second line"

@@ -10,6 +10,7 @@ from tests.experiment.dna import DDP, MOTIF, SMALL, weights
 from tests.experiment.running import fit
 from tests.helpers import TWO_STEPS, Refuse, run_cli
 from titans_seq.config import load_config, to_container
+from titans_seq.experiment.registry import build_experiment
 from titans_seq.schema import ClassificationTaskOptions
 from titans_seq.tasks import ClassificationTask
 from titans_seq.tasks.finetuning import depth_of, learning_rate_scale, lowest_trained
@@ -34,6 +35,13 @@ def test_classifier_starts_from_pretrained_weights(forward: Path, tmp_path: Path
     name = "blocks.1.memory.qkv.weight"
     assert torch.equal(separate[f"backbone.ahead.{name}"], learned[f"backbone.{name}"])
     assert torch.equal(separate[f"backbone.back.{name}"], learned[f"backbone.{name}"])
+    # A run's folder stands for its best checkpoint, on the command line and in a configuration of the library.
+    finished = fit(MOTIF, tmp_path / "folder", *SMALL, f"model.pretrained={forward.parent / 'last'}")
+    assert finished.results["pretrained"] == str(path)
+    assert f"pre-trained weights of {path} (pretraining): " in finished.printed
+    config = load_config([MOTIF], [*SMALL, f"model.pretrained={forward}"])
+    _, note = build_experiment(config).new_task()
+    assert note.startswith(f"pre-trained weights of {path} (pretraining): ")
     # The pre-trained checkpoint is no longer needed.
     checkpoint = tmp_path / "shared" / "checkpoints" / "best.ckpt"
     gone = f"model.pretrained={tmp_path / 'gone.ckpt'}"

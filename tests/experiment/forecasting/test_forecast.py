@@ -13,6 +13,7 @@ from datamodules.time_series.datasets.simulated import SimulatedSeries
 from tests.experiment.forecasting.sales import HORIZON, ROWS, START, Panel, expected_forecast, sales
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
 from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
+from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
 
 
 def run_forecast(panel: Panel, *arguments: str | Path, data: Path | None = None) -> pl.DataFrame:
@@ -46,7 +47,7 @@ def test_the_plot_shows_the_chosen_series_from_their_last_row_on(
     run_forecast(panel, "--plot", tmp_path / "all.png")
     run_forecast(panel, "--plot", tmp_path / "two.png", "--series", "a", "--series", "c")
     names = [[axis.get_ylabel() for axis in figure.axes] for figure in figures]
-    assert names == [["a, sales", "b, sales", "c, sales"], ["a, sales", "c, sales"]]
+    assert names == [["a\nsales", "b\nsales", "c\nsales"], ["a\nsales", "c\nsales"]]
     for axis, store in zip(figures[1].axes, ("a", "c"), strict=True):
         lines = {str(line.get_label()): line for line in axis.get_lines()}
         last = np.datetime64(START + timedelta(days=ROWS[store] - 1))
@@ -70,6 +71,17 @@ def test_a_note_says_when_series_are_not_drawn(panel: Panel, tmp_path: Path, fig
     answer = run_cli("forecast", panel.checkpoint, *words, "--series", "sales")
     assert "Note: the plot" not in answer.out
     assert [len(figure.axes) for figure in figures] == [6, 9]
+    assert [figure.get_suptitle().partition(": ")[2] for figure in figures] == [
+        f"the next {HORIZON} steps (6 of 9 series)",
+        f"the next {HORIZON} steps",
+    ]
+
+
+def test_long_names_of_a_panel_keep_their_lines(tmp_path: Path, figures: list[Figure]) -> None:
+    times, values = np.arange(3).astype("datetime64[D]"), np.zeros(3)
+    panel = ForecastPanel("a series whose name is far too long\nsales", times, values, times + 3, values, {})
+    plot_forecast_panels(tmp_path / "a.png", [panel], title="t")
+    assert figures[0].axes[0].get_ylabel() == "a series whose name is far …\nsales"
 
 
 def test_forecast_beyond_the_horizon_is_recursive(panel: Panel) -> None:

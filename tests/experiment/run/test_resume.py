@@ -342,6 +342,22 @@ def test_resume_last_is_the_newest_run_of_the_configuration(tmp_path: Path, stop
         )
 
 
+def test_resume_of_the_newest_run_of_a_folder(
+    tmp_path: Path, reference: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, source, began in (("old", reference, 1e9), ("new", stopped, 2e9)):
+        shutil.copytree(source, Path("runs/synthetic") / name)
+        os.utime(f"runs/synthetic/{name}/config.yaml", (began, began))
+    start = find_start_point(load_config([SYNTHETIC], [*SHORT, "resume=runs/synthetic/last"]))
+    assert start.folder
+    assert start.folder.path == Path("runs/synthetic/new")
+    os.utime("runs/synthetic/old/config.yaml", (3e9, 3e9))
+    answer = run_cli("fit", "resume=runs/synthetic/last")  # with the run's own configuration
+    assert (answer.status, answer.err) == (0, "note: the newest run is runs/synthetic/old\n")
+    assert "runs/synthetic/old is finished: nothing to resume" in answer.out
+
+
 def test_checkpoint_metadata(reference: Path) -> None:
     content = torch.load(reference / "checkpoints" / "best.ckpt", weights_only=True)
     metadata = content["titans_seq"]
@@ -380,7 +396,22 @@ def test_seeds_are_found_by_their_configuration(tmp_path: Path, refuse: Refuse) 
         assert find("model.dim=32") is None
         many = [*FIT, "seeds=[0,1]"]
         assert "resume=last: no runs of seeds" in refuse(*many, "resume=last", "run.dir=elsewhere")
-        assert "not a folder of seeds" in refuse(*many, "resume=runs/synthetic")
+        assert "not a folder of seeds" in refuse(*many, f"resume={tmp_path / 'runs' / 'synthetic'}")
+
+
+def test_newest_run_is_a_seed_of_the_folder_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(config: Config) -> None:
+        raise Interrupted(f"{config.run.dir}", 130)
+
+    monkeypatch.setattr("titans_seq.studies.seeds.fit", stop)
+    for name, began in (("a/seed-0", 1e9), ("a/seed-1", 2e9), ("b/seed-0", 1.5e9)):
+        path = tmp_path / "runs" / "synthetic" / name / "config.yaml"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (began, began))
+    answer = run_cli(*FIT, "seeds=[0,1]", "resume=runs/synthetic/last", cwd=tmp_path)
+    assert "note: the newest run is runs/synthetic/a/seed-1" in answer.err
+    assert "titans-seq: runs/synthetic/a/seed-0. " in answer.err
 
 
 def test_error_of_an_interrupted_seed_explains_how_to_resume_all(

@@ -28,7 +28,9 @@ def plot_classes(
     `curves` maps what the legend says to false and true positive rates; the area under each is added.
     """
     side = max(4.2, 0.45 * len(classes) + 1.6)
-    with new_figure(path, (2 * side + 3.0, side), (1, 2), title) as axes:
+    labels = [short_class(name) for name in classes]
+    longest = max(map(len, labels))
+    with new_figure(path, (2 * side + 0.08 * longest, side), (1, 2), title) as axes:
         rates, matrix = axes[0]
         for (name, (false, true)), colour, dash in zip(curves.items(), cycle(PALETTE), cycle("-----:"), strict=False):
             area = float((np.diff(false) * (true[1:] + true[:-1]) / 2).sum())
@@ -42,8 +44,7 @@ def plot_classes(
         for (row, column), count in np.ndenumerate(counts):
             text = {"ha": "center", "va": "center", "color": "white" if share[row, column] > 0.5 else "black"}
             matrix.text(column, row, f"{count:,}\n{share[row, column]:.1%}", fontsize=size, **text)
-        labels = [short_class(name) for name in classes]
-        is_long = len(classes) * max(map(len, labels)) > 30
+        is_long = len(classes) * longest > 30
         matrix.set_xticks(
             range(len(classes)), labels, rotation=45 if is_long else 0, ha="right" if is_long else "center"
         )
@@ -66,7 +67,7 @@ def plot_variant_effects(
     """
     length = len(sequence)
     width = min(40.0, 3.6 + 0.12 * length)
-    title = textwrap.fill(title, int(11 * width))
+    title = "\n".join(textwrap.fill(line, int(11 * width)) for line in title.splitlines())
     with new_figure(path, (width, 2.5 + 0.16 * title.count("\n")), title=title) as axes:
         axis = axes[0, 0]
         limit = float(np.nanmax(np.abs(effects))) or 1.0

@@ -11,6 +11,7 @@ from titans_seq.errors import InputError
 from titans_seq.experiment.run.checkpoint import shape_text
 from titans_seq.schema import WITH_ATTENTION, WITH_MEMORY, ClassificationConfig
 from titans_seq.system.checkpoint_files import read_checkpoint
+from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import ClassificationTask
 
 _KINDS = ("pretraining", "classification")
@@ -18,16 +19,18 @@ _FORWARD, _BACKWARD = "backbone.ahead.", "backbone.back."
 
 
 def load_pretrained(task: ClassificationTask, path: str) -> str:
-    """Load the weights of the checkpoint `path` into the task's model, all but the head's; return a summary line.
+    """Load the weights of a checkpoint, or of a run's best one, into the task's model, all but the head's.
 
     Stem, backbone and the norm before the head are loaded. A stack that was trained in one direction can be used for
     both; a classifier with separate weights for each direction gets a copy in both if the checkpoint has one stack.
 
-    Raises InputError when the checkpoint is of another kind of task, or its model has other shapes or options.
+    Returns a summary line. Raises InputError when the checkpoint is of another kind of task, or its model has other
+    shapes or options.
     """
     where = f"model.pretrained={path}"
     try:
-        content = read_checkpoint(Path(path).expanduser())
+        checkpoint = find_checkpoint(path)
+        content = read_checkpoint(checkpoint)
     except InputError as error:
         raise InputError(f"model.pretrained: {error}") from None
     try:
@@ -55,7 +58,7 @@ def load_pretrained(task: ClassificationTask, path: str) -> str:
             "to those of the checkpoint's run (config.yaml in its folder)"
         )
     task.model.load_state_dict({name: weights[str(source)] for name, source in sources.items()}, strict=False)
-    return _report(path, kind, task.model.state_dict(), sources)
+    return _report(checkpoint, kind, task.model.state_dict(), sources)
 
 
 def _source_name(name: str, weights: Mapping[str, Tensor]) -> str | None:
@@ -109,13 +112,13 @@ def _look_up(options: Mapping[str, Any], key: str, default: Any = None) -> Any:
     return value
 
 
-def _report(path: str, kind: str, state: Mapping[str, Tensor], sources: Mapping[str, str | None]) -> str:
+def _report(checkpoint: Path, kind: str, state: Mapping[str, Tensor], sources: Mapping[str, str | None]) -> str:
     values = sum(state[name].numel() for name in sources)
     new = [name for name in state if name not in sources]
     copies = sum(1 for name in sources if name.startswith(_BACKWARD) and sources[name] != name)
     copied = "; the backward stack is a copy of the forward one" if copies else ""
     total = sum(w.numel() for w in state.values())
     return (
-        f"pre-trained weights of {path} ({kind}): {len(sources)} of {len(state)} parameters loaded, {values:,} of "
-        f"{total:,} values: stem, backbone, norm{copied}. Randomly initialised: {', '.join(new)}"
+        f"pre-trained weights of {checkpoint} ({kind}): {len(sources)} of {len(state)} parameters loaded, {values:,} "
+        f"of {total:,} values: stem, backbone, norm{copied}. Randomly initialised: {', '.join(new)}"
     )

@@ -72,7 +72,7 @@ def mutagenesis(
         effects=grid,
         sequence=bases,
         letters=BASES[:_LETTERS],
-        title=f"{name}: effect of every single-nucleotide variant; unchanged sequence: {before}",
+        title=f"{name}: effect of every single-nucleotide variant\nunchanged sequence: {before}",
         measure=f"change in the log-odds of {target!r}",
     )
     return table

@@ -119,11 +119,12 @@ def _origins(
 def _forecast_series(
     forecaster: TrainedForecaster, origins: list[NDArray[np.int64]], steps: int
 ) -> Iterator[_SeriesForecasts]:
-    """Forecast series by series, with a progress bar over windows."""
+    """Forecast series by series, with a progress bar over windows on a terminal."""
     encoder, size = forecaster.encoder, forecaster.config.data.batch_size
     channels = len(encoder.channels)
     calibration = forecaster.calibration.for_steps(steps) if forecaster.calibration else None
-    with tqdm(total=sum(map(len, origins)), desc="backtest", unit="window") as bar:
+    # None: no bar where the output is not a terminal.
+    with tqdm(total=sum(map(len, origins)), desc="backtest", unit="window", disable=None) as bar:
         for member, rows in zip(forecaster.scaled_series, origins, strict=True):
             batches = []
             for begin in range(0, len(rows), size):

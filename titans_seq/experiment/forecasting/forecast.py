@@ -89,7 +89,9 @@ def forecast(
     table = pl.concat(tables)
     write_table(table, out)
     if plot is not None:
-        title = f"{Path(forecaster.source_name).stem}: the next {steps} steps"
+        every = sum(len(member.series.channels) for member in panel)
+        drawn = f" ({len(panels)} of {every:,} series)" if len(panels) < every else ""
+        title = f"{Path(forecaster.source_name).stem}: the next {steps} steps{drawn}"
         plot_forecast_panels(plot, panels, title=title)
     return table
 
@@ -166,7 +168,7 @@ def _forecast_table(
     bands = intervals or _central(units, quantiles)
     panels = [
         ForecastPanel(
-            name=f"{series.name}, {channel}" if forecaster.is_panel else channel,
+            name=f"{series.name}\n{channel}" if forecaster.is_panel else channel,
             past=series.timestamps[-length:],
             history=series.values[-length:, c],
             future=timestamps,

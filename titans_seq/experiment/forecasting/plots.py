@@ -63,7 +63,7 @@ def plot_forecasts(
 class ForecastPanel(NamedTuple):
     """One series' past and forecast, for `plot_forecast_panels`."""
 
-    name: str
+    name: str  # with a line for the series and one for the channel, if there are several series
     past: NDArray[np.datetime64]  # (T,)
     history: NDArray[Any]  # (T,)
     future: NDArray[np.datetime64]  # (N,)
@@ -111,4 +111,5 @@ def _add_legend(axis: Any) -> None:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    lines = name.splitlines()
+    return "\n".join(line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…" for line in lines)

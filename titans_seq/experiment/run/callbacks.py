@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import (
 )
 
 from titans_seq.callbacks import (
+    EpochLines,
     MemoryLog,
     NaNGuard,
     Schedule,
@@ -24,6 +25,7 @@ from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.metrics_csv import MetricsCsv
 from titans_seq.experiment.run.resume import StartPoint
 from titans_seq.schema import Config
+from titans_seq.system.console import can_redraw
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 
@@ -73,7 +75,7 @@ class RunCallbacks:
             best,
         ]
         if options.progress_bar:
-            callbacks.append(_ProgressBar(refresh_rate=10))
+            callbacks.append(_ProgressBar(refresh_rate=10) if can_redraw() else EpochLines(task.monitor))
         return cls(checkpoints, best, callbacks)
 
 

@@ -13,7 +13,7 @@ from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.loggers import print_note
 from titans_seq.schema import Config
 from titans_seq.system.checkpoint_files import LAST, DamagedCheckpointError, by_age, read_checkpoint
-from titans_seq.system.run_folders import start_time
+from titans_seq.system.run_folders import find_resumed, start_time
 
 # Keys that may differ on resume: they change where a run computes and what it keeps, not what it computes.
 CHANGEABLE_KEYS = {
@@ -70,11 +70,9 @@ def find_start_point(config: Config) -> StartPoint:
                 return StartPoint(replace(config, resume=None))
             raise InputError(f"resume=last: no run in {_runs_folder(config)}; leave resume out, or use resume=auto")
         return _start_point_in(folder, config)
-    path = Path(resume).expanduser()
+    path = find_resumed(resume)
     if path.is_dir():
         return _start_point_in(_run_in(path), config)
-    if not path.is_file():
-        raise InputError(f"resume={resume}: no such run folder or checkpoint; expected a path, last or auto")
     folder = _run_in(path.parent.parent)
     content = _read_resumable(path)
     if content is None:

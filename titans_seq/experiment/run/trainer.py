@@ -16,6 +16,7 @@ from titans_seq.errors import InputError
 from titans_seq.ops.memory.arguments import Options
 from titans_seq.ops.memory.backends import why_not_options, why_not_triton_here
 from titans_seq.schema import Config, TrainerOptions
+from titans_seq.system.console import can_redraw
 
 ONE_DEVICE: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
@@ -51,7 +52,7 @@ def build_trainer(
         limit_predict_batches=limit,
         num_sanity_val_steps=0,
         enable_checkpointing=folder is not None,
-        enable_progress_bar=options.progress_bar,
+        enable_progress_bar=options.progress_bar and can_redraw(),
         enable_model_summary=False,
     )
 
