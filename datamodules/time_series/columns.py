@@ -11,7 +11,7 @@ from datamodules.common.reading import read_frame
 from datamodules.time_series.timestamps import timestamp_text
 from titans_seq.errors import InputError
 
-Fill = Literal["none", "ffill", "interpolate"]
+Fill = Literal["none", "ffill", "interpolate", "missing"]  # missing: empty cells stay missing, as NaN
 
 
 class ColumnRoles(NamedTuple):

@@ -38,6 +38,21 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=help_text)
 
 
+def add_optional_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """A checkpoint or none, and overrides; `split_checkpoint` sorts them."""
+    help_text = "folder of a run, FOLDER/last, or a checkpoint (default: the pre-trained forecaster)"
+    parser.add_argument("checkpoint", nargs="?", metavar="RUN", help=help_text)
+    help_text = "overrides of the run's configuration; without a run, of data.time, data.id, data.target, data.season"
+    parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=help_text)
+
+
+def split_checkpoint(options: argparse.Namespace) -> None:
+    """Move an override that stands first, where a checkpoint would, to the overrides."""
+    if options.checkpoint is not None and "=" in options.checkpoint and not Path(options.checkpoint).exists():
+        options.words = [options.checkpoint, *options.words]
+        options.checkpoint = None
+
+
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:
     """The table to write."""
     help_text = "file to write, .parquet or .csv (default: %(default)s)"

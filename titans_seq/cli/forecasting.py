@@ -1,18 +1,18 @@
-"""Commands for trained forecasters: forecast and backtest."""
+"""Commands of forecasters, trained or pre-trained: forecast and backtest."""
 
 import argparse
 from pathlib import Path
 
-from titans_seq.cli.command import Command, add_checkpoint_arguments, add_output_argument
+from titans_seq.cli.command import Command, add_optional_checkpoint_arguments, add_output_argument, split_checkpoint
 from titans_seq.cli.paths import check_paths
 from titans_seq.system.console import quiet
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_arguments(parser)
-    help_text = "table with the training data's columns (default: the training data)"
+    add_optional_checkpoint_arguments(parser)
+    help_text = "table to forecast, with a run: of its training data's columns (default: the training data)"
     parser.add_argument("--data", type=Path, help=help_text)
-    help_text = "steps to forecast; beyond the trained horizon, recursively (default: trained horizon)"
+    help_text = "steps to forecast; with a run, recursively beyond the trained horizon (default: that horizon)"
     parser.add_argument("--horizon", type=int, help=help_text)
 
 
@@ -26,6 +26,7 @@ def _add_forecast_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _forecast(options: argparse.Namespace) -> None:
+    split_checkpoint(options)
     check_paths(options)
     quiet()
     from titans_seq.experiment import forecast
@@ -53,6 +54,7 @@ def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _backtest(options: argparse.Namespace) -> None:
+    split_checkpoint(options)
     check_paths(options)
     quiet()
     from titans_seq.experiment import backtest, backtest_text
@@ -72,14 +74,20 @@ def _backtest(options: argparse.Namespace) -> None:
 FORECAST = Command(
     "forecast",
     "forecast beyond the last row of a table, to Parquet or CSV",
-    ("forecast runs/table/last --data sales.csv --out forecast.csv --plot forecast.png",),
+    (
+        "forecast --data sales.csv --horizon 28 --out forecast.csv --plot forecast.png",
+        "forecast runs/table/last --data sales.csv --out forecast.csv --plot forecast.png",
+    ),
     _add_forecast_arguments,
     _forecast,
 )
 BACKTEST = Command(
     "backtest",
     "evaluate on past data: rolling-origin backtest over a table's last rows",
-    ("backtest runs/table/last --data sales.csv --windows 8 --step 7 --out backtest.csv",),
+    (
+        "backtest --data sales.csv --horizon 28 --windows 8",
+        "backtest runs/table/last --data sales.csv --windows 8 --step 7 --out backtest.csv",
+    ),
     _add_backtest_arguments,
     _backtest,
 )

@@ -27,7 +27,8 @@ def check_paths(options: argparse.Namespace) -> None:
 
     Raises InputError if one does not.
     """
-    options.checkpoint = _noted(options.checkpoint, find_checkpoint(options.checkpoint))
+    if options.checkpoint is not None:  # without one, forecasts are those of the pre-trained forecaster
+        options.checkpoint = _noted(options.checkpoint, find_checkpoint(options.checkpoint))
     for name in _INPUTS:
         path = getattr(options, name, None)
         if path is not None and not _exists(path):

@@ -20,6 +20,7 @@ from datamodules.time_series.columns import (
     resolve_column_roles,
     static_values,
 )
+from datamodules.time_series.inferred_roles import infer_column_roles
 from datamodules.time_series.series import Covariates, Series, SplitBoundaries
 from datamodules.time_series.timestamps import (
     Step,
@@ -48,35 +49,41 @@ class Table:
     Every series of a panel has its own range of rows, from its first timestamp to its last.
 
     Args:
-        path: a .csv or .parquet file.
+        source: a .csv or .parquet file, or a table in memory.
         roles: the role of each column; without targets, all columns without another role are forecast.
         time_format: strftime format of the timestamps; None expects ISO 8601.
         fill: handling of missing timestamps and empty cells: "none" raises an error, "ffill" repeats the last value,
-            "interpolate" interpolates linearly (which leaks the value after a gap into the gap).
+            "interpolate" interpolates linearly (which leaks the value after a gap into the gap), "missing" keeps NaN.
         split: the ends of training and validation.
         seasonal_period: steps of the main cycle, for the seasonal-naive baseline; None derives it from the time step
             (24 for hourly data).
+        infer_roles: find the roles that are not set (`infer_column_roles`).
     """
 
     simulated = False
 
     def __init__(
         self,
-        path: str | Path,
+        source: str | Path | pl.DataFrame,
         roles: ColumnRoles = ColumnRoles(),  # noqa: B008 - immutable
         *,
         time_format: str | None = None,
         fill: Fill = "none",
         split: SplitPoints = _DEFAULT_SPLIT,
         seasonal_period: int | None = None,
+        infer_roles: bool = False,
     ) -> None:
-        self.path = Path(path)
+        self.frame = source if isinstance(source, pl.DataFrame) else None
+        self.path = Path("table") if isinstance(source, pl.DataFrame) else Path(source)
+        self.infer_roles = infer_roles
         self.roles = roles
         self.time_format = time_format
         self.fill = fill
         self.split = split
         self._seasonal_period = seasonal_period
         self._filled_cells = 0
+        self.interval = ""  # time step in polars notation, set by `read`
+        self.resolved_roles = roles  # with the roles that `read` found
         self.notes: list[str] = []  # messages about the data for the user, set by `read`
 
     @property
@@ -86,7 +93,7 @@ class Table:
 
     def prepare(self) -> None:
         """Raise InputError when the file does not exist."""
-        if not self.path.is_file():
+        if self.frame is None and not self.path.is_file():
             raise InputError(f"{self.path}: no such file; set data.path")
 
     def load(self) -> list[Series]:
@@ -96,8 +103,13 @@ class Table:
     def read(self) -> list[Series]:
         """Read the table as `load` does but without splitting: all rows are training rows."""
         self.prepare()
-        table = read_series_table(self.path)
-        roles = resolve_column_roles(table, self.roles, self.path)
+        table = read_series_table(self.path) if self.frame is None else self.frame
+        if self.fill == "missing":
+            table = table.with_columns(pl.selectors.float().fill_nan(None))
+        roles = self.roles
+        if self.infer_roles:
+            roles = infer_column_roles(table, roles, self.path, self.time_format)
+        roles = self.resolved_roles = resolve_column_roles(table, roles, self.path)
         where = f"{self.path}: column {roles.time}"
         timestamps = parse_timestamps(table[roles.time], where, self.time_format)
         numbers = [
@@ -112,6 +124,7 @@ class Table:
         self._check_duplicates(table, rows, roles)
         rows = rows.sort("time of row", maintain_order=True)
         step = self._step(rows)
+        self.interval = step.interval
         if self._seasonal_period is None:
             self._seasonal_period = step.seasonal_period
         self._filled_cells = 0
@@ -153,9 +166,11 @@ class Table:
         intervals = rows.select(pl.col("time of row").diff().over("series of row")).to_series().drop_nulls()
         counts = rows.group_by("series of row").len().sort("len", "series of row")
         name, least = counts.row(0)
-        if least < 3:
+        if least < 3 and self.fill != "missing":
             place = f"{self.path}: series {name!r}" if len(counts) > 1 else f"{self.path}"
             raise InputError(f"{place}: {least} distinct times; a series needs at least 3")
+        if intervals.is_empty():
+            raise InputError(f"{self.path}: every series has one row; a time step needs two")
         return infer_step(intervals)
 
     def _series(self, rows: pl.DataFrame, roles: ColumnRoles, step: Step) -> Series:
@@ -184,7 +199,7 @@ class Table:
 
     def _filled(self, column: pl.Series, place: str) -> NDArray[np.float64]:
         """Return a column (T,) with its nulls filled; only reached with nulls if `fill` allows them."""
-        if not column.null_count():
+        if not column.null_count() or self.fill == "missing":
             return column.to_numpy()
         if column.null_count() == len(column):
             raise InputError(f"{place}: column {column.name} is empty; remove it")

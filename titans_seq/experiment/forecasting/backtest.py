@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,31 +17,17 @@ from titans_seq.experiment.forecasting.inference import (
     check_steps,
     cut_inputs,
     forecast_recursively,
-    load_forecaster,
+    load_trained,
     restore_units,
     stack_inputs,
 )
-from titans_seq.experiment.forecasting.metrics import mase, smape, weighted_quantile_loss
-from titans_seq.experiment.run.console_table import format_table
+from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, score_table
+from titans_seq.experiment.forecasting.zero_shot import backtest_pretrained
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
-
-_HEADINGS = {"mase": "MASE", "smape": "sMAPE", "mse": "MSE", "mae": "MAE", "wql": "WQL"}
-_MAX_PRINTED = 20  # series in the printed table
-TOTAL, NAIVE = "all", "seasonal naive"  # the last rows: means over the series
-
-
-class _SeriesForecasts(NamedTuple):
-    """Forecasts of one series from all origins, in the units of the series."""
-
-    member: ScaledSeries
-    rows: NDArray[np.int64]  # (W,) first step of each forecast
-    truth: NDArray[np.float64]  # (W, N, C)
-    values: NDArray[np.float64]  # (W, N, C, Q)
-    intervals: dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]]  # (W, N, C) each
 
 
 def backtest(
-    checkpoint: str | Path,
+    checkpoint: str | Path | None,
     out: str | Path,
     overrides: Iterable[str] = (),
     *,
@@ -69,33 +54,26 @@ def backtest(
     check_table(out)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
-    forecaster = load_forecaster(Path(checkpoint), data, overrides)
+    if checkpoint is None:
+        table = backtest_pretrained(out, overrides, data=data, windows=windows, step=step, horizon=horizon)
+        write_table(table, out)
+        return table
+    forecaster = load_trained(Path(checkpoint), data, overrides)
     refuse_to_overwrite(out, forecaster.config, data)
     steps = check_steps(forecaster, horizon)
     step = steps if step is None else step
     origins = [_origins(forecaster, member, windows, step, steps) for member in forecaster.scaled_series]
     _warn_of_training_rows(forecaster, origins)
-    rows, naive = [], []
-    for forecasts in _forecast_series(forecaster, origins, steps):
-        rows += _score(forecaster, forecasts)
-        naive += _score(forecaster, _naive(forecasts, forecaster.encoder.season))
-    table = pl.DataFrame([*rows, _mean(rows, TOTAL), _mean(naive, NAIVE)], infer_schema_length=None)
-    table = table.with_columns(pl.selectors.float().fill_nan(None))
+    scoring = Scoring(
+        season=forecaster.encoder.season,
+        levels=forecaster.task.quantile_levels,
+        trained=forecaster.config.data.horizon,
+        coverages=forecaster.calibration.coverages if forecaster.calibration else (),
+        has_ids=forecaster.is_panel,
+    )
+    table = score_table(_forecast_series(forecaster, origins, steps), scoring)
     write_table(table, out)
     return table
-
-
-def backtest_text(table: pl.DataFrame) -> str:
-    """Return the table as text: the first series and the means."""
-    scores = [name for name in table.columns if name in _HEADINGS or name.startswith("interval_")]
-    columns = {name: _HEADINGS.get(name, f"coverage {name.removeprefix('interval_')} %") for name in scores}
-    rows = {}
-    for row in [*table[:-2].head(_MAX_PRINTED).to_dicts(), *table[-2:].to_dicts()]:
-        name = ", ".join(str(row[key]) for key in ("series", "channel") if row.get(key) is not None)
-        rows[name] = {key: row[key] for key in scores if row[key] is not None}
-    hidden = len(table) - 2 - _MAX_PRINTED
-    more = f"\n({hidden} more series are in the file)" if hidden > 0 else ""
-    return format_table(rows, columns, spec=".4g") + more
 
 
 def _origins(
@@ -118,7 +96,7 @@ def _origins(
 
 def _forecast_series(
     forecaster: TrainedForecaster, origins: list[NDArray[np.int64]], steps: int
-) -> Iterator[_SeriesForecasts]:
+) -> Iterator[SeriesForecasts]:
     """Forecast series by series, with a progress bar over windows on a terminal."""
     encoder, size = forecaster.encoder, forecaster.config.data.batch_size
     channels = len(encoder.channels)
@@ -141,63 +119,7 @@ def _forecast_series(
                     intervals[nominal] = (member.scaler.inverse(low), member.scaler.inverse(high))
             truth = member.series.values[rows[:, None] + np.arange(steps)]
             units = np.stack([restore_units(member, window) for window in z_scores])
-            yield _SeriesForecasts(member, rows, truth, units, intervals)
-
-
-def _score(forecaster: TrainedForecaster, forecasts: _SeriesForecasts) -> list[dict[str, Any]]:
-    """Rows of the table for one series, one per channel."""
-    series = forecasts.member.series
-    quantiles, trained = forecaster.task.quantile_levels, forecaster.config.data.horizon
-    many = forecasts.values.shape[-1] > 1
-    scored = []
-    for c, channel in enumerate(series.channels):
-        truth, values = forecasts.truth[..., c], forecasts.values[..., c, :]
-        point = values[..., forecaster.task.point if many else 0]
-        history = series.values[: forecasts.rows[0], c]
-        row: dict[str, Any] = {"series": series.name} if forecaster.is_panel else {}
-        row |= {
-            "channel": channel,
-            "windows": len(forecasts.rows),
-            "mase": mase(truth, point, history, forecaster.encoder.season),
-            "smape": smape(truth, point),
-            "mse": float(np.square(truth - point).mean()),
-            "mae": float(np.abs(truth - point).mean()),
-        }
-        if quantiles:
-            wql = weighted_quantile_loss(truth[:, :trained], values[:, :trained], quantiles) if many else np.nan
-            row["wql"] = wql
-        for nominal in forecaster.calibration.coverages if forecaster.calibration else []:
-            coverage = np.nan
-            if forecasts.intervals:
-                low, high = (end[:, :trained, c] for end in forecasts.intervals[nominal])
-                coverage = float(((low <= truth[:, :trained]) & (truth[:, :trained] <= high)).mean())
-            row[f"interval_{100 * nominal:g}"] = coverage
-        scored.append(row)
-    return scored
-
-
-def _naive(forecasts: _SeriesForecasts, season: int) -> _SeriesForecasts:
-    """Seasonal naive forecasts: the last season before each origin, repeated."""
-    steps = forecasts.truth.shape[1]
-    season = min(season, int(forecasts.rows[0]))
-    before = forecasts.rows[:, None] - season + np.arange(steps) % season
-    values = forecasts.member.series.values[before]
-    return forecasts._replace(values=values[..., None], intervals={})
-
-
-def _mean(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Unweighted mean of every score over series and channels; NaN scores are left out."""
-    total: dict[str, Any] = {}
-    for key, value in rows[0].items():
-        if isinstance(value, str):
-            total[key] = None
-        elif key == "windows":
-            total[key] = sum(row[key] for row in rows)
-        else:
-            values = np.array([row[key] for row in rows])
-            defined = values[~np.isnan(values)]
-            total[key] = float(defined.mean()) if len(defined) else float("nan")
-    return {**total, "channel": name}
+            yield SeriesForecasts(member.series, rows, truth, units, intervals)
 
 
 def _warn_of_training_rows(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]]) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from datamodules.time_series.columns import ColumnRoles
+from datamodules.time_series.columns import ColumnRoles, Fill
 from datamodules.time_series.datasets.ett import ETT
 from datamodules.time_series.datasets.simulated import SimulatedSeries
 from datamodules.time_series.datasets.table import SplitPoints, Table
@@ -21,8 +21,11 @@ def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
     return SimulatedSeries() if options.name == "synthetic" else ETT(options.name, options.root)
 
 
-def build_table(options: ForecastingDataOptions) -> Table:
-    """Build the source of a user's table; raises InputError without `data.path`."""
+def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, infer_roles: bool = False) -> Table:
+    """Build the source of a user's table; raises InputError without `data.path`.
+
+    `fill` replaces that of the options; for `infer_roles` see `Table`.
+    """
     if options.path is None:
         raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
     roles = ColumnRoles(
@@ -37,7 +40,8 @@ def build_table(options: ForecastingDataOptions) -> Table:
         Path(options.path).expanduser(),
         roles,
         time_format=options.time_format,
-        fill=options.fill,
+        fill=fill or options.fill,
         split=SplitPoints(options.train_end, options.validation_end),
         seasonal_period=options.season,
+        infer_roles=infer_roles,
     )

@@ -1,7 +1,6 @@
 """`titans-seq forecast`: forecasts of the steps after the last row, by a trained model."""
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,20 @@ from titans_seq.experiment.forecasting.inference import (
     check_steps,
     cut_inputs,
     forecast_recursively,
-    load_forecaster,
+    load_trained,
     restore_units,
     stack_inputs,
 )
+from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, check_plot, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
 from titans_seq.experiment.forecasting.tables import long_table
-from titans_seq.experiment.run.output import check_table, check_writable, refuse_to_overwrite, write_table
+from titans_seq.experiment.forecasting.zero_shot import forecast_pretrained
+from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 from titans_seq.tasks.quantiles import central_pairs
-
-_MAX_PANELS = 6  # panels (series and channels) in a plot without --series
-_MOST_PANELS = 50  # panels in a plot of chosen series
-_HISTORY_HORIZONS = 3  # horizons of history in a panel
 
 
 def forecast(
-    checkpoint: str | Path,
+    checkpoint: str | Path | None,
     out: str | Path,
     overrides: Iterable[str] = (),
     *,
@@ -51,7 +48,7 @@ def forecast(
     forecasts are recursive: earlier forecasts are fed back as input.
 
     Args:
-        checkpoint: checkpoint of a forecasting run.
+        checkpoint: checkpoint of a forecasting run; None forecasts with the pre-trained forecaster, without training.
         out: CSV by suffix, else Parquet; an existing file is replaced.
         overrides: `key=value` overrides of the checkpoint's configuration.
         data: a table with the columns of the training table; None is the training data themselves.
@@ -62,17 +59,20 @@ def forecast(
     """
     out = Path(out)
     check_table(out)
-    if plot is not None:
-        check_writable(plot, "--plot")
-        if plot.suffix != ".png":
-            raise InputError(f"--plot {plot}: expected a .png file")
-    elif series:
-        raise InputError(f"--series {series[0]}: selects what --plot draws; add --plot FILE.png")
-    forecaster = load_forecaster(Path(checkpoint), data, overrides)
+    check_plot(plot, series)
+    if checkpoint is None:
+        if future is not None:
+            raise InputError(
+                f"--future {future}: the pre-trained forecaster uses no covariates; fine-tune it on your data: "
+                "titans-seq fit forecasting/finetune"
+            )
+        return forecast_pretrained(out, overrides, data=data, horizon=horizon, plot=plot, series=series)
+    forecaster = load_trained(Path(checkpoint), data, overrides)
     refuse_to_overwrite(out, forecaster.config, data, future)
     steps = check_steps(forecaster, horizon)
     panel = forecaster.scaled_series
-    plotted = _select_panels(forecaster, series) if plot is not None else []
+    members = [member.series for member in panel]
+    plotted = select_panels(members, series, has_ids=forecaster.is_panel) if plot is not None else []
     times = [times_after(member.series.timestamps, forecaster.encoder.interval, steps) for member in panel]
     known = _known_covariates(forecaster, future, times)
     tables: list[pl.DataFrame] = []
@@ -94,30 +94,6 @@ def forecast(
         title = f"{Path(forecaster.source_name).stem}: the next {steps} steps{drawn}"
         plot_forecast_panels(plot, panels, title=title)
     return table
-
-
-def _select_panels(forecaster: TrainedForecaster, names: Sequence[str]) -> list[tuple[int, int]]:
-    """Select the panels to plot, as indices of a series and a channel; prints a note when some are left out.
-
-    A name is that of a series, or of a channel in every series; raises InputError for another one.
-    """
-    available = [
-        (i, c, {channel, *([member.series.name] if forecaster.is_panel else [])})
-        for i, member in enumerate(forecaster.scaled_series)
-        for c, channel in enumerate(member.series.channels)
-    ]
-    known = {name for _, _, own in available for name in own}
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, 1) or sorted(known)[:_MAX_PANELS]
-            more = ", ..." if len(near) < len(known) else ""
-            raise InputError(f"--series {name}: no such series or channel; available: {', '.join(near)}{more}")
-    chosen = [(i, c) for i, c, own in available if not names or own & set(names)]
-    most = _MOST_PANELS if names else _MAX_PANELS
-    if len(chosen) > most:
-        how = "fewer" if names else "others"
-        print(f"Note: the plot shows the first {most} of {len(chosen):,} series; select {how} with --series NAME")
-    return chosen[:most]
 
 
 def _known_covariates(
@@ -164,7 +140,7 @@ def _forecast_table(
     table = table.with_columns(pl.selectors.float().fill_nan(None))
     if forecaster.is_panel:
         table.insert_column(0, pl.Series("series", [series.name] * len(table)))
-    length = _HISTORY_HORIZONS * len(timestamps)
+    length = HISTORY_HORIZONS * len(timestamps)
     bands = intervals or _central(units, quantiles)
     panels = [
         ForecastPanel(

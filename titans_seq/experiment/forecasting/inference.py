@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
     numbers: NDArray[np.float32]  # (B, N)
 
 
-def load_forecaster(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> TrainedForecaster:
+def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> TrainedForecaster:
     """Load a checkpoint and read the table `data`, or the data it was trained on, with the checkpoint's encoder.
 
     Raises InputError when the data do not match those of the training.

@@ -22,9 +22,11 @@ def smape(truth: _Array, forecast: _Array) -> float:
 def naive_error(history: _Array, season: int) -> float:
     """Mean absolute error of the seasonal naive forecast over a history (T,), the denominator of MASE.
 
-    NaN when the history is no longer than a season.
+    NaN when the history is no longer than a season; missing values, NaN, are left out.
     """
-    return float(np.abs(history[season:] - history[:-season]).mean()) if len(history) > season else float("nan")
+    errors = np.abs(history[season:] - history[:-season])
+    errors = errors[~np.isnan(errors)]
+    return float(errors.mean()) if len(errors) else float("nan")
 
 
 def mase(truth: _Array, forecast: _Array, history: _Array, season: int) -> float:
@@ -33,7 +35,7 @@ def mase(truth: _Array, forecast: _Array, history: _Array, season: int) -> float
     NaN when the seasonal naive forecast has no error there, or the history is no longer than a season.
     """
     scale = naive_error(history, season)
-    return float(np.abs(truth - forecast).mean() / scale) if scale > 0 else float("nan")
+    return float(np.abs(truth - forecast).mean() / scale) if scale > 0 and truth.size else float("nan")
 
 
 def weighted_quantile_loss(truth: _Array, quantiles: _Array, levels: Sequence[float]) -> float:

@@ -1,0 +1,47 @@
+"""Choice of the series that a plot of forecasts shows."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+from datamodules.time_series.series import Series
+from titans_seq.errors import InputError
+from titans_seq.experiment.run.output import check_writable
+
+_MAX_PANELS = 6  # panels (series and channels) in a plot without --series
+_MOST_PANELS = 50  # panels in a plot of chosen series
+HISTORY_HORIZONS = 3  # horizons of history in a panel
+
+
+def check_plot(plot: Path | None, series: Sequence[str]) -> None:
+    """Raise InputError unless `plot` can be written, or for series without a plot."""
+    if plot is not None:
+        check_writable(plot, "--plot")
+        if plot.suffix != ".png":
+            raise InputError(f"--plot {plot}: expected a .png file")
+    elif series:
+        raise InputError(f"--series {series[0]}: selects what --plot draws; add --plot FILE.png")
+
+
+def select_panels(panel: Sequence[Series], names: Sequence[str], *, has_ids: bool) -> list[tuple[int, int]]:
+    """Select the panels to plot, as indices of a series and a channel; prints a note when some are left out.
+
+    A name is that of a series, or of a channel in every series; raises InputError for another one.
+    """
+    available = [
+        (i, c, {channel, *([series.name] if has_ids else [])})
+        for i, series in enumerate(panel)
+        for c, channel in enumerate(series.channels)
+    ]
+    known = {name for _, _, own in available for name in own}
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, 1) or sorted(known)[:_MAX_PANELS]
+            more = ", ..." if len(near) < len(known) else ""
+            raise InputError(f"--series {name}: no such series or channel; available: {', '.join(near)}{more}")
+    chosen = [(i, c) for i, c, own in available if not names or own & set(names)]
+    most = _MOST_PANELS if names else _MAX_PANELS
+    if len(chosen) > most:
+        how = "fewer" if names else "others"
+        print(f"Note: the plot shows the first {most} of {len(chosen):,} series; select {how} with --series NAME")
+    return chosen[:most]
