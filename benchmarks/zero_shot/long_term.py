@@ -103,6 +103,17 @@ def evaluate(
     return results | {"horizons": {horizon: _metrics(found) for horizon, found in sums.items()}}
 
 
+def difference_of_cut(forecaster: Forecaster, data: LongSeries, context: int = CONTEXT) -> float:
+    """Return the largest difference, in z-scores, between forecasts of 96 steps and the first 96 of 720.
+
+    It is 0 up to rounding if a forecaster's first steps do not depend on the horizon.
+    """
+    contexts = [channel[max(0, data.first - context) : data.first] for channel in data.values.T]
+    periods = [data.period] * len(contexts)
+    short, long = (forecaster.predict_arrays(contexts, horizon, periods) for horizon in (HORIZONS[0], HORIZONS[-1]))
+    return float(np.abs(short - long[:, : HORIZONS[0]]).max())
+
+
 def mean_over_horizons(results: dict[str, Any], metric: str) -> float:
     """Return the mean of a metric over the horizons of a dataset's results."""
     return float(np.mean([found[metric] for found in results["horizons"].values()]))
@@ -110,29 +121,30 @@ def mean_over_horizons(results: dict[str, Any], metric: str) -> float:
 
 def _add(sums: Sums, data: LongSeries, origins: list[int], forecasts: NDArray[np.floating]) -> None:
     """Add the errors of forecasts (windows, channels, 720, Q) to the sums of every horizon."""
+    target = np.full(forecasts.shape[:3], np.nan, np.float32)
+    for window, origin in enumerate(origins):
+        rows = data.values[origin : origin + HORIZONS[-1]]
+        target[window, :, : len(rows)] = rows.T
+    error, error_of_mean = target - forecasts[..., MEDIAN], target - forecasts.mean(-1)
+    errors = {
+        "squared": np.square(error),
+        "absolute": np.abs(error),
+        "squared_of_mean": np.square(error_of_mean),
+        "absolute_of_mean": np.abs(error_of_mean),
+        "inside": (forecasts[..., 0] <= target) & (target <= forecasts[..., -1]),
+        "pinball": pinball(forecasts, target).sum(-1),
+        "magnitude": np.abs(target),
+        "scaled": np.abs(error) / data.scales[:, None],
+    }  # each (windows, channels, 720)
     for horizon in HORIZONS:
-        complete = [at for at, origin in enumerate(origins) if origin + horizon <= len(data.values)]
+        complete = [window for window, origin in enumerate(origins) if origin + horizon <= len(data.values)]
         if not complete:
             continue
-        target = np.stack([data.values[origins[at] : origins[at] + horizon].T for at in complete])  # (windows, C, H)
-        quantiles = forecasts[complete, :, :horizon]
-        error, error_of_mean = target - quantiles[..., MEDIAN], target - quantiles.mean(-1)
-        inside = (quantiles[..., 0] <= target) & (target <= quantiles[..., -1])
-        found = {
-            "count": target.size,
-            "windows": len(complete),
-            "squared": np.sum(np.square(error), dtype=np.float64),
-            "absolute": np.sum(np.abs(error), dtype=np.float64),
-            "squared_of_mean": np.sum(np.square(error_of_mean), dtype=np.float64),
-            "absolute_of_mean": np.sum(np.abs(error_of_mean), dtype=np.float64),
-            "inside": inside.sum(),
-            "pinball": np.sum(pinball(quantiles, target), dtype=np.float64),
-            "magnitude": np.sum(np.abs(target), dtype=np.float64),
-            "scaled": np.sum(np.abs(error) / data.scales[:, None], dtype=np.float64),
-        }
-        total = sums.setdefault(str(horizon), dict.fromkeys(found, 0.0))
-        for key, value in found.items():
-            total[key] += float(value)
+        total = sums.setdefault(str(horizon), dict.fromkeys(["windows", "count", *errors], 0.0))
+        total["windows"] += len(complete)
+        total["count"] += len(complete) * data.values.shape[1] * horizon
+        for key, values in errors.items():
+            total[key] += float(values[complete, :, :horizon].sum(dtype=np.float64))
 
 
 def _metrics(sums: dict[str, float]) -> dict[str, float]:

@@ -43,6 +43,17 @@ class ShortSeries(NamedTuple):
         """Rows to forecast."""
         return HORIZONS[self.frequency]
 
+    def facts(self) -> dict[str, Any]:
+        """Return what identifies the series; the digest is that of its values."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.values).tobytes()).hexdigest()[:16]
+        return {
+            "frequency": self.frequency,
+            "period": self.period,
+            "rows": len(self.values),
+            "source": self.source,
+            "sha256": digest,
+        }
+
     def origins(self) -> list[int]:
         """Return the forecast origins (first rows of the targets), latest first.
 
