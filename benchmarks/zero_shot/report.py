@@ -40,6 +40,7 @@ class Row(NamedTuple):
     training: str  # on the dataset or not
     context: str
     errors: dict[str, tuple[float | None, float | None]]  # dataset to mean squared and absolute error
+    coverage: float | None = None  # mean over datasets and horizons
 
 
 def write_page(page: Path, folder: Path) -> None:
@@ -57,7 +58,7 @@ def tables(folder: Path) -> str:
     parts = [
         "## Long-term datasets, mean of four horizons",
         _error_table([*_zero_shot_rows(long), *_supervised_rows()]),
-        "Test MSE / MAE on z-scores, all windows; bold: best zero-shot or supervised number. Italics: as published.",
+        "Test MSE / MAE on z-scores, all windows; bold: best of its column. Coverage is that of the 80 % interval. Italics: as published.",
         "## Long-term datasets by horizon, zero-shot",
         _horizon_table(long),
         "MSE / MAE of the median; relative: ratio to seasonal naive. Coverage is that of the 80 % interval; WQL is "
@@ -94,6 +95,7 @@ def _zero_shot_rows(long: Sequence[dict[str, Any]]) -> list[Row]:
                 )
                 for dataset, figures in by_dataset.items()
             },
+            statistics.fmean(long_term.mean_over_horizons(figures, "coverage") for figures in by_dataset.values()),
         )
         for (name, context), by_dataset in found.items()
     ]
@@ -151,9 +153,9 @@ def _error_table(rows: Sequence[Row]) -> str:
         columns.append(
             [" / ".join(texts) if any(t != "-" for t in texts) else "" for texts in zip(*halves, strict=True)]
         )
-    header = ["forecaster", "training on the dataset", "context", *long_term.DATASETS, "mean"]
+    header = ["forecaster", "training on the dataset", "context", *long_term.DATASETS, "mean", "coverage"]
     body = [
-        [row.label, row.training, row.context, *cells]
+        [row.label, row.training, row.context, *cells, "" if row.coverage is None else f"{100 * row.coverage:.0f} %"]
         for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
     ]
     return _markdown(header, body)
@@ -221,13 +223,13 @@ def _short_tables(short: Sequence[dict[str, Any]]) -> list[str]:
             [
                 _label(one["name"]),
                 *(f"{100 * one['summary'][group]['coverage']:.0f} %" for group in groups),
-                f"{one['summary']['all']['milliseconds_a_forecast']:.3g}",
+                _milliseconds(one["summary"]["all"]["milliseconds_a_forecast"]),
             ]
             for one in found
         ]
         parts.append(f"### {half.capitalize()} half: coverage of the 80 % interval")
         parts.append(_markdown(["forecaster", *counts, "ms per forecast"], rows))
-    parts.append("Geometric means over series; the number of series is in brackets. Times are those of one CPU thread.")
+    parts.append("Geometric means over series; the number of series is in brackets. Times are CPU time.")
     return [*parts, _series_list(short)]
 
 
@@ -280,6 +282,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
