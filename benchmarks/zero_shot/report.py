@@ -58,7 +58,8 @@ def tables(folder: Path) -> str:
     parts = [
         "## Long-term datasets, mean of four horizons",
         _error_table([*_zero_shot_rows(long), *_supervised_rows()]),
-        "Test MSE / MAE on z-scores, all windows; bold: best of its column. Coverage is that of the 80 % interval. Italics: as published.",
+        "Test MSE / MAE on z-scores, all windows; bold: best of its column; italics: as published. Coverage is that of "
+        "the 80 % interval, mean over datasets and horizons.",
         "## Long-term datasets by horizon, zero-shot",
         _horizon_table(long),
         "MSE / MAE of the median; relative: ratio to seasonal naive. Coverage is that of the 80 % interval; WQL is "
@@ -120,7 +121,7 @@ def _supervised_rows() -> list[Row]:
             ]
             errors[dataset] = tuple(_mean_of_horizons(runs, metric) for metric in ("test/mse", "test/mae"))
             lookbacks |= {run["context_length"] for run in runs}
-        rows.append(Row(label, "supervised", " or ".join(map(str, sorted(lookbacks))), errors))  # type: ignore[arg-type]
+        rows.append(Row(label, "supervised", f"{min(lookbacks)} to {max(lookbacks)}", errors))  # type: ignore[arg-type]
     for published in yaml.safe_load(_SUITE.read_text())["published"]:
         if published["name"] in _PUBLISHED:
             errors = {

@@ -138,8 +138,8 @@ def read_half(half: str, *, judge: bool = False, path: str | Path | None = None)
 def evaluate(forecaster: Forecaster, series: Sequence[ShortSeries]) -> dict[str, dict[str, float]]:
     """Forecast every series at all origins; return the metrics of each by name.
 
-    `seconds` is CPU time, which other programs on the machine hardly change: that of the forecasts of a series' frequency,
-    divided equally among its forecasts.
+    `seconds` is CPU time, which other programs on the machine hardly change: that of all forecasts of a frequency,
+    divided equally among them.
     """
     results = {}
     for frequency, horizon in HORIZONS.items():
