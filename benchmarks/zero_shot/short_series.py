@@ -141,7 +141,7 @@ def evaluate(forecaster: Forecaster, series: Sequence[ShortSeries]) -> dict[str,
     `seconds` is CPU time, which other programs on the machine hardly change: that of all forecasts of a frequency,
     divided equally among them.
     """
-    results = {}
+    results: dict[str, dict[str, float]] = {}
     for frequency, horizon in HORIZONS.items():
         cases = [Case(one, origin) for one in series if one.frequency == frequency for origin in one.origins()]
         if not cases:

@@ -18,7 +18,7 @@ from .forecaster import LEVELS, Forecaster
 HORIZON, CONTEXTS, BATCHES = 64, (512, 2048), (1, 8, 32, 128)
 SERIES = 256
 PERIOD = 24
-Side = Callable[[NDArray[np.float32]], None]  # forecasts a batch (B, context)
+Side = Callable[[NDArray[np.float32]], object]  # forecasts a batch (B, context)
 
 
 def bolt_tiny() -> tuple[Side, int]:
