@@ -1,0 +1,1 @@
+"""Zero-shot benchmark of pre-trained forecasters: data, metrics, baselines and the page of results."""
