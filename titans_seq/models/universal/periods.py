@@ -9,10 +9,12 @@ from torch.nn import functional as F
 
 _CLIP = 4.0  # standard deviations: outliers beyond it would hide the periods of all other values
 _MIN_CORRELATION = 0.05  # of a peak
+_ROUNDING = 1e-6  # what is left of a line, relative to its size, is float32 rounding, which may be periodic
 _MIN_RISE = 0.1  # of a peak over the lowest point before it
 # The shortest lag whose rise is at least this share of the largest is the first period: multiples of a period have
 # peaks of nearly the same height.
 _NEARLY_BEST = 0.85
+_WIDTH = 1.25  # of a peak: noise has small peaks on its slope, up to this factor before its top
 _SAME_PHASE = 0.06  # lags closer than this share of the first period to one of its multiples are not a second period
 
 
@@ -38,7 +40,8 @@ def dominant_periods(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     highest, best = rise.max(dim=1)
     seasonal = highest > _MIN_RISE
     nearly = (rise >= _NEARLY_BEST * highest.unsqueeze(1)) & seasonal.unsqueeze(1)
-    first = nearly.to(torch.int8).argmax(dim=1)
+    first = nearly.to(torch.int8).argmax(dim=1).unsqueeze(1)
+    first = rise.masked_fill((lags < first) | (lags > _WIDTH * first), 0.0).argmax(dim=1)
     remainder = lags % first.clamp_min(1).unsqueeze(1)
     distance = torch.minimum(remainder, first.unsqueeze(1) - remainder)
     same_phase = distance <= (_SAME_PHASE * first).long().clamp_min(1).unsqueeze(1)
@@ -65,12 +68,12 @@ def _peak_rises(values: Tensor, observed: Tensor) -> Tensor:
     centred = (values - (values * mask).sum(dim=1, keepdim=True) / count) * mask
     slope = (time * centred).sum(dim=1, keepdim=True) / time.square().sum(dim=1, keepdim=True).clamp_min(1e-9)
     rest = centred - slope * time
-    deviation = (rest.square().sum(dim=1, keepdim=True) / count).sqrt().clamp_min(1e-12)
-    rest = (rest / deviation).clamp(-_CLIP, _CLIP)
+    size, deviation = ((x.square().sum(dim=1, keepdim=True) / count).sqrt() for x in (centred, rest))
+    rest = torch.where(deviation > _ROUNDING * size, rest / deviation, 0.0).clamp(-_CLIP, _CLIP)
     lags = values.shape[1] // 3 + 2
-    size = 1 << (values.shape[1] + lags - 1).bit_length()  # no wrapping round at the lags that are kept
-    products = torch.fft.irfft(torch.fft.rfft(rest, size).abs().square(), size)[:, :lags]
-    pairs = torch.fft.irfft(torch.fft.rfft(mask, size).abs().square(), size)[:, :lags].clamp_min(1)
+    padded = 1 << (values.shape[1] + lags - 1).bit_length()  # no wrapping round at the lags that are kept
+    products = torch.fft.irfft(torch.fft.rfft(rest, padded).abs().square(), padded)[:, :lags]
+    pairs = torch.fft.irfft(torch.fft.rfft(mask, padded).abs().square(), padded)[:, :lags].clamp_min(1)
     correlation = products / pairs
     correlation = correlation / correlation[:, :1].clamp_min(1e-9)
     inner = correlation[:, 1:-1]
