@@ -8,7 +8,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _CLIP = 4.0  # standard deviations: outliers beyond it would hide the periods of all other values
-_MIN_CORRELATION = 0.05  # of a peak
 _ROUNDING = 1e-6  # what is left of a line, relative to its size, is float32 rounding, which may be periodic
 _MIN_RISE = 0.1  # of a peak over the lowest point before it
 # The shortest lag whose rise is at least this share of the largest is the first period: multiples of a period have
@@ -22,8 +21,8 @@ def dominant_periods(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """Return up to two seasonal periods of each series, at most a third of its length, and their strengths.
 
     A period is a lag at which the autocorrelation, after a linear trend is removed, has a peak. Its strength is the
-    peak's rise over the lowest autocorrelation at shorter lags, from 0 to 2; random walks, whose autocorrelation only
-    falls, have none.
+    peak's rise over the lowest autocorrelation at shorter lags, from 0 to 2. Few series of independent values have a
+    period, and few random walks.
 
     The length counts from the first observed step: more unobserved steps before it change nothing.
 
@@ -77,9 +76,11 @@ def _peak_rises(values: Tensor, observed: Tensor) -> Tensor:
     correlation = products / pairs
     correlation = correlation / correlation[:, :1].clamp_min(1e-9)
     inner = correlation[:, 1:-1]
-    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:]) & (inner > _MIN_CORRELATION)
     length = values.shape[1] - observed.to(torch.int8).argmax(dim=1, keepdim=True)
     lag = torch.arange(1, lags - 1, device=values.device)
+    # Of noise, the largest of as many correlations is about this high.
+    threshold = (2 * torch.log(length / 3 + 1) / pairs[:, 1:-1]).sqrt()
+    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:]) & (inner > threshold)
     peak &= (lag > 1) & (lag <= length // 3)
     rise = correlation - correlation.cummin(dim=1).values
     return F.pad(torch.where(peak, rise[:, 1:-1], 0.0), (1, 1)).float()
