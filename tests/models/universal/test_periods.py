@@ -104,7 +104,9 @@ def test_unobserved_steps_before_the_series_change_nothing(prefix: int) -> None:
     torch.testing.assert_close(strength, same, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1e-12, 0.0), (1e12, 0.0), (1.0, 1e6), (1e-3, 7.0), (-1.0, 0)])
+@pytest.mark.parametrize(
+    ("scale", "shift"), [(2.0, 0.0), (1e-12, 0.0), (1e12, 0.0), (1.0, 1e6), (1e-3, 7.0), (-1.0, 0)]
+)
 def test_scale_and_level_change_nothing(scale: float, shift: float) -> None:
     series = np.stack([with_gaps(seasonal(300, 12, seed=seed)) for seed in range(4)])
     (found, strength), (again, same) = detect(series), detect(scale * series + shift)
