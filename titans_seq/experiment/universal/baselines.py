@@ -9,7 +9,7 @@ from titans_seq.models.universal.context import Context, take
 from titans_seq.tasks.universal import compress, forecast_pairs
 
 
-def measure_baselines(batches: Iterable[SeriesBatch], random_leads: int, max_lead: int) -> dict[str, Scores]:
+def measure_naive_forecasts(batches: Iterable[SeriesBatch], random_leads: int, max_lead: int) -> dict[str, Scores]:
     """Return the scaled absolute errors of the last value and of the last season, over all batches.
 
     The season is the nominal period, which may be wrong; without one it is the last value.
