@@ -9,7 +9,7 @@ from titans_seq.models.universal.context import Context, take
 from titans_seq.tasks.universal import compress, forecast_pairs
 
 
-def measure_baselines(batches: Iterable[SeriesBatch], random_leads: int, max_lead: int) -> dict[str, Scores]:
+def measure_naive_forecasts(batches: Iterable[SeriesBatch], random_leads: int, max_lead: int) -> dict[str, Scores]:
     """Return the scaled absolute errors of the last value and of the last season, over all batches.
 
     The season is the nominal period, which may be wrong; without one it is the last value.
@@ -19,7 +19,7 @@ def measure_baselines(batches: Iterable[SeriesBatch], random_leads: int, max_lea
         context = Context(batch.values.double(), batch.period)
         pairs = forecast_pairs(context, random_leads, max_lead, index)
         candidates = candidate_forecasts(context, pairs.token, pairs.lead)
-        scale = (take(context.deviation, pairs.token) * take(context.rate, pairs.token)).sqrt().float().unsqueeze(-1)
+        scale = context.scale(pairs.token).unsqueeze(-1)
         centre = take(context.mean, pairs.token).float().unsqueeze(-1)
         target = compress((pairs.target - centre) / scale)
         count += int(pairs.scored.sum())

@@ -15,8 +15,8 @@ from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Scores
 from titans_seq.experiment.run.trainer import train_batches
-from titans_seq.experiment.universal.baselines import measure_baselines
-from titans_seq.experiment.universal.plots import plot_forecasts
+from titans_seq.experiment.universal.baselines import measure_naive_forecasts
+from titans_seq.experiment.universal.plots import plot_universal_forecasts
 from titans_seq.models.universal.context import Context
 from titans_seq.schema import PATCH, UniversalConfig
 from titans_seq.tasks.universal import UniversalTask
@@ -85,7 +85,7 @@ class UniversalExperiment(Experiment[UniversalTask]):
         """Test scores of simple forecasts."""
         limit = self.config.trainer.limit_batches or None
         task = self.config.task
-        return measure_baselines(islice(self.data.test_dataloader(), limit), task.random_leads, task.max_lead)
+        return measure_naive_forecasts(islice(self.data.test_dataloader(), limit), task.random_leads, task.max_lead)
 
     def draw(self, task: UniversalTask, path: Path) -> None:
         """Plot forecasts of the last quarter of some series of the test split."""
@@ -101,7 +101,7 @@ class UniversalExperiment(Experiment[UniversalTask]):
         with torch.no_grad():
             context = Context(values[:, :start].to(task.device), periods.to(task.device))
             forecast = task.model.forecast(context, task.model.encode(context)[0], patches).cpu()
-        plot_forecasts(
+        plot_universal_forecasts(
             path,
             pasts=list(values[:, :start].numpy()),
             futures=list(values[:, start:].numpy()),

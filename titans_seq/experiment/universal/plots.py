@@ -11,7 +11,7 @@ from titans_seq.plots import FORECAST_COLOUR, HISTORY_COLOUR, TRUTH_COLOUR, new_
 _COLUMNS = 3
 
 
-def plot_forecasts(
+def plot_universal_forecasts(
     path: Path,
     *,
     pasts: Sequence[NDArray[np.float64]],

@@ -79,17 +79,17 @@ def _level_changes(context: Context, period: Tensor, ends: Tensor, starts: Tenso
     Both (B, M, 1); a patch counts as a season where there is no period.
     """
     length = torch.where(period > 0, period, PATCH)
-    newest = context.average(torch.maximum(ends - length, starts), ends)
+    begin = torch.maximum(ends - length, starts)
+    newest, is_known = context.average(begin, ends), context.number(begin, ends) > 0
     before = context.average(ends - 2 * length, ends - length)
     two = (ends - 2 * length >= starts) & (2 * context.number(ends - 2 * length, ends - length) >= length)
-    drift = torch.where(two, newest - before, 0.0)
+    drift = torch.where(two & is_known, newest - before, 0.0)
     number = ((ends - starts) // length).clamp_max(_SEASONS)
     weights = total = torch.zeros_like(newest)
     for season in range(_SEASONS):
         end = ends - season * length
-        inside = season < number
-        weight = inside * _DECAY**season
-        total = total + weight * torch.where(inside, context.average(end - length, end), 0.0)
+        weight = (season < number) * (context.number(end - length, end) > 0) * _DECAY**season
+        total = total + weight * context.average(end - length, end)
         weights = weights + weight
-    offset = torch.where(weights > 0, newest - total / weights.clamp_min(1e-9), 0.0)
+    offset = torch.where(is_known & (weights > 0), newest - total / weights.clamp_min(1e-9), 0.0)
     return drift.float().unsqueeze(-1), offset.float().unsqueeze(-1)

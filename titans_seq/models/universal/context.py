@@ -14,6 +14,8 @@ from titans_seq.schema import PATCH
 
 WINDOW = 2048  # steps that statistics, periods and candidates look back
 HISTORY = WINDOW + PATCH  # steps before its first token that a continued context needs
+_LARGEST = 1e30  # of a value in units of the first difference: float32 ends at 3e38
+_ROUNDING = 1e-14  # of a value, relative to its size: some float64 operations
 _REFRESH = WINDOW // PATCH // 2  # patches between two detections of the periods, once the window is full
 
 
@@ -57,7 +59,7 @@ class Context:
         self.shift = first if shift is None else torch.where(shift.isnan(), first, shift)
         moved = torch.where(observed, values - self.shift.unsqueeze(1), 0.0)
         self.unit = _unit(moved) if unit is None else torch.where(unit > 0, unit, _unit(moved))
-        scaled = moved / torch.where(self.unit > 0, self.unit, 1.0).unsqueeze(1)
+        scaled = (moved / torch.where(self.unit > 0, self.unit, 1.0).unsqueeze(1)).clamp(-_LARGEST, _LARGEST)
         self.values = scaled.float()
         self.continued = history > 0
         self.ends = torch.arange(
@@ -69,28 +71,42 @@ class Context:
     def _accumulate(self, scaled: Tensor) -> None:
         steps = torch.arange(scaled.shape[1], device=scaled.device)
         mask = self.observed.double()
-        self._sums, self._counts, squares = (F.pad(x.cumsum(1), (1, 0)) for x in (scaled, mask, scaled.square()))
+        self._sums, self._counts = (F.pad(x.cumsum(1), (1, 0)) for x in (scaled, mask))
         newest = torch.where(self.observed, steps, 0).cummax(1).values
         self._filled = self.values.gather(1, newest)
-        first = torch.where(self.observed.any(1), self.observed.to(torch.int8).argmax(1), scaled.shape[1])
-        # (B, T): the first step that statistics at a token may use
-        self.starts = torch.maximum(first.unsqueeze(1), (self.ends - WINDOW).clamp_min(0))
-        starts = torch.minimum(self.starts, self.ends)
-        self.count = self.between(self._counts, starts, self.ends)
-        self.mean = self.average(starts, self.ends)
-        self.last = torch.where(self.count > 0, take(self._filled, self.ends.expand_as(starts) - 1), 0.0)
-        mean_square = self.between(squares, starts, self.ends) / self.count.clamp_min(1)
-        deviation = (mean_square - self.mean.square()).clamp_min(0).sqrt()
+        next_observed = torch.where(self.observed, steps, scaled.shape[1]).flip(1).cummin(1).values.flip(1)
+        windows = (self.ends - WINDOW).clamp_min(0)
+        # (B, T): the first step that statistics at a token may use, its end where nothing is observed
+        self.starts = torch.minimum(next_observed[:, windows], self.ends)
+        self.count = self._in_window(mask)
+        observations = self.count.clamp_min(1)
+        self.mean = self._in_window(scaled) / observations
+        self.last = torch.where(self.count > 0, self._filled[:, self.ends - 1], 0.0)
+        deviation = (self._in_window(scaled.square()) / observations - self.mean.square()).clamp_min(0).sqrt()
         both = F.pad(self.observed[:, 1:] & self.observed[:, :-1], (1, 0)).double()
         change = F.pad((scaled[:, 1:] - scaled[:, :-1]).abs(), (1, 0)) * both
-        changes, pairs = (F.pad(x.cumsum(1), (1, 0)) for x in (change, both))
-        inner = torch.minimum(starts + 1, self.ends)
-        rate = self.between(changes, inner, self.ends) / self.between(pairs, inner, self.ends).clamp_min(1)
+        rate = self._in_window(change) / self._in_window(both).clamp_min(1)
         # Below the floor, differences are rounding of the input.
-        rounding = 1e-7 * (self.shift.nan_to_num().abs() / torch.where(self.unit > 0, self.unit, 1.0)).unsqueeze(1)
+        rounding = torch.where(self.unit > 0, _ROUNDING * self.shift.abs() / self.unit, 0.0).unsqueeze(1)
         floor = rounding + 1e-6 * self.mean.abs() + 1e-6
         self.deviation = torch.maximum(deviation, floor)  # (B, T) standard deviation
         self.rate = torch.maximum(rate, 1e-3 * self.deviation)  # (B, T) mean absolute change from step to step
+
+    def _in_window(self, x: Tensor) -> Tensor:
+        """Return the sums of x (B, L) over the window of every token, (B, T).
+
+        Differences of cumulative sums would keep the rounding of large values that have left the window.
+        """
+        patches = x.unflatten(1, (-1, PATCH)).sum(2)
+        return F.pad(patches, (WINDOW // PATCH - 1, 0)).unfold(1, WINDOW // PATCH, 1).sum(2)[:, -len(self.ends) :]
+
+    def scale(self, token: Tensor) -> Tensor:
+        """Return the scale of forecasts at `token` (B, M), float32.
+
+        Between the standard deviation and the mean change: smooth series and random walks change little from step to
+        step.
+        """
+        return (take(self.deviation, token) * take(self.rate, token)).sqrt().float()
 
     def between(self, cumulative: Tensor, start: Tensor, end: Tensor) -> Tensor:
         """Return the sums over steps [start, end), (B, ...); steps below 0 count as none."""
@@ -133,10 +149,12 @@ class Context:
         )
 
     def restore(self, scaled: Tensor) -> Tensor:
-        """Return forecasts (B, ...) in the series' own units, float64."""
+        """Return forecasts (B, ...) in the series' own units, float64.
+
+        They are NaN where nothing was observed, and the one value where all observed ones are equal.
+        """
         shape = (-1, *(1,) * (scaled.dim() - 1))
-        unit = torch.where(self.unit > 0, self.unit, 1.0)
-        return scaled.double() * unit.view(shape) + self.shift.view(shape)  # NaN if nothing was observed
+        return scaled.double() * self.unit.view(shape) + self.shift.view(shape)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

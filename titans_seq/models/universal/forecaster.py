@@ -77,9 +77,7 @@ class UniversalForecaster(nn.Module):
         gaps, weights = torch.unflatten(self.out(x).to(encoded.dtype), -1, (PATCH, -1)).split(
             [_QUANTILES, NUM_CANDIDATES], dim=-1
         )
-        centre, deviation, rate = (take(x, token).float() for x in (context.mean, context.deviation, context.rate))
-        # Between the two scales: smooth series and random walks change little from step to step.
-        scale = (deviation * rate).sqrt()
+        centre, scale = take(context.mean, token).float(), context.scale(token)
         relative = (candidates - centre[..., None, None]) / scale[..., None, None]
         median = (torch.softmax(weights, dim=-1) * relative.transpose(-1, -2)).sum(-1, keepdim=True)
         median = median + gaps[..., _MEDIAN : _MEDIAN + 1]

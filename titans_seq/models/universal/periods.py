@@ -8,11 +8,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 _CLIP = 4.0  # standard deviations: outliers beyond it would hide the periods of all other values
-_MIN_CORRELATION = 0.05  # of a peak
+_CLIPPINGS = 3  # outliers raise the standard deviation, so that clipping once leaves too much of them
+_ROUNDING = 1e-6  # what is left of a line, relative to its size, is float32 rounding, which may be periodic
 _MIN_RISE = 0.1  # of a peak over the lowest point before it
 # The shortest lag whose rise is at least this share of the largest is the first period: multiples of a period have
 # peaks of nearly the same height.
 _NEARLY_BEST = 0.85
+_BEST, _BETTER = 0.97, 1.05  # the same of a longer period that is better than the first, and how much better it must be
+_WIDTH = 1.25  # of a peak: noise has small peaks on its slope, up to this factor before its top
 _SAME_PHASE = 0.06  # lags closer than this share of the first period to one of its multiples are not a second period
 
 
@@ -20,8 +23,8 @@ def dominant_periods(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
     """Return up to two seasonal periods of each series, at most a third of its length, and their strengths.
 
     A period is a lag at which the autocorrelation, after a linear trend is removed, has a peak. Its strength is the
-    peak's rise over the lowest autocorrelation at shorter lags, from 0 to 2; random walks, whose autocorrelation only
-    falls, have none.
+    peak's rise over the lowest autocorrelation at shorter lags, from 0 to 2. Few series of independent values have a
+    period, and few random walks.
 
     The length counts from the first observed step: more unobserved steps before it change nothing.
 
@@ -31,25 +34,31 @@ def dominant_periods(values: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Periods (B, 2) in steps, int64, 0 where there is none, and strengths (B, 2). The first period is the shortest
-        lag with nearly the highest peak, the second the highest peak elsewhere.
+        lag with nearly the highest peak. The second is a longer one with a higher peak, or else the shortest lag with
+        nearly the highest peak of those that are no multiples of the first.
     """
     rise = _peak_rises(values, observed)
-    lags = torch.arange(rise.shape[1], device=rise.device)
-    highest, best = rise.max(dim=1)
-    seasonal = highest > _MIN_RISE
-    nearly = (rise >= _NEARLY_BEST * highest.unsqueeze(1)) & seasonal.unsqueeze(1)
-    first = nearly.to(torch.int8).argmax(dim=1)
-    remainder = lags % first.clamp_min(1).unsqueeze(1)
+    first, first_rise = _first_of_highest(rise, _NEARLY_BEST)
+    longer, longer_rise = _first_of_highest(rise, _BEST)
+    remainder = torch.arange(rise.shape[1], device=rise.device) % first.clamp_min(1).unsqueeze(1)
     distance = torch.minimum(remainder, first.unsqueeze(1) - remainder)
     same_phase = distance <= (_SAME_PHASE * first).long().clamp_min(1).unsqueeze(1)
-    highest_elsewhere, elsewhere = rise.masked_fill(same_phase, 0.0).max(dim=1)
-    longer = seasonal & (best != first)  # such as a week whose days are alike
-    second = torch.where(longer, best, elsewhere)
-    second_rise = torch.where(longer, highest, highest_elsewhere)
-    periods = torch.stack([first, torch.where(second_rise > _MIN_RISE, second, 0)], dim=1)
-    strengths = torch.stack([_at(rise, first), second_rise], dim=1)
-    found = (periods > 0) & seasonal.unsqueeze(1)
-    return periods * found, strengths * found
+    elsewhere, elsewhere_rise = _first_of_highest(rise.masked_fill(same_phase, 0.0), _NEARLY_BEST)
+    is_better = longer_rise > _BETTER * first_rise  # such as a week whose days are alike
+    second = torch.where(is_better, longer, elsewhere)
+    second_rise = torch.where(is_better, longer_rise, elsewhere_rise)
+    return torch.stack([first, second], dim=1), torch.stack([first_rise, second_rise], dim=1)
+
+
+def _first_of_highest(rise: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Return the shortest lag (B,) whose peak has at least this share of the highest rise, and its rise; 0 if none."""
+    lags = torch.arange(rise.shape[1], device=rise.device)
+    highest = rise.amax(dim=1, keepdim=True)
+    first = (rise >= share * highest).to(torch.int8).argmax(dim=1, keepdim=True)
+    top = rise.masked_fill((lags < first) | (lags > _WIDTH * first), 0.0).argmax(dim=1)
+    height = _at(rise, top)
+    found = height > _MIN_RISE
+    return top * found, height * found
 
 
 def _at(x: Tensor, index: Tensor) -> Tensor:
@@ -65,18 +74,23 @@ def _peak_rises(values: Tensor, observed: Tensor) -> Tensor:
     centred = (values - (values * mask).sum(dim=1, keepdim=True) / count) * mask
     slope = (time * centred).sum(dim=1, keepdim=True) / time.square().sum(dim=1, keepdim=True).clamp_min(1e-9)
     rest = centred - slope * time
-    deviation = (rest.square().sum(dim=1, keepdim=True) / count).sqrt().clamp_min(1e-12)
-    rest = (rest / deviation).clamp(-_CLIP, _CLIP)
+    size, deviation = ((x.square().sum(dim=1, keepdim=True) / count).sqrt() for x in (centred, rest))
+    rest = torch.where(deviation > _ROUNDING * size, rest / deviation, 0.0)
+    for _ in range(_CLIPPINGS):
+        limit = _CLIP * (rest.square().sum(dim=1, keepdim=True) / count).sqrt()
+        rest = torch.clamp(rest, -limit, limit)
     lags = values.shape[1] // 3 + 2
-    size = 1 << (values.shape[1] + lags - 1).bit_length()  # no wrapping round at the lags that are kept
-    products = torch.fft.irfft(torch.fft.rfft(rest, size).abs().square(), size)[:, :lags]
-    pairs = torch.fft.irfft(torch.fft.rfft(mask, size).abs().square(), size)[:, :lags].clamp_min(1)
+    padded = 1 << (values.shape[1] + lags - 1).bit_length()  # no wrapping round at the lags that are kept
+    products = torch.fft.irfft(torch.fft.rfft(rest, padded).abs().square(), padded)[:, :lags]
+    pairs = torch.fft.irfft(torch.fft.rfft(mask, padded).abs().square(), padded)[:, :lags].clamp_min(1)
     correlation = products / pairs
     correlation = correlation / correlation[:, :1].clamp_min(1e-9)
     inner = correlation[:, 1:-1]
-    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:]) & (inner > _MIN_CORRELATION)
     length = values.shape[1] - observed.to(torch.int8).argmax(dim=1, keepdim=True)
     lag = torch.arange(1, lags - 1, device=values.device)
+    # Of noise, the largest of as many correlations is about this high.
+    threshold = (2 * torch.log(length / 3 + 1) / pairs[:, 1:-1]).sqrt()
+    peak = (inner >= correlation[:, :-2]) & (inner >= correlation[:, 2:]) & (inner > threshold)
     peak &= (lag > 1) & (lag <= length // 3)
     rise = correlation - correlation.cummin(dim=1).values
     return F.pad(torch.where(peak, rise[:, 1:-1], 0.0), (1, 1)).float()
