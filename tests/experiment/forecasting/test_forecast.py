@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from datamodules.time_series.datasets.simulated import SimulatedSeries
 from tests.experiment.forecasting.sales import HORIZON, ROWS, START, Panel, expected_forecast, sales
 from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, Refuse, run_cli
-from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_forecaster
+from titans_seq.experiment.forecasting.inference import cut_inputs, forecast_recursively, load_trained
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
 
 
@@ -103,7 +103,7 @@ def test_forecast_beyond_the_horizon_is_recursive(panel: Panel) -> None:
 
 
 def test_forecast_does_not_use_values_after_the_origin(panel: Panel) -> None:
-    run = load_forecaster(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
+    run = load_trained(panel.checkpoint, panel.table, ["trainer.accelerator=cpu"])
     series, row = run.scaled_series[1], 150
     future = series.scaled[row : row + HORIZON, 1:]
     before = forecast_recursively(run, cut_inputs(run, series, row, future), HORIZON)

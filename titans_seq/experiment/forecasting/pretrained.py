@@ -174,7 +174,7 @@ class PretrainedForecaster:
         length = -(-max(map(len, pasts)) // PATCH) * PATCH
         values = torch.full((len(pasts), length), torch.nan, dtype=torch.float64)
         for row, past in enumerate(pasts):
-            values[row, length - len(past) :] = torch.from_numpy(past)
+            values[row, length - len(past) :] = torch.tensor(past)
         floor = torch.where((values.nan_to_num(nan=0.0) >= 0).all(1), 0.0, -torch.inf)
         context, encoded, state = read_series(self.model, values, torch.tensor(periods))
         blocks = [self.model.forecast(context, encoded, min(_DIRECT, -(-horizon // PATCH)))]
