@@ -38,9 +38,8 @@ def quantile_metrics(prefix: str, levels: list[float]) -> MetricCollection:
 class Universal(NamedTuple):
     """Pre-trained universal forecaster that a task fine-tunes; plain containers, saved in checkpoints."""
 
-    model: dict[str, Any]  # the section `model` of its configuration
-    max_lead: int  # patches that it forecasts directly
-    season: int  # seasonal period of the training data in steps
+    config: dict[str, Any]  # of its training
+    season: int  # seasonal period of the fine-tuning data in steps
 
 
 def build_model(
@@ -73,13 +72,13 @@ def build_window_forecaster(universal: Universal, horizon: int, covariates: Cova
     """Build the pre-trained forecaster's model for windows, without its weights."""
     if covariates.past or covariates.categories or covariates.numbers:
         raise ValueError(f"model.pretrained takes known covariates only; got {covariates}")
-    options = from_container({"task": {"name": "universal"}, "model": universal.model}, source="universal")
-    assert isinstance(options, UniversalConfig)
+    pretrained = from_container(universal.config, source="checkpoint")
+    assert isinstance(pretrained, UniversalConfig)
     return WindowForecaster(
-        build_universal_forecaster(options.model),
+        build_universal_forecaster(pretrained.model),
         horizon=horizon,
         season=universal.season,
-        max_lead=universal.max_lead,
+        max_lead=pretrained.task.max_lead,
         num_known=covariates.known,
     )
 

@@ -28,8 +28,7 @@ def fine_tuned(
         num_channels, covariates, layout: see `ForecastingTask`.
     """
     source = load_universal(pretrained)
-    options = to_container(source.config)["model"]
-    universal = Universal(options, source.config.task.max_lead, int(layout["season"]))
+    universal = Universal(to_container(source.config), int(layout["season"]))
     task = ForecastingTask(to_container(config), num_channels, covariates, layout, universal._asdict())
     assert isinstance(task.model, WindowForecaster)
     task.model.forecaster.load_state_dict(source.model.state_dict())
