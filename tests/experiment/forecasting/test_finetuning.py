@@ -51,7 +51,7 @@ def run(folder: Path, universal: Path) -> Finished:
     """A fine-tuning run whose pre-trained weights no longer exist."""
     copy = folder / "weights"
     shutil.copytree(universal, copy)
-    run = fine_tune(folder, "run", copy)
+    run = fine_tune(folder, "run", copy, "logging.every_n_steps=1")
     shutil.rmtree(copy)
     return run
 
@@ -68,6 +68,28 @@ def test_run_says_where_its_weights_come_from(run: Finished) -> None:
     assert note in run.printed
     assert "Universal forecaster with" in run.printed
     assert "sales, 3 series: 28 steps to 7" in run.printed
+    logged = pl.read_csv(run.folder / "metrics.csv")["machine/tokens_per_second"].drop_nulls()
+    assert (logged > 0).all()
+    assert len(logged)
+
+
+def test_run_resumes_without_the_pretrained_weights(run: Finished, folder: Path) -> None:
+    copy = folder / "copy"
+    shutil.copytree(run.folder, copy)
+    (copy / "results.json").unlink()
+    answer = run_cli("fit", f"resume={copy}", "trainer.accelerator=cpu")
+    assert answer.status == 0, answer.err
+    assert json.loads((copy / "results.json").read_text())["test/crps"] == run.results["test/crps"]
+
+
+def test_seeds_and_comparison(folder: Path, universal: Path) -> None:
+    fine_tune_seeds = [f"data.path={folder / 'sales.csv'}", *COLUMNS, *WINDOWS, f"model.pretrained={universal}"]
+    out = folder / "seeds"
+    answer = run_cli("fit", FINETUNE, *TWO_STEPS, *fine_tune_seeds, "seeds=[0,1]", f"run.dir={out}")
+    assert answer.status == 0, answer.err
+    answer = run_cli("compare", out, "--metric", "test/crps")
+    assert answer.status == 0, answer.err
+    assert "test/crps" in answer.out
 
 
 def test_commands_work_without_the_pretrained_weights(run: Finished, folder: Path) -> None:

@@ -42,6 +42,11 @@ class WindowForecaster(nn.Module):
         if self.known is not None:
             self.known.zero_initialise()
 
+    @property
+    def backbone(self) -> nn.Module:
+        """The forecaster's backbone."""
+        return self.forecaster.backbone
+
     def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """Return the medians (B, H, C) of context (B, L, C), in the same units."""
         return self.quantiles(context, covariates)[..., _MEDIAN]
