@@ -8,7 +8,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.helpers import REPOSITORY, TWO_STEPS, run_cli
+from tests.helpers import CONFIGS, REPOSITORY, TWO_STEPS, run_cli
+from titans_seq.config import load_config, to_container
+from titans_seq.tasks import save_pretrained
+from titans_seq.tasks.universal import UniversalTask
 
 PAGE = (REPOSITORY / "docs" / "your_csv.md").read_text()
 TABLE, PLANS = re.findall(r"```csv\n(.*?)```", PAGE, flags=re.DOTALL)
@@ -17,7 +20,7 @@ LAST = datetime(2023, 12, 31)
 
 def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+    block, _ = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
     commands = []
     for line in block.splitlines():
         program, command, *arguments = shlex.split(line)
@@ -40,3 +43,17 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "forecast.png").stat().st_size > 10_000
     backtest = pl.read_csv("backtest.csv")
     assert backtest["channel"].to_list() == ["sales", "sales", "sales", "all", "seasonal naive"]
+
+
+def test_the_command_for_fine_tuning_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model.hidden=16"]
+    universal = UniversalTask(to_container(load_config([CONFIGS / "forecasting" / "universal.yaml"], small)))
+    monkeypatch.setattr("titans_seq.experiment.forecasting.transfer.SHIPPED", tmp_path)
+    save_pretrained(universal, tmp_path / "universal", half=True)
+    _, line = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+    program, *arguments = shlex.split(line)
+    assert run_cli("example", "sales").status == 0
+    answer = run_cli(*arguments, *TWO_STEPS)
+    assert (program, answer.status) == ("titans-seq", 0), answer.err
+    assert "sales, 3 series: 112 steps to 14" in answer.out

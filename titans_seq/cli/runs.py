@@ -86,6 +86,7 @@ def _predict(options: argparse.Namespace) -> None:
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser)
     parser.add_argument("--out", type=Path, required=True, help="a folder, or a file with the suffix .pt2")
+    parser.add_argument("--half", action="store_true", help="store the weights of a folder in half precision")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -93,7 +94,7 @@ def _export(options: argparse.Namespace) -> None:
     quiet()
     from titans_seq.experiment import export
 
-    print(export(options.checkpoint, options.out, options.words))
+    print(export(options.checkpoint, options.out, options.words, half=options.half))
 
 
 def _split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -12,6 +12,8 @@ from titans_seq.errors import InputError
 from titans_seq.experiment.registry import build_experiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.output import check_writable
+from titans_seq.models.universal.forecaster import UniversalForecaster
+from titans_seq.models.universal.windows import WindowForecaster
 from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig
 from titans_seq.system.files import replacing
 from titans_seq.tasks.base import Task
@@ -22,17 +24,20 @@ _VARIANTS = ("lmm", "mal", "transformer")  # their blocks contain no loop over s
 _TOLERANCE = 1e-5  # largest difference between program and model, relative to the largest output
 
 
-def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = ()) -> str:
+def export(checkpoint: str | Path, out: str | Path, overrides: Iterable[str] = (), *, half: bool = False) -> str:
     """Write `out`: a folder for `from_pretrained`, or with the suffix .pt2 a program for `torch.export.load`.
 
     A program takes batches of any size: a forecaster context (B, L, C), z-scored, to (B, H, C); a classifier tokens
     (B, T) without padding to scores (B, K), T = data.max_length. Before it is written, it is compared with the model
-    on batches of other sizes. Returns a description of what was written.
+    on batches of other sizes. With `half`, a folder's weights are stored in float16. Returns a description of what was
+    written.
     """
     out = Path(out)
+    if half and out.suffix == PROGRAM:
+        raise InputError(f"--half: applies to a folder; a {PROGRAM} program stores float32")
     experiment, task, _ = load(checkpoint, overrides, build_experiment)
     if out.suffix != PROGRAM:
-        return f"{save_pretrained(task, out)}: config.json, model.safetensors"
+        return f"{save_pretrained(task, out, half=half)}: config.json, model.safetensors"
     check_writable(out)
     program, difference = export_program(task, experiment.config)
     with replacing(out) as partial, partial.open("wb") as file:
@@ -45,6 +50,8 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
 
     Raises InputError for a model that is not supported, and when the difference is too large.
     """
+    if isinstance(task.model, UniversalForecaster | WindowForecaster):
+        raise InputError(f"export: {PROGRAM} does not support the universal forecaster; set --out to a folder")
     if config.model.variant not in _VARIANTS:
         supported = f"a {PROGRAM} program requires one of {', '.join(_VARIANTS)}"
         raise InputError(f"export: model.variant={config.model.variant}: {supported}; or set --out to a folder")

@@ -1,7 +1,7 @@
 """Configuration keys of forecasting."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from titans_seq.schema.common import BackboneOptions, Config, Conflict, DataOptions, TaskOptions, at_least, between
@@ -58,6 +58,9 @@ class ForecastingModelOptions(BackboneOptions):
     # Replaces the whole model on the same windows: naive forecasts, the linear map alone, or DLinear.
     baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"
     head: Literal["point", "quantile"] = "point"  # quantile: predicts task.quantiles; the median is the forecast
+    # Fine-tunes the universal forecaster instead, whose weights set all other keys of this section but head=quantile:
+    # universal (the weights of this package), or a folder of `titans-seq export` or a run with task.name=universal.
+    pretrained: str | None = None
 
 
 @dataclass
@@ -83,9 +86,10 @@ class ForecastingConfig(Config):
 
     def conflicts(self) -> Iterator[Conflict]:
         """Values that do not go together."""
+        yield from self._pretrained_conflicts()
         yield from super().conflicts()
         model, data = self.model, self.data
-        if model.patch_length > data.context_length:
+        if model.patch_length > data.context_length and model.pretrained is None:
             rule = f"{model.patch_length} exceeds data.context_length={data.context_length}"
             yield Conflict("model.patch_length", "data.context_length", rule)
         if model.stride > model.patch_length:
@@ -96,6 +100,29 @@ class ForecastingConfig(Config):
             yield Conflict("model.head", "model.baseline", rule)
         yield from self._series_conflicts()
         yield from self._quantile_conflicts()
+
+    def _pretrained_conflicts(self) -> Iterator[Conflict]:
+        model, data, task = self.model, self.data, self.task
+        if model.pretrained is None:
+            return
+        if model.head != "quantile":
+            rule = "point does not go with model.pretrained, which predicts quantiles; set model.head=quantile"
+            yield Conflict("model.head", "model.pretrained", rule)
+        levels = ForecastingTaskOptions().quantiles
+        if task.quantiles != levels:
+            rule = f"{task.quantiles}: model.pretrained predicts the quantiles {levels} only"
+            yield Conflict("task.quantiles", "model.pretrained", rule)
+        if model.baseline != "none":
+            rule = f"{model.baseline} and model.pretrained both replace the model; remove one of them"
+            yield Conflict("model.baseline", "model.pretrained", rule)
+        for key in ("past", "static"):
+            if getattr(data, key):
+                rule = "is not supported with model.pretrained, which takes known covariates only; remove one of them"
+                yield Conflict(f"data.{key}", "model.pretrained", rule)
+        for key in _changed_keys(model, ForecastingModelOptions(), "model."):
+            if key not in ("model.head", "model.pretrained", "model.baseline"):
+                rule = "has no effect with model.pretrained, whose weights determine the model; remove one of them"
+                yield Conflict(key, "model.pretrained", rule, no_effect=True)
 
     def _series_conflicts(self) -> Iterator[Conflict]:
         data, plain = self.data, ForecastingDataOptions()
@@ -124,3 +151,13 @@ class ForecastingConfig(Config):
         if head == "quantile" and task.loss != "mse":
             rule = f"{task.loss} only applies to model.head=point; model.head=quantile trains by the pinball loss"
             yield Conflict("task.loss", "model.head", rule)
+
+
+def _changed_keys(options: Any, plain: Any, prefix: str) -> Iterator[str]:
+    """Full names of the keys of a section whose values differ from the default ones."""
+    for f in fields(options):
+        value, default = getattr(options, f.name), getattr(plain, f.name)
+        if is_dataclass(value):
+            yield from _changed_keys(value, default, f"{prefix}{f.name}.")
+        elif value != default:
+            yield f"{prefix}{f.name}"

@@ -1,7 +1,7 @@
 """Lightning task of a forecaster on z-scored windows: training, metrics and prediction."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,13 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 
 from titans_seq.backbone import build_backbone
 from titans_seq.batch import CovariateBatch, CovariateInputs, ForecastBatch
+from titans_seq.config import from_container
 from titans_seq.models.baselines import DLinear, LastValue, SeasonalNaive
 from titans_seq.models.forecaster import CovariateSizes, Forecaster
 from titans_seq.models.linear import LinearForecaster
-from titans_seq.schema import ForecastingConfig
+from titans_seq.models.universal.forecaster import build_universal_forecaster
+from titans_seq.models.universal.windows import WindowForecaster
+from titans_seq.schema import ForecastingConfig, UniversalConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.quantiles import CRPS, Coverage, central_pairs, pinball
 
@@ -32,9 +35,22 @@ def quantile_metrics(prefix: str, levels: list[float]) -> MetricCollection:
     return MetricCollection(metrics, prefix=f"{prefix}/", compute_groups=False)
 
 
-def build_model(config: ForecastingConfig, num_channels: int, covariates: CovariateSizes) -> nn.Module:
+class Universal(NamedTuple):
+    """Pre-trained universal forecaster that a task fine-tunes; plain containers, saved in checkpoints."""
+
+    config: dict[str, Any]  # of its training
+    season: int  # seasonal period of the fine-tuning data in steps
+
+
+def build_model(
+    config: ForecastingConfig, num_channels: int, covariates: CovariateSizes, universal: Universal | None = None
+) -> nn.Module:
     """Build the configured forecaster, or the configured baseline, which does not use covariates."""
     length, horizon = config.data.context_length, config.data.horizon
+    if config.model.pretrained is not None:
+        if universal is None:
+            raise ValueError("model.pretrained: requires `universal`, the configuration of the pre-trained forecaster")
+        return build_window_forecaster(universal, horizon, covariates)
     match config.model.baseline:
         case "none":
             forecaster = build_forecaster(config, num_channels, covariates)
@@ -50,6 +66,21 @@ def build_model(config: ForecastingConfig, num_channels: int, covariates: Covari
             return LinearForecaster(length, horizon, maps).requires_grad_(False)  # solved in closed form, not trained
         case "dlinear":
             return DLinear(length, horizon)
+
+
+def build_window_forecaster(universal: Universal, horizon: int, covariates: CovariateSizes) -> WindowForecaster:
+    """Build the pre-trained forecaster's model for windows, without its weights."""
+    if covariates.past or covariates.categories or covariates.numbers:
+        raise ValueError(f"model.pretrained takes known covariates only; got {covariates}")
+    pretrained = from_container(universal.config, source="checkpoint")
+    assert isinstance(pretrained, UniversalConfig)
+    return WindowForecaster(
+        build_universal_forecaster(pretrained.model),
+        horizon=horizon,
+        season=universal.season,
+        max_lead=pretrained.task.max_lead,
+        num_known=covariates.known,
+    )
 
 
 def build_forecaster(
@@ -78,7 +109,7 @@ def build_forecaster(
 
 
 class ForecastingTask(Task):
-    """A `Forecaster` or a baseline, with its loss, metrics (MSE and MAE on z-scores) and optimiser.
+    """A forecaster or a baseline, with its loss, metrics (MSE and MAE on z-scores) and optimiser.
 
     Checkpoints are selected by `val/mse`, or by `val/mae` if MAE is the loss. With quantiles the loss is their mean
     pinball loss, the selection is by `val/crps`, and MSE and MAE are those of the median.
@@ -88,6 +119,7 @@ class ForecastingTask(Task):
         num_channels: C, the series' variables.
         covariates: fields of `CovariateSizes`; None for no covariates.
         layout: the `FeatureEncoder` of the training data as plain containers, saved in checkpoints to encode new data.
+        universal: fields of `Universal`, required with model.pretrained; the weights are loaded by the caller.
     """
 
     config: ForecastingConfig
@@ -99,11 +131,13 @@ class ForecastingTask(Task):
         num_channels: int,
         covariates: dict[str, Any] | None = None,
         layout: dict[str, Any] | None = None,
+        universal: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(config)
         self.save_hyperparameters(logger=False)
         assert isinstance(self.config, ForecastingConfig)
-        self.model = build_model(self.config, num_channels, CovariateSizes(**covariates or {}))
+        pretrained = Universal(**universal) if universal else None
+        self.model = build_model(self.config, num_channels, CovariateSizes(**covariates or {}), pretrained)
         self.loss = _LOSSES[self.config.task.loss]
         self.val_metrics = forecast_metrics("val")
         self.test_metrics = forecast_metrics("test")
@@ -128,15 +162,16 @@ class ForecastingTask(Task):
 
     def forward(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """Return the forecast (B, H, C) of context (B, L, C), both z-scored."""
-        forecast: Tensor = (
-            self.model(context, covariates) if isinstance(self.model, Forecaster) else self.model(context)
-        )
+        takes_covariates = isinstance(self.model, Forecaster | WindowForecaster)
+        forecast: Tensor = self.model(context, covariates) if takes_covariates else self.model(context)
         return forecast
 
     def quantiles(self, context: Tensor, covariates: CovariateInputs | None = None) -> Tensor:
         """Return the quantiles (B, H, C, Q) of context (B, L, C), or the point forecast (B, H, C, 1) without them."""
         if self.has_quantiles:
-            assert isinstance(self.model, Forecaster)  # ensured by the validation of the configuration
+            assert isinstance(
+                self.model, Forecaster | WindowForecaster
+            )  # ensured by the validation of the configuration
             return self.model.quantiles(context, covariates)
         return self(context, covariates).unsqueeze(-1)  # type: ignore[no-any-return]
 

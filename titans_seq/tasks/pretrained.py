@@ -19,6 +19,7 @@ from titans_seq.tasks.pretraining import PretrainingTask
 from titans_seq.tasks.universal import UniversalTask
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SHIPPED = Path(titans_seq.__file__).parent / "weights"  # folders of the weights that come with the package
 
 _TASKS: dict[type[Config], type[Task]] = {
     ForecastingConfig: ForecastingTask,
@@ -28,15 +29,23 @@ _TASKS: dict[type[Config], type[Task]] = {
 }
 
 
-def save_pretrained(task: Task, folder: str | Path) -> Path:
-    """Save a task to a folder, which is created; return the folder. Existing files are replaced."""
+def save_pretrained(task: Task, folder: str | Path, *, half: bool = False) -> Path:
+    """Save a task to a folder, which is created; return the folder. Existing files are replaced.
+
+    With `half`, floating-point weights are stored in float16: half the size. They are loaded as float32.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     content = {"titans_seq": titans_seq.__version__, "hyperparameters": dict(task.hparams)}
-    weights = {name: x.detach().cpu().contiguous() for name, x in task.model.state_dict().items()}
+    weights = {name: _stored(x, half) for name, x in task.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")
     return folder
+
+
+def _stored(x: torch.Tensor, half: bool) -> torch.Tensor:
+    kept = x.detach().cpu().contiguous()
+    return kept.half() if half and kept.is_floating_point() else kept
 
 
 def from_pretrained(folder: str | Path, device: str | torch.device = "cpu") -> Any:

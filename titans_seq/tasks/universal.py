@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from titans_seq.backbone import build_backbone
 from titans_seq.batch import SeriesBatch
 from titans_seq.models.universal.context import Context, take
-from titans_seq.models.universal.forecaster import LEVELS, Quantiles, UniversalForecaster
-from titans_seq.schema import PATCH, UniversalConfig, UniversalModelOptions
+from titans_seq.models.universal.forecaster import LEVELS, Quantiles, UniversalForecaster, build_universal_forecaster
+from titans_seq.schema import PATCH, UniversalConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.quantiles import pinball
 
@@ -29,11 +28,6 @@ class Pairs(NamedTuple):
     lead: Tensor  # (B, M)
     target: Tensor  # (B, M, P), in the context's units
     scored: Tensor  # (B, M, P) bool: observed, with enough steps before
-
-
-def build_universal_forecaster(options: UniversalModelOptions) -> UniversalForecaster:
-    """Build the configured forecaster at initialisation."""
-    return UniversalForecaster(build_backbone(options), dim=options.dim, hidden=options.hidden)
 
 
 def forecast_pairs(context: Context, random_leads: int, max_lead: int, seed: int | None = None) -> Pairs:

@@ -25,6 +25,7 @@ from titans_seq.experiment.forecasting.conformal import Calibration, save_calibr
 from titans_seq.experiment.forecasting.data import build_series_source
 from titans_seq.experiment.forecasting.plots import plot_forecasts
 from titans_seq.experiment.forecasting.tables import forecast_table
+from titans_seq.experiment.forecasting.transfer import fine_tuned
 from titans_seq.models.baselines import SeasonalNaive
 from titans_seq.models.forecaster import Forecaster
 from titans_seq.models.linear import LinearForecaster
@@ -75,9 +76,12 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         return best_linear(self.data, self.config.model.linear_maps, self.config.model.linear_loss)
 
     def new_task(self) -> tuple[ForecastingTask, str]:
-        """The task, initialised with the linear forecast if so configured."""
+        """The task, initialised with pre-trained weights or with the linear forecast if so configured."""
         layout = self.data.encoder
-        task = ForecastingTask(to_container(self.config), len(layout.channels), layout.sizes(), layout.to_container())
+        fields = len(layout.channels), layout.sizes(), layout.to_container()
+        if self.config.model.pretrained is not None:
+            return fine_tuned(self.config, self.config.model.pretrained, *fields)
+        task = ForecastingTask(to_container(self.config), *fields)
         model = task.model
         if isinstance(model, SeasonalNaive):
             model.season.fill_(self.data.source.seasonal_period)
@@ -90,7 +94,8 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     def restored_task(self, hyperparameters: Mapping[str, Any]) -> ForecastingTask:
         """The checkpoint's task, before its weights are loaded."""
         container, channels = to_container(self.config), hyperparameters["num_channels"]
-        return ForecastingTask(container, channels, hyperparameters.get("covariates"), hyperparameters.get("layout"))
+        optional = (hyperparameters.get(name) for name in ("covariates", "layout", "universal"))
+        return ForecastingTask(container, channels, *optional)
 
     def check_data(self, task: ForecastingTask, source: str) -> None:
         """Raise InputError for another number of channels or other covariates."""
@@ -115,6 +120,8 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         which = "the first" if self.config.trainer.limit_batches else "all"
         windows = f"{which} {self._test_windows()} windows, horizon {options.horizon}"
         name = model.variant.upper() if model.baseline == "none" else model.baseline
+        if model.pretrained is not None:
+            name = "Universal forecaster"
         return Description(name, data, f"Test error on {on}, z-scored, {windows}")
 
     def notes(self) -> tuple[str, ...]:

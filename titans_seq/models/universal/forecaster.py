@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from titans_seq.backbone import build_backbone
 from titans_seq.models.universal.candidates import NUM_CANDIDATES, candidate_forecasts
 from titans_seq.models.universal.context import Context, take
 from titans_seq.models.universal.features import PAIR_FEATURES, TOKEN_FEATURES, pair_features, token_features
 from titans_seq.nn.norm import RMSNorm
-from titans_seq.schema import PATCH
+from titans_seq.schema import PATCH, UniversalModelOptions
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MEDIAN = LEVELS.index(0.5)
@@ -94,3 +95,8 @@ class UniversalForecaster(nn.Module):
         token = torch.full_like(lead, len(context.ends) - 1)
         quantiles, centre, scale = self.decode(context, encoded, token, lead)
         return context.restore(centre[..., None, None] + scale[..., None, None] * quantiles).flatten(1, 2)
+
+
+def build_universal_forecaster(options: UniversalModelOptions) -> UniversalForecaster:
+    """Build the configured forecaster at initialisation."""
+    return UniversalForecaster(build_backbone(options), dim=options.dim, hidden=options.hidden)
