@@ -9,7 +9,6 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-
 # Folders of the repository to folders of the wheel. As package data, folders without __init__.py cause warnings.
 FILES = {"configs": "titans_seq/_configs", "titans_seq/examples": "titans_seq/examples"}
 
