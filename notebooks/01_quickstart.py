@@ -3,7 +3,7 @@
 #
 # A Titans forecaster is described by a YAML file and trained by one call, which writes a folder with the results. This
 # example uses the built-in simulated data: hourly values with a daily and a weekly cycle whose regimes recur. The
-# training takes a minute or two on one CPU core; its last lines say how many seconds it took.
+# training takes one to a few minutes on one CPU core; the seconds it took are printed at its end.
 
 # %%
 import os

@@ -220,7 +220,7 @@ rules = {
 }
 show(
     "recall",
-    [Panel("share of a value\nthat comes back", lines), Panel("share of a value\nthat comes back", rules)],
+    [Panel("recalled fraction\nof a value", lines), Panel("recalled fraction\nof a value", rules)],
     title="A matrix memory of 64 x 64 after 256 writes",
     xlabel="age of the write (tokens)",
 )

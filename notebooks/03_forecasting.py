@@ -4,7 +4,7 @@
 # One number per dataset hides most of a forecaster's behaviour. This notebook analyses a few training runs on the
 # built-in simulated data: variants and baselines with their spread, error by step, channel and lookback, empirical
 # coverage of the intervals, best and worst windows. There are two seeds each and a few epochs, so that it runs in
-# minutes on one core; results on the published datasets are in
+# ten to twenty minutes on one core; results on the published datasets are in
 # [docs/forecasting_results.md](../docs/forecasting_results.md).
 
 # %%
@@ -119,9 +119,9 @@ show(
 quantile = train("quantile", "model.head=quantile", "task.intervals=[0.5,0.8,0.9,0.95]", "seed=0").results
 for key, value in quantile.items():
     if key.startswith(("test/coverage", "test/interval")):
-        kind, promised = key.removeprefix("test/").split("_")
+        kind, nominal = key.removeprefix("test/").split("_")
         label = "quantile head" if kind == "coverage" else "conformal"
-        print(f"{label:14} promised {float(promised):5.1f} %   held {100 * value:5.1f} %")
+        print(f"{label:14} nominal {float(nominal):5.1f} %   empirical {100 * value:5.1f} %")
 if "test/crps" in quantile:
     print(f"CRPS {quantile['test/crps']:.4f} (z-scores)")
 
