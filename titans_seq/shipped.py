@@ -9,7 +9,6 @@ from typing import NamedTuple
 from titans_seq.errors import InputError
 
 _SUFFIXES = (".yaml", ".yml")
-PRETRAINED = Path(__file__).parent / "weights" / "universal"  # the pre-trained forecaster (`load_forecaster`)
 _PACKAGED = Path(__file__).parent / "_configs"  # in a wheel, where setup.py puts them
 
 

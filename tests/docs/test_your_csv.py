@@ -49,7 +49,7 @@ def test_the_command_for_fine_tuning_runs(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     small = ["model.dim=8", "model.num_layers=1", "model.memory.num_heads=2", "model.hidden=16"]
     universal = UniversalTask(to_container(load_config([CONFIGS / "forecasting" / "universal.yaml"], small)))
-    monkeypatch.setattr("titans_seq.experiment.forecasting.transfer.SHIPPED", tmp_path)
+    monkeypatch.setattr("titans_seq.experiment.forecasting.pretrained.weights.SHIPPED", tmp_path)
     save_pretrained(universal, tmp_path / "universal", half=True)
     _, line = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
     program, *arguments = shlex.split(line)

@@ -6,7 +6,7 @@ from titans_seq.experiment.export import export
 from titans_seq.experiment.fit import fit
 from titans_seq.experiment.forecasting.backtest import backtest
 from titans_seq.experiment.forecasting.forecast import forecast
-from titans_seq.experiment.forecasting.pretrained import PretrainedForecaster, load_forecaster
+from titans_seq.experiment.forecasting.pretrained.forecaster import PretrainedForecaster, load_forecaster
 from titans_seq.experiment.forecasting.scores import backtest_text
 
 __all__ = [

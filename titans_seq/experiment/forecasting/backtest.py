@@ -21,8 +21,8 @@ from titans_seq.experiment.forecasting.inference import (
     restore_units,
     stack_inputs,
 )
+from titans_seq.experiment.forecasting.pretrained.tables import backtest_pretrained
 from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, score_table
-from titans_seq.experiment.forecasting.zero_shot import backtest_pretrained
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 
 

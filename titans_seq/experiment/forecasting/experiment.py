@@ -24,8 +24,8 @@ from titans_seq.experiment.forecasting.calibration import calibrate_on_validatio
 from titans_seq.experiment.forecasting.conformal import Calibration, save_calibration
 from titans_seq.experiment.forecasting.data import build_series_source
 from titans_seq.experiment.forecasting.plots import plot_forecasts
+from titans_seq.experiment.forecasting.pretrained.weights import fine_tuned
 from titans_seq.experiment.forecasting.tables import forecast_table
-from titans_seq.experiment.forecasting.transfer import fine_tuned
 from titans_seq.models.baselines import SeasonalNaive
 from titans_seq.models.forecaster import Forecaster
 from titans_seq.models.linear import LinearForecaster

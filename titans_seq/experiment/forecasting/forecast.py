@@ -23,8 +23,8 @@ from titans_seq.experiment.forecasting.inference import (
 )
 from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, check_plot, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
+from titans_seq.experiment.forecasting.pretrained.tables import forecast_pretrained
 from titans_seq.experiment.forecasting.tables import long_table
-from titans_seq.experiment.forecasting.zero_shot import forecast_pretrained
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 from titans_seq.tasks.quantiles import central_pairs
 

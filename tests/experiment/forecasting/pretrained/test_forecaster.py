@@ -14,7 +14,7 @@ import titans_seq
 from tests.helpers import refusal, run_cli
 from titans_seq.errors import InputError
 from titans_seq.experiment import PretrainedForecaster, load_forecaster
-from titans_seq.experiment.forecasting.pretrained import FALLBACK, MODEL
+from titans_seq.experiment.forecasting.pretrained.forecaster import FALLBACK, MODEL
 
 START = datetime(2024, 1, 1)
 

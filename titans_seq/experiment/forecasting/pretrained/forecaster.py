@@ -19,15 +19,13 @@ from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.series import Series
 from datamodules.time_series.timestamps import times_after
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.pretrained.weights import UNIVERSAL, load_universal
 from titans_seq.experiment.forecasting.tables import long_table
 from titans_seq.models.universal.context import WINDOW
 from titans_seq.models.universal.forecaster import LEVELS, UniversalForecaster
 from titans_seq.models.universal.stream import SeriesState, read_series
 from titans_seq.schema import PATCH
-from titans_seq.shipped import PRETRAINED
 from titans_seq.system.files import replacing
-from titans_seq.tasks.pretrained import from_pretrained
-from titans_seq.tasks.universal import UniversalTask
 
 MIN_ROWS = 16  # observed values of a series that the model forecasts; shorter ones repeat their last value
 MODEL, FALLBACK = "pretrained", "last value"
@@ -238,21 +236,17 @@ class ForecastStream:
             save_file({**named, **own}, partial)
 
 
-def load_forecaster(weights: str | Path | None = None, context_length: int = WINDOW) -> PretrainedForecaster:
+def load_forecaster(weights: str | Path = UNIVERSAL, context_length: int = WINDOW) -> PretrainedForecaster:
     """Load the pre-trained forecaster.
 
     Args:
-        weights: a folder that `titans-seq export` wrote of a run of task.name=universal; None: the weights that come
-            with the package.
+        weights: "universal" is the one that comes with the package; else a run of task.name=universal, a checkpoint, or
+            a folder of `titans-seq export`.
         context_length: the most steps of the past that forecasts of arrays and tables read.
 
-    Raises InputError for the weights of another task.
+    Raises InputError when there are no such weights, or they are of another task.
     """
-    folder = PRETRAINED if weights is None else Path(weights)
-    task = from_pretrained(folder)
-    if not isinstance(task, UniversalTask):
-        raise InputError(f"{folder}: weights of task.name={task.config.task.name}; expected task.name=universal")
-    return PretrainedForecaster(task.model, context_length)
+    return PretrainedForecaster(load_universal(str(weights)).model, context_length)
 
 
 def to_table(forecast: TableForecast, has_ids: bool) -> pl.DataFrame:

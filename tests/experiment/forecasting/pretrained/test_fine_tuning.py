@@ -220,14 +220,14 @@ def test_weights_that_do_not_match_their_configuration(
 
 
 def test_package_without_weights(refuse: Refuse, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("titans_seq.experiment.forecasting.transfer.SHIPPED", tmp_path)
+    monkeypatch.setattr("titans_seq.experiment.forecasting.pretrained.weights.SHIPPED", tmp_path)
     line = refuse("fit", FINETUNE, *TWO_STEPS, f"data.path={folder / 'sales.csv'}", *COLUMNS, *WINDOWS)
     assert "model.pretrained=universal: this installation contains no weights; name a run with task.name=" in line
 
 
 def test_weights_of_the_package(universal: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_cli("export", universal, "--half", "--out", tmp_path / "universal").status == 0
-    monkeypatch.setattr("titans_seq.experiment.forecasting.transfer.SHIPPED", tmp_path)
+    monkeypatch.setattr("titans_seq.experiment.forecasting.pretrained.weights.SHIPPED", tmp_path)
     assert "pre-trained weights: universal (LMM, " in fine_tune(folder, "shipped", "universal").printed
 
 

@@ -27,7 +27,10 @@ def fine_tuned(
         pretrained: see `load_universal`.
         num_channels, covariates, layout: see `ForecastingTask`.
     """
-    source = load_universal(pretrained)
+    try:
+        source = load_universal(pretrained)
+    except InputError as error:
+        raise InputError(f"model.pretrained={pretrained}: {error}") from None
     universal = Universal(to_container(source.config), int(layout["season"]))
     task = ForecastingTask(to_container(config), num_channels, covariates, layout, universal._asdict())
     assert isinstance(task.model, WindowForecaster)
@@ -43,15 +46,11 @@ def load_universal(name: str) -> UniversalTask:
     A path is a folder of `titans-seq export`, a run's folder or a checkpoint. Raises InputError when there are no such
     weights, or they are of another task.
     """
-    where = f"model.pretrained={name}"
     folder = SHIPPED / UNIVERSAL if name == UNIVERSAL else Path(name).expanduser()
     is_exported = (folder / CONFIG).is_file()
     if name == UNIVERSAL and not is_exported:
-        raise InputError(f"{where}: this installation contains no weights; name a run with task.name=universal instead")
-    try:
-        return _from_folder(folder) if is_exported else _from_checkpoint(find_checkpoint(folder))
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError("this installation contains no weights; name a run with task.name=universal instead")
+    return _from_folder(folder) if is_exported else _from_checkpoint(find_checkpoint(folder))
 
 
 def _from_folder(folder: Path) -> UniversalTask:

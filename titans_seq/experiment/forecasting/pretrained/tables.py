@@ -13,7 +13,7 @@ from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import build_table
 from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
-from titans_seq.experiment.forecasting.pretrained import (
+from titans_seq.experiment.forecasting.pretrained.forecaster import (
     FALLBACK,
     MIN_ROWS,
     PretrainedForecaster,
