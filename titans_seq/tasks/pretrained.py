@@ -11,11 +11,12 @@ from safetensors.torch import load_file, save_file
 import titans_seq
 from titans_seq.config import from_container
 from titans_seq.errors import InputError
-from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig
+from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig, UniversalConfig
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.classification import ClassificationTask
 from titans_seq.tasks.forecasting import ForecastingTask
 from titans_seq.tasks.pretraining import PretrainingTask
+from titans_seq.tasks.universal import UniversalTask
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -23,6 +24,7 @@ _TASKS: dict[type[Config], type[Task]] = {
     ForecastingConfig: ForecastingTask,
     ClassificationConfig: ClassificationTask,
     PretrainingConfig: PretrainingTask,
+    UniversalConfig: UniversalTask,
 }
 
 
