@@ -12,9 +12,8 @@ from titans_seq.errors import InputError
 from titans_seq.experiment.registry import build_experiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.output import check_writable
-from titans_seq.models.universal.forecaster import UniversalForecaster
 from titans_seq.models.universal.windows import WindowForecaster
-from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig
+from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig, UniversalConfig
 from titans_seq.system.files import replacing
 from titans_seq.tasks.base import Task
 from titans_seq.tasks.pretrained import save_pretrained
@@ -50,14 +49,14 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
 
     Raises InputError for a model that is not supported, and when the difference is too large.
     """
-    if isinstance(task.model, UniversalForecaster | WindowForecaster):
-        raise InputError(f"export: {PROGRAM} does not support the universal forecaster; set --out to a folder")
+    if isinstance(config, PretrainingConfig | UniversalConfig):
+        raise InputError(f"export: {PROGRAM} supports forecasters and classifiers only; set --out to a folder")
+    if isinstance(task.model, WindowForecaster):
+        raise InputError(f"export: {PROGRAM} does not support a fine-tuned universal forecaster; set --out to a folder")
     if config.model.variant not in _VARIANTS:
         supported = f"a {PROGRAM} program requires one of {', '.join(_VARIANTS)}"
         raise InputError(f"export: model.variant={config.model.variant}: {supported}; or set --out to a folder")
     model = task.model.cpu().eval()
-    if isinstance(config, PretrainingConfig):
-        raise InputError(f"export: {PROGRAM} supports forecasters and classifiers only; set --out to a folder")
     if isinstance(config, ClassificationConfig) and config.data.max_length is None:
         raise InputError(f"export: a {PROGRAM} program has a fixed sequence length; set data.max_length")
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs_of(task, config, 2))

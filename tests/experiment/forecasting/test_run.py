@@ -18,8 +18,9 @@ from tests.helpers import CONFIGS, SMALL_MODEL, TWO_STEPS, refusal, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.tasks import ForecastingTask
 
-# Tested in test_forecast.py, test_finetuning.py and tests/studies/test_suite.py.
-TESTED_ELSEWHERE = ("table.yaml", "finetune.yaml", "suite.yaml", "lookback_suite.yaml")
+# Tested in test_forecast.py, pretrained/test_fine_tuning.py, tests/studies/test_suite.py and
+# tests/experiment/universal/test_run.py.
+TESTED_ELSEWHERE = ("table.yaml", "finetune.yaml", "suite.yaml", "lookback_suite.yaml", "universal.yaml")
 EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in TESTED_ELSEWHERE)
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 SAME_WINDOWS = "trainer.limit_batches=2"  # the same limit as the fits here; by default all windows are evaluated

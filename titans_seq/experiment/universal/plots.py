@@ -36,4 +36,5 @@ def plot_universal_forecasts(
             axis.set_xlabel("steps from the forecast's start")
         for axis in axes.flat[len(pasts) :]:
             axis.set_visible(False)
-        axes[0, 0].legend(frameon=False, fontsize=7)
+        handles, labels = axes[0, 0].get_legend_handles_labels()
+        axes[0, 0].figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)

@@ -61,8 +61,8 @@ class UniversalForecaster(nn.Module):
 
     def encode(self, context: Context, state: Sequence[object] | None = None) -> tuple[Tensor, Sequence[object]]:
         """Return the backbone's normalised output (B, T, D) at every token, and its state."""
-        dtype = self.norm.weight.dtype  # autocast may have computed in another
-        read, state = self.backbone(self.embed(token_features(context).to(dtype)), state)
+        dtype = self.norm.weight.dtype  # autocast computes in another, in which residuals would lose digits
+        read, state = self.backbone(self.embed(token_features(context).to(dtype)).to(dtype), state)
         return self.norm(read.to(dtype)), state
 
     def decode(self, context: Context, encoded: Tensor, token: Tensor, lead: Tensor) -> Quantiles:
