@@ -234,5 +234,6 @@ def test_weights_of_the_package(universal: Path, folder: Path, tmp_path: Path, m
 def test_no_program_of_the_universal_forecaster(refuse: Refuse, run: Finished, universal: Path, tmp_path: Path) -> None:
     for path in (run.folder, universal):
         line = refuse("export", path, "--out", tmp_path / "model.pt2")
-        assert "export: .pt2 does not support the universal forecaster; set --out to a folder" in line
+        assert "export: .pt2" in line
+        assert "set --out to a folder" in line
     assert "--half: applies to a folder" in refuse("export", universal, "--half", "--out", tmp_path / "model.pt2")
