@@ -24,7 +24,8 @@ ROWS: list[tuple[str, list[tuple[str, str]]]] = [
         [
             ("experiment/forecasting", "one folder per task;"),
             ("experiment/classification", "tasks never import"),
-            ("experiment/pretraining", "each other"),
+            ("experiment/pretraining", "each other;"),
+            ("experiment/universal", "one model for any series"),
         ],
     ),
     (

@@ -99,10 +99,14 @@ def test_known_covariates_of_a_step_move_all_quantiles_of_that_step_alone() -> N
 @torch.no_grad()
 def test_effect_of_known_covariates_is_in_units_of_the_window() -> None:
     model, context, inputs = with_effect(20), windows(64), covariates(64, 20)
-    zero = inputs._replace(known=torch.zeros_like(inputs.known))
-    effects = [model(x, inputs) - model(x, zero) for x in (context, 8 * context + 3)]
-    torch.testing.assert_close(effects[1], 8 * effects[0], rtol=1e-3, atol=1e-3)
-    assert effects[0].std() > 0.01
+    assert model.known is not None
+    plain = WindowForecaster(model.forecaster, horizon=20, season=SEASON, max_lead=45)
+    for x in (context, 8 * context + 3):
+        view = Context(x.transpose(1, 2).flatten(0, 1).double(), torch.full((6,), SEASON))
+        effect = model.known(model.forecaster.encode(view)[0][:, -1], inputs.known[:, 64:])  # (B, C, H)
+        expected = x.std(1, correction=0).unsqueeze(1) * effect.transpose(1, 2)
+        torch.testing.assert_close(model(x, inputs) - plain(x), expected, rtol=1e-3, atol=1e-3)
+        assert expected.std() > 0.1
 
 
 @torch.no_grad()
@@ -113,6 +117,11 @@ def test_recursion_feeds_back_the_effect_of_known_covariates() -> None:
     after = model.quantiles(context, inputs)
     assert torch.equal(before[:, 1:16], after[:, 1:16])
     assert (before[:, 16:] != after[:, 16:]).any()
+    inputs.known[:, 64 + 20] += 1
+    changed = (model.quantiles(context, inputs) != after).flatten(2).any(2)
+    assert changed[:, 20].all()
+    changed[:, 20] = False
+    assert not changed.any()
 
 
 def test_gradients_reach_every_parameter() -> None:
