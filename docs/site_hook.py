@@ -26,6 +26,7 @@ OUTSIDE = (
     "benchmarks/README.md",
     "benchmarks/LOG.md",
     "titans_seq/ops/memory/README.md",
+    "titans_seq/weights/universal/README.md",
 )  # in addition to those at the top level
 MOVED = {"README.md": "index.md", "docs/api.md": "api/index.md"}  # paths in the repository and in the site
 

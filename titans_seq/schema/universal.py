@@ -14,13 +14,12 @@ PATCH = 16  # steps of a token; part of the architecture
 class UniversalDataOptions(DataOptions):
     """Simulated series, made while training: every batch is new."""
 
-    name: Literal["simulated"] = "simulated"
+    name: Literal["simulated"] = "simulated"  # a mixture of ten families of series
     # Series of the longest length in a batch; batches of shorter series have more of them, so that every batch has the
     # same number of steps.
     batch_size: int = at_least(14, 1)
-    lengths: list[int] = field(
-        default_factory=lambda: [48, 96, 256, 512, 1024, 2304]
-    )  # steps of a series; multiples of 16
+    # Steps of a series, multiples of 16; statistics look back 2,048 steps
+    lengths: list[int] = field(default_factory=lambda: [48, 96, 256, 512, 1024, 2304])
     # Fractions of the batches that have each length; null: equal
     shares: list[float] | None = field(default_factory=lambda: [0.08, 0.14, 0.2, 0.25, 0.2, 0.13])
     held_out_batches: int = at_least(4, 1)  # batches of each length, for each of validation and test
