@@ -42,7 +42,7 @@ def test_start_here_runs_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.
         assert answer.status == 0, (command, arguments, answer.err)
         done.append(command)
     assert done == [
-        *("example", "fit", "forecast"),  # for forecasters
+        *("example", "forecast", "fit", "forecast"),  # for forecasters
         *("example", "audit", "fit", "mutagenesis"),  # for genomicists
         *("fit", "fit", "compare"),  # for researchers
     ]

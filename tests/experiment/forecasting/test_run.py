@@ -20,7 +20,14 @@ from titans_seq.tasks import ForecastingTask
 
 # Tested in test_forecast.py, pretrained/test_fine_tuning.py, tests/studies/test_suite.py and
 # tests/experiment/universal/test_run.py.
-TESTED_ELSEWHERE = ("table.yaml", "finetune.yaml", "suite.yaml", "lookback_suite.yaml", "universal.yaml")
+TESTED_ELSEWHERE = (
+    "table.yaml",
+    "finetune.yaml",
+    "suite.yaml",
+    "lookback_suite.yaml",
+    "universal.yaml",
+    "universal_suite.yaml",
+)
 EXPERIMENTS = sorted(path for path in (CONFIGS / "forecasting").glob("*.yaml") if path.name not in TESTED_ELSEWHERE)
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
 SAME_WINDOWS = "trainer.limit_batches=2"  # the same limit as the fits here; by default all windows are evaluated
