@@ -113,14 +113,14 @@ class PretrainedForecaster:
 
         Raises InputError when the frame cannot be read as series.
         """
-        frame, is_pandas = _to_polars(data)
+        frame = _to_polars(data)
         table = Table(
             frame, ColumnRoles(time, tuple(target), id), fill="missing", seasonal_period=period, infer_roles=True
         )
-        found = pl.concat(
-            [to_table(each, table.resolved_roles.id is not None) for each in self.forecast(table, horizon)]
-        )
-        return found.to_pandas() if is_pandas else found
+        forecasts = self.forecast(table, horizon)  # which reads the table and resolves its roles
+        has_ids = table.resolved_roles.id is not None
+        found = pl.concat([to_table(each, has_ids) for each in forecasts])
+        return found if isinstance(data, pl.DataFrame) else type(data)(found.to_dict(as_series=False))
 
     def forecast(self, table: Table, horizon: int) -> list[TableForecast]:
         """Forecast every series of a table; see `predict`."""
@@ -274,15 +274,14 @@ def _checked(context: ArrayLike, index: int) -> NDArray[np.float64]:
     return values
 
 
-def _to_polars(data: Any) -> tuple[pl.DataFrame, bool]:
-    """Return a polars frame, and whether `data` is of pandas; a named or datetime index becomes a column."""
+def _to_polars(data: Any) -> pl.DataFrame:
+    """Return a polars frame; a named index of a pandas frame, or one of times, becomes a column."""
     if isinstance(data, pl.DataFrame):
-        return data, False
-    if not hasattr(data, "to_dict") or not hasattr(data, "index"):
+        return data
+    if not all(hasattr(data, name) for name in ("columns", "index", "reset_index")):
         raise InputError(f"data: expected a polars or pandas data frame; got {type(data).__name__}")
     if data.index.name is not None or data.index.dtype.kind == "M":
         data = data.reset_index()
     columns = {str(name): data[name].to_numpy() for name in data.columns}
-    return pl.DataFrame(
-        {name: values.tolist() if values.dtype == object else values for name, values in columns.items()}
-    ), True
+    kept = {name: x.tolist() if x.dtype == object else x for name, x in columns.items()}
+    return pl.DataFrame(kept, nan_to_null=True)
