@@ -105,6 +105,16 @@ def test_a_series_that_was_never_negative_gets_no_negative_forecast(forecaster: 
     assert forecaster.predict_arrays([demand - 1], 30).min() < 0
 
 
+def test_an_absurd_value_is_read_as_missing(forecaster: PretrainedForecaster) -> None:
+    series, wrong = daily(150), daily(150)
+    series[70], wrong[70] = np.nan, 1e12
+    both = forecaster.predict_arrays([series, wrong], 10, [7, 7])
+    np.testing.assert_array_equal(both[0], both[1])
+    rare = np.zeros(100)
+    rare[::33] = 1e9  # most values are equal: no measure of what is usual
+    assert np.isfinite(forecaster.predict_arrays([rare], 10)).all()
+
+
 @pytest.mark.parametrize(
     ("contexts", "horizon", "periods"),
     [

@@ -31,6 +31,7 @@ MIN_ROWS = 16  # observed values of a series that the model forecasts; shorter o
 MODEL, FALLBACK = "pretrained", "last value"
 _MEDIAN = LEVELS.index(0.5)
 _DIRECT = 45  # patches ahead that the model was trained on; later ones follow recursively
+_OUTLYING = 1e4  # spreads (from the 5 % to the 95 % quantile) beyond the median: an error of the data, read as missing
 _BATCH_STEPS = 1 << 16  # context steps of the series that are forecast together
 
 
@@ -41,6 +42,7 @@ class TableForecast(NamedTuple):
     times: pl.Series  # (H,)
     quantiles: NDArray[np.float64]  # (H, C, Q), NaN where the series is too short; the median is its last value then
     models: list[str]  # of each channel, what forecast it: MODEL or FALLBACK
+    outliers: list[int]  # of each channel, the number of values read as missing
 
 
 class PretrainedForecaster:
@@ -65,12 +67,13 @@ class PretrainedForecaster:
         Args:
             contexts: the past of every series, 1-D, oldest first, NaN where missing. Series of fewer than 16 values
                 repeat their last value, without other quantiles.
+                Values 10,000 times as far from the median as most others are read as missing.
             horizon: H; beyond 720 steps forecasts are recursive: the median is fed back as input.
             periods: seasonal period of every series in steps where it is known, such as 24 for hourly data, else 0.
 
         Raises InputError for an infinite value, or a series of another shape.
         """
-        pasts = [_checked(context, index) for index, context in enumerate(contexts)]
+        pasts = [without_outliers(_checked(context, index)) for index, context in enumerate(contexts)]
         known = [0] * len(pasts) if periods is None else [int(period) for period in periods]
         if horizon < 1 or len(known) != len(pasts):
             raise InputError(f"horizon={horizon}, {len(known)} periods: expected at least 1, and {len(pasts)} periods")
@@ -133,8 +136,9 @@ class PretrainedForecaster:
             values = np.stack([next(quantiles) for _ in series.channels], axis=1)
             short = (~np.isnan(series.values)).sum(axis=0) < MIN_ROWS
             models = [FALLBACK if each else MODEL for each in short]
+            outliers = [int(np.isnan(without_outliers(x)).sum() - np.isnan(x).sum()) for x in series.values.T]
             times = times_after(series.timestamps, table.interval, horizon)
-            forecasts.append(TableForecast(series, times, values, models))
+            forecasts.append(TableForecast(series, times, values, models, outliers))
         return forecasts
 
     def stream(self, series: int = 1, period: int = 0) -> "ForecastStream":
@@ -258,6 +262,17 @@ def to_table(forecast: TableForecast, has_ids: bool) -> pl.DataFrame:
     models = pl.Series("model", forecast.models * values.shape[0])
     table = table.with_columns(pl.selectors.float().fill_nan(None), models)
     return table.insert_column(0, pl.Series("series", [series.name] * len(table))) if has_ids else table
+
+
+def without_outliers(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return values (T,) with NaN in place of those far beyond all usual ones, such as a misplaced decimal point."""
+    observed = values[~np.isnan(values)]
+    if len(observed) < MIN_ROWS:
+        return values
+    low, median, high = np.quantile(observed, [0.05, 0.5, 0.95])
+    if low == high:
+        return values
+    return np.where(np.abs(values - median) > _OUTLYING * (high - low), np.nan, values)
 
 
 def _wider(block: torch.Tensor, before: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ def forecast_pretrained(
     forecasts = load_forecaster().forecast(table, _horizon(horizon))
     has_ids = table.resolved_roles.id is not None
     plotted = select_panels([each.series for each in forecasts], series, has_ids=has_ids) if plot else []
-    _print_short(forecasts, has_ids=has_ids)
+    _print_notes(forecasts, has_ids=has_ids)
     result = pl.concat([to_table(each, has_ids) for each in forecasts])
     write_table(result, out)
     if plot is not None:
@@ -119,14 +119,15 @@ def _horizon(horizon: int | None) -> int:
     return horizon
 
 
-def _print_short(forecasts: Sequence[TableForecast], *, has_ids: bool) -> None:
-    short = [
-        f"{each.series.name}, {channel}" if has_ids else channel
-        for each in forecasts
-        for channel, model in zip(each.series.channels, each.models, strict=True)
-        if model == FALLBACK
-    ]
+def _print_notes(forecasts: Sequence[TableForecast], *, has_ids: bool) -> None:
+    short, outlying = [], []
+    for each in forecasts:
+        for channel, model, outliers in zip(each.series.channels, each.models, each.outliers, strict=True):
+            name = f"{each.series.name}, {channel}" if has_ids else channel
+            short += [name] if model == FALLBACK else []
+            outlying += [f"{name} ({outliers})"] if outliers else []
     _print_left_out(short, f"fewer than {MIN_ROWS} values: the forecast is the last value, without quantiles")
+    _print_left_out(outlying, "values 10,000 times as far from the median as most others are read as missing")
 
 
 def _print_left_out(names: Sequence[str], reason: str) -> None:
