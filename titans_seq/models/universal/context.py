@@ -62,9 +62,8 @@ class Context:
         scaled = (moved / torch.where(self.unit > 0, self.unit, 1.0).unsqueeze(1)).clamp(-_LARGEST, _LARGEST)
         self.values = scaled.float()
         self.continued = history > 0
-        self.ends = torch.arange(
-            history or PATCH, values.shape[1] + 1, PATCH, device=values.device
-        )  # steps before a token's end, (T,)
+        # (T,) steps before a token's end
+        self.ends = torch.arange(history or PATCH, values.shape[1] + 1, PATCH, device=values.device)
         self._accumulate(scaled)
         self.periods = self._detect(nominal, before, periods)
 

@@ -33,9 +33,8 @@ def token_features(context: Context) -> Tensor:
     before = torch.arange(tokens - 1, device=values.device).expand(len(values), -1)
     forecast = F.pad(candidate_forecasts(context, before, torch.zeros_like(before)), (0, 0, 0, 0, 1, 0))
     has_forecast = (torch.arange(tokens, device=values.device) > 0).view(1, -1, 1)
-    miss = ((forecast - values.unsqueeze(2)).abs() * observed.unsqueeze(2)).sum(-1) / observed.sum(-1, True).clamp_min(
-        1
-    )
+    misses = (forecast - values.unsqueeze(2)).abs() * observed.unsqueeze(2)
+    miss = misses.sum(-1) / observed.sum(-1, keepdim=True).clamp_min(1)
     errors = torch.log(miss / deviation + 1e-3) * has_forecast
     forecasts = torch.asinh((forecast - mean.unsqueeze(2)) / deviation.unsqueeze(2)) * has_forecast.unsqueeze(-1)
     mean_before, deviation_before = (torch.cat([x[:, :1], x[:, :-1]], dim=1) for x in (mean, deviation))

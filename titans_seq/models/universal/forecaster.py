@@ -75,9 +75,8 @@ class UniversalForecaster(nn.Module):
         read = self.from_token(encoded).gather(1, at)
         x = F.gelu(read + self.from_pair(pair_features(context, token, lead, candidates).to(encoded.dtype)))
         x = x + F.gelu(self.hidden(x))
-        gaps, weights = torch.unflatten(self.out(x).to(encoded.dtype), -1, (PATCH, -1)).split(
-            [_QUANTILES, NUM_CANDIDATES], dim=-1
-        )
+        out = torch.unflatten(self.out(x).to(encoded.dtype), -1, (PATCH, -1))
+        gaps, weights = out.split([_QUANTILES, NUM_CANDIDATES], dim=-1)
         centre, scale = take(context.mean, token).float(), context.scale(token)
         relative = (candidates - centre[..., None, None]) / scale[..., None, None]
         median = (torch.softmax(weights, dim=-1) * relative.transpose(-1, -2)).sum(-1, keepdim=True)
