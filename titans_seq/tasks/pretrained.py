@@ -1,6 +1,7 @@
 """Saving and loading of a trained task without pickle: a folder with config.json and model.safetensors."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def save_pretrained(task: Task, folder: str | Path, *, half: bool = False) -> Pa
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"titans_seq": titans_seq.__version__, "hyperparameters": dict(task.hparams)}
+    hyperparameters = deepcopy(dict(task.hparams))
+    hyperparameters["config"]["run"]["dir"] = None  # says nothing about the weights, but names a folder of this machine
+    content = {"titans_seq": titans_seq.__version__, "hyperparameters": hyperparameters}
     weights = {name: _stored(x, half) for name, x in task.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / CONFIG).write_text(json.dumps(content, indent=2) + "\n")

@@ -1,5 +1,6 @@
 """The pre-trained forecaster: arrays, data frames, streams and the commands without a run."""
 
+import json
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -257,3 +258,10 @@ def test_the_shipped_weights_are_small_and_finite() -> None:
     assert all(torch.isfinite(x).all() for x in forecaster.model.parameters())
     folder = Path(titans_seq.__file__).parent / "weights" / "universal"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5_000_000
+
+
+def test_the_shipped_configuration_names_no_folder_of_a_machine() -> None:
+    folder = Path(titans_seq.__file__).parent / "weights" / "universal"
+    config = json.loads((folder / "config.json").read_text())["hyperparameters"]["config"]
+    assert config["run"]["dir"] is None
+    assert config["data"]["root"] is None
