@@ -63,7 +63,7 @@ class UniversalConfig(Config):
         if data.shares is not None and len(data.shares) != len(data.lengths):
             rule = f"has {len(data.shares)} fractions for the {len(data.lengths)} lengths of data.lengths"
             yield Conflict("data.shares", "data.lengths", rule)
-        if data.shares is not None and not (all(0 <= share < inf for share in data.shares) and sum(data.shares)):
+        if data.shares is not None and not (all(0 <= share < inf for share in data.shares) and any(data.shares)):
             yield Conflict("data.shares", "data.shares", f"{data.shares}: must be fractions, not all of them 0")
         if not (self.trainer.epoch_batches or self.trainer.limit_batches):
             rule = "0 would never end an epoch, since simulated series do not run out; set a number of batches"
