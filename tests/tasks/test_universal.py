@@ -29,7 +29,7 @@ def make(*overrides: str) -> UniversalTask:
 
 
 def some_batch() -> SeriesBatch:
-    late = np.where(np.arange(LENGTH) < 29, np.nan, seasonal(LENGTH, 7))
+    late = np.where(np.arange(LENGTH) < 24, np.nan, seasonal(LENGTH, 7))  # 8 steps of two patches
     values = batch(seasonal(LENGTH, 24), with_gaps(seasonal(LENGTH, 12), 0.4), late, np.full(LENGTH, np.nan))
     return SeriesBatch(values.float(), torch.tensor([24, 0, 7, 0]))
 

@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from tests.experiment.run.test_devices import launch_commands, run_together
 from tests.experiment.running import Finished, fit
 from tests.helpers import CONFIGS, TWO_STEPS, Refuse, refusal, run_cli
 from titans_seq.config import load_config
@@ -146,6 +147,17 @@ def test_run_interrupted_within_an_epoch_resumes_exactly(tmp_path: Path) -> None
             assert not torch.equal(x, stopped["state_dict"][name]), f"{name}: not trained after resuming"
     scores = [json.loads((tmp_path / each / "results.json").read_text()) for each in ("whole", "cut")]
     assert scores[0]["test/loss"] == scores[1]["test/loss"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_and_test_like_one(tmp_path: Path, run: Finished) -> None:
+    # Their series differ from those of one process, so that the weights do; validation has as many series.
+    overrides = [*TWO_STEPS, *SMALL, f"run.dir={tmp_path / 'run'}"]
+    printed = run_together(launch_commands("lightning", overrides, UNIVERSAL))
+    assert printed.count("Run folder:") == 2
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["baselines"] == run.results["baselines"], "the test is on one device"
+    assert results["test/loss"] == pytest.approx(run.results["test/loss"], rel=0.05)
 
 
 def test_plot_shows_every_part(tmp_path: Path, figures: list[Figure]) -> None:
