@@ -3,12 +3,12 @@
 import platform
 import warnings
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
 from titans_seq.ops.memory.backends import shipped_cases, why_not_triton_here
 from titans_seq.ops.memory.triton.selftest import why_not_trusted
+from titans_seq.system.environment import package_version
 from titans_seq.system.platform_features import missing_features
 
 _PACKAGES = ("titans-seq", "torch", "triton", "lightning", "numpy", "polars", "wandb")
@@ -16,7 +16,10 @@ _PACKAGES = ("titans-seq", "torch", "triton", "lightning", "numpy", "polars", "w
 
 def doctor_text() -> str:
     """Return the report as lines of a name and a value, for a person or a bug report."""
-    rows = [("python", platform.python_version()), *((name, _version(name)) for name in _PACKAGES)]
+    rows = [
+        ("python", platform.python_version()),
+        *((name, package_version(name) or "not installed") for name in _PACKAGES),
+    ]
     rows += [("device", device) for device in _devices()]
     why_not = why_not_triton_here()
     rows += [
@@ -38,13 +41,6 @@ def _self_tests() -> Iterator[tuple[str, str]]:
                 warnings.simplefilter("ignore")  # the reason is in the report
                 why_not = why_not_trusted(torch.device("cuda", index), kind)
             yield f"triton, cuda:{index}", f"{name}: {why_not or 'passed its self-test'}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _devices() -> list[str]:

@@ -13,6 +13,7 @@ def test_backtest_equals_an_independent_computation(panel: Panel) -> None:
     common = ["--data", panel.table, "--windows", str(windows), "--step", str(step), "--out", out]
     answer = run_cli("backtest", panel.checkpoint, *common, "trainer.accelerator=cpu")
     assert answer.status == 0, answer.err
+    assert answer.err == ""  # no progress bar in a file
     rows = {row["series"] or row["channel"]: row for row in pl.read_csv(out).to_dicts()}
     scores: dict[str, list[float]] = {key: [] for key in ("mase", "smape", "mse", "mae", "wql")}
     naive_mae = []
