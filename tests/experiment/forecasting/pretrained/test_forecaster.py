@@ -123,6 +123,7 @@ def test_an_absurd_value_is_read_as_missing(forecaster: PretrainedForecaster) ->
         ([np.array([1.0, np.inf] * 10)], 5, [0]),
         ([daily(20)], 0, [0]),
         ([daily(20)], 5, []),
+        ([daily(20)], 5, [-7]),
     ],
 )
 def test_invalid_arrays_are_refused(

@@ -75,8 +75,9 @@ class PretrainedForecaster:
         """
         pasts = [without_outliers(_checked(context, index)) for index, context in enumerate(contexts)]
         known = [0] * len(pasts) if periods is None else [int(period) for period in periods]
-        if horizon < 1 or len(known) != len(pasts):
-            raise InputError(f"horizon={horizon}, {len(known)} periods: expected at least 1, and {len(pasts)} periods")
+        if horizon < 1 or len(known) != len(pasts) or min(known, default=0) < 0:
+            expected = f"expected at least 1 step, and {len(pasts)} periods of 0 or more"
+            raise InputError(f"horizon={horizon}, {len(known)} periods, the least {min(known, default=0)}: {expected}")
         result = np.full((len(pasts), horizon, len(LEVELS)), np.nan)
         long_enough = []
         for index, past in enumerate(pasts):
@@ -142,7 +143,9 @@ class PretrainedForecaster:
         return forecasts
 
     def stream(self, series: int = 1, period: int = 0) -> "ForecastStream":
-        """Return a stream of `series` parallel series, of which nothing was read yet."""
+        """Return a stream of `series` parallel series, of which nothing was read yet; for `period` see `predict_arrays`."""
+        if series < 1 or period < 0:
+            raise InputError(f"series={series}, period={period}: expected at least 1, and 0 or more")
         return ForecastStream(self.model, torch.full((series,), period), None, np.empty((series, 0)))
 
     def load_stream(self, path: str | Path) -> "ForecastStream":
