@@ -143,7 +143,7 @@ class PretrainedForecaster:
         return forecasts
 
     def stream(self, series: int = 1, period: int = 0) -> "ForecastStream":
-        """Return a stream of `series` parallel series, of which nothing was read yet; for `period` see `predict_arrays`."""
+        """Return a stream of parallel series, of which nothing was read yet; `period` is 0 where it is unknown."""
         if series < 1 or period < 0:
             raise InputError(f"series={series}, period={period}: expected at least 1, and 0 or more")
         return ForecastStream(self.model, torch.full((series,), period), None, np.empty((series, 0)))
