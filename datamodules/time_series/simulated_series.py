@@ -12,6 +12,7 @@ from datamodules.common.splitting import SPLITS, Split
 from datamodules.time_series.simulated.mixture import FAMILIES, simulate
 from titans_seq.batch import SeriesBatch
 
+_HELD_OUT_SEED = 0
 _UNALIGNED = 16  # a random number of first steps below it is missing: series do not start where a patch does
 
 
@@ -88,7 +89,7 @@ class SimulatedDataModule(LightningDataModule):
         batch_size: series of the longest length in a batch.
         epoch_batches: batches of a training epoch.
         held_out_batches: batches of each length in validation and in test.
-        seed: of everything.
+        seed: of training; the validation and test series are the same for all seeds.
     """
 
     families: tuple[str, ...] = FAMILIES
@@ -124,7 +125,8 @@ class SimulatedDataModule(LightningDataModule):
         """Return the loader of a split."""
         training = split == "train"
         batches = self.epoch_batches if training else self.held_out_batches
-        order = LengthOrder(self.lengths, self.shares, batches, shuffle=training, seed=self.seed)
+        seed = self.seed if training else _HELD_OUT_SEED
+        order = LengthOrder(self.lengths, self.shares, batches, shuffle=training, seed=seed)
         return SimulatedLoader(order, shard_of(self.trainer), split, self.batch_size)
 
     def fingerprint(self) -> dict[str, Any]:

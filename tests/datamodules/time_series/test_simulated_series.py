@@ -89,6 +89,7 @@ def test_every_batch_is_new_except_in_validation_and_test() -> None:
         held_out = epoch(0, cast(Split, split))
         assert len(set(held_out)) == 6
         assert epoch(2, cast(Split, split)) == held_out
+        assert epoch(0, cast(Split, split), seed=7) == held_out, "runs with other seeds are scored on other series"
         assert not set(held_out) & set(made)
     assert not set(epoch(0, "validation")) & set(epoch(0, "test"))
 
