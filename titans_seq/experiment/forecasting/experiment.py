@@ -127,7 +127,10 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     def notes(self) -> tuple[str, ...]:
         """Messages from reading the data."""
         source = self.data.source
-        return tuple(source.notes) if isinstance(source, Table | Weather) else ()
+        notes = tuple(source.notes) if isinstance(source, Table | Weather) else ()
+        if len(self.data.encoder.calendar) < len(self.config.data.calendar):
+            notes += ("the times are integers: data.calendar has no effect",)
+        return notes
 
     def _name(self) -> str:
         """Name of the dataset; the series of a panel have their own names."""
@@ -191,7 +194,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         title = f"{self._name()}, horizon {data.horizon} ({source})"
         if linear is not None:
             title += f"\n{self._gain_over_linear(task)}"
-        stamps = [data.scaled_series[m].series.timestamps for m in members]
+        stamps = [data.scaled_series[m].series.clock() for m in members]
         plot_forecasts(
             path,
             timestamps=[each[row - steps : row + data.horizon] for each, row in zip(stamps, rows, strict=True)],

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.series import Series
-from datamodules.time_series.timestamps import times_after
+from datamodules.time_series.steps import times_after
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.pretrained.weights import UNIVERSAL, load_universal
 from titans_seq.experiment.forecasting.tables import long_table
@@ -133,7 +133,7 @@ class PretrainedForecaster:
             values = np.stack([next(quantiles) for _ in series.channels], axis=1)
             short = (~np.isnan(series.values)).sum(axis=0) < MIN_ROWS
             models = [FALLBACK if each else MODEL for each in short]
-            times = times_after(series.timestamps, table.interval, horizon)
+            times = times_after(series.timestamps, table.interval, horizon, series.timezone)
             forecasts.append(TableForecast(series, times, values, models))
         return forecasts
 
@@ -254,7 +254,10 @@ def to_table(forecast: TableForecast, has_ids: bool) -> pl.DataFrame:
     series, values = forecast.series, forecast.quantiles
     low, high = values[None, ..., 0], values[None, ..., -1]
     times = forecast.times.to_numpy()[None]
-    table = long_table(series.channels, times, series.timestamps[-1:], values[None], LEVELS, {0.8: (low, high)})
+    bounds = {0.8: (low, high)}
+    table = long_table(
+        series.channels, times, series.timestamps[-1:], values[None], LEVELS, bounds, timezone=series.timezone
+    )
     models = pl.Series("model", forecast.models * values.shape[0])
     table = table.with_columns(pl.selectors.float().fill_nan(None), models)
     return table.insert_column(0, pl.Series("series", [series.name] * len(table))) if has_ids else table
