@@ -79,7 +79,7 @@ def times_after(times: NDArray[Any], interval: str, count: int, timezone: str | 
     size, unit = _parts(interval)
     past = to_polars(times, timezone)
     if unit == "i":
-        return pl.int_range(1, count + 1, eager=True) * size + past[-1]
+        return pl.Series(range(past[-1] + size, past[-1] + (count + 1) * size, size), dtype=pl.Int64)
     wall, steps = local_times(past), range(size, (count + 1) * size, size)
     last = _usual(wall, len(wall) - 1, timezone)
     if unit == "mo":
@@ -132,7 +132,8 @@ def _usual(wall: pl.Series, row: int, timezone: str | None) -> pl.Series:
     if timezone is None:
         return wall.slice(row, 1)
     days = wall.dt.truncate("1d")
-    return days.slice(row, 1) + (wall - days).mode().sort()[0]
+    usual: pl.Series = days.slice(row, 1) + (wall - days).mode().sort()[0]
+    return usual
 
 
 def _month_grid(wall: pl.Series, start: pl.Series, months: range) -> pl.Series:

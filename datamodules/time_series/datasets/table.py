@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
 from datamodules.time_series.columns import (
@@ -20,6 +19,7 @@ from datamodules.time_series.columns import (
     resolve_column_roles,
     static_values,
 )
+from datamodules.time_series.filling import LEAST_ROWS, fill_missing
 from datamodules.time_series.inferred_roles import infer_column_roles
 from datamodules.time_series.series import Covariates, Series, SplitBoundaries
 from datamodules.time_series.steps import Step, infer_step, regular_grid
@@ -42,6 +42,7 @@ class SplitPoints(NamedTuple):
 
 
 _DEFAULT_SPLIT = SplitPoints(0.7, 0.8)
+_NAMED = 5  # late starts and early ends that notes name
 _SUNDAY = 7
 _MOST_REPEATED = 0.02  # of the rows: those of hours that clocks going back repeat are two of a year
 _OFFSETS = (
@@ -64,6 +65,7 @@ class Table:
             local times. None: no zone, unless the column of a Parquet file has one with a name.
         fill: handling of missing timestamps and empty cells: "none" raises an error, "ffill" repeats the last value,
             "interpolate" interpolates linearly (which leaks the value after a gap into the gap), "missing" keeps NaN.
+            Both fills start a series where all its columns have a value, and repeat the last value at its end.
         split: the ends of training and validation.
         seasonal_period: steps of the main cycle, for the seasonal-naive baseline; None derives it from the time step
             (24 for hourly data).
@@ -94,6 +96,7 @@ class Table:
         self.split = split
         self._seasonal_period = seasonal_period
         self._filled_cells = 0
+        self._ends: list[str] = []  # notes about series that start later or end earlier than their rows
         self.interval = ""  # time step, see `steps`, set by `read`
         self._zone_advice = ""  # ends the error for times off the grid, where a time zone may be what they lack
         self.resolved_roles = roles  # with the roles that `read` found
@@ -143,11 +146,12 @@ class Table:
         self.interval = step.interval
         if self._seasonal_period is None:
             self._seasonal_period = step.seasonal_period
-        self._filled_cells = 0
+        self._filled_cells, self._ends = 0, []
         parts = rows.partition_by("series of row", maintain_order=True)
         panel = [self._series(part, roles, step) for part in sorted(parts, key=lambda p: str(p["series of row"][0]))]
         filled = f"{self.path}: {self._filled_cells} missing values filled, data.fill={self.fill}"
-        self.notes = [filled] if self._filled_cells else []
+        more = [f"{self.path}: {len(self._ends) - _NAMED} more such notes"] if len(self._ends) > _NAMED else []
+        self.notes = [*([filled] if self._filled_cells else []), *self._ends[:_NAMED], *more]
         return panel
 
     def _ids(self, table: pl.DataFrame, roles: ColumnRoles) -> pl.Series:
@@ -189,9 +193,9 @@ class Table:
         pairs = rows.select(before, "time of row").drop_nulls()
         counts = rows.group_by("series of row").len().sort("len", "series of row")
         name, least = counts.row(0)
-        if least < 3 and self.fill != "missing":
+        if least < LEAST_ROWS and self.fill != "missing":
             place = f"{self.path}: series {name!r}" if len(counts) > 1 else f"{self.path}"
-            raise InputError(f"{place}: {least} distinct times; a series needs at least 3")
+            raise InputError(f"{place}: {least} distinct times; a series needs at least {LEAST_ROWS}")
         if pairs.is_empty():
             raise InputError(f"{self.path}: every series has one row; a time step needs two")
         return infer_step(pairs["before"], pairs["time of row"])
@@ -205,7 +209,12 @@ class Table:
         if self.fill == "none":
             self._check_gaps(rows["time of row"], grid, step, place)
         full = grid.to_frame("time of row").join(rows, on="time of row", how="left", maintain_order="left")
-        columns = {column: self._filled(full[column], place) for column in roles.numeric()}
+        if self.fill in ("ffill", "interpolate"):
+            filled = fill_missing(full, roles.numeric(), self.fill, place)
+            full, grid = filled.rows, filled.rows["time of row"]
+            self._filled_cells += filled.cells
+            self._ends += filled.notes
+        columns = {column: full[column].to_numpy() for column in roles.numeric()}
         labels = rows.select(pl.col(f"static {n}").alias(n) for n in roles.static) if roles.static else rows
         return Series(
             name,
@@ -222,16 +231,6 @@ class Table:
             zone,
             step.interval,
         )
-
-    def _filled(self, column: pl.Series, place: str) -> NDArray[np.float64]:
-        """Return a column (T,) with its nulls filled; only reached with nulls if `fill` allows them."""
-        if not column.null_count() or self.fill == "missing":
-            return column.to_numpy()
-        if column.null_count() == len(column):
-            raise InputError(f"{place}: column {column.name} is empty; remove it")
-        line = column.interpolate() if self.fill == "interpolate" else column
-        self._filled_cells += column.null_count()
-        return line.forward_fill().backward_fill().to_numpy()
 
     def _check_gaps(self, times: pl.Series, grid: pl.Series, step: Step, place: str) -> None:
         """Raise InputError with the number of gaps and the time span of the first, if there are any."""
