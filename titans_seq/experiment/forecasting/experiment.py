@@ -56,7 +56,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     @cached_property
     def data(self) -> ForecastingDataModule:
         """The data module: series read, windows of every split checked."""
-        options = self.config.data
+        options, model = self.config.data, self.config.model
         data = ForecastingDataModule(
             build_series_source(options),
             context_length=options.context_length,
@@ -64,6 +64,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             batch_size=options.batch_size,
             seed=self.config.seed,
             calendar=options.calendar,
+            patch=(model.patch_length, model.stride) if model.pretrained is None else (1, 1),
         )
         data.prepare_data()
         data.setup()
@@ -179,7 +180,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             return np.stack([s.inverse(x) for s, x in zip(scalers, z, strict=True)])[..., -_CHANNELS:]
 
         bands = {}
-        if self._calibration is not None:
+        if self._calibration is not None and self._calibration.coverages:
             bounds = zip(*self._calibration.intervals(z_scores), strict=True)
             bands = {
                 nominal: (restore(low), restore(high))
