@@ -1,8 +1,8 @@
 """Time steps of series: found from their times, regular grids of them, and the times that follow.
 
 Steps are written as polars does: 15m, 1h, 1d, 7d, 1bd (business days, Monday to Friday), 1mo, 3mo (quarters), 12mo
-(years); 1i, 5i are steps of integers. Days and longer steps are those of the clock in the zone of the times, shorter
-ones are elapsed time.
+(years); 1i, 5i are steps of integers. Days and longer steps are those of the clock in the zone of the times; so are
+steps of several hours at the same hours every day. Others are elapsed time.
 """
 
 from typing import Any, NamedTuple
@@ -87,8 +87,8 @@ def times_after(times: NDArray[Any], interval: str, count: int, timezone: str | 
     if unit == "bd":
         days = _offsets(last, "d", range(1, count * 7 // _LAST_WEEKDAY + 7))
         return localise(_weekdays(days).head(count), timezone)
-    if unit == "d":
-        return localise(_offsets(last, "d", steps), timezone)
+    if unit == "d" or _follows_clock(wall, size, unit):
+        return localise(_offsets(last if unit == "d" else wall[-1:], unit, steps), timezone)
     return _offsets(past[-1:], unit, steps)
 
 
@@ -106,6 +106,9 @@ def _grid(times: pl.Series, interval: str) -> pl.Series:
         last = int((wall.dt.date()[-1] - wall.dt.date()[0]).days)
         days = _offsets(_usual(wall, 0, timezone), "d", range(0, last + 1, size))
         return localise(_weekdays(days) if unit == "bd" else days, timezone)
+    if timezone and _follows_clock(wall, size, unit):
+        span = int((wall[-1] - wall[0]).total_seconds()) // 3600
+        return localise(_offsets(wall[:1], unit, range(0, span + 1, size)), timezone)
     utc = times.dt.convert_time_zone("UTC") if timezone else times
     full = (
         utc.to_frame("time")
@@ -161,6 +164,12 @@ def _month_grid(wall: pl.Series, start: pl.Series, months: range) -> pl.Series:
         )
         .to_series()
     )
+
+
+def _follows_clock(wall: pl.Series, size: int, unit: str) -> bool:
+    """Whether steps of several hours are at the same local times every day, such as 0, 6, 12 and 18 o'clock."""
+    hours = (wall - wall.dt.truncate("1d")).dt.total_microseconds() % (size * 3600 * _SECOND)
+    return unit == "h" and size > 1 and 24 % size == 0 and hours.n_unique() == 1
 
 
 def _weekdays(days: pl.Series) -> pl.Series:

@@ -7,6 +7,8 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from datamodules.time_series.calendar import calendar_features
 from datamodules.time_series.columns import ColumnRoles
@@ -80,6 +82,47 @@ def test_months_and_business_days_in_a_zone() -> None:
     ]  # fmt: skip
     table, _ = read(texts([day for day in days(datetime(2021, 1, 4), 200) if day.weekday() < 5], "Z"))
     assert table.interval == "1bd"
+
+
+@pytest.mark.parametrize("size", [6, 12])
+def test_several_hours_at_the_same_hours_every_day(size: int) -> None:
+    first = datetime(2021, 3, 20)
+    times = [(first + timedelta(hours=size * i)).replace(tzinfo=BERLIN) for i in range(60)]
+    table, series = read(texts(times[:50], "offset"))
+    assert (table.interval, table.seasonal_period, len(series.values)) == (f"{size}h", 24 // size, 50)
+    assert times_after(series.timestamps, table.interval, 10, series.timezone).to_list() == times[50:]
+    # Elapsed time otherwise: the hours of the day move with daylight saving.
+    elapsed = hours(first, 60 * size)[::size]
+    table, series = read(texts(elapsed[:50], "offset"))
+    assert (table.interval, len(series.values)) == (f"{size}h", 50)
+    assert times_after(series.timestamps, table.interval, 10, series.timezone).to_list() == elapsed[50:]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    zone=st.sampled_from(
+        ["Europe/Berlin", "America/New_York", "America/Santiago", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Cairo"]
+    ),
+    first=st.datetimes(datetime(2015, 1, 1), datetime(2023, 1, 1)),
+    minutes=st.sampled_from([15, 30, 60]),
+    form=st.sampled_from(["offset", "Z", "naive"]),
+)
+def test_any_zone_has_no_gaps_and_no_duplicates(zone: str, first: datetime, minutes: int, form: str) -> None:
+    """Steps of elapsed time, and days, are read as they were written."""
+    start = first.replace(minute=0, second=0, microsecond=0, tzinfo=UTC)
+    count = 1500
+    times = [(start + timedelta(minutes=minutes * i)).astimezone(ZoneInfo(zone)) for i in range(count)]
+    # Without offsets, an hour that occurs twice and is given once is the earlier one.
+    names = texts(times, "naive")
+    assume(form != "naive" or all(names.count(names[i]) == 2 for i, time in enumerate(times) if time.fold))
+    _, series = read(texts(times, form), zone)
+    utc = [np.datetime64(time.astimezone(UTC).replace(tzinfo=None)) for time in times]
+    np.testing.assert_array_equal(series.timestamps, utc)
+    dates = [str(first.date() + timedelta(days=i)) for i in range(300)]
+    _, series = read(dates, zone)
+    assert series.clock().astype("datetime64[D]").astype(str).tolist() == dates
+    after = times_after(series.timestamps[:150], "1d", 150, zone).to_numpy()
+    np.testing.assert_array_equal(after, series.timestamps[150:])
 
 
 def test_a_day_may_begin_at_a_skipped_midnight() -> None:

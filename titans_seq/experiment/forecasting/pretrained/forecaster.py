@@ -95,6 +95,7 @@ class PretrainedForecaster:
         id: str | None = None,
         target: Sequence[str] = (),
         period: int | None = None,
+        timezone: str | None = None,
     ) -> Any:
         """Forecast the steps after the last row of every series of a data frame.
 
@@ -106,6 +107,7 @@ class PretrainedForecaster:
             id: column with the name of each row's series; by default the only column of text, if times repeat.
             target: columns to forecast; by default all with numbers.
             period: seasonal period in steps; None derives it from the time step.
+            timezone: of the timestamps, see `data.timezone`.
 
         Returns:
             A frame of the same library: `timestamp`, `channel`, `origin`, `step`, `forecast` (the median), `q0.1` to
@@ -115,7 +117,12 @@ class PretrainedForecaster:
         """
         frame, is_pandas = _to_polars(data)
         table = Table(
-            frame, ColumnRoles(time, tuple(target), id), fill="missing", seasonal_period=period, infer_roles=True
+            frame,
+            ColumnRoles(time, tuple(target), id),
+            timezone=timezone,
+            fill="missing",
+            seasonal_period=period,
+            infer_roles=True,
         )
         found = pl.concat(
             [to_table(each, table.resolved_roles.id is not None) for each in self.forecast(table, horizon)]
