@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from datamodules.time_series.timestamps import local_times, to_polars
+
 _Part = Callable[[pl.Series], pl.Series]
 
 # Feature name to its phase at each time: the elapsed fraction of the cycle, in [0, 1).
@@ -20,9 +22,14 @@ CALENDAR_FEATURES: dict[str, _Part] = {
 }
 
 
-def calendar_features(timestamps: NDArray[np.datetime64], names: Sequence[str]) -> NDArray[np.float64]:
-    """Return sine and cosine of each of `names` (of `CALENDAR_FEATURES`) at `timestamps` (T,): (T, 2 x names)."""
-    times = pl.Series(timestamps.astype("datetime64[us]"))
+def calendar_features(
+    timestamps: NDArray[Any], names: Sequence[str], timezone: str | None = None
+) -> NDArray[np.float64]:
+    """Return sine and cosine of each of `names` (of `CALENDAR_FEATURES`) at `timestamps` (T,): (T, 2 x names).
+
+    With a `timezone` the timestamps are UTC and the features those of the local time. Integers have none: no names.
+    """
+    times = local_times(to_polars(timestamps, timezone))
     columns: list[NDArray[Any]] = []
     for name in names:
         angle = 2 * np.pi * CALENDAR_FEATURES[name](times).to_numpy()

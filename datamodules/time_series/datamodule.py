@@ -38,6 +38,7 @@ class ForecastingDataModule(LightningDataModule):
         batch_size: windows in a batch.
         seed: of the shuffling of the training windows.
         calendar: names of timestamp features, from `datamodules.time_series.calendar.CALENDAR_FEATURES`.
+        patch: patch length and stride of the model, which errors propose to lower with the context length.
     """
 
     scaled_series: list[ScaledSeries]  # one per series of the panel
@@ -52,6 +53,7 @@ class ForecastingDataModule(LightningDataModule):
         batch_size: int = 32,
         seed: int = 0,
         calendar: Sequence[str] = (),
+        patch: tuple[int, int] = (1, 1),
     ) -> None:
         super().__init__()
         self.source = source
@@ -60,6 +62,7 @@ class ForecastingDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.seed = seed
         self.calendar = calendar
+        self.patch = patch
         self._rows: NDArray[np.float32] | None = None  # encoded rows of all series, concatenated
 
     @property
@@ -178,13 +181,25 @@ class ForecastingDataModule(LightningDataModule):
             raise InputError(f"{place}{split}: {error}") from None
         found, needed = end - first, self.context_length + self.horizon
         if found < needed:
-            least = found - self.horizon
-            if split == "train" and least > 0:
-                fix = f"data.context_length={least} or a shorter data.horizon"
-            else:
-                fix = f"data.horizon={max(1, found - self.context_length)}"
             raise InputError(
                 f"{place}{split}: {found} rows are too few for one window of {needed} "
                 f"(data.context_length={self.context_length} + data.horizon={self.horizon}); the series has "
-                f"{len(series.timestamps)} rows. Lower one of these keys: {fix} would fit"
+                f"{len(series.timestamps)} rows{self._advice()}"
             )
+
+    def _advice(self) -> str:
+        """Return the largest sizes up to those set with which every split of every series has a window, as keys."""
+        borders = np.array([each.series.boundaries for each in self.scaled_series])
+        train, held_out = borders[:, 0].min(), np.diff(borders, axis=1).min()
+        horizon = int(min(self.horizon, held_out, train - 1))
+        if horizon < 1:
+            return " and a split of a series too few for any: set data.train_end and data.validation_end"
+        context = int(min(self.context_length, train - horizon))
+        sizes = {
+            "data.context_length": (context, self.context_length),
+            "data.horizon": (horizon, self.horizon),
+            "model.patch_length": (min(context, self.patch[0]), self.patch[0]),
+            "model.stride": (min(context, self.patch[1]), self.patch[1]),
+        }
+        keys = " ".join(f"{key}={new}" for key, (new, old) in sizes.items() if new < old)
+        return f". For all splits {keys} would fit"

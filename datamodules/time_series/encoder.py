@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from datamodules.common.messages import listed
 from datamodules.time_series.calendar import calendar_features
 from datamodules.time_series.series import Scaler, Series
-from datamodules.time_series.timestamps import infer_step
+from datamodules.time_series.steps import step_of
+from datamodules.time_series.timestamps import to_polars
 from titans_seq.errors import InputError
 
 
@@ -30,7 +31,8 @@ class FeatureEncoder(NamedTuple):
     season: int  # the seasonal period, in steps
     scalers: dict[str, Scaler]  # of the channels, by name of the series
     covariates: Scaler  # of past and known columns and static numbers, over the training rows of all series
-    trained_until: str  # the last timestamp of all training rows, ISO 8601
+    trained_until: str  # the last timestamp of all training rows, ISO 8601 (UTC with a timezone), or an integer
+    timezone: str | None = None  # of the training table
 
     @classmethod
     def fit(cls, panel: Sequence[Series], calendar: Sequence[str], seasonal_period: int) -> "FeatureEncoder":
@@ -47,14 +49,15 @@ class FeatureEncoder(NamedTuple):
             channels=list(first.channels),
             past=list(first.covariates.past),
             known=list(first.covariates.known),
-            calendar=list(calendar),
+            calendar=list(calendar) if first.timestamps.dtype.kind == "M" else [],  # integers have no calendar
             categories=categories,
             numbers=numbers,
-            interval=interval_of(first.timestamps),
+            interval=interval_of(first),
             season=seasonal_period,
             scalers={s.name: Scaler.fit(s.values[:end]) for s, end in zip(panel, train, strict=True)},
             covariates=Scaler(*(np.concatenate(pair) for pair in zip(*parts, strict=True))),
-            trained_until=str(last.astype("datetime64[us]")),
+            trained_until=str(last.astype("datetime64[us]") if last.dtype.kind == "M" else last),
+            timezone=first.timezone,
         )
 
     @property
@@ -77,12 +80,17 @@ class FeatureEncoder(NamedTuple):
         if not self.has_covariates:
             return scaled
         columns = self._scale(_columns(series), 0)
-        calendar = calendar_features(series.timestamps, self.calendar)
+        calendar = calendar_features(series.timestamps, self.calendar, series.timezone)
         return np.column_stack([scaled, columns, calendar]).astype(np.float32)
 
-    def known_future(self, columns: NDArray[np.float64], times: NDArray[np.datetime64]) -> NDArray[np.float32]:
-        """Return the known columns (N, names) of future `times`, scaled, with the calendar features: (N, K)."""
-        calendar = calendar_features(times, self.calendar)
+    def known_future(
+        self, columns: NDArray[np.float64], times: NDArray[Any], timezone: str | None = None
+    ) -> NDArray[np.float32]:
+        """Return the known columns (N, names) of future `times`, scaled, with the calendar features: (N, K).
+
+        With a `timezone`, `times` are UTC.
+        """
+        calendar = calendar_features(times, self.calendar, timezone)
         return np.column_stack([self._scale(columns, len(self.past)), calendar]).astype(np.float32)
 
     def static(self, series: Series) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -123,10 +131,9 @@ class FeatureEncoder(NamedTuple):
         return scaled
 
 
-def interval_of(timestamps: NDArray[np.datetime64]) -> str:
-    """Return the most common step between the timestamps of a series, as polars writes it."""
-    times = pl.Series(timestamps.astype("datetime64[us]")).unique().sort()
-    return infer_step(times.diff().drop_nulls()).interval
+def interval_of(series: Series) -> str:
+    """Return the time step of a series: its own, else the most common one between its timestamps."""
+    return series.interval or step_of(to_polars(series.timestamps, series.timezone).unique().sort()).interval
 
 
 def _columns(series: Series) -> NDArray[np.float64]:

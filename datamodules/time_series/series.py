@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from datamodules.time_series.timestamps import local_times, to_polars
 from titans_seq.errors import InputError
 
 
@@ -37,12 +38,18 @@ class Series(NamedTuple):
     """Equally spaced multivariate values with timestamps, split boundaries and covariates."""
 
     name: str
-    timestamps: NDArray[np.datetime64]  # (T,)
+    timestamps: NDArray[Any]  # (T,): datetime64, UTC with a timezone, or int64
     channels: list[str]  # C names
     values: NDArray[np.float64]  # (T, C), in the units of the source
     boundaries: SplitBoundaries
     covariates: Covariates = NO_COVARIATES
     file: Path | None = None  # the file it was read from
+    timezone: str | None = None  # of the timestamps, such as Europe/Berlin; None: they have no zone
+    interval: str = ""  # time step, see `steps`; empty: that of the timestamps
+
+    def clock(self) -> NDArray[Any]:
+        """Return the timestamps (T,) as local clocks show them, for plots; integers as they are."""
+        return local_times(to_polars(self.timestamps, self.timezone)).to_numpy() if self.timezone else self.timestamps
 
 
 class SeriesSource(Protocol):

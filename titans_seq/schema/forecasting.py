@@ -9,7 +9,7 @@ from titans_seq.schema.common import BackboneOptions, Config, Conflict, DataOpti
 CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day_of_year", "month_of_year")
 # Keys of the section `data` that only data.name=table reads.
 _TABLE_KEYS = (
-    *("path", "time", "time_format", "id", "target", "past", "known", "static"),
+    *("path", "time", "time_format", "timezone", "id", "target", "past", "known", "static"),
     *("fill", "train_end", "validation_end", "season"),
 )
 
@@ -29,7 +29,9 @@ class ForecastingDataOptions(DataOptions):
     # With name=table, your own CSV or Parquet file: wide (one column per series) or long (with a column `id`)
     path: str | None = None
     time: str = "date"  # column of the timestamps
-    time_format: str | None = None  # strftime format, such as "%d.%m.%Y %H:%M"; null: ISO 8601
+    time_format: str | None = None  # strftime format, such as "%d.%m.%Y %H:%M"; null: ISO 8601, or integers
+    # Time zone of the timestamps, such as Europe/Berlin: days and hours across daylight saving are those of its clocks
+    timezone: str | None = None
     id: str | None = None  # column with the series' name; null: a wide table
     target: list[str] = field(default_factory=list)  # columns to forecast; empty: all that have no other role
     past: list[str] = field(default_factory=list)  # past covariates: columns known only up to the present
@@ -38,7 +40,8 @@ class ForecastingDataOptions(DataOptions):
     fill: Literal["none", "ffill", "interpolate"] = "none"  # how missing times and empty cells are filled
     train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
     validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
-    season: int | None = at_least(None, 1)  # seasonal period in steps; null: a day, a week of days, a year of months
+    # Seasonal period in steps; null: a day, of days a week (of business days 5), of longer steps a year
+    season: int | None = at_least(None, 1)
 
 
 @dataclass

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
 from datamodules.time_series.columns import (
@@ -20,15 +19,17 @@ from datamodules.time_series.columns import (
     resolve_column_roles,
     static_values,
 )
+from datamodules.time_series.filling import LEAST_ROWS, fill_missing
 from datamodules.time_series.inferred_roles import infer_column_roles
 from datamodules.time_series.series import Covariates, Series, SplitBoundaries
+from datamodules.time_series.steps import Step, infer_step, regular_grid
 from datamodules.time_series.timestamps import (
-    Step,
-    infer_step,
+    has_offsets,
+    local_times,
     parse_timestamps,
-    regular_grid,
     span_text,
     timestamp_text,
+    to_polars,
 )
 from titans_seq.errors import InputError
 
@@ -41,6 +42,14 @@ class SplitPoints(NamedTuple):
 
 
 _DEFAULT_SPLIT = SplitPoints(0.7, 0.8)
+_NAMED = 5  # late starts and early ends that notes name
+_SUNDAY = 7
+_MOST_REPEATED = 0.02  # of the rows: those of hours that clocks going back repeat are two of a year
+_OFFSETS = (
+    "local times across daylight saving? Set data.timezone to their zone, such as data.timezone=Europe/Berlin; or "
+    "resample the table to a regular step"
+)
+_ONE_HOUR_TWICE = "Local times, where clocks go back? Set data.timezone, such as data.timezone=Europe/Berlin."
 
 
 class Table:
@@ -51,9 +60,12 @@ class Table:
     Args:
         source: a .csv or .parquet file, or a table in memory.
         roles: the role of each column; without targets, all columns without another role are forecast.
-        time_format: strftime format of the timestamps; None expects ISO 8601.
+        time_format: strftime format of the timestamps; None expects ISO 8601, or integers.
+        timezone: of the timestamps, such as Europe/Berlin: those with an offset are converted to it, others are its
+            local times. None: no zone, unless the column of a Parquet file has one with a name.
         fill: handling of missing timestamps and empty cells: "none" raises an error, "ffill" repeats the last value,
             "interpolate" interpolates linearly (which leaks the value after a gap into the gap), "missing" keeps NaN.
+            Both fills start a series where all its columns have a value, and repeat the last value at its end.
         split: the ends of training and validation.
         seasonal_period: steps of the main cycle, for the seasonal-naive baseline; None derives it from the time step
             (24 for hourly data).
@@ -68,6 +80,7 @@ class Table:
         roles: ColumnRoles = ColumnRoles(),  # noqa: B008 - immutable
         *,
         time_format: str | None = None,
+        timezone: str | None = None,
         fill: Fill = "none",
         split: SplitPoints = _DEFAULT_SPLIT,
         seasonal_period: int | None = None,
@@ -78,11 +91,14 @@ class Table:
         self.infer_roles = infer_roles
         self.roles = roles
         self.time_format = time_format
+        self.timezone = timezone
         self.fill = fill
         self.split = split
         self._seasonal_period = seasonal_period
         self._filled_cells = 0
-        self.interval = ""  # time step in polars notation, set by `read`
+        self._ends: list[str] = []  # notes about series that start later or end earlier than their rows
+        self.interval = ""  # time step, see `steps`, set by `read`
+        self._zone_advice = ""  # ends the error for times off the grid, where a time zone may be what they lack
         self.resolved_roles = roles  # with the roles that `read` found
         self.notes: list[str] = []  # messages about the data for the user, set by `read`
 
@@ -110,28 +126,32 @@ class Table:
         if self.infer_roles:
             roles = infer_column_roles(table, roles, self.path, self.time_format)
         roles = self.resolved_roles = resolve_column_roles(table, roles, self.path)
-        where = f"{self.path}: column {roles.time}"
-        timestamps = parse_timestamps(table[roles.time], where, self.time_format)
+        where, ids = f"{self.path}: column {roles.time}", self._ids(table, roles)
+        timestamps = parse_timestamps(table[roles.time], where, self.time_format, self.timezone, ids)
+        zoned = isinstance(timestamps.dtype, pl.Datetime) and timestamps.dtype.time_zone
+        self._zone_advice = _OFFSETS if not zoned and has_offsets(table[roles.time]) else ""
+        clock = local_times(timestamps)
         numbers = [
-            parse_numbers(table[name], timestamps, key, self.path, self.fill)
+            parse_numbers(table[name], clock, key, self.path, self.fill)
             for key, names in roles.named().items()
             if key in ("target", "past", "known")
             for name in names
         ]
         static = table.select(roles.static) if roles.id is not None else pl.DataFrame()
         static_columns = [column.alias(f"static {column.name}") for column in static]
-        rows = pl.DataFrame([*numbers, *static_columns, timestamps.alias("time of row"), self._ids(table, roles)])
+        rows = pl.DataFrame([*numbers, *static_columns, timestamps.alias("time of row"), ids])
         self._check_duplicates(table, rows, roles)
         rows = rows.sort("time of row", maintain_order=True)
         step = self._step(rows)
         self.interval = step.interval
         if self._seasonal_period is None:
             self._seasonal_period = step.seasonal_period
-        self._filled_cells = 0
+        self._filled_cells, self._ends = 0, []
         parts = rows.partition_by("series of row", maintain_order=True)
         panel = [self._series(part, roles, step) for part in sorted(parts, key=lambda p: str(p["series of row"][0]))]
         filled = f"{self.path}: {self._filled_cells} missing values filled, data.fill={self.fill}"
-        self.notes = [filled] if self._filled_cells else []
+        more = [f"{self.path}: {len(self._ends) - _NAMED} more such notes"] if len(self._ends) > _NAMED else []
+        self.notes = [*([filled] if self._filled_cells else []), *self._ends[:_NAMED], *more]
         return panel
 
     def _ids(self, table: pl.DataFrame, roles: ColumnRoles) -> pl.Series:
@@ -149,7 +169,13 @@ class Table:
         counts = rows.group_by("series of row", "time of row").len().filter(pl.col("len") > 1)
         if counts.is_empty():
             return
-        name, time, count = counts.sort("len", "time of row", descending=[True, False]).row(0)
+        counts = counts.sort("len", "time of row", descending=[True, False])
+        name, count = counts.row(0)[0], counts.row(0)[2]
+        times = local_times(counts["time of row"])
+        time = times[0]
+        is_rare = count == 2 and len(times) < len(rows) * _MOST_REPEATED
+        if is_rare and times.dtype != pl.Int64 and (times.dt.weekday() == _SUNDAY).all():
+            raise InputError(f"{self.path}: {timestamp_text(time)} appears 2 times. {_ONE_HOUR_TWICE}")
         if roles.id is not None:
             raise InputError(
                 f"{self.path}: series {name!r}: {timestamp_text(time)} appears {count} times; data.id={roles.id} "
@@ -163,25 +189,32 @@ class Table:
         )
 
     def _step(self, rows: pl.DataFrame) -> Step:
-        intervals = rows.select(pl.col("time of row").diff().over("series of row")).to_series().drop_nulls()
+        before = pl.col("time of row").shift(1).over("series of row").alias("before")
+        pairs = rows.select(before, "time of row").drop_nulls()
         counts = rows.group_by("series of row").len().sort("len", "series of row")
         name, least = counts.row(0)
-        if least < 3 and self.fill != "missing":
+        if least < LEAST_ROWS and self.fill != "missing":
             place = f"{self.path}: series {name!r}" if len(counts) > 1 else f"{self.path}"
-            raise InputError(f"{place}: {least} distinct times; a series needs at least 3")
-        if intervals.is_empty():
+            raise InputError(f"{place}: {least} distinct times; a series needs at least {LEAST_ROWS}")
+        if pairs.is_empty():
             raise InputError(f"{self.path}: every series has one row; a time step needs two")
-        return infer_step(intervals)
+        return infer_step(pairs["before"], pairs["time of row"])
 
     def _series(self, rows: pl.DataFrame, roles: ColumnRoles, step: Step) -> Series:
         """Build one series from its rows, which are in time order, on its regular time grid."""
         name = rows["series of row"][0]
         place = str(self.path) if roles.id is None else f"{self.path}: series {name!r}"
-        grid = regular_grid(rows["time of row"], step, place)
+        grid = regular_grid(rows["time of row"], step, place, self._zone_advice)
+        zone = grid.dtype.time_zone if isinstance(grid.dtype, pl.Datetime) else None
         if self.fill == "none":
             self._check_gaps(rows["time of row"], grid, step, place)
         full = grid.to_frame("time of row").join(rows, on="time of row", how="left", maintain_order="left")
-        columns = {column: self._filled(full[column], place) for column in roles.numeric()}
+        if self.fill in ("ffill", "interpolate"):
+            filled = fill_missing(full, roles.numeric(), self.fill, place)
+            full, grid = filled.rows, filled.rows["time of row"]
+            self._filled_cells += filled.cells
+            self._ends += filled.notes
+        columns = {column: full[column].to_numpy() for column in roles.numeric()}
         labels = rows.select(pl.col(f"static {n}").alias(n) for n in roles.static) if roles.static else rows
         return Series(
             name,
@@ -195,17 +228,9 @@ class Table:
                 static_values(labels, roles.static, name, self.path),
             ),
             self.path,
+            zone,
+            step.interval,
         )
-
-    def _filled(self, column: pl.Series, place: str) -> NDArray[np.float64]:
-        """Return a column (T,) with its nulls filled; only reached with nulls if `fill` allows them."""
-        if not column.null_count() or self.fill == "missing":
-            return column.to_numpy()
-        if column.null_count() == len(column):
-            raise InputError(f"{place}: column {column.name} is empty; remove it")
-        line = column.interpolate() if self.fill == "interpolate" else column
-        self._filled_cells += column.null_count()
-        return line.forward_fill().backward_fill().to_numpy()
 
     def _check_gaps(self, times: pl.Series, grid: pl.Series, step: Step, place: str) -> None:
         """Raise InputError with the number of gaps and the time span of the first, if there are any."""
@@ -215,10 +240,10 @@ class Table:
         begins = missing & ~missing.shift(1, fill_value=False)
         first = int(begins.arg_max() or 0)
         length = int((~missing[first:]).arg_max() or 0)  # the last time of a grid is never missing
-        count = int(begins.sum())
+        count, clock = int(begins.sum()), local_times(grid)
         raise InputError(
             f"{place}: {count} gap{'s' * (count > 1)} at a {step.name} step, first "
-            f"{span_text(grid[first], grid[first + length - 1])}. Set data.fill=ffill|interpolate or fix the file."
+            f"{span_text(clock[first], clock[first + length - 1])}. Set data.fill=ffill|interpolate or fix the file."
         )
 
     def _boundaries(self, series: Series) -> SplitBoundaries:
@@ -226,21 +251,23 @@ class Table:
         train, validation = (self._row(point, series) for point in self.split)
         if not 0 < train < validation < count:
             place = self.path if self.roles.id is None else f"{self.path}: series {series.name!r}"
+            clock = local_times(to_polars(series.timestamps[[0, -1]], series.timezone))
             raise InputError(
-                f"{place}: {count} rows, {timestamp_text(series.timestamps[0].item())} to "
-                f"{timestamp_text(series.timestamps[-1].item())}, split at {train} and {validation}; every split needs "
-                "rows: set data.train_end and data.validation_end"
+                f"{place}: {count} rows, {timestamp_text(clock[0])} to {timestamp_text(clock[-1])}, split at {train} "
+                f"and {validation}; every split needs rows: set data.train_end and data.validation_end"
             )
         return SplitBoundaries(train, validation, count)
 
     def _row(self, point: float | str, series: Series) -> int:
         if isinstance(point, str):
+            integers = series.timestamps.dtype.kind == "i"
             try:
-                end = parse_timestamps(pl.Series([point]), "", None).to_numpy()[0]
+                times = parse_timestamps(pl.Series([point]), "", None, series.timezone)
             except InputError:
-                keys = "data.train_end and data.validation_end"
-                raise InputError(
-                    f"{keys}: expected a fraction or a time such as 2024-03-10 01:00, got {point!r}"
-                ) from None
+                times = pl.Series([])
+            if times.is_empty() or (times.dtype == pl.Int64) != integers:
+                keys, example = "data.train_end and data.validation_end", "240" if integers else "2024-03-10 01:00"
+                raise InputError(f"{keys}: expected a fraction or a time such as {example}, got {point!r}")
+            end = times.to_numpy()[0]
             return int((series.timestamps < end).sum())
         return round(point * len(series.timestamps))

@@ -9,7 +9,8 @@ import pytest
 
 from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.future_covariates import read_future
-from datamodules.time_series.timestamps import span_text, times_after, timestamp_text
+from datamodules.time_series.steps import times_after
+from datamodules.time_series.timestamps import span_text, timestamp_text
 from titans_seq.errors import InputError
 
 ROLES = ColumnRoles(time="when", id="store", target=("sales",), known=("promo", "price"))

@@ -178,9 +178,9 @@ def test_calendar_features_equal_python_datetime() -> None:
     ("rows", "horizon", "split", "part"),
     [
         (15, 3, "train", "train: 9 rows are too few for one window of 11 (data.context_length=8 + data.horizon=3); the "
-         "series has 15 rows. Lower one of these keys: data.context_length=6 or a shorter data.horizon would fit"),
+         "series has 15 rows. For all splits data.context_length=6 would fit"),
         (21, 5, "validation", "validation: 12 rows are too few for one window of 13 (data.context_length=8 + "
-         "data.horizon=5); the series has 21 rows. Lower one of these keys: data.horizon=4 would fit"),
+         "data.horizon=5); the series has 21 rows. For all splits data.horizon=4 would fit"),
     ],
 )  # fmt: skip
 def test_error_of_a_short_series_suggests_lengths_that_fit(

@@ -157,6 +157,47 @@ def test_gaps_are_an_error_or_filled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(filled["ffill"], expected)
 
 
+@pytest.mark.parametrize("fill", ["ffill", "interpolate"])
+def test_leading_missing_cells_start_the_series_later(tmp_path: Path, fill: Fill) -> None:
+    late: list[object] = [None] * 12 + [float(i) for i in range(12, 40)]
+    path = wide(tmp_path / "t.csv", b=late)
+    table = Table(path, fill=fill)
+    series = only_series(table)
+    assert table.notes == [f"{path}: starts at 2024-03-01 12:00, the first value of b: the 12 rows before are left out"]
+    np.testing.assert_array_equal(series.values[:, 1], np.arange(12.0, 40))
+    np.testing.assert_array_equal(series.values[:, 0], np.arange(12, 40) * 1.5)
+    assert series.timestamps[0] == np.datetime64("2024-03-01T12:00")
+    assert series.boundaries == (20, 22, 28)
+    # Later values change nothing before them.
+    other = only_series(Table(wide(tmp_path / "o.csv", b=[*late[:20], *([999.0] * 20)]), fill="ffill"))
+    np.testing.assert_array_equal(other.values[:8], series.values[:8])
+
+
+def test_trailing_missing_cells_repeat_the_last_value(tmp_path: Path) -> None:
+    path = wide(tmp_path / "t.csv", b=[*[float(i) for i in range(33)], *([None] * 7)])
+    table = Table(path, fill="ffill")
+    np.testing.assert_array_equal(only_series(table).values[32:, 1], [32.0] * 8)
+    assert table.notes == [
+        f"{path}: 7 missing values filled, data.fill=ffill",
+        f"{path}: b ends at 2024-03-02 08:00: its last value is repeated in the 7 rows after it",
+    ]
+
+
+def test_series_of_a_panel_start_at_their_own_first_values(tmp_path: Path) -> None:
+    sales: list[object] = [float(i) for i in range(54)]
+    path = long(tmp_path / "long.csv", sales=[None if i < 4 else value for i, value in enumerate(sales)])
+    table = Table(path, LONG, fill="ffill")
+    s1, s2 = table.load()  # rows 0 to 5 of the table are of s2 alone
+    assert (len(s1.values), len(s2.values)) == (24, 26)
+    assert table.notes == [
+        f"{path}: series 's2': starts at 2024-03-01 04:00, the first value of sales: the 4 rows before are left out"
+    ]
+    message = error_line(Table(wide(tmp_path / "w.csv", b=[*([None] * 39), 1.0]), fill="ffill"))
+    assert "column b has its first value at 2024-03-02 15:00, which leaves 1 rows; a series needs at least 3" in message
+    empty = Table(wide(tmp_path / "e.csv", b=[None] * 40), fill="ffill")
+    assert "column b is empty; remove it" in error_line(empty)
+
+
 @pytest.mark.parametrize(
     ("cell", "part"),
     [

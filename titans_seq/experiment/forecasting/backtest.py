@@ -1,7 +1,6 @@
 """`titans-seq backtest`: rolling-origin evaluation on the last rows of a table."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datamodules.time_series.datamodule import ScaledSeries
-from datamodules.time_series.timestamps import timestamp_text
+from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
@@ -123,10 +122,12 @@ def _forecast_series(
 
 
 def _warn_of_training_rows(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]]) -> None:
-    until = np.datetime64(forecaster.encoder.trained_until)
+    stamps = forecaster.scaled_series[0].series.timestamps
+    until = np.array([forecaster.encoder.trained_until]).astype(stamps.dtype)
     both = zip(forecaster.scaled_series, origins, strict=True)
     seen = sum(int((member.series.timestamps[rows] <= until).sum()) for member, rows in both)
     if seen:
-        count, text = sum(map(len, origins)), timestamp_text(datetime.fromisoformat(forecaster.encoder.trained_until))
+        last = local_times(to_polars(until, forecaster.timezone))[0]
+        count, text = sum(map(len, origins)), timestamp_text(last)
         period = f"within the training period (until {text})"
         print(f"Note: {seen} of {count} windows begin {period}: their errors are optimistic")

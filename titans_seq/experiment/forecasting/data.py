@@ -40,6 +40,7 @@ def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, in
         Path(options.path).expanduser(),
         roles,
         time_format=options.time_format,
+        timezone=options.timezone,
         fill=fill or options.fill,
         split=SplitPoints(options.train_end, options.validation_end),
         seasonal_period=options.season,

@@ -56,7 +56,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     @cached_property
     def data(self) -> ForecastingDataModule:
         """The data module: series read, windows of every split checked."""
-        options = self.config.data
+        options, model = self.config.data, self.config.model
         data = ForecastingDataModule(
             build_series_source(options),
             context_length=options.context_length,
@@ -64,6 +64,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             batch_size=options.batch_size,
             seed=self.config.seed,
             calendar=options.calendar,
+            patch=(model.patch_length, model.stride) if model.pretrained is None else (1, 1),
         )
         data.prepare_data()
         data.setup()
@@ -127,7 +128,10 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     def notes(self) -> tuple[str, ...]:
         """Messages from reading the data."""
         source = self.data.source
-        return tuple(source.notes) if isinstance(source, Table | Weather) else ()
+        notes = tuple(source.notes) if isinstance(source, Table | Weather) else ()
+        if len(self.data.encoder.calendar) < len(self.config.data.calendar):
+            notes += ("the times are integers: data.calendar has no effect",)
+        return notes
 
     def _name(self) -> str:
         """Name of the dataset; the series of a panel have their own names."""
@@ -176,7 +180,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             return np.stack([s.inverse(x) for s, x in zip(scalers, z, strict=True)])[..., -_CHANNELS:]
 
         bands = {}
-        if self._calibration is not None:
+        if self._calibration is not None and self._calibration.coverages:
             bounds = zip(*self._calibration.intervals(z_scores), strict=True)
             bands = {
                 nominal: (restore(low), restore(high))
@@ -191,7 +195,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         title = f"{self._name()}, horizon {data.horizon} ({source})"
         if linear is not None:
             title += f"\n{self._gain_over_linear(task)}"
-        stamps = [data.scaled_series[m].series.timestamps for m in members]
+        stamps = [data.scaled_series[m].series.clock() for m in members]
         plot_forecasts(
             path,
             timestamps=[each[row - steps : row + data.horizon] for each, row in zip(stamps, rows, strict=True)],

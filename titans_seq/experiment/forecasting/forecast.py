@@ -9,7 +9,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.time_series.future_covariates import read_future
-from datamodules.time_series.timestamps import times_after, timestamp_text
+from datamodules.time_series.steps import times_after
+from datamodules.time_series.timestamps import local_times, timestamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import build_table
 from titans_seq.experiment.forecasting.inference import (
@@ -73,7 +74,8 @@ def forecast(
     panel = forecaster.scaled_series
     members = [member.series for member in panel]
     plotted = select_panels(members, series, has_ids=forecaster.is_panel) if plot is not None else []
-    times = [times_after(member.series.timestamps, forecaster.encoder.interval, steps) for member in panel]
+    interval = forecaster.encoder.interval
+    times = [times_after(each.timestamps, interval, steps, each.timezone) for each in members]
     known = _known_covariates(forecaster, future, times)
     tables: list[pl.DataFrame] = []
     panels: list[ForecastPanel] = []
@@ -109,14 +111,15 @@ def _known_covariates(
     if names:
         options = forecaster.config.data
         if future is None:
-            until = max(timestamps[-1] for timestamps in times)
+            until = max(local_times(timestamps)[-1] for timestamps in times)
             needed = ", ".join([options.time, *([options.id] if options.id else []), *names])
             raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
         roles = build_table(options).roles
         names = [member.series.name for member in forecaster.scaled_series]
-        columns = read_future(future, roles, options.time_format, names, times)
+        columns = read_future(future, roles, options.time_format, names, times, forecaster.timezone)
     encode = forecaster.encoder.known_future
-    return [encode(part, timestamps.to_numpy()) for part, timestamps in zip(columns, times, strict=True)]
+    zone = forecaster.timezone
+    return [encode(part, timestamps.to_numpy(), zone) for part, timestamps in zip(columns, times, strict=True)]
 
 
 def _forecast_table(
@@ -136,7 +139,8 @@ def _forecast_table(
         for nominal, low, high in zip(forecaster.calibration.coverages, lower, upper, strict=True):
             intervals[nominal] = (restore_units(member, low), restore_units(member, high))
     series = member.series
-    table = long_table(series.channels, timestamps[None], series.timestamps[-1:], units[None], quantiles, intervals)
+    origin, zone = series.timestamps[-1:], series.timezone
+    table = long_table(series.channels, timestamps[None], origin, units[None], quantiles, intervals, timezone=zone)
     table = table.with_columns(pl.selectors.float().fill_nan(None))
     if forecaster.is_panel:
         table.insert_column(0, pl.Series("series", [series.name] * len(table)))
@@ -145,9 +149,9 @@ def _forecast_table(
     panels = [
         ForecastPanel(
             name=f"{series.name}\n{channel}" if forecaster.is_panel else channel,
-            past=series.timestamps[-length:],
+            past=series.clock()[-length:],
             history=series.values[-length:, c],
-            future=timestamps,
+            future=local_times(times).to_numpy(),
             forecast=point[:, c],
             bands={nominal: (low[:, c], high[:, c]) for nominal, (low, high) in bands.items()},
         )

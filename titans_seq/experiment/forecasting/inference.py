@@ -39,6 +39,11 @@ class TrainedForecaster(NamedTuple):
         """Whether tables of results must name the series."""
         return self.config.data.id is not None
 
+    @property
+    def timezone(self) -> str | None:
+        """Time zone of the series."""
+        return self.scaled_series[0].series.timezone
+
 
 class Inputs(NamedTuple):
     """Scaled model inputs of some windows."""
@@ -67,6 +72,7 @@ def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) 
         config.data.path = str(data)
     if config.data.name == "table":
         config.data.target = list(encoder.channels)
+        config.data.timezone = config.data.timezone or encoder.timezone
         table = build_table(config.data)
         loaded: Series | list[Series] = table.read()
         for note in table.notes:
@@ -86,7 +92,7 @@ def _scale(
     panel: Sequence[Series], encoder: FeatureEncoder, config: ForecastingConfig, source_name: str
 ) -> list[ScaledSeries]:
     """Scale and encode every series; raises InputError for another time step or another number of channels."""
-    interval = interval_of(panel[0].timestamps)
+    interval = interval_of(panel[0])
     if interval != encoder.interval:
         raise InputError(
             f"{source_name}: time step {interval}; the model requires time step {encoder.interval}, as in training"

@@ -17,7 +17,7 @@ _LONGEST = 28  # characters of a name at an axis
 def plot_forecasts(
     path: Path,
     *,
-    timestamps: Sequence[NDArray[np.datetime64]],
+    timestamps: Sequence[NDArray[Any]],
     history: NDArray[Any],
     truth: NDArray[Any],
     forecast: NDArray[Any],
@@ -55,7 +55,7 @@ def plot_forecasts(
                 axis.axvline(past[-1], color="black", linewidth=0.5)
                 if w == 0:
                     axis.set_ylabel(_short(name))
-            format_date_axis(axes[-1, w])
+            _format_time_axis(axes[-1, w], timestamps[w])
             axes[-1, w].set_xlabel("time")
         _add_legend(axes[0, 0])
 
@@ -64,9 +64,9 @@ class ForecastPanel(NamedTuple):
     """One series' past and forecast, for `plot_forecast_panels`."""
 
     name: str  # with a line for the series and one for the channel, if there are several series
-    past: NDArray[np.datetime64]  # (T,)
+    past: NDArray[Any]  # (T,)
     history: NDArray[Any]  # (T,)
-    future: NDArray[np.datetime64]  # (N,)
+    future: NDArray[Any]  # (N,)
     forecast: NDArray[Any]  # (N,)
     bands: Bands  # bounds (N,)
 
@@ -81,13 +81,13 @@ def plot_forecast_panels(path: Path, panels: Sequence[ForecastPanel], *, title: 
             _draw_forecast(axis, origin, panel.future, panel.forecast, panel.bands)
             axis.axvline(panel.past[-1], color="black", linewidth=0.5)
             axis.set_ylabel(_short(panel.name))
-            format_date_axis(axis)
+            _format_time_axis(axis, panel.past)
         axes[-1].set_xlabel("time")
         _add_legend(axes[0])
 
 
 def _draw_forecast(
-    axis: Any, origin: tuple[Any, Any], future: NDArray[np.datetime64], forecast: NDArray[Any], bands: Bands
+    axis: Any, origin: tuple[Any, Any], future: NDArray[Any], forecast: NDArray[Any], bands: Bands
 ) -> None:
     """Draw a forecast (N,) and its intervals from the last observed point on."""
     axis.plot(*_joined(origin, future, forecast), color=FORECAST_COLOUR, linewidth=1.2, label="forecast")
@@ -98,11 +98,14 @@ def _draw_forecast(
         axis.fill_between(times, low, high, color=FORECAST_COLOUR, **style)
 
 
-def _joined(
-    origin: tuple[Any, Any], times: NDArray[np.datetime64], values: NDArray[Any]
-) -> tuple[NDArray[np.datetime64], NDArray[Any]]:
+def _joined(origin: tuple[Any, Any], times: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Put the last observed time and value before a forecast, so that its line starts there without a gap."""
     return np.concatenate([[origin[0]], times]), np.concatenate([[origin[1]], values])
+
+
+def _format_time_axis(axis: Any, times: NDArray[Any]) -> None:
+    if times.dtype.kind == "M":  # integers have the usual labels of numbers
+        format_date_axis(axis)
 
 
 def _add_legend(axis: Any) -> None:

@@ -11,6 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.time_series.series import Series
+from datamodules.time_series.timestamps import to_polars
 
 _Array = NDArray[Any]
 
@@ -21,22 +22,31 @@ def forecast_table(
     """Table of forecasts (W, H, C, Q or 1), in the series' units, that begin at `rows` (W,), with the `truth`."""
     horizon = forecasts.shape[1]
     steps = rows[:, None] + np.arange(horizon)  # (W, H)
-    table = long_table(series.channels, series.timestamps[steps], series.timestamps[rows - 1], forecasts, quantiles)
+    table = long_table(
+        series.channels,
+        series.timestamps[steps],
+        series.timestamps[rows - 1],
+        forecasts,
+        quantiles,
+        timezone=series.timezone,
+    )
     return table.insert_column(5, pl.Series("truth", series.values[steps].ravel()))
 
 
 def long_table(
     channels: Sequence[str],
-    timestamps: NDArray[np.datetime64],
-    origins: NDArray[np.datetime64],
+    timestamps: _Array,
+    origins: _Array,
     forecasts: _Array,
     quantiles: Sequence[float],
     intervals: Mapping[float, tuple[_Array, _Array]] | None = None,
+    *,
+    timezone: str | None = None,
 ) -> pl.DataFrame:
     """Table of `timestamp`, `channel`, `origin`, `step`, `forecast`, quantiles and interval bounds.
 
     timestamps (W, H); origins (W,); forecasts (W, H, C, Q or 1), in any units; intervals: lower and upper bounds
-    (W, H, C) by coverage.
+    (W, H, C) by coverage; with a `timezone`, timestamps and origins are UTC, and its local times in the table.
     """
     windows, horizon, count, _ = forecasts.shape
     shape = windows, horizon, count
@@ -47,9 +57,9 @@ def long_table(
         ends |= {f"lower_{100 * coverage:g}": lower.ravel(), f"upper_{100 * coverage:g}": upper.ravel()}
     return pl.DataFrame(
         {
-            "timestamp": np.broadcast_to(timestamps[..., None], shape).ravel(),
+            "timestamp": to_polars(np.broadcast_to(timestamps[..., None], shape).ravel(), timezone),
             "channel": np.tile(np.array(channels), windows * horizon),
-            "origin": np.broadcast_to(origins[:, None, None], shape).ravel(),
+            "origin": to_polars(np.broadcast_to(origins[:, None, None], shape).ravel(), timezone),
             "step": np.broadcast_to(np.arange(1, horizon + 1)[:, None], shape).ravel(),
             "forecast": point.ravel(),
             **levels,

@@ -9,6 +9,7 @@ from titans_seq.errors import InputError
 from titans_seq.schema import Config
 from titans_seq.system.files import replacing
 
+_TIME_FORMAT = "%Y-%m-%d %H:%M:%S%.f"
 _TABLES = (".csv", ".parquet", ".pq")
 
 
@@ -42,7 +43,8 @@ def write_table(table: pl.DataFrame, out: Path) -> None:
     try:
         with replacing(out) as partial:
             if out.suffix == ".csv":
-                table.write_csv(partial, datetime_format="%Y-%m-%d %H:%M:%S%.f")
+                zoned = pl.selectors.datetime(time_zone="*").dt.to_string(f"{_TIME_FORMAT}%:z")
+                table.with_columns(zoned).write_csv(partial, datetime_format=_TIME_FORMAT)
             else:
                 table.write_parquet(partial)
     except OSError as error:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.series import Series
-from datamodules.time_series.timestamps import times_after
+from datamodules.time_series.steps import times_after
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.pretrained.weights import UNIVERSAL, load_universal
 from titans_seq.experiment.forecasting.tables import long_table
@@ -99,6 +99,7 @@ class PretrainedForecaster:
         id: str | None = None,
         target: Sequence[str] = (),
         period: int | None = None,
+        timezone: str | None = None,
     ) -> Any:
         """Forecast the steps after the last row of every series of a data frame.
 
@@ -110,6 +111,7 @@ class PretrainedForecaster:
             id: column with the name of each row's series; by default the only column of text, if times repeat.
             target: columns to forecast; by default all with numbers.
             period: seasonal period in steps; None derives it from the time step.
+            timezone: of the timestamps, see `data.timezone`.
 
         Returns:
             A frame of the same library: `timestamp`, `channel`, `origin`, `step`, `forecast` (the median), `q0.1` to
@@ -119,7 +121,12 @@ class PretrainedForecaster:
         """
         frame = _to_polars(data)
         table = Table(
-            frame, ColumnRoles(time, tuple(target), id), fill="missing", seasonal_period=period, infer_roles=True
+            frame,
+            ColumnRoles(time, tuple(target), id),
+            timezone=timezone,
+            fill="missing",
+            seasonal_period=period,
+            infer_roles=True,
         )
         forecasts = self.forecast(table, horizon)  # which reads the table and resolves its roles
         has_ids = table.resolved_roles.id is not None
@@ -138,7 +145,7 @@ class PretrainedForecaster:
             short = (~np.isnan(series.values)).sum(axis=0) < MIN_ROWS
             models = [FALLBACK if each else MODEL for each in short]
             outliers = [int(np.isnan(without_outliers(x)).sum() - np.isnan(x).sum()) for x in series.values.T]
-            times = times_after(series.timestamps, table.interval, horizon)
+            times = times_after(series.timestamps, table.interval, horizon, series.timezone)
             forecasts.append(TableForecast(series, times, values, models, outliers))
         return forecasts
 
@@ -261,7 +268,10 @@ def to_table(forecast: TableForecast, has_ids: bool) -> pl.DataFrame:
     series, values = forecast.series, forecast.quantiles
     low, high = values[None, ..., 0], values[None, ..., -1]
     times = forecast.times.to_numpy()[None]
-    table = long_table(series.channels, times, series.timestamps[-1:], values[None], LEVELS, {0.8: (low, high)})
+    bounds = {0.8: (low, high)}
+    table = long_table(
+        series.channels, times, series.timestamps[-1:], values[None], LEVELS, bounds, timezone=series.timezone
+    )
     models = pl.Series("model", forecast.models * values.shape[0])
     table = table.with_columns(pl.selectors.float().fill_nan(None), models)
     return table.insert_column(0, pl.Series("series", [series.name] * len(table))) if has_ids else table

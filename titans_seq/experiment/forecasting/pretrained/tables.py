@@ -8,6 +8,7 @@ import polars as pl
 
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.series import Series
+from datamodules.time_series.timestamps import local_times
 from titans_seq.config import differences, load_config
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import build_table
@@ -26,7 +27,7 @@ from titans_seq.experiment.run.output import refuse_to_overwrite, write_table
 from titans_seq.models.universal.forecaster import LEVELS
 from titans_seq.schema import ForecastingConfig
 
-_READ = ("time", "time_format", "id", "target", "season")  # keys of the section `data` that have an effect
+_READ = ("time", "time_format", "timezone", "id", "target", "season")  # keys of the section `data` that have an effect
 _NAMED = 5  # series that a note names
 _COVERAGE = 0.8  # of the interval between the outer quantiles
 
@@ -142,9 +143,9 @@ def _panel(forecast: TableForecast, channel: int, *, has_ids: bool) -> ForecastP
     name = series.channels[channel]
     return ForecastPanel(
         name=f"{series.name}\n{name}" if has_ids else name,
-        past=series.timestamps[-length:],
+        past=series.clock()[-length:],
         history=series.values[-length:, channel],
-        future=forecast.times.to_numpy(),
+        future=local_times(forecast.times).to_numpy(),
         forecast=values[:, LEVELS.index(0.5)],
         bands={_COVERAGE: (values[:, 0], values[:, -1])},
     )
