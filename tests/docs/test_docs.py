@@ -21,7 +21,8 @@ EXAMPLES = [
 
 
 @pytest.mark.parametrize(("page", "code"), EXAMPLES)
-def test_an_example_runs(page: Path, code: str) -> None:
+def test_an_example_runs(page: Path, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # examples may write files
     exec(compile(code, str(page), "exec"), {})
 
 
