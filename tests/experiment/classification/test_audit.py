@@ -59,7 +59,7 @@ def test_audit_of_a_config_file() -> None:
 @pytest.mark.parametrize(
     ("overrides", "part"),
     [
-        (["nowhere.csv"], "nowhere.csv: no such file or folder"),
+        (["nowhere.csv"], "nowhere.csv: no such file or published dataset"),
         (["simulated", "-k", "33"], "-k 33: must be between 1 and 32"),
         (["simulated", "data.maxlength=3"], "data.maxlength: no such key; did you mean data.max_length?"),
         ([CONFIGS / "forecasting" / "synthetic.yaml"], "audit requires labelled sequences"),

@@ -275,6 +275,7 @@ def test_data_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) -> 
     (tmp_path / "a.fa").write_text(">r1 label=a\nACGT\n>r2 label=b\nGGTT\n")
     (tmp_path / "labels.csv").write_text("id,label\nr1,a\nr2,b\n")
     write_table(tmp_path / "a.csv", ["ACGT", "GG"], ["a", "b"])
+    (tmp_path / "a.bed").write_text("r1\t0\t4\ta\n")
     fasta, labelled = f"data.name={tmp_path / 'a.fa'}", f"data.labels={tmp_path / 'labels.csv'}"
     for overrides in (
         ["data.within=test"],
@@ -284,7 +285,7 @@ def test_data_keys_without_effect_are_errors(refuse: Refuse, tmp_path: Path) -> 
         [fasta, "data.label=kind"],
         [fasta, "data.beyond=N"],
         [fasta, labelled, "data.header_label='=(.)'"],
-        [fasta, "data.bed=a.bed", "data.label=kind"],
+        [fasta, f"data.bed={tmp_path / 'a.bed'}", "data.label=kind"],
     ):
         assert f"{overrides[-1].partition('=')[0]}=" in (line := refuse("fit", MOTIF, *overrides))
         assert "has no effect with data.name=" in line

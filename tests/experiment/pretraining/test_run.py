@@ -210,8 +210,8 @@ def test_incompatible_keys(refuse: Refuse) -> None:
         "model.stride=3 model.stem_width=3": "256 must be a multiple of model.stride=3",
         "trainer.devices=2 trainer.strategy=ddp": DDP,
         "data.unit=end data.validation_records=[a]": "has no effect with data.unit=end, which holds out the ends",
-        "data.name=nowhere.fa": "no such FASTA file",
-        "data.name=nowhere.doc": "no published dataset, and no file of sequences",
+        "data.name=nowhere.fa": "nowhere.fa: no such file or published dataset",
+        "data.name=nowhere": "no published dataset, and no file of sequences",
     }
     for overrides, part in cases.items():
         assert part in refuse("fit", PRETRAIN, *overrides.split())
