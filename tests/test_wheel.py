@@ -68,6 +68,7 @@ def test_wheel_contains_configurations_examples_and_metadata(wheel: Path) -> Non
             inside = f"titans_seq/_configs/{path.relative_to(CONFIGS).as_posix()}"
             assert archive.read(inside).decode() == path.read_text()
     assert {"titans_seq/py.typed", "datamodules/py.typed", "titans_seq/examples/sales/sales.csv"} <= names
+    assert {f"titans_seq/weights/universal/{name}" for name in ("config.json", "model.safetensors", "README.md")} <= names
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"titans_seq", "datamodules"}
     fields = [line.partition(": ") for line in metadata.partition("\n\n")[0].splitlines()]
     found = {key: [value for name, _, value in fields if name == key] for key, _, _ in fields}
@@ -92,6 +93,8 @@ def test_the_installed_package_runs_outside_the_clone(environment: Path, tmp_pat
 
     titans("fit", "forecasting/synthetic", *TWO_STEPS)
     titans("example", "sales")
+    titans("forecast", "--data", "sales.csv", "--horizon", "28", "--out", "first.csv", "data.target=[sales]")
+    assert len((tmp_path / "first.csv").read_text().splitlines()) == 1 + 3 * 28
     columns = ["data.path=sales.csv", "data.id=store", "data.target=[sales]", "data.known=[promo]"]
     titans("fit", "forecasting/table", *columns, *TWO_STEPS)
     titans("forecast", "runs/table/last", "--future", "plans.csv", "--out", "forecast.csv")
