@@ -68,7 +68,9 @@ def test_wheel_contains_configurations_examples_and_metadata(wheel: Path) -> Non
             inside = f"titans_seq/_configs/{path.relative_to(CONFIGS).as_posix()}"
             assert archive.read(inside).decode() == path.read_text()
     assert {"titans_seq/py.typed", "datamodules/py.typed", "titans_seq/examples/sales/sales.csv"} <= names
-    assert {f"titans_seq/weights/universal/{name}" for name in ("config.json", "model.safetensors", "README.md")} <= names
+    assert {
+        f"titans_seq/weights/universal/{name}" for name in ("config.json", "model.safetensors", "README.md")
+    } <= names
     assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"titans_seq", "datamodules"}
     fields = [line.partition(": ") for line in metadata.partition("\n\n")[0].splitlines()]
     found = {key: [value for name, _, value in fields if name == key] for key, _, _ in fields}

@@ -100,6 +100,14 @@ def test_missing_constant_short_and_empty_series_harm_no_other(forecaster: Pretr
     assert np.isnan(quantiles[4:]).all()
 
 
+def test_a_series_that_ended_long_ago_repeats_its_last_value(forecaster: PretrainedForecaster) -> None:
+    ended = np.concatenate([daily(100), np.full(forecaster.context_length, np.nan)])
+    quantiles = forecaster.predict_arrays([ended, daily(60)], 5, [7, 7])
+    assert (quantiles[0, :, 4] == ended[99]).all()
+    assert np.isnan(quantiles[0, :, 0]).all()
+    assert np.isfinite(quantiles[1]).all()
+
+
 def test_a_series_that_was_never_negative_gets_no_negative_forecast(forecaster: PretrainedForecaster) -> None:
     demand = np.random.default_rng(0).poisson(0.4, 200).astype(float)
     assert forecaster.predict_arrays([demand], 30).min() >= 0

@@ -66,8 +66,7 @@ class PretrainedForecaster:
 
         Args:
             contexts: the past of every series, 1-D, oldest first, NaN where missing. Series of fewer than 16 values
-                repeat their last value, without other quantiles.
-                Values 10,000 times as far from the median as most others are read as missing.
+                within the context length repeat their last value, without other quantiles. Values 10,000 times as far from the median as most others are read as missing.
             horizon: H; beyond 720 steps forecasts are recursive: the median is fed back as input.
             periods: seasonal period of every series in steps where it is known, such as 24 for hourly data, else 0.
 
@@ -82,7 +81,7 @@ class PretrainedForecaster:
         long_enough = []
         for index, past in enumerate(pasts):
             observed = past[~np.isnan(past)]
-            if len(observed) >= MIN_ROWS:
+            if self._is_long_enough(past):
                 long_enough.append(index)
             elif len(observed):
                 result[index, :, _MEDIAN] = observed[-1]
@@ -142,9 +141,9 @@ class PretrainedForecaster:
         forecasts = []
         for series in panel:
             values = np.stack([next(quantiles) for _ in series.channels], axis=1)
-            short = (~np.isnan(series.values)).sum(axis=0) < MIN_ROWS
-            models = [FALLBACK if each else MODEL for each in short]
-            outliers = [int(np.isnan(without_outliers(x)).sum() - np.isnan(x).sum()) for x in series.values.T]
+            read = [without_outliers(column) for column in series.values.T]
+            models = [MODEL if self._is_long_enough(column) else FALLBACK for column in read]
+            outliers = [int(np.isnan(x).sum() - np.isnan(y).sum()) for x, y in zip(read, series.values.T, strict=True)]
             times = times_after(series.timestamps, table.interval, horizon, series.timezone)
             forecasts.append(TableForecast(series, times, values, models, outliers))
         return forecasts
@@ -164,6 +163,9 @@ class PretrainedForecaster:
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise InputError(f"{path}: not the state of a stream of this model: {error}") from None
         return ForecastStream(self.model, nominal, state, pending)
+
+    def _is_long_enough(self, past: NDArray[np.float64]) -> bool:
+        return int((~np.isnan(past[-self.context_length :])).sum()) >= MIN_ROWS
 
     def _batches(self, lengths: Sequence[int], rows: Sequence[int]) -> Iterator[list[int]]:
         """Yield rows of nearly equal lengths, which are padded to the longest of them."""
