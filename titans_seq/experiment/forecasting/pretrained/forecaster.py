@@ -66,7 +66,8 @@ class PretrainedForecaster:
 
         Args:
             contexts: the past of every series, 1-D, oldest first, NaN where missing. Series of fewer than 16 values
-                within the context length repeat their last value, without other quantiles. Values 10,000 times as far from the median as most others are read as missing.
+                within the context length repeat their last value, without other quantiles. Values 10,000 times as far
+                from the median as most others are read as missing.
             horizon: H; beyond 720 steps forecasts are recursive: the median is fed back as input.
             periods: seasonal period of every series in steps where it is known, such as 24 for hourly data, else 0.
 
