@@ -173,16 +173,26 @@ def test_periods_are_detected_at_the_tokens_of_the_schedule() -> None:
     assert set((tokens + 1).tolist()) <= schedule
     assert len(tokens) > 8
     for token in (11, 127, 191, 255):
-        expected, how_strong = found.detect_at(token)
+        expected, how_strong = (x[:, 0] for x in found.detect_at([token]))
         assert torch.equal(expected[0], steps[token, 1:])
         assert torch.equal(how_strong[0], strength[token])
+
+
+def test_periods_of_several_windows_are_those_of_each() -> None:
+    found = context(seasonal(40 * PATCH, 7), with_gaps(seasonal(40 * PATCH, 24)), nominal=0)
+    tokens = [2, 7, 20, 39]
+    steps, strength = found.detect_at(tokens)
+    for index, token in enumerate(tokens):
+        expected, how_strong = (x[:, 0] for x in found.detect_at([token]))
+        assert torch.equal(steps[:, index], expected)
+        torch.testing.assert_close(strength[:, index], how_strong)
 
 
 def test_detect_last_changes_the_last_token_only() -> None:
     found, before = (context(seasonal(9 * PATCH, 12), seasonal(9 * PATCH, 20), nominal=24) for _ in range(2))
     found.detect_last()
     assert_same_past(found, before, 8)
-    expected, strength = found.detect_at(8)
+    expected, strength = (x[:, 0] for x in found.detect_at([8]))
     assert torch.equal(found.periods.steps[:, -1], torch.cat([torch.full((2, 1), 24), expected], dim=1))
     assert torch.equal(found.periods.strength[:, -1], strength)
     assert not torch.equal(found.periods.strength[:, -1], before.periods.strength[:, -1])

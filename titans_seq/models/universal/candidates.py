@@ -5,6 +5,7 @@ Shapes: B series, T tokens, M pairs of a token and a lead, K candidates, P steps
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from titans_seq.models.universal.context import Context, take
 from titans_seq.schema import PATCH
@@ -35,7 +36,8 @@ def candidate_forecasts(context: Context, token: Tensor, lead: Tensor) -> Tensor
     slope = torch.where(enough & (ends - 2 * half >= starts), (recent - earlier) / half, 0.0).float().unsqueeze(-1)
     forecasts = [last.expand_as(ahead), mean.expand_as(ahead), last + slope * ahead.clamp_max(_TREND_HORIZON)]
     periods = context.periods.steps.gather(1, token.unsqueeze(-1).expand(-1, -1, 3))
-    seasonal = [_Seasonal(context, periods[..., index], ends, starts, ahead, last, mean) for index in range(3)]
+    values, steps = _with_observed(context), ahead.int()
+    seasonal = [_Seasonal(values, periods[..., index], ends, starts, steps, last, mean) for index in range(3)]
     for each in seasonal:
         forecasts += [each.last_season, each.mean_of_seasons]
     nominal, detected, _ = seasonal
@@ -49,28 +51,38 @@ def candidate_forecasts(context: Context, token: Tensor, lead: Tensor) -> Tensor
     return torch.stack(forecasts, dim=2)
 
 
+def _with_observed(context: Context) -> Tensor:
+    """Return complex numbers (B, 1 + L): a value and 1 for an observed step, 0 for others and before the first.
+
+    One index reads both: reads at indices are most of the time that candidates take.
+    """
+    return F.pad(torch.complex(context.values, context.observed.float()), (1, 0))
+
+
 class _Seasonal:
     """Forecasts (B, M, P) by one period: the last season repeated, and a mean of the last seasons."""
 
     def __init__(
-        self, context: Context, period: Tensor, ends: Tensor, starts: Tensor, ahead: Tensor, last: Tensor, mean: Tensor
+        self, values: Tensor, period: Tensor, ends: Tensor, starts: Tensor, ahead: Tensor, last: Tensor, mean: Tensor
     ) -> None:
         self.period = torch.where((period > 1) & (ends - period >= starts), period, 0)
-        steps = self.period.clamp_min(1).unsqueeze(-1)
-        index = ends.unsqueeze(-1) - 1 + ahead - (ahead + steps - 1) // steps * steps  # the same phase, last season
-        total, weights = torch.zeros_like(last), torch.zeros_like(last)
+        # 32 bits: twice as fast. Entry t + 1 of a row is step t; without a period no step is usable.
+        rows = torch.arange(len(values), dtype=torch.int32, device=values.device).view(-1, 1, 1) * values.shape[1]
+        first = torch.where(self.period > 0, starts, values.shape[1]).int().unsqueeze(-1)
+        steps = self.period.clamp_min(1).int().unsqueeze(-1)
+        entry = ends.int().unsqueeze(-1) + ahead - (ahead + (steps - 1)) // steps * steps  # the same phase, last season
+        seasons = torch.zeros(entry.shape, dtype=values.dtype, device=values.device)
         for season in range(_SEASONS):
-            earlier = index - season * steps
-            inside = earlier >= starts.unsqueeze(-1)
-            at = earlier.clamp_min(0)
-            value, known = take(context.values, at), inside & take(context.observed, at)
+            usable = (entry - first).clamp_(0, 1)
+            at = usable.mul_(entry).add_(rows)  # the entry before the first step, which is 0, where it is not usable
+            read = values.flatten().index_select(0, at.flatten()).view(entry.shape)
             if season == 0:
-                known = known & (self.period > 0).unsqueeze(-1)
-                self.last_season = torch.where(known, value, last)
-            weight = known * _DECAY**season
-            total, weights = total + weight * value, weights + weight
-        is_seasonal = (self.period > 0).unsqueeze(-1) & (weights > 0)
-        self.mean_of_seasons = torch.where(is_seasonal, total / weights.clamp_min(1e-9), mean)
+                # The value is 0 where it is not known.
+                self.last_season = torch.addcmul(read.real, last, 1 - read.imag)
+            seasons.add_(read, alpha=_DECAY**season)
+            entry = entry - steps
+        total, weights = seasons.real, seasons.imag
+        self.mean_of_seasons = torch.addcmul(total / weights.clamp_min(1e-9), mean, (weights == 0).to(mean.dtype))
 
 
 def _level_changes(context: Context, period: Tensor, ends: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:

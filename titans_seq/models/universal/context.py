@@ -3,6 +3,8 @@
 Shapes: B series, L steps in patches of P steps, T tokens, one for the end of each patch.
 """
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -16,6 +18,7 @@ WINDOW = 2048  # steps that statistics, periods and candidates look back
 HISTORY = WINDOW + PATCH  # steps before its first token that a continued context needs
 _LARGEST = 1e30  # of a value in units of the first difference: float32 ends at 3e38
 _ROUNDING = 1e-14  # of a value, relative to its size: some float64 operations
+_SHORT = 384  # steps of a window
 _REFRESH = WINDOW // PATCH // 2  # patches between two detections of the periods, once the window is full
 
 
@@ -122,29 +125,52 @@ class Context:
     def _detect(self, nominal: Tensor, before: int, carried: tuple[Tensor, Tensor] | None) -> Periods:
         """Detect periods at the tokens of the schedule; between two of them the earlier ones hold."""
         batch, tokens = len(self.values), len(self.ends)
-        steps = nominal.new_zeros(batch, tokens, 2)
-        strength = self.values.new_zeros(batch, tokens, 2)
-        if carried is not None:
-            steps[:], strength[:] = carried[0].unsqueeze(1), carried[1].unsqueeze(1)
-        for token in range(int(self.continued), tokens):
-            if _scheduled(before + token + (not self.continued)):
-                found, how_strong = self.detect_at(token)
-                steps[:, token:], strength[:, token:] = found.unsqueeze(1), how_strong.unsqueeze(1)
+        first = int(self.continued)
+        number = before + (not self.continued)  # patches up to token 0
+        scheduled = [token for token in range(first, tokens) if _scheduled(number + token)]
+        if carried is None:
+            carried = nominal.new_zeros(batch, 2), self.values.new_zeros(batch, 2)
+        found = [each.unsqueeze(1) for each in carried]
+        for _, group in groupby(scheduled, self._window_class):
+            at = self.detect_at(list(group))
+            found = [torch.cat(pair, dim=1) for pair in zip(found, at, strict=True)]
+        self._is_detected_last = tokens - 1 in scheduled
+        since = torch.zeros(tokens, dtype=torch.long, device=self.values.device)
+        since[scheduled] = 1
+        steps, strength = (each[:, since.cumsum(0)] for each in found)
         return Periods(torch.cat([nominal.reshape(-1, 1, 1).expand(-1, tokens, 1), steps], dim=2), strength)
 
-    def detect_at(self, token: int) -> tuple[Tensor, Tensor]:
-        """Return the two periods (B, 2) and strengths (B, 2) that the window up to a token's end shows."""
+    def _window_class(self, token: int) -> int:
+        """Class of the length of a token's window, in which periods are detected together.
+
+        Of short windows the calls take most of the time, of long ones the padding would.
+        """
         end = int(self.ends[token])
-        start = max(0, end - WINDOW)
-        return dominant_periods(self.values[:, start:end], self.observed[:, start:end])
+        return end.bit_length() // 2 if end <= _SHORT else end
+
+    def detect_at(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the two periods (B, N, 2) and strengths (B, N, 2) that the windows up to N tokens' ends show.
+
+        Unobserved steps before the shorter windows make all equally long.
+        """
+        ends = [int(self.ends[token]) for token in tokens]
+        length = min(max(ends), WINDOW)
+        windows = [
+            torch.stack([F.pad(x[:, max(0, end - length) : end], (max(0, length - end), 0)) for end in ends], dim=1)
+            for x in (self.values, self.observed)
+        ]
+        periods, strength = dominant_periods(*(each.flatten(0, 1) for each in windows))
+        return periods.unflatten(0, (-1, len(tokens))), strength.unflatten(0, (-1, len(tokens)))
 
     def detect_last(self) -> None:
         """Detect the periods anew at the last token, for forecasts from there; other tokens keep theirs."""
-        found, strength = self.detect_at(len(self.ends) - 1)
-        steps = torch.cat([self.periods.steps[:, -1:, :1], found.unsqueeze(1)], dim=2)
+        if self._is_detected_last:
+            return
+        found, strength = self.detect_at([len(self.ends) - 1])
+        steps = torch.cat([self.periods.steps[:, -1:, :1], found], dim=2)
         self.periods = Periods(
             torch.cat([self.periods.steps[:, :-1], steps], dim=1),
-            torch.cat([self.periods.strength[:, :-1], strength.unsqueeze(1)], dim=1),
+            torch.cat([self.periods.strength[:, :-1], strength], dim=1),
         )
 
     def restore(self, scaled: Tensor) -> Tensor:

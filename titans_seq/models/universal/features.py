@@ -14,6 +14,7 @@ from titans_seq.schema import PATCH
 TOKEN_FEATURES = 3 * PATCH + NUM_CANDIDATES * (PATCH + 1) + 10
 PAIR_FEATURES = NUM_CANDIDATES * PATCH + 8
 _LARGEST = 6.0  # of an arcsinh of changes and of logarithms
+_SQUARABLE = 1e18  # larger float32 numbers overflow when squared
 
 
 def token_features(context: Context) -> Tensor:
@@ -28,20 +29,20 @@ def token_features(context: Context) -> Tensor:
     values = context.values[:, patches].unflatten(1, (tokens, PATCH))
     observed = context.observed[:, patches].unflatten(1, (tokens, PATCH)).float()
     mean, deviation, rate = (x.float().unsqueeze(-1) for x in (context.mean, context.deviation, context.rate))
-    level = torch.asinh((values - mean) / deviation) * observed
-    change = torch.asinh((values - context.last.unsqueeze(-1)) / rate).clamp(-_LARGEST, _LARGEST) * observed
+    level = arcsinh((values - mean) / deviation) * observed
+    change = arcsinh((values - context.last.unsqueeze(-1)) / rate).clamp(-_LARGEST, _LARGEST) * observed
     before = torch.arange(tokens - 1, device=values.device).expand(len(values), -1)
     forecast = F.pad(candidate_forecasts(context, before, torch.zeros_like(before)), (0, 0, 0, 0, 1, 0))
     has_forecast = (torch.arange(tokens, device=values.device) > 0).view(1, -1, 1)
     misses = (forecast - values.unsqueeze(2)).abs() * observed.unsqueeze(2)
     miss = misses.sum(-1) / observed.sum(-1, keepdim=True).clamp_min(1)
     errors = torch.log(miss / deviation + 1e-3) * has_forecast
-    forecasts = torch.asinh((forecast - mean.unsqueeze(2)) / deviation.unsqueeze(2)) * has_forecast.unsqueeze(-1)
+    forecasts = arcsinh((forecast - mean.unsqueeze(2)) / deviation.unsqueeze(2)) * has_forecast.unsqueeze(-1)
     mean_before, deviation_before = (torch.cat([x[:, :1], x[:, :-1]], dim=1) for x in (mean, deviation))
     scalars = [
         *torch.log(rate / deviation).unbind(-1),
         torch.log1p(context.count.float()) / 4,
-        *torch.asinh((mean - mean_before) / deviation).unbind(-1),
+        *arcsinh((mean - mean_before) / deviation).unbind(-1),
         *torch.log(deviation / deviation_before).clamp(-_LARGEST, _LARGEST).unbind(-1),
         *context.periods.strength.unbind(-1),
         *(torch.log1p(context.periods.steps.float()) / 4).unbind(-1),
@@ -56,7 +57,7 @@ def pair_features(context: Context, token: Tensor, lead: Tensor, candidates: Ten
     mean, deviation, rate, count = (
         take(x, token).float() for x in (context.mean, context.deviation, context.rate, context.count)
     )
-    level = torch.asinh((candidates - mean[..., None, None]) / deviation[..., None, None])
+    level = arcsinh((candidates - mean[..., None, None]) / deviation[..., None, None])
     periods = context.periods.steps.gather(1, token.unsqueeze(-1).expand(-1, -1, 3)).float()
     seasons = torch.log((lead.unsqueeze(-1) + 1) * PATCH / periods.clamp_min(1)).clamp(-4, 4) * (periods > 0)
     scalars = [
@@ -68,3 +69,12 @@ def pair_features(context: Context, token: Tensor, lead: Tensor, candidates: Ten
         take(context.periods.strength[..., 0], token),
     ]
     return torch.cat([level.flatten(2), torch.stack(scalars, dim=-1)], dim=-1)
+
+
+def arcsinh(x: Tensor) -> Tensor:
+    """Return the inverse hyperbolic sine to an absolute error of 3e-7, for sizes of at most 1e18.
+
+    `torch.asinh` takes eight times as long on a CPU, which was a quarter of a forecast.
+    """
+    size = x.abs().clamp_max(_SQUARABLE)
+    return torch.copysign((size.square() + 1).sqrt_().add_(size).log_(), x)

@@ -71,8 +71,11 @@ class UniversalForecaster(nn.Module):
         `encoded` (B, T, D) is `encode`'s; in a continued context token 0 has none and T counts the others.
         """
         candidates = candidate_forecasts(context, token, lead)
-        at = (token - int(context.continued)).unsqueeze(-1).expand(-1, -1, self.from_token.out_features)
-        read = self.from_token(encoded).gather(1, at)
+        at = (token - int(context.continued)).unsqueeze(-1)
+        if at.shape[1] < encoded.shape[1]:  # whichever is less work
+            read = self.from_token(encoded.gather(1, at.expand(-1, -1, encoded.shape[2])))
+        else:
+            read = self.from_token(encoded).gather(1, at.expand(-1, -1, self.from_token.out_features))
         x = F.gelu(read + self.from_pair(pair_features(context, token, lead, candidates).to(encoded.dtype)))
         x = x + F.gelu(self.hidden(x))
         out = torch.unflatten(self.out(x).to(encoded.dtype), -1, (PATCH, -1))

@@ -80,10 +80,8 @@ def _peak_rises(values: Tensor, observed: Tensor) -> Tensor:
         limit = _CLIP * (rest.square().sum(dim=1, keepdim=True) / count).sqrt()
         rest = torch.clamp(rest, -limit, limit)
     lags = values.shape[1] // 3 + 2
-    padded = 1 << (values.shape[1] + lags - 1).bit_length()  # no wrapping round at the lags that are kept
-    products = torch.fft.irfft(torch.fft.rfft(rest, padded).abs().square(), padded)[:, :lags]
-    pairs = torch.fft.irfft(torch.fft.rfft(mask, padded).abs().square(), padded)[:, :lags].clamp_min(1)
-    correlation = products / pairs
+    pairs = _pairs(observed, lags)
+    correlation = _lagged_products(rest, lags) / pairs
     correlation = correlation / correlation[:, :1].clamp_min(1e-9)
     inner = correlation[:, 1:-1]
     length = values.shape[1] - observed.to(torch.int8).argmax(dim=1, keepdim=True)
@@ -94,3 +92,25 @@ def _peak_rises(values: Tensor, observed: Tensor) -> Tensor:
     peak &= (lag > 1) & (lag <= length // 3)
     rise = correlation - correlation.cummin(dim=1).values
     return F.pad(torch.where(peak, rise[:, 1:-1], 0.0), (1, 1)).float()
+
+
+def _pairs(observed: Tensor, lags: int) -> Tensor:
+    """Return the number of pairs of observed steps at every lag, (B, K) or (1, K), at least 1."""
+    length = observed.shape[1] - observed.to(torch.int8).argmax(dim=1, keepdim=True)
+    if torch.equal(observed.sum(dim=1, keepdim=True), length):  # no gaps
+        return (length - torch.arange(lags, device=observed.device)).clamp_min(1).double()
+    return _lagged_products(observed.double(), lags).round().clamp_min(1)
+
+
+def _lagged_products(x: Tensor, lags: int) -> Tensor:
+    """Return the sums of x[t] x[t + k] over t for the lags k below `lags`, (B, K)."""
+    size = _fast_size(x.shape[1] + lags)  # no wrapping round at the lags that are kept
+    spectrum = torch.fft.rfft(x, size)
+    products: Tensor = torch.fft.irfft(spectrum.real.square() + spectrum.imag.square(), size)
+    return products[:, :lags]
+
+
+def _fast_size(least: int) -> int:
+    """Return the smallest 2^n or 3 * 2^n that is at least `least`: sizes whose Fourier transforms are fast."""
+    power = 1 << (least - 1).bit_length()
+    return 3 * power // 4 if 3 * power // 4 >= least else power
