@@ -129,6 +129,54 @@ def test_a_bounded_lr_is_initialised_like_an_unbounded_one() -> None:
             torch.testing.assert_close(bounded(x)[0], free(x)[0], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def gate_values(layer: NeuralMemory, logits: list[float]) -> list[float]:
+    """Return lr, momentum and forget of a layer whose gates have these logits."""
+    layer.gates.weight.zero_()
+    layer.gates.bias.copy_(torch.tensor(logits).repeat_interleave(layer.num_heads))
+    return [float(gate[0, 0, 0]) for gate in layer._gate(torch.randn(1, 1, layer.gates.in_features))]
+
+
+@pytest.mark.parametrize("gradient", ["chunk", "online"])
+def test_closing_gates_are_initialised_like_sigmoids(gradient: str) -> None:
+    x = torch.randn(2, 40, 32)
+    sigmoid, closing = (new_layer(32, 2, gradient=gradient, gates=gates) for gates in ("sigmoid", "closing"))
+    with torch.no_grad():
+        closing.load_state_dict({**sigmoid.state_dict(), "gates.bias": closing.gates.bias})
+        for layer in (sigmoid, closing):
+            layer.gates.weight.zero_()
+        torch.testing.assert_close(closing(x)[0], sigmoid(x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_closing_gates_reach_zero_and_one() -> None:
+    layer = new_layer(32, 2, gates="closing")
+    assert gate_values(layer, [-5.0, 0.0, -7.0]) == [0.0, 0.5, 0.0]
+    assert gate_values(layer, [40.0, 40.0, 40.0]) == pytest.approx([1.0, 1.0, 1.0])
+    lr, momentum, forget = gate_values(layer, [-1.0, -9.0, -2.0])
+    sigmoids = torch.tensor([-1.0, -9.0, -2.0]).sigmoid().tolist()
+    assert lr == pytest.approx(1.01 * sigmoids[0] - 0.01)
+    assert momentum == pytest.approx(sigmoids[1])
+    assert forget == pytest.approx(1.001 * sigmoids[2] - 0.001)
+    assert min(gate_values(new_layer(32, 2), [-5.0, -9.0, -7.0])) > 0, "sigmoids never close"
+
+
+@pytest.mark.parametrize("options", [*MATRICES.values(), {"depth": 2}], ids=[*MATRICES, "two layers"])
+def test_a_closed_memory_is_bit_identical_after_100_000_tokens(options: dict[str, Any]) -> None:
+    layer = new_layer(16, 2, gates="closing", **options)
+    x = torch.randn(1, 200, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        _, state = layer(x)
+        layer.gates.weight.zero_()
+        layer.gates.bias[: layer.num_heads] = -5.0
+        layer.gates.bias[2 * layer.num_heads :] = -7.0
+        _, before = layer(x, state)  # momentum still writes here
+        after = before
+        for _ in range(50):
+            _, after = layer(x.repeat(1, 10, 1), after)
+    for earlier, later in zip(before.memory.weights, after.memory.weights, strict=True):
+        assert torch.equal(earlier, later)
+
+
 class Recaller(nn.Module):
     """Minimal model with a memory: embedding, one residual memory layer, head."""
 

@@ -32,6 +32,8 @@ LAYERS: dict[str, dict[str, Any]] = {
     "channel-wise forgetting": {"channel_forget": True, "depth": 2, "expansion": 2},
     "the delta rule by channel": {"channel_forget": True, "momentum": False, "gradient": "online"},
     "nothing forgotten": {"forgetting": False},
+    "closing gates": {"gates": "closing"},
+    "closing gates, online, by channel": {"gates": "closing", "gradient": "online", "channel_forget": True},
 }
 every_layer = pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
 

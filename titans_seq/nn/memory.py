@@ -27,6 +27,7 @@ from titans_seq.ops.memory.network import Activation, read_memory
 from titans_seq.ops.memory.op import run_memory
 
 Initial = Literal["learned", "zero"]
+Gates = Literal["sigmoid", "closing"]
 
 # Gate values at initialisation, chosen with benchmarks/recall.py (figures and tables: its entry in benchmarks/LOG.md).
 # Half of a write remains after 350 tokens; less forgetting did not improve recall, more forgetting reduced it.
@@ -37,6 +38,9 @@ _INITIAL_MOMENTUM, _INITIAL_FORGET = 0.5, 0.002
 # further layer and for the residual's norm. Training learns recall faster from 0.05 at chunks of 16, but there a
 # constant sequence ends in NaN.
 _INITIAL_LR, _INITIAL_CHUNK_LR = 0.05, 0.25
+# How far below 0 the sigmoids of closing gates for lr and forgetting are stretched, before they are cut off at 0: with
+# these, a matrix memory that was trained at 1,024 tokens answered at two million (docs/needle.md).
+_STRETCH_LR, _STRETCH_FORGET = 0.01, 0.001
 # Standard deviation of the gates' logits over tokens of unit variance, at every width.
 _INITIAL_SPREAD = 0.1
 
@@ -101,6 +105,10 @@ class NeuralMemory(nn.Module):
             `titans_seq.ops.titans_memory`. forget_to="initial" prevents a deeper memory from decaying to zero over very
             long sequences; in training it diverged more often than "zero" (benchmarks/LOG.md).
         conv_width: width of the causal convolution in tokens; 1 disables it.
+        gates: "closing": lr and forgetting can be exactly 0, so that a token may leave the memory as it is; a sigmoid
+            never is, and over thousands of tokens what it lets through adds up. They are sigmoids stretched to slightly
+            below 0 and cut off there, max(0, 1.01 s - .01) and max(0, 1.001 s - .001), as in hard concrete gates
+            (Louizos et al., ICLR 2018, arXiv 1712.01312).
         momentum, forgetting: False fixes the gate at 0; without momentum, online gradients are the gated delta rule.
         channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
         bound_lr: scale the learning rate gate to at most (1 - momentum) / chunk_size (with online gradients
@@ -127,6 +135,7 @@ class NeuralMemory(nn.Module):
         forget_to: ForgetTo = "zero",
         residual: bool = False,
         conv_width: int = 4,
+        gates: Gates = "sigmoid",
         momentum: bool = True,
         forgetting: bool = True,
         channel_forget: bool = False,
@@ -155,6 +164,7 @@ class NeuralMemory(nn.Module):
         )
         check_options(self.options, depth)
         check_choice("initial", initial, get_args(Initial))
+        check_choice("gates", gates, get_args(Gates))
         if initial == "zero" and (depth > 1 or residual):
             # At zero, every layer's gradient in a deeper memory has the other layers' zeros as factors, and LayerNorm's
             # derivative is about 300: the first write is huge and dominates all later ones.
@@ -168,6 +178,9 @@ class NeuralMemory(nn.Module):
             )
         self.num_heads = num_heads
         self.backend: Backend = backend
+        # How far the sigmoids of lr, momentum and forget are stretched below 0; a closed momentum gate would forget past
+        # surprise, where nothing is to be written.
+        self.stretch = (_STRETCH_LR, 0.0, _STRETCH_FORGET) if gates == "closing" else (0.0, 0.0, 0.0)
         # Divisor of the largest lr: the number of writes that add up before the next gradient is taken.
         self.lr_divisor = (1 if gradient == "online" else chunk_size) if bound_lr else None
 
@@ -195,7 +208,9 @@ class NeuralMemory(nn.Module):
         lr = _INITIAL_LR if options.gradient == "online" else min(_INITIAL_LR, chunk_lr / options.chunk_size)
         if self.lr_divisor is not None:
             lr *= self.lr_divisor / (1 - _INITIAL_MOMENTUM * bool(self.gate_sizes[1]))
-        logits = torch.tensor([log(p / (1 - p)) for p in (lr, _INITIAL_MOMENTUM, _INITIAL_FORGET)])
+        values = (lr, _INITIAL_MOMENTUM, _INITIAL_FORGET)
+        shares = [(value + stretch) / (1 + stretch) for value, stretch in zip(values, self.stretch, strict=True)]
+        logits = torch.tensor([log(p / (1 - p)) for p in shares])
         with torch.no_grad():
             self.gates.bias.copy_(logits.repeat_interleave(torch.tensor(self.gate_sizes) * self.num_heads))
 
@@ -203,8 +218,12 @@ class NeuralMemory(nn.Module):
         """Return lr, momentum and forget (B, T, H), or by channel (B, T, H, I), of tokens x (B, T, dim)."""
         sizes = [size * self.num_heads for size in self.gate_sizes]
         gates = [
-            torch.unflatten(gate, -1, (self.num_heads, size)) if size else x.new_zeros(*x.shape[:2], self.num_heads, 1)
-            for gate, size in zip(torch.sigmoid(self.gates(x)).split(sizes, dim=-1), self.gate_sizes, strict=True)
+            torch.unflatten(_stretched(gate, stretch), -1, (self.num_heads, size))
+            if size
+            else x.new_zeros(*x.shape[:2], self.num_heads, 1)
+            for gate, size, stretch in zip(
+                torch.sigmoid(self.gates(x)).split(sizes, dim=-1), self.gate_sizes, self.stretch, strict=True
+            )
         ]
         lr, momentum, forget = (gate.squeeze(-1) if gate.shape[-1] == 1 else gate for gate in gates)
         return lr if self.lr_divisor is None else lr * (1 - momentum) / self.lr_divisor, momentum, forget
@@ -284,6 +303,11 @@ class NeuralMemory(nn.Module):
         """Normalise reads (B, T, H, D) per head, gate them by their tokens x, and project them to (B, T, dim)."""
         out: Tensor = self.out(self.norm(y).flatten(2) * F.silu(self.out_gate(x)))
         return out
+
+
+def _stretched(gate: Tensor, stretch: float) -> Tensor:
+    """Stretch a sigmoid's range to [-stretch, 1] and cut it off at 0."""
+    return F.relu((1 + stretch) * gate - stretch) if stretch else gate
 
 
 def _layer_stats(stats: MemoryStats, gates: tuple[Tensor, ...], mask: Tensor | None, first: int) -> LayerStats:

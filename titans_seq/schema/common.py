@@ -45,6 +45,7 @@ class MemoryOptions:
     forget_to: Literal["zero", "initial"] = "zero"  # target of the decay: zero, or the initial memory
     residual: bool = False  # M(x) = x + LayerNorm(MLP(x)) instead of the MLP alone
     conv_width: int = at_least(4, 1)  # kernel size of the causal convolution after q, k and v; 1 is none
+    gates: Literal["sigmoid", "closing"] = "sigmoid"  # closing: lr and forgetting can be exactly 0, for long sequences
     momentum: bool = True  # False: no momentum (past surprise)
     forgetting: bool = True  # False: no decay of the memory
     channel_forget: bool = False  # one forget gate per input channel of the memory's layers, instead of one per head

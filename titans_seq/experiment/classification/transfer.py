@@ -95,7 +95,7 @@ def _keys_to_compare(variant: str) -> list[str]:
         keys += ["memory.num_heads", "memory.chunk_size", "memory.forgetting"]
         if variant != "delta":  # its rule does not use these
             keys += [f"memory.{key}" for key in ("gradient", "activation", "forget_to", "residual", "momentum")]
-        keys.append("memory.bound_lr")
+        keys += ["memory.bound_lr", "memory.gates"]
     if variant in WITH_ATTENTION:
         keys += ["attention.num_heads", "attention.rotary_share"]
         keys.append("segment_length" if variant == "mac" else "attention.window")
