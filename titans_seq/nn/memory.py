@@ -178,8 +178,7 @@ class NeuralMemory(nn.Module):
             )
         self.num_heads = num_heads
         self.backend: Backend = backend
-        # How far the sigmoids of lr, momentum and forget are stretched below 0; a closed momentum gate would forget past
-        # surprise, where nothing is to be written.
+        # How far the sigmoids of lr, momentum and forget are stretched below 0; momentum alone writes nothing.
         self.stretch = (_STRETCH_LR, 0.0, _STRETCH_FORGET) if gates == "closing" else (0.0, 0.0, 0.0)
         # Divisor of the largest lr: the number of writes that add up before the next gradient is taken.
         self.lr_divisor = (1 if gradient == "online" else chunk_size) if bound_lr else None
