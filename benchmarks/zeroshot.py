@@ -62,6 +62,8 @@ def run_long(options: argparse.Namespace) -> None:
     from zero_shot import long_term
 
     forecaster = build_forecaster(options.forecaster, options.weights)
+    if hasattr(forecaster, "context_length"):  # by default the pre-trained one reads no more than 2,048 rows
+        forecaster.context_length = options.context
     for dataset in options.data or long_term.DATASETS:
         sample = f"_every{options.every}" if options.every > 1 else ""
         shorter = f"_context{options.context}" if options.context != long_term.CONTEXT else ""

@@ -54,6 +54,7 @@ def write_page(page: Path, folder: Path) -> None:
 def tables(folder: Path) -> str:
     """Return all tables as Markdown."""
     long, short, speed = (_read(folder, kind) for kind in ("long", "short", "speed"))
+    sampled = [figures for figures in long if figures["every"] > 1]
     long = [figures for figures in long if figures["every"] == 1]
     parts = [
         "## Long-term datasets, mean of four horizons",
@@ -65,6 +66,7 @@ def tables(folder: Path) -> str:
         "MSE / MAE of the median; relative: ratio to seasonal naive. Coverage is that of the 80 % interval; WQL is "
         "the weighted quantile loss of nine quantiles on z-scores; MASE is scaled by seasonal naive on the training "
         "rows. `of the mean`: MSE / MAE of the mean of the quantiles.",
+        *_context_tables(sampled),
         "## Real series of public packages",
         *_short_tables(short),
     ]
@@ -204,6 +206,32 @@ def _horizon_table(long: Sequence[dict[str, Any]]) -> str:
         "MASE",
     ]
     return _markdown([*header, "coverage"], body)
+
+
+def _context_tables(sampled: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a table of errors by the length of the context, on a sample of the windows; none without results."""
+    by_context: dict[tuple[str, int, int], list[dict[str, Any]]] = {}
+    for figures in sampled:
+        by_context.setdefault((figures["name"], figures["every"], figures["context"]), []).append(figures)
+    complete = {key: found for key, found in by_context.items() if len(found) == len(long_term.DATASETS)}
+    if not complete:
+        return []
+    body = []
+    for (name, every, context), found in sorted(complete.items()):
+        cells = []
+        for horizon in ("96", "720"):
+            scores = [figures["horizons"][horizon] for figures in found]
+            means = {key: statistics.fmean(score[key] for score in scores) for key in ("mse", "mae", "coverage")}
+            cells += [f"{means['mse']:.3f} / {means['mae']:.3f}", f"{100 * means['coverage']:.0f} %"]
+        speed = statistics.fmean(figures["forecasts_a_second"] for figures in found)
+        body.append([_label(name), str(context), str(every), *cells, f"{speed:.0f}"])
+    header = ["forecaster", "context", "every n-th window", "MSE / MAE at 96", "coverage", "at 720", "coverage"]
+    return [
+        "## Length of the context",
+        _markdown([*header, "forecasts per second"], body),
+        "Means over the five datasets, on a sample of the test windows. The memory reads the whole context; "
+        "statistics, periods and candidates look back 2,048 rows at most.",
+    ]
 
 
 def _short_tables(short: Sequence[dict[str, Any]]) -> list[str]:
