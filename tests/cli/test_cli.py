@@ -298,7 +298,7 @@ def test_help_lists_all_commands_and_examples_of_its_own(command: str) -> None:
     answer = run_cli(command, "--help")
     assert answer.status == 0
     run_commands = {"fit", "validate", "test", "predict", "benchmark", "show-config", "doctor"}
-    forecasting_commands, dna_commands = {"forecast", "backtest"}, {"mutagenesis", "variants", "audit"}
+    forecasting_commands, dna_commands = {"forecast", "backtest", "explain"}, {"mutagenesis", "variants", "audit"}
     study_commands, package_commands = {"sweep", "compare", "export"}, {"configs", "keys", "example", "completion"}
     assert run_commands | forecasting_commands | dna_commands | study_commands | package_commands == COMMANDS.keys()
     assert all(f"  {name} " in answer.out for name in COMMANDS)

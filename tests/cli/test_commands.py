@@ -24,12 +24,29 @@ def test_the_session_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         if arguments[0] == "sweep":
             continue  # six training runs; tests/studies/test_sweep.py runs shorter ones
         short = TWO_STEPS if arguments[0] == "fit" else []
-        if arguments[0] in ("validate", "test", "predict", "mutagenesis", "variants", "forecast", "backtest"):
+        if arguments[0] in (
+            "validate",
+            "test",
+            "predict",
+            "mutagenesis",
+            "variants",
+            "forecast",
+            "backtest",
+            "explain",
+        ):
             short = ["trainer.accelerator=cpu", "trainer.progress_bar=false"]
         answer = run_cli(*arguments, *short)
         assert (program, answer.status) == ("titans-seq", 0), (line, answer.err)
     assert seen == set(COMMANDS), "the page must show every command"
-    for name in ("predictions.parquet", "forecast.csv", "backtest.csv", "answers.csv", "effects.csv", "variants.csv"):
+    for name in (
+        "predictions.parquet",
+        "forecast.csv",
+        "backtest.csv",
+        "explain.csv",
+        "answers.csv",
+        "effects.csv",
+        "variants.csv",
+    ):
         table = pl.read_parquet(name) if name.endswith("parquet") else pl.read_csv(name)
         assert len(table), name
     for name in ("compare.png", "forecast.png", "effects.png", "model/model.safetensors", "model.pt2"):

@@ -16,7 +16,7 @@ from titans_seq.errors import InputError
 from titans_seq.schema import ClassificationConfig
 from titans_seq.system.run_folders import find_checkpoint
 
-RUN_COMMANDS = ["validate", "test", "predict", "forecast", "backtest", "export", "mutagenesis", "variants"]
+RUN_COMMANDS = ["validate", "test", "predict", "forecast", "backtest", "explain", "export", "mutagenesis", "variants"]
 REQUIRED = {
     "export": ["--out", "model"],
     "mutagenesis": ["--input", "reads.fa"],

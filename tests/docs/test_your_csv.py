@@ -28,7 +28,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         answer = run_cli(command, *arguments, *quick)
         assert (program, answer.status) == ("titans-seq", 0), answer.err
         commands.append(command)
-    assert commands == ["example", "fit", "backtest", "forecast"]
+    assert commands == ["example", "fit", "backtest", "forecast", "explain"]
     assert Path("sales.csv").read_text().startswith(TABLE)
     assert Path("plans.csv").read_text().startswith(PLANS)
 
@@ -41,6 +41,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     for _, part in forecast.group_by("series"):
         assert part["timestamp"].to_list() == [LAST + timedelta(days=i) for i in range(1, 15)]
     assert (tmp_path / "forecast.png").stat().st_size > 10_000
+    assert set(pl.read_csv("explain.csv")["covariate"]) >= {"promo", "visitors", "region"}
     backtest = pl.read_csv("backtest.csv")
     assert backtest["channel"].to_list() == ["sales", "sales", "sales", "all", "seasonal naive"]
 

@@ -1,9 +1,15 @@
-"""Commands of forecasters, trained or pre-trained: forecast and backtest."""
+"""Commands of forecasters, trained or pre-trained: forecast, backtest and explain."""
 
 import argparse
 from pathlib import Path
 
-from titans_seq.cli.command import Command, add_optional_checkpoint_arguments, add_output_argument, split_checkpoint
+from titans_seq.cli.command import (
+    Command,
+    add_checkpoint_arguments,
+    add_optional_checkpoint_arguments,
+    add_output_argument,
+    split_checkpoint,
+)
 from titans_seq.cli.paths import check_paths
 from titans_seq.system.console import quiet
 
@@ -71,6 +77,33 @@ def _backtest(options: argparse.Namespace) -> None:
     print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
 
 
+def _add_explain_arguments(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint_arguments(parser)
+    help_text = "table with the columns of the training data (default: the training data)"
+    parser.add_argument("--data", type=Path, help=help_text)
+    help_text = "windows that are read, after the training rows (default: %(default)s)"
+    parser.add_argument("--windows", type=int, default=200, help=help_text)
+    parser.add_argument("--plot", type=Path, help="PNG file to draw: importance and effect by step of the horizon")
+    add_output_argument(parser, "explain.csv")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    check_paths(options)
+    quiet()
+    from titans_seq.experiment import explain, explanation_text
+
+    table = explain(
+        options.checkpoint,
+        options.out,
+        options.words,
+        data=options.data,
+        windows=options.windows,
+        plot=options.plot,
+    )
+    plot = f", plot: {options.plot}" if options.plot else ""
+    print(f"{explanation_text(table)}\n\nBy channel and step: {options.out}{plot}")
+
+
 FORECAST = Command(
     "forecast",
     "forecast beyond the last row of a table, to Parquet or CSV",
@@ -90,4 +123,11 @@ BACKTEST = Command(
     ),
     _add_backtest_arguments,
     _backtest,
+)
+EXPLAIN = Command(
+    "explain",
+    "measure how much each covariate of a forecaster matters, and the effect of the known ones",
+    ("explain runs/table/last --data sales.csv --plot explain.png",),
+    _add_explain_arguments,
+    _explain,
 )

@@ -8,7 +8,7 @@ from titans_seq.cli.completion import COMPLETION
 from titans_seq.cli.configs import CONFIGS
 from titans_seq.cli.dna import AUDIT, MUTAGENESIS, VARIANTS
 from titans_seq.cli.example import EXAMPLE
-from titans_seq.cli.forecasting import BACKTEST, FORECAST
+from titans_seq.cli.forecasting import BACKTEST, EXPLAIN, FORECAST
 from titans_seq.cli.keys import KEYS
 from titans_seq.cli.machine import DOCTOR
 from titans_seq.cli.runs import EXPORT, FIT, PREDICT, SHOW_CONFIG, TEST, VALIDATE
@@ -24,6 +24,7 @@ COMMANDS = {
         PREDICT,
         FORECAST,
         BACKTEST,
+        EXPLAIN,
         MUTAGENESIS,
         VARIANTS,
         SWEEP,
