@@ -56,6 +56,8 @@ def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     parser.add_argument("--windows", type=int, default=10, help="forecasts per series (default: %(default)s)")
     parser.add_argument("--step", type=int, help="rows between two forecast origins (default: the horizon)")
+    help_text = "statistical methods beside the model: none, auto (AutoETS, AutoTheta, MSTL), or names with commas"
+    parser.add_argument("--baselines", default="none", help=f"{help_text} (default: %(default)s)")
     add_output_argument(parser, "backtest.csv")
 
 
@@ -73,6 +75,7 @@ def _backtest(options: argparse.Namespace) -> None:
         windows=options.windows,
         step=options.step,
         horizon=options.horizon,
+        baselines=options.baselines,
     )
     print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
 

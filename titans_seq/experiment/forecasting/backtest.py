@@ -22,6 +22,7 @@ from titans_seq.experiment.forecasting.inference import (
 )
 from titans_seq.experiment.forecasting.pretrained.tables import backtest_pretrained
 from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, score_table
+from titans_seq.experiment.forecasting.statistical import choose_methods
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 
 
@@ -34,6 +35,7 @@ def backtest(
     windows: int = 10,
     step: int | None = None,
     horizon: int | None = None,
+    baselines: str = "none",
 ) -> pl.DataFrame:
     """Evaluate forecasts of the last rows of every series from `windows` origins; write the scores to `out`.
 
@@ -48,13 +50,17 @@ def backtest(
         windows: forecasts per series.
         step: rows between the starts of two forecasts; None is the horizon.
         horizon: steps per forecast; None is the trained horizon.
+        baselines: statistical methods whose means stand below: none, auto (AutoETS, AutoTheta and MSTL of
+            statsforecast, fitted anew before every window), or some of these names, separated by commas.
     """
     out = Path(out)
     check_table(out)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
     if checkpoint is None:
-        table = backtest_pretrained(out, overrides, data=data, windows=windows, step=step, horizon=horizon)
+        table = backtest_pretrained(
+            out, overrides, data=data, windows=windows, step=step, horizon=horizon, baselines=baselines
+        )
         write_table(table, out)
         return table
     forecaster = load_trained(Path(checkpoint), data, overrides)
@@ -69,6 +75,7 @@ def backtest(
         trained=forecaster.config.data.horizon,
         coverages=forecaster.calibration.coverages if forecaster.calibration else (),
         has_ids=forecaster.is_panel,
+        baselines=choose_methods(baselines, forecaster.encoder.season),
     )
     table = score_table(_forecast_series(forecaster, origins, steps), scoring)
     write_table(table, out)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.time_series.series import Series
 from titans_seq.experiment.forecasting.metrics import mase, smape, weighted_quantile_loss
+from titans_seq.experiment.forecasting.statistical import statistical_forecasts
 from titans_seq.experiment.run.console_table import format_table
 
 _HEADINGS = {"mase": "MASE", "smape": "sMAPE", "mse": "MSE", "mae": "MAE", "wql": "WQL"}
@@ -27,6 +28,7 @@ class Scoring(NamedTuple):
     trained: int  # first steps of a forecast that have quantiles and intervals
     coverages: Sequence[float]  # nominal ones of the intervals
     has_ids: bool  # whether rows name their series
+    baselines: tuple[str, ...] = ()  # statistical methods beside the seasonal naive forecast
 
 
 class SeriesForecasts(NamedTuple):
@@ -40,12 +42,16 @@ class SeriesForecasts(NamedTuple):
 
 
 def score_table(forecasts: Iterable[SeriesForecasts], scoring: Scoring) -> pl.DataFrame:
-    """Return the scores of every series and channel, then the means, also of the seasonal naive forecast."""
-    rows, naive = [], []
+    """Return the scores of every series and channel, then the means, also of the baselines' forecasts."""
+    rows: list[dict[str, Any]] = []
+    of_baselines: dict[str, list[dict[str, Any]]] = {name: [] for name in (NAIVE, *scoring.baselines)}
     for each in forecasts:
         rows += _score(each, scoring)
-        naive += _score(_naive(each, scoring.season), scoring)
-    table = pl.DataFrame([*rows, _mean(rows, TOTAL), _mean(naive, NAIVE)], infer_schema_length=None)
+        of_baselines[NAIVE] += _score(_naive(each, scoring.season), scoring)
+        for name in scoring.baselines:
+            of_baselines[name] += _score(_statistical(each, name, scoring), scoring)
+    means = [_mean(rows, TOTAL), *(_mean(found, name) for name, found in of_baselines.items())]
+    table = pl.DataFrame([*rows, *means], infer_schema_length=None)
     return table.with_columns(pl.selectors.float().fill_nan(None))
 
 
@@ -91,6 +97,25 @@ def _naive(forecasts: SeriesForecasts, season: int) -> SeriesForecasts:
     return forecasts._replace(values=forecasts.series.values[before][..., None], intervals={})
 
 
+def _statistical(forecasts: SeriesForecasts, method: str, scoring: Scoring) -> SeriesForecasts:
+    """Forecasts of the same windows by a statistical method."""
+    values, intervals = statistical_forecasts(
+        method,
+        forecasts.series,
+        forecasts.rows,
+        forecasts.truth.shape[1],
+        season=scoring.season,
+        levels=scoring.levels,
+        coverages=scoring.coverages,
+    )
+    return forecasts._replace(values=values, intervals=intervals)
+
+
+def means_of(table: pl.DataFrame) -> int:
+    """Return the number of the last rows of a table of scores that are means over its series."""
+    return table["channel"].to_list()[::-1].index(TOTAL) + 1
+
+
 def _mean(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     """Unweighted mean of every score over series and channels; NaN scores are left out."""
     total: dict[str, Any] = {}
@@ -110,10 +135,10 @@ def backtest_text(table: pl.DataFrame) -> str:
     """Return the table as text: the first series and the means."""
     scores = [name for name in table.columns if name in _HEADINGS or name.startswith("interval_")]
     columns = {name: _HEADINGS.get(name, f"coverage {name.removeprefix('interval_')} %") for name in scores}
-    rows = {}
-    for row in [*table[:-2].head(_MAX_PRINTED).to_dicts(), *table[-2:].to_dicts()]:
+    rows, means = {}, means_of(table)
+    for row in [*table[:-means].head(_MAX_PRINTED).to_dicts(), *table[-means:].to_dicts()]:
         name = ", ".join(str(row[key]) for key in ("series", "channel") if row.get(key) is not None)
         rows[name] = {key: row[key] for key in scores if row[key] is not None}
-    hidden = len(table) - 2 - _MAX_PRINTED
+    hidden = len(table) - means - _MAX_PRINTED
     more = f"\n({hidden} more series are in the file)" if hidden > 0 else ""
     return format_table(rows, columns, spec=".4g") + more

@@ -23,6 +23,7 @@ from titans_seq.experiment.forecasting.pretrained.forecaster import (
     to_table,
 )
 from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, score_table
+from titans_seq.experiment.forecasting.statistical import choose_methods
 from titans_seq.experiment.run.output import refuse_to_overwrite, write_table
 from titans_seq.models.universal.forecaster import LEVELS
 from titans_seq.schema import ForecastingConfig
@@ -57,7 +58,14 @@ def forecast_pretrained(
 
 
 def backtest_pretrained(
-    out: Path, overrides: Iterable[str], *, data: Path | None, windows: int, step: int | None, horizon: int | None
+    out: Path,
+    overrides: Iterable[str],
+    *,
+    data: Path | None,
+    windows: int,
+    step: int | None,
+    horizon: int | None,
+    baselines: str,
 ) -> pl.DataFrame:
     """Return the scores of forecasts of a table's last rows; see `titans_seq.experiment.backtest`."""
     table, config = _open_table(data, overrides)
@@ -79,6 +87,7 @@ def backtest_pretrained(
         trained=steps,
         coverages=(_COVERAGE,),
         has_ids=table.resolved_roles.id is not None,
+        baselines=choose_methods(baselines, table.seasonal_period),
     )
     starts = np.arange(windows)[::-1] * (step or steps) + steps  # rows from a window's first step to the end
     forecasts = _rolling_forecasts(load_forecaster(), long_enough, starts, steps, table.seasonal_period)
