@@ -1,81 +1,51 @@
-"""Conformal intervals: the finite-sample quantile, coverage on simulated data, and the calibration file."""
+"""Intervals from margins, and the calibration file of a run, of older runs too."""
 
 import json
-from math import ceil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from datamodules.time_series.datamodule import ForecastingDataModule
-from datamodules.time_series.series import Series, SplitBoundaries
-from titans_seq.config import load_config, to_container
 from titans_seq.errors import InputError
-from titans_seq.experiment.forecasting.calibration import calibrate_on_validation, measure_coverage
-from titans_seq.experiment.forecasting.conformal import (
+from titans_seq.experiment.forecasting.conformal.calibration import (
     Calibration,
-    calibrate,
-    conformal_scores,
     load_calibration,
     save_calibration,
+    spreads,
 )
-from titans_seq.tasks import ForecastingTask
 
 COVERAGES = [0.5, 0.8, 0.95]
-QUANTILES = [0.1, 0.5, 0.9]
+QUANTILES = [0.1, 0.25, 0.5, 0.75, 0.9]
+FORECAST = np.array([[[-3.0, -1.0, 1.0, 1.5, 2.0]]])  # (H, C, Q)
 
 
-def simulated(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Forecasts (n, 3, 2, 3) with too narrow quantiles, and the truth with skewed errors that differ between steps."""
-    rng = np.random.default_rng(seed)
-    middle = rng.normal(size=(count, 3, 2, 1))
-    truth = middle[..., 0] + (rng.exponential(size=(count, 3, 2)) - 0.5) * np.array([1.0, 3.0, 9.0])[:, None]
-    return np.concatenate([middle - 0.1, middle, middle + 0.2], axis=-1), truth
+def test_interval_is_the_models_spread_times_the_margin() -> None:
+    lower, upper = Calibration([0.8], np.full((1, 1, 1), 1.5), QUANTILES, 100).intervals(FORECAST)
+    assert (lower.item(), upper.item()) == (1 - 1.5 * 4, 1 + 1.5 * 1)
+    lower, upper = Calibration([0.8], np.full((1, 1, 1), 1.5), [], 100).intervals(np.full((1, 1, 1), 7.0))
+    assert (lower.item(), upper.item()) == (5.5, 8.5)
+    # Levels without a central pair have no spread.
+    lower, upper = Calibration([0.8], np.full((1, 1, 1), 1.5), [0.5, 0.9], 100).intervals(FORECAST[..., 2:4])
+    assert (lower.item(), upper.item()) == (-0.5, 2.5)
 
 
-@pytest.mark.parametrize("quantiles", [[], QUANTILES])
-def test_empirical_coverage_is_within_two_points_of_nominal(quantiles: list[float]) -> None:
-    take = slice(None) if quantiles else slice(1, 2)
-    forecasts, truth = simulated(1000, seed=0)
-    found = calibrate(conformal_scores(forecasts[..., take], truth, quantiles, COVERAGES), quantiles, COVERAGES)
-    forecasts, truth = simulated(4000, seed=1)
-    lower, upper = found.intervals(forecasts[..., take])
-    inside = (lower <= truth) & (truth <= upper)
-    for nominal, share in zip(COVERAGES, inside.mean(axis=(1, 2, 3)), strict=True):
-        assert share == pytest.approx(nominal, abs=0.02)
-    # Coverage of each step and channel, because each has its own margin.
-    assert np.abs(inside.mean(axis=1) - np.array(COVERAGES)[:, None, None]).max() < 0.05
+def test_spread_is_positive_for_a_median_at_the_end_of_the_quantiles() -> None:
+    _, below, above = spreads(np.array([[[0.0, 0.0, 0.0, 1.0, 2.0]]]), QUANTILES)
+    assert (below.item(), above.item()) == (0.02, 2)
+    _, below, above = spreads(np.zeros((1, 1, 5)), QUANTILES)
+    assert below.item() == above.item() > 0
 
 
-def test_margin_is_the_finite_sample_quantile() -> None:
-    scores = np.random.default_rng(0).normal(size=(3, 19, 3, 2))
-    found = calibrate(scores, [], COVERAGES)
-    for coverage, score, margin in zip(COVERAGES, scores, found.margins, strict=True):
-        np.testing.assert_array_equal(margin, np.sort(score, axis=0)[ceil(20 * coverage) - 1])
-    # A coverage of 0.95 would need the 19th of 18 scores, which does not exist.
-    assert calibrate(scores[:, :18], [], COVERAGES).coverages == [0.5, 0.8]
-    assert calibrate(scores[:1, :9], [], [0.9]).margins.shape == (1, 3, 2)
-    assert calibrate(scores[:1, :8], [], [0.9]).coverages == []
-
-
-def test_too_wide_forecast_is_narrowed_but_not_past_its_median() -> None:
+def test_series_have_their_own_margins_and_others_those_of_all() -> None:
     rng = np.random.default_rng(0)
-    truth = rng.normal(size=(500, 1, 1))
-    forecasts = np.broadcast_to(np.array([-9.0, 0.0, 9.0]), (500, 1, 1, 3))
-    found = calibrate(conformal_scores(forecasts, truth, QUANTILES, [0.8]), QUANTILES, [0.8])
-    assert found.margins[0, 0, 0] == pytest.approx(1.28 - 9, abs=0.2)
-    lower, upper = found._replace(margins=np.full((1, 1, 1), -20.0)).intervals(forecasts)
-    assert (lower == 0).all()
-    assert (upper == 0).all()
-
-
-def test_intervals_are_nested() -> None:
-    forecasts, _ = simulated(50, seed=2)
-    margins = np.random.default_rng(1).normal(size=(3, 3, 2))
-    lower, upper = Calibration(COVERAGES, margins, QUANTILES, 100).intervals(forecasts)
-    assert (np.diff(lower, axis=0) <= 0).all()
-    assert (np.diff(upper, axis=0) >= 0).all()
-    assert (lower <= upper).all()
+    every, own = np.sort(rng.random((2, 3, 4, 2)), axis=1)
+    found = Calibration(COVERAGES, every, [], 100, {"a": own})
+    forecasts = rng.normal(size=(2, 4, 2, 1))
+    lower, _ = found.for_windows(["a", "b"]).intervals(forecasts)
+    np.testing.assert_array_equal(lower[:, 0], forecasts[0, ..., 0] - own)
+    np.testing.assert_array_equal(lower[:, 1], forecasts[1, ..., 0] - every)
+    for i, name in enumerate("ab"):
+        np.testing.assert_array_equal(found.for_series(name).intervals(forecasts[i])[0], lower[:, i])
 
 
 def test_steps_beyond_the_calibrated_ones_have_no_interval() -> None:
@@ -87,57 +57,47 @@ def test_steps_beyond_the_calibrated_ones_have_no_interval() -> None:
     assert found.for_steps(2).margins.shape == (1, 2, 2)
 
 
-class Noise:
-    """A stationary series: moving-average noise of order 1."""
-
-    seasonal_period = 4
-    simulated = True
-
-    def prepare(self) -> None: ...
-
-    def load(self) -> Series:
-        noise = np.random.default_rng(5).normal(size=(9001, 2))
-        stamps = np.datetime64("2020-01-01T00", "h") + np.arange(9000).astype("timedelta64[h]")
-        return Series("noise", stamps, ["a", "b"], noise[1:] + 0.5 * noise[:-1], SplitBoundaries(1000, 5000, 9000))
-
-
-@pytest.mark.parametrize("head", ["point", "quantile"])
-def test_coverage_on_the_test_windows_of_a_task(head: str) -> None:
-    overrides = [
-        f"model.head={head}",
-        "data.context_length=16",
-        "data.horizon=4",
-        "model.patch_length=8",
-        "model.dim=4",
-    ]
-    config = load_config([], [*overrides, "model.stride=8", "model.num_layers=1", "model.memory.num_heads=1"])
-    data = ForecastingDataModule(Noise(), context_length=16, horizon=4, batch_size=500)
-    data.setup()
-    task = ForecastingTask(to_container(config), 2)
-    found = calibrate_on_validation(data, task, [0.8, 0.95])
-    assert found.windows == 2000
-    for nominal, share in measure_coverage(data, task, found).items():
-        assert share == pytest.approx(nominal, abs=0.02)
+def checkpoints(folder: Path) -> tuple[Path, Path]:
+    (folder / "checkpoints").mkdir()
+    best, last = folder / "checkpoints" / "best.ckpt", folder / "checkpoints" / "last.ckpt"
+    best.write_bytes(b"best")
+    last.write_bytes(b"last")
+    return best, last
 
 
 def test_calibration_file_applies_to_its_checkpoint_only(tmp_path: Path) -> None:
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    best, last = folder / "best.ckpt", folder / "last.ckpt"
-    best.write_bytes(b"best")
-    last.write_bytes(b"last")
+    best, last = checkpoints(tmp_path)
     assert load_calibration(best) is None
-    saved = Calibration([0.8], np.random.default_rng(0).normal(size=(1, 3, 2)), QUANTILES, 100)
+    margins = np.random.default_rng(0).random((3, 1, 3, 2))
+    saved = Calibration([0.8], margins[0], QUANTILES, 100, {"a": margins[1], "b": margins[2]})
     path = save_calibration(saved, tmp_path, best)
     again = load_calibration(best)
     assert again is not None
     np.testing.assert_allclose(again.margins, saved.margins, rtol=1e-6)
+    for name, own in saved.series.items():
+        np.testing.assert_allclose(again.series[name], own, rtol=1e-6)
+    assert again.relative
     assert (again.coverages, again.quantiles, again.windows) == (saved.coverages, saved.quantiles, saved.windows)
     assert load_calibration(last) is None
 
     content = json.loads(path.read_text())
-    others = [json.dumps({**content, key: value}) for key, value in (("margins", [1]), ("windows", "?"))]
+    changes = {"margins": [1], "windows": "?", "series": {"a": [[1.0]]}, "unit": "metre", "quantiles": None}
+    others = [json.dumps({**content, key: value}) for key, value in changes.items()]
     for damage in ('{"margins"', "[]", *others):
         path.write_text(damage)
         with pytest.raises(InputError, match=r"conformal\.json: damaged: .*; delete it to continue without"):
             load_calibration(best)
+
+
+def test_file_of_an_older_run_gives_the_intervals_that_it_gave(tmp_path: Path) -> None:
+    best, _ = checkpoints(tmp_path)
+    save_calibration(Calibration([0.8, 0.95], np.array([[[-0.5]], [[2.0]]]), QUANTILES, 100), tmp_path, best)
+    content = json.loads((tmp_path / "conformal.json").read_text())
+    older = {key: value for key, value in content.items() if key not in ("unit", "series")}
+    (tmp_path / "conformal.json").write_text(json.dumps(older))
+    found = load_calibration(best)
+    assert found is not None
+    # 80 %: q0.1 and q0.9, each moved by 0.5 inwards; 95 %: the median and 2, and no narrower than 80 %.
+    lower, upper = found.for_series("a").for_steps(1).intervals(FORECAST)
+    assert lower.ravel().tolist() == [-2.5, -2.5]
+    assert upper.ravel().tolist() == [1.5, 3]

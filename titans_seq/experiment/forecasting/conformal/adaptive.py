@@ -1,8 +1,9 @@
 """Intervals that adapt in time: wider after misses, narrower after hits.
 
-Adaptive conformal inference (Gibbs and Candes, NeurIPS 2021), applied to the width of an interval instead of its level:
-after every forecast whose true values are known, the logarithm of the width grows by `rate` times (missed share - nominal
-share of misses). While the width stays bounded, the share of misses tends to the nominal one however the series changes.
+Adaptive conformal inference (Gibbs and Candes, NeurIPS 2021), applied to the width of an interval instead of its
+level: after every forecast whose true values are known, the logarithm of the width grows by `rate` times (missed share
+- nominal share of misses). While the width stays bounded, the share of misses tends to the nominal one, however the
+series changes.
 
 W windows in order of time, N steps, C channels, K coverages.
 """
@@ -74,7 +75,7 @@ def adapt_in_time(forecasts: SeriesForecasts, point: int) -> SeriesForecasts:
 
 
 def _ended(rows: NDArray[np.int64], steps: int) -> Iterator[range]:
-    """Yield for each window the earlier ones that ended since the window before it, given first rows (W,), ascending."""
+    """Yield for each window the earlier ones that ended since the window before it; rows (W,) ascend."""
     done = 0
     for row in rows:
         first = done

@@ -1,14 +1,15 @@
 """Conformal intervals of a run, and the file that keeps their margins.
 
-n windows, H steps, C channels, Q quantiles; all z-scored. An interval reaches from the forecast, the median, down and up
-by a margin times the model's own spread on that side (Kivaranovic et al., AISTATS 2020): the distance to the lower and to
-the upper quantile of the widest central pair, and 1 for point forecasts. Each step, channel and series of the validation
-windows has its own margins, see `margins`; other series have those of all series together.
+n windows, H steps, C channels, Q quantiles; all z-scored. An interval reaches from the forecast, the median, down and
+up by a margin times the model's own spread on that side (Kivaranovic et al., AISTATS 2020): the distance to the lower
+and to the upper quantile of the widest central pair, and 1 for point forecasts. Each step, channel and series of the
+validation windows has its own margins, see `margins`; other series have those of all series together.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Calibration(NamedTuple):
     margins: _Array  # (coverages, H, C), or (coverages, n, H, C) for n windows; of series without their own
     quantiles: list[float]  # quantile levels of the calibrated forecasts; empty for point forecasts
     windows: int  # number of windows of the calibration
-    series: dict[str, _Array] = {}  # margins (coverages, H, C) of a series, by name  # noqa: RUF012
+    series: Mapping[str, _Array] = MappingProxyType({})  # margins (coverages, H, C) by name of the series
     relative: bool = True  # margins are in units of the model's spread; False: z-scores, of older runs
 
     def for_series(self, name: str) -> "Calibration":

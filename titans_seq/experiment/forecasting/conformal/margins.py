@@ -4,13 +4,14 @@ n windows, H steps, C channels, S series, K coverages, F folds. A score is the e
 model's own spread, and a margin is a quantile of scores with the finite-sample correction of split-conformal prediction
 (Vovk et al., 2005). The margins of a series are the quantile of its scores divided by its scale, times that scale:
 
-- Its scale is its mean score. The logarithm is shrunk towards the mean of all series by the variances between and
+- Its scale is the median over periods of the mean score, the recent ones weighing more, so that neither a short burst
+  nor an earlier regime sets it. The logarithm is shrunk towards the mean of all series by the variances between and
   within series (empirical Bayes): few rows, or series that hardly differ, shrink it more.
 - Its scores are joined by `_PRIOR` ones that represent those of all series, so that its own outweigh the others where
   it has more windows than that.
 
-Future errors have no part in the scale. So a score is divided by the scale that the other folds of its series give
-(cross-conformal prediction; Vovk, 2015); folds are `_FOLDS` periods of equal length.
+Future errors have no part in the scale. So a score is divided by the scale that the other periods, the folds, of its
+series give (cross-conformal prediction; Vovk, 2015). They are `_FOLDS` of equal length.
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from titans_seq.experiment.forecasting.conformal.calibration import Calibration, spreads
 
 _FOLDS = 5
+_MEDIAN_VARIANCE = 2.0  # of `_recent_median` for normal values, relative to that of their mean
 _PRIOR = 100  # scores that represent all series among those of one
 _LEAST_SCORE = 1e-9  # of a fold of perfect forecasts
-_ONE_ERROR = pi**2 / 8  # variance of log |error| of a single normal error, where no series has two folds
+_ONE_ERROR = pi**2 / 8  # variance within series where none has two folds: that of log |x|, x normal
 # The next coverage's margin is at least this much larger, so that intervals differ where errors are equal.
 _FACTOR, _STEP = 1.01, 1e-6
 _Array = NDArray[np.float64]
@@ -47,8 +49,8 @@ class _Scales(NamedTuple):
     within: float  # variance between the folds of a series
 
     def shrink(self, logs: _Array, folds: NDArray[np.int64]) -> _Array:
-        """Return scales for logarithms of mean scores, each over a number of folds; the mean where that is 0."""
-        noise = self.within / np.maximum(folds, 1)
+        """Return scales for their logarithms, each over a number of folds; the mean where that is 0."""
+        noise = _MEDIAN_VARIANCE * self.within / np.maximum(folds, 1)
         weights = self.between / (self.between + noise) if self.between > 0 else np.zeros_like(noise)
         return np.exp(self.mean + np.where(folds > 0, weights * (logs - self.mean), 0.0))
 
@@ -99,14 +101,26 @@ def series_margins(scores: WindowScores, count: int, coverages: Sequence[float])
 def _scales(scores: WindowScores, count: int) -> tuple[_Array, NDArray[np.float32]]:
     """Return the scale of each series (S,), and that of each score (n, H, 1) without its fold."""
     index = scores.series[:, None] * _FOLDS + _folds(scores, count)
-    cells: NDArray[np.int64] = np.bincount(index.ravel(), minlength=count * _FOLDS).reshape(count, _FOLDS)
-    weights = scores.values.ravel()
-    sums = np.bincount(index.ravel(), weights, minlength=count * _FOLDS).reshape(count, _FOLDS)
-    logs, folds = _log_ratio(sums.sum(axis=1), cells.sum(axis=1)), (cells > 0).sum(axis=1)
-    found = _fit_scales(_log_ratio(sums, cells), logs, folds)
-    rest, others = sums.sum(axis=1, keepdims=True) - sums, cells.sum(axis=1, keepdims=True) - cells
-    held_out = found.shrink(_log_ratio(rest, others), folds[:, None] - (cells > 0))
+    cells: NDArray[np.int64] = np.bincount(index.ravel(), None, count * _FOLDS).reshape(count, _FOLDS)
+    sums = np.bincount(index.ravel(), scores.values.ravel(), count * _FOLDS).reshape(count, _FOLDS)
+    means = np.divide(sums, cells, out=np.full(cells.shape, np.nan), where=cells > 0)
+    fold_logs = np.log(np.maximum(means, _LEAST_SCORE))
+    logs, folds = _recent_median(fold_logs), (cells > 0).sum(axis=1)
+    found = _fit_scales(fold_logs, logs, folds)
+    held_out = np.empty_like(means)
+    for fold in range(_FOLDS):
+        others = np.where(np.arange(_FOLDS) == fold, np.nan, fold_logs)
+        held_out[:, fold] = found.shrink(_recent_median(others), (~np.isnan(others)).sum(axis=1))
     return found.shrink(logs, folds), held_out.ravel()[index][..., None].astype(np.float32)
+
+
+def _recent_median(fold_logs: _Array) -> _Array:
+    """Median (S,) over folds (S, F), the first of which weighs 1, the next 2 and so on; NaN without folds."""
+    order = np.argsort(fold_logs, axis=1)  # NaN last
+    weights = np.take_along_axis(np.where(np.isnan(fold_logs), 0, np.arange(1, _FOLDS + 1)), order, axis=1)
+    middle = np.argmax(2 * weights.cumsum(axis=1) >= weights.sum(axis=1, keepdims=True), axis=1)
+    chosen: _Array = np.take_along_axis(fold_logs, np.take_along_axis(order, middle[:, None], axis=1), axis=1)[:, 0]
+    return chosen
 
 
 def _folds(scores: WindowScores, count: int) -> NDArray[np.int64]:
@@ -121,18 +135,12 @@ def _folds(scores: WindowScores, count: int) -> NDArray[np.int64]:
 
 
 def _fit_scales(fold_logs: _Array, logs: _Array, folds: NDArray[np.int64]) -> _Scales:
-    """Fit from the logarithms of the mean scores of folds (S, F), NaN where there is none, and of series (S,)."""
+    """Fit from the logarithms of the mean scores of folds (S, F), NaN where there is none, and series (S,)."""
     several, present = folds > 1, folds > 0
     within = float(np.nanvar(fold_logs[several], axis=1, ddof=1).mean()) if several.any() else _ONE_ERROR
-    noise = float((within / folds[present]).mean())
+    noise = _MEDIAN_VARIANCE * float((within / folds[present]).mean())
     total = float(logs[present].var(ddof=1)) if present.sum() > 1 else 0.0
     return _Scales(float(logs[present].mean()), max(total - noise, 0.0), within)
-
-
-def _log_ratio(sums: _Array, counts: NDArray[np.int64]) -> _Array:
-    """Logarithm of the mean; NaN where the count is 0."""
-    means = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    return np.log(np.maximum(means, _LEAST_SCORE))
 
 
 def _order_statistics(scores: NDArray[Any], levels: Sequence[float] | _Array) -> _Array:

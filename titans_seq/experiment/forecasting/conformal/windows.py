@@ -20,7 +20,7 @@ from titans_seq.tasks import ForecastingTask
 
 # Number of windows of a split that are used, evenly spaced within each series. More overlap more and add little.
 _MOST_WINDOWS = 2000
-_MOST_PER_SERIES = 32  # of more series than the windows above would serve
+_MOST_PER_SERIES = 100  # of more series than the windows above would serve
 _LEAST_WINDOWS = 200
 _MOST_VALUES = 10_000_000  # limits the windows of a calibration, which must fit into memory, to `_LEAST_WINDOWS`
 
