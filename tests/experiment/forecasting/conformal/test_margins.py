@@ -96,9 +96,8 @@ def test_calm_series_beside_wild_ones_gets_its_own_margin() -> None:
 
 def test_series_that_do_not_differ_share_their_margins() -> None:
     margins = np.stack(list(calibrated(noise(np.ones(100), 40, seed=0)).series.values()))[:, 1]
-    assert (
-        margins.mean(axis=(1, 2)).std() < 0.1
-    )  # of the margin of 2; by their own largest errors alone it would be .25
+    # Margins near 2; with the scale of each alone their deviation would be 0.28.
+    assert margins.mean(axis=(1, 2)).std() < 0.15
 
 
 def test_series_with_many_windows_is_covered_by_the_quantile_of_its_own_errors() -> None:
