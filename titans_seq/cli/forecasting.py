@@ -58,6 +58,8 @@ def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="rows between two forecast origins (default: the horizon)")
     help_text = "statistical methods beside the model: none, auto (AutoETS, AutoTheta, MSTL), or names with commas"
     parser.add_argument("--baselines", default="none", help=f"{help_text} (default: %(default)s)")
+    help_text = "widen or narrow the intervals of each series after every window by its coverage so far"
+    parser.add_argument("--adaptive", action="store_true", help=help_text)
     add_output_argument(parser, "backtest.csv")
 
 
@@ -76,6 +78,7 @@ def _backtest(options: argparse.Namespace) -> None:
         step=options.step,
         horizon=options.horizon,
         baselines=options.baselines,
+        adaptive=options.adaptive,
     )
     print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
 

@@ -70,9 +70,8 @@ def expected_forecast(panel: Panel, store: str, rows: int) -> tuple[np.ndarray, 
         quantiles = task.model.quantiles(context, covariates)[0, :, 0].double().numpy()
     kept = json.loads((panel.folder / "run" / "conformal.json").read_text())
     assert kept["coverages"] == [0.8, 0.95]
-    narrow, wide = np.array(kept["margins"])[..., 0]
+    narrow, wide = np.array(kept["series"][store])[..., 0]
     low, middle, high = quantiles.T
-    lower, upper = np.minimum(low - narrow, middle), np.maximum(high + narrow, middle)
-    lowers = np.stack([lower, np.minimum(middle - wide, lower)])
-    uppers = np.stack([upper, np.maximum(middle + wide, upper)])
+    lowers = np.stack([middle - margin * (middle - low) for margin in (narrow, wide)])
+    uppers = np.stack([middle + margin * (high - middle) for margin in (narrow, wide)])
     return quantiles * std + mean, lowers * std + mean, uppers * std + mean

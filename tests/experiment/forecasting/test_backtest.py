@@ -56,3 +56,16 @@ def test_windows_within_the_training_period_are_reported(panel: Panel) -> None:
         "windows begin within the training period (until 2022-07-01): their errors are optimistic"
         in run_cli("backtest", panel.checkpoint, *common).out
     )
+
+
+def test_adaptive_intervals_change_the_coverage_alone(panel: Panel) -> None:
+    tables = []
+    for option in ([], ["--adaptive"]):
+        common = ["--data", panel.table, "--windows", "6", "--out", panel.folder / "b.csv", "trainer.accelerator=cpu"]
+        answer = run_cli("backtest", panel.checkpoint, *common, *option)
+        assert answer.status == 0, answer.err
+        assert "Coverage of the intervals in the worst tenth of 3 series: " in answer.out
+        tables.append(pl.read_csv(panel.folder / "b.csv"))
+    plain, adaptive = (table.drop("interval_80", "interval_95") for table in tables)
+    assert plain.equals(adaptive)
+    assert not tables[0].equals(tables[1])

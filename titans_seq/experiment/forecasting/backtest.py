@@ -11,6 +11,7 @@ from tqdm import tqdm
 from datamodules.time_series.datamodule import ScaledSeries
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.conformal.adaptive import adapt_in_time
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
     check_steps,
@@ -36,6 +37,7 @@ def backtest(
     step: int | None = None,
     horizon: int | None = None,
     baselines: str = "none",
+    adaptive: bool = False,
 ) -> pl.DataFrame:
     """Evaluate forecasts of the last rows of every series from `windows` origins; write the scores to `out`.
 
@@ -52,6 +54,8 @@ def backtest(
         horizon: steps per forecast; None is the trained horizon.
         baselines: statistical methods whose means stand below: none, auto (AutoETS, AutoTheta and MSTL of
             statsforecast, fitted anew before every window), or some of these names, separated by commas.
+        adaptive: widen or narrow the intervals of a series after every window by its coverage so far, see
+            `titans_seq.experiment.forecasting.conformal.adaptive`.
     """
     out = Path(out)
     check_table(out)
@@ -59,12 +63,21 @@ def backtest(
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
     if checkpoint is None:
         table = backtest_pretrained(
-            out, overrides, data=data, windows=windows, step=step, horizon=horizon, baselines=baselines
+            out,
+            overrides,
+            data=data,
+            windows=windows,
+            step=step,
+            horizon=horizon,
+            baselines=baselines,
+            adaptive=adaptive,
         )
         write_table(table, out)
         return table
     forecaster = load_trained(Path(checkpoint), data, overrides)
     refuse_to_overwrite(out, forecaster.config, data)
+    if adaptive and forecaster.calibration is None:
+        raise InputError("--adaptive: the run has no intervals to adapt; train it with task.intervals=[0.8,0.95]")
     steps = check_steps(forecaster, horizon)
     step = steps if step is None else step
     origins = [_origins(forecaster, member, windows, step, steps) for member in forecaster.scaled_series]
@@ -77,7 +90,10 @@ def backtest(
         has_ids=forecaster.is_panel,
         baselines=choose_methods(baselines, forecaster.encoder.season),
     )
-    table = score_table(_forecast_series(forecaster, origins, steps), scoring)
+    forecasts = _forecast_series(forecaster, origins, steps)
+    if adaptive:
+        forecasts = (adapt_in_time(each, forecaster.task.point) for each in forecasts)
+    table = score_table(forecasts, scoring)
     write_table(table, out)
     return table
 
@@ -106,7 +122,6 @@ def _forecast_series(
     """Forecast series by series, with a progress bar over windows on a terminal."""
     encoder, size = forecaster.encoder, forecaster.config.data.batch_size
     channels = len(encoder.channels)
-    calibration = forecaster.calibration.for_steps(steps) if forecaster.calibration else None
     # None: no bar where the output is not a terminal.
     with tqdm(total=sum(map(len, origins)), desc="backtest", unit="window", disable=None) as bar:
         for member, rows in zip(forecaster.scaled_series, origins, strict=True):
@@ -119,7 +134,8 @@ def _forecast_series(
                 bar.update(len(cut))
             z_scores = np.concatenate(batches)
             intervals = {}
-            if calibration is not None:
+            if forecaster.calibration is not None:
+                calibration = forecaster.calibration.for_series(member.series.name).for_steps(steps)
                 ends = calibration.intervals(z_scores)
                 for nominal, low, high in zip(calibration.coverages, *ends, strict=True):
                     intervals[nominal] = (member.scaler.inverse(low), member.scaler.inverse(high))

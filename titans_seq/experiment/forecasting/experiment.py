@@ -20,8 +20,8 @@ from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Report, Scores
 from titans_seq.experiment.forecasting.baselines import best_linear, measure_baselines
-from titans_seq.experiment.forecasting.calibration import calibrate_on_validation, measure_coverage
-from titans_seq.experiment.forecasting.conformal import Calibration, save_calibration
+from titans_seq.experiment.forecasting.conformal.calibration import Calibration, save_calibration
+from titans_seq.experiment.forecasting.conformal.windows import calibrate_on_validation, measure_coverage
 from titans_seq.experiment.forecasting.data import build_series_source
 from titans_seq.experiment.forecasting.plots import plot_forecasts
 from titans_seq.experiment.forecasting.pretrained.weights import fine_tuned
@@ -181,10 +181,11 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
         bands = {}
         if self._calibration is not None and self._calibration.coverages:
-            bounds = zip(*self._calibration.intervals(z_scores), strict=True)
+            calibration = self._calibration.for_windows([data.scaled_series[m].series.name for m in members])
+            bounds = zip(*calibration.intervals(z_scores), strict=True)
             bands = {
                 nominal: (restore(low), restore(high))
-                for nominal, (low, high) in zip(self._calibration.coverages, bounds, strict=True)
+                for nominal, (low, high) in zip(calibration.coverages, bounds, strict=True)
             }
         elif task.has_quantiles:
             pairs = central_pairs(task.quantile_levels).items()
@@ -282,11 +283,14 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         for coverage in coverages[len(calibration.coverages) :]:
             few = f"{calibration.windows} validation windows are too few for an interval of {100 * coverage:g} %"
             messages.append(f"{few}; lower task.intervals")
+        if not calibration.coverages:
+            return Report({}, tuple(messages))
         covered = measure_coverage(self.data, task, calibration, batches)
-        if covered:
-            text = ", ".join(f"{100 * share:.1f} % (nominal {100 * nominal:g} %)" for nominal, share in covered.items())
-            messages.append(f"Coverage of the conformal intervals on the test split: {text}")
-        results = {f"test/interval_{100 * nominal:g}": share for nominal, share in covered.items()}
+        messages.append(f"Coverage of the conformal intervals on the test split: {covered.text()}")
+        results: dict[str, float] = {}
+        for nominal, share, worst in zip(covered.coverages, covered.all, covered.worst, strict=True):
+            name = f"test/interval_{100 * nominal:g}"
+            results |= {name: share, f"{name}_worst_tenth": worst}
         return Report(results, tuple(messages))
 
 

@@ -135,8 +135,9 @@ def _forecast_table(
         units[..., forecaster.task.point] = point
     intervals = {}
     if forecaster.calibration is not None:
-        lower, upper = forecaster.calibration.for_steps(len(timestamps)).intervals(values)
-        for nominal, low, high in zip(forecaster.calibration.coverages, lower, upper, strict=True):
+        calibration = forecaster.calibration.for_series(member.series.name).for_steps(len(timestamps))
+        lower, upper = calibration.intervals(values)
+        for nominal, low, high in zip(calibration.coverages, lower, upper, strict=True):
             intervals[nominal] = (restore_units(member, low), restore_units(member, high))
     series = member.series
     origin, zone = series.timestamps[-1:], series.timezone

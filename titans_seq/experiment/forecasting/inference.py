@@ -14,7 +14,7 @@ from datamodules.time_series.encoder import FeatureEncoder, interval_of
 from datamodules.time_series.series import Scaler, Series
 from titans_seq.batch import CovariateInputs
 from titans_seq.errors import InputError
-from titans_seq.experiment.forecasting.conformal import Calibration, load_calibration
+from titans_seq.experiment.forecasting.conformal.calibration import Calibration, load_calibration
 from titans_seq.experiment.forecasting.data import build_series_source, build_table
 from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.run.checkpoint import load

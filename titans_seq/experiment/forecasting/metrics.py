@@ -44,3 +44,9 @@ def weighted_quantile_loss(truth: _Array, quantiles: _Array, levels: Sequence[fl
     losses = np.maximum(np.array(levels) * error, (np.array(levels) - 1) * error)
     size = np.abs(truth).sum()
     return float(2 * losses.sum() / len(levels) / size) if size > 0 else float("nan")
+
+
+def worst_tenth(coverages: _Array) -> float:
+    """Mean of the lowest tenth of the coverages of series (S,), of at least one; missing ones, NaN, are left out."""
+    known = np.sort(coverages[~np.isnan(coverages)])
+    return float(known[: -(-len(known) // 10)].mean()) if len(known) else float("nan")

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.time_series.series import Series
-from titans_seq.experiment.forecasting.metrics import mase, smape, weighted_quantile_loss
+from titans_seq.experiment.forecasting.metrics import mase, smape, weighted_quantile_loss, worst_tenth
 from titans_seq.experiment.forecasting.statistical import statistical_forecasts
 from titans_seq.experiment.run.console_table import format_table
 
@@ -141,4 +141,18 @@ def backtest_text(table: pl.DataFrame) -> str:
         rows[name] = {key: row[key] for key in scores if row[key] is not None}
     hidden = len(table) - means - _MAX_PRINTED
     more = f"\n({hidden} more series are in the file)" if hidden > 0 else ""
-    return format_table(rows, columns, spec=".4g") + more
+    return format_table(rows, columns, spec=".4g") + more + _worst_coverage(table)
+
+
+def _worst_coverage(table: pl.DataFrame) -> str:
+    """Return a line with the coverage in the worst tenth of the series; empty for one series or without intervals."""
+    series = table[: -means_of(table)]
+    named = {name: series[name].drop_nulls().to_numpy() for name in table.columns if name.startswith("interval_")}
+    parts = [
+        f"{100 * worst_tenth(values):.1f} % (nominal {name.removeprefix('interval_')} %)"
+        for name, values in named.items()
+        if len(values)
+    ]
+    if len(series) < 2 or not parts:
+        return ""
+    return f"\n\nCoverage of the intervals in the worst tenth of {len(series):,} series: {', '.join(parts)}"

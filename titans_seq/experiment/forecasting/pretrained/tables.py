@@ -11,6 +11,7 @@ from datamodules.time_series.series import Series
 from datamodules.time_series.timestamps import local_times
 from titans_seq.config import differences, load_config
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.conformal.adaptive import adapt_in_time
 from titans_seq.experiment.forecasting.data import build_table
 from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
@@ -66,6 +67,7 @@ def backtest_pretrained(
     step: int | None,
     horizon: int | None,
     baselines: str,
+    adaptive: bool = False,
 ) -> pl.DataFrame:
     """Return the scores of forecasts of a table's last rows; see `titans_seq.experiment.backtest`."""
     table, config = _open_table(data, overrides)
@@ -91,6 +93,8 @@ def backtest_pretrained(
     )
     starts = np.arange(windows)[::-1] * (step or steps) + steps  # rows from a window's first step to the end
     forecasts = _rolling_forecasts(load_forecaster(), long_enough, starts, steps, table.seasonal_period)
+    if adaptive:
+        forecasts = (adapt_in_time(each, LEVELS.index(0.5)) for each in forecasts)
     return score_table(forecasts, scoring)
 
 

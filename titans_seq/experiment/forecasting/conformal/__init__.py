@@ -1,0 +1,1 @@
+"""Conformal intervals: margins in units of the model's own spread, by series; their coverage; adaptation in time."""
