@@ -80,7 +80,7 @@ def _solve(
 def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:
     """The z-scored rows (T, C) of every series."""
     channels, parts = len(data.encoder.channels), []
-    for member in data.scaled_series:
+    for member in (each for each in data.scaled_series if data.has_windows(split, each.series)):
         first, end = data.rows(split, member.series)
         parts.append(torch.from_numpy(member.scaled[first:end, :channels]))
     return parts
