@@ -35,6 +35,15 @@ class ScaledSeries(NamedTuple):
         values[:padding] = np.nan
         return cls(padded._replace(values=values), scaler, scaled)
 
+    def rescaled(self, end: int) -> "ScaledSeries":
+        """Return the series with a scaler fitted on its rows before `end`."""
+        values, scaled = self.series.values[:end], self.scaled.copy()
+        channels = values.shape[1]
+        scaler = Scaler.fit(values[~np.isnan(values).any(axis=1)])
+        units = self.scaler.inverse(scaled[:, :channels].astype(np.float64))
+        scaled[:, :channels] = scaler.transform(units)
+        return self._replace(scaler=scaler, scaled=scaled)
+
 
 class ForecastingDataModule(LightningDataModule):
     """Windows of z-scored series at stride 1, none dropped (the usual long-term forecasting protocol).

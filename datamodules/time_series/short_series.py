@@ -11,7 +11,7 @@ from datamodules.time_series.steps import times_before
 from titans_seq.errors import InputError
 
 Short = Literal["pad", "drop", "refuse"]
-UNSEEN_CATEGORY = "not among the categories in training; read as an unknown one"
+UNSEEN_CATEGORY = "not in training; read as an unknown category"
 _NAMED = 5  # series that a note names
 
 
