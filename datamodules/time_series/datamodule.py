@@ -218,7 +218,7 @@ class ForecastingDataModule(LightningDataModule):
         return chosen.series, chosen.padding
 
     def _note_splits(self) -> None:
-        """Add notes about series with unseen categories, or without a window in validation or test where others have one."""
+        """Add notes about series of unseen categories, or without a window in a split where others have one."""
         categories = [(each.series.name, self.encoder.unseen_categories(each.series)) for each in self.scaled_series]
         unseen = [f"{name}: {listed(values)}" for name, values in categories if values]
         self.notes += note(unseen, UNSEEN_CATEGORY)

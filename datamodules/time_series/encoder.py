@@ -132,7 +132,7 @@ class FeatureEncoder(NamedTuple):
         return [f"{name}={values[name]}" for name, seen in self.categories.items() if values[name] not in seen]
 
     def unreadable_numbers(self, series: Series) -> list[str]:
-        """Return the static columns whose value is a number in the training data but not in a series, as column=value."""
+        """Return the static columns with a number in the training data but not in a series, as column=value."""
         values = series.covariates.static
         return [f"{name}={values[name]}" for name in self.numbers if not _are_numbers([values[name]])]
 

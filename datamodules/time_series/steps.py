@@ -91,7 +91,7 @@ def times_before(times: NDArray[Any], interval: str, count: int, timezone: str |
 
 
 def _times_from(times: NDArray[Any], row: int, unit: str, steps: range, timezone: str | None) -> pl.Series:
-    """Return the times that are `steps` (n,) units after the time of a row of `times`; of business days, the weekdays."""
+    """Return the times `steps` (n,) units after the time of a row of `times`; of business days, the weekdays."""
     past = to_polars(times, timezone)
     row %= len(past)
     if unit == "i":

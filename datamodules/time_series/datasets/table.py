@@ -231,7 +231,7 @@ class Table:
         full = grid.to_frame("time of row").join(rows, on="time of row", how="left", maintain_order="left")
         empty = self.keep_short and any(full[column].null_count() == len(full) for column in roles.numeric())
         if self.fill in ("ffill", "interpolate") and not empty:
-            filled = fill_missing(full, roles.numeric(), self.fill, place)
+            filled = fill_missing(full, roles.numeric(), self.fill, place, 1 if self.keep_short else LEAST_ROWS)
             full, grid = filled.rows, filled.rows["time of row"]
             self._filled_cells += filled.cells
             self._ends += filled.notes

@@ -54,8 +54,9 @@ def forecast(
 
     The table has one row per step and channel: `timestamp`, `channel`, `origin` (the last row's time), `step`,
     `forecast`, quantiles if the model has them (`q0.1`, ...), bounds of the run's conformal intervals (`lower_80`,
-    `upper_80`, ...), `model` (what made the forecast), and `series` for a panel. Quantiles and intervals are null beyond the trained horizon, where
-    forecasts are recursive: earlier forecasts are fed back as input.
+    `upper_80`, ...), `model` (what made the forecast), and `series` for a panel. Quantiles and intervals are null
+    beyond the trained horizon, where forecasts are recursive: earlier forecasts are fed back as input. They are null
+    for naive forecasts too, of series that the model cannot forecast.
 
     Args:
         checkpoint: checkpoint of a forecasting run; None forecasts with the pre-trained forecaster, without training.
@@ -137,7 +138,9 @@ def _bridge_gaps(forecaster: TrainedForecaster, steps: int) -> tuple[TrainedFore
     naive = [each.name for each, far in zip(members, too_long, strict=True) if far]
     short = [each.name for each, gap, far in zip(members, gaps, too_long, strict=True) if gap and not far]
     print_notes(note([ends[name] for name in naive], f"end before the origin, {end}: the forecast is naive"))
-    print_notes(note([ends[name] for name in short], f"end before the origin, {end}: the steps between are forecast too"))
+    print_notes(
+        note([ends[name] for name in short], f"end before the origin, {end}: the steps between are forecast too")
+    )
     return forecaster._replace(kinds=kinds), gaps
 
 

@@ -26,7 +26,6 @@ from titans_seq.schema import ForecastingConfig
 from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import ForecastingTask
 
-
 Kind = Literal["model", "padded", "naive"]  # padded: the model, with rows before the first (`pad_series`)
 
 
@@ -76,7 +75,8 @@ def load_trained(
 ) -> TrainedForecaster:
     """Load a checkpoint and read the table `data`, or the data it was trained on, with the checkpoint's encoder.
 
-    With an `origin` (a time, or "last" for the last one of all series) rows after it are not read. Raises InputError when the data do not match those of the training.
+    With an `origin` (a time, or "last" for the last one of all series) rows after it are not read. Raises InputError
+    when the data do not match those of the training.
     """
     checkpoint = find_checkpoint(checkpoint)
     overrides = [*(["data.name=table"] if data else []), *overrides]
@@ -172,7 +172,8 @@ def prepare_series(
     for reason, names in reasons.items():
         print_notes(note(names if reason else [], reason))
     if not kept:
-        raise InputError(f"{forecaster.source_name}: no series has the {least + steps} rows for a forecast by the model")
+        rows = length + span if forecaster.config.data.short == "drop" else least + steps
+        raise InputError(f"{forecaster.source_name}: no series has the {rows} rows for a forecast by the model")
     return forecaster._replace(scaled_series=kept, kinds=kinds)
 
 
