@@ -14,6 +14,7 @@ from datamodules.time_series.short_series import note
 from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.baselines import naive_forecast
 from titans_seq.experiment.forecasting.data import build_table
 from titans_seq.experiment.forecasting.inference import (
     Kind,
@@ -27,7 +28,6 @@ from titans_seq.experiment.forecasting.inference import (
     restore_units,
     stack_inputs,
 )
-from titans_seq.experiment.forecasting.naive import naive_forecast
 from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, check_plot, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
 from titans_seq.experiment.forecasting.pretrained.tables import forecast_pretrained
@@ -134,12 +134,12 @@ def _bridge_gaps(forecaster: TrainedForecaster, steps: int) -> tuple[TrainedFore
         gap > 0 and bool(gap > horizon or encoder.known or (encoder.past and gap + steps > horizon)) for gap in gaps
     ]
     kinds: list[Kind] = ["naive" if far else kind for far, kind in zip(too_long, forecaster.kinds, strict=True)]
-    ends = {series.name: text for series, text in zip(early, ends, strict=True)}
+    end_of = {series.name: text for series, text in zip(early, ends, strict=True)}
     naive = [each.name for each, far in zip(members, too_long, strict=True) if far]
     short = [each.name for each, gap, far in zip(members, gaps, too_long, strict=True) if gap and not far]
-    print_notes(note([ends[name] for name in naive], f"end before the origin, {end}: the forecast is naive"))
+    print_notes(note([end_of[name] for name in naive], f"end before the origin, {end}: the forecast is naive"))
     print_notes(
-        note([ends[name] for name in short], f"end before the origin, {end}: the steps between are forecast too")
+        note([end_of[name] for name in short], f"end before the origin, {end}: the steps between are forecast too")
     )
     return forecaster._replace(kinds=kinds), gaps
 
