@@ -47,6 +47,7 @@ class StaticEmbedding(nn.Module):
     def __init__(self, categories: Sequence[int], num_numbers: int, dim: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
+        self.unknown = [count - 1 for count in categories]
         tables = [nn.Embedding(count, dim) for count in categories]
         for table in tables:
             nn.init.normal_(table.weight, std=0.02)
@@ -56,7 +57,7 @@ class StaticEmbedding(nn.Module):
     def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
         """Map categories (B, S) int64 and numbers (B, N) to (B, dim)."""
         if self.training and self.dropout and self.tables:
-            unknown = categories.new_tensor([table.num_embeddings - 1 for table in self.tables])
+            unknown = categories.new_tensor(self.unknown)
             dropped = torch.rand(categories.shape, device=categories.device) < self.dropout
             categories = torch.where(dropped, unknown, categories)
         parts = [table(codes) for table, codes in zip(self.tables, categories.unbind(1), strict=True)]
