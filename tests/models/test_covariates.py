@@ -204,11 +204,13 @@ def test_category_dropout_takes_categories_for_unknown_ones_in_training_only() -
     context, covariates = inputs()
     unknown = covariates._replace(categories=torch.tensor([[4, 2]] * B))
     sizes = SIZES._replace(categories=[5, 3], unknown=True)
-    model = build(sizes, "model.category_dropout=1", "model.dropout=0", "model.head_dropout=0")
+    table = ["data.name=table", "data.path=t.csv", "data.id=store", "data.static=[kind]"]
+    words = [*table, "model.category_dropout=1", "model.dropout=0", "model.head_dropout=0"]
+    model = build(sizes, *words)
     assert not torch.equal(model(context, covariates), model(context, unknown))
     model.train()
     torch.testing.assert_close(model(context, covariates), model(context, unknown))
-    plain = build(SIZES, "model.category_dropout=1", "model.dropout=0", "model.head_dropout=0")  # an older checkpoint's
+    plain = build(SIZES, *words)  # an older checkpoint's
     before = plain(context, covariates)
     torch.testing.assert_close(plain.train()(context, covariates), before)
 
