@@ -1,6 +1,7 @@
 """Lightning data module for forecasting: one source, z-scored, as windows of the three splits."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,9 +10,11 @@ from numpy.typing import NDArray
 
 from datamodules.common.digest import hash_arrays, hash_files
 from datamodules.common.loading import shard_of
+from datamodules.common.messages import listed
 from datamodules.common.splitting import Split
 from datamodules.time_series.encoder import FeatureEncoder
 from datamodules.time_series.series import Scaler, Series, SeriesSource
+from datamodules.time_series.short_series import UNSEEN_CATEGORY, Short, choose_training, note, pad_series
 from datamodules.time_series.windows import PanelWindows, WindowLoader, Windows
 from titans_seq.errors import InputError
 
@@ -22,6 +25,24 @@ class ScaledSeries(NamedTuple):
     series: Series
     scaler: Scaler  # of the channels, from the training rows alone
     scaled: NDArray[np.float32]  # (T, C + P + K), see `FeatureEncoder.encode`
+
+    @classmethod
+    def encode(cls, series: Series, scaler: Scaler, encoder: FeatureEncoder, padding: int = 0) -> "ScaledSeries":
+        """Encode a series, with `padding` more rows before its first (`pad_series`), whose `series.values` are NaN."""
+        padded = pad_series(series, padding, encoder.season)
+        scaled = encoder.encode(padded, scaler)
+        values = padded.values.copy() if padding else padded.values
+        values[:padding] = np.nan
+        return cls(padded._replace(values=values), scaler, scaled)
+
+    def rescaled(self, end: int) -> "ScaledSeries":
+        """Return the series with a scaler fitted on its rows before `end`."""
+        values, scaled = self.series.values[:end], self.scaled.copy()
+        channels = values.shape[1]
+        scaler = Scaler.fit(values[~np.isnan(values).any(axis=1)])
+        units = self.scaler.inverse(scaled[:, :channels].astype(np.float64))
+        scaled[:, :channels] = scaler.transform(units)
+        return self._replace(scaler=scaler, scaled=scaled)
 
 
 class ForecastingDataModule(LightningDataModule):
@@ -39,10 +60,15 @@ class ForecastingDataModule(LightningDataModule):
         seed: of the shuffling of the training windows.
         calendar: names of timestamp features, from `datamodules.time_series.calendar.CALENDAR_FEATURES`.
         patch: patch length and stride of the model, which errors propose to lower with the context length.
+        short: what happens to series of a panel that are too short, see `data.short`; the others are read as they are
+            as long as one of them has a window in every split.
+        unknown_categories: whether the model has a code for categories that are not in the training data.
+        categories: values of the static text columns in the training data of a model to evaluate; empty: those found.
     """
 
     scaled_series: list[ScaledSeries]  # one per series of the panel
     encoder: FeatureEncoder
+    notes: list[str]  # messages about short series for the user, set by `setup`
 
     def __init__(
         self,
@@ -54,6 +80,9 @@ class ForecastingDataModule(LightningDataModule):
         seed: int = 0,
         calendar: Sequence[str] = (),
         patch: tuple[int, int] = (1, 1),
+        short: Short = "refuse",
+        unknown_categories: bool = False,
+        categories: Mapping[str, list[str]] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.source = source
@@ -63,6 +92,10 @@ class ForecastingDataModule(LightningDataModule):
         self.seed = seed
         self.calendar = calendar
         self.patch = patch
+        self.short: Short = short
+        self.unknown_categories = unknown_categories
+        self.categories = categories
+        self.notes = []
         self._rows: NDArray[np.float32] | None = None  # encoded rows of all series, concatenated
 
     @property
@@ -85,11 +118,14 @@ class ForecastingDataModule(LightningDataModule):
             return
         loaded = self.source.load()
         panel = [loaded] if isinstance(loaded, Series) else loaded
-        self.encoder = FeatureEncoder.fit(panel, self.calendar, self.source.seasonal_period)
-        self.scaled_series = []
-        for series in panel:
-            scaler = self.encoder.scalers[series.name]
-            self.scaled_series.append(ScaledSeries(series, scaler, self.encoder.encode(series, scaler)))
+        panel, padding = self._choose(panel)
+        season, unknown, values = self.source.seasonal_period, self.unknown_categories, self.categories
+        self.encoder = FeatureEncoder.fit(panel, self.calendar, season, unknown=unknown, categories=values)
+        self.scaled_series = [
+            ScaledSeries.encode(series, self.encoder.scalers[series.name], self.encoder, rows)
+            for series, rows in zip(panel, padding, strict=True)
+        ]
+        self._note_splits()
         scaled = [each.scaled for each in self.scaled_series]
         self._rows = scaled[0] if len(scaled) == 1 else np.concatenate(scaled)
 
@@ -108,8 +144,7 @@ class ForecastingDataModule(LightningDataModule):
     def windows(self, split: Split) -> Windows | PanelWindows:
         """Return all windows of a split."""
         assert self._rows is not None, "setup has not run"
-        for each in self.scaled_series:
-            self._check_length(split, each.series)
+        self._check_lengths(split)
         if len(self.scaled_series) == 1 and not self.encoder.has_covariates:
             first, end = self.rows(split)
             return Windows(self._rows[first:end], self.context_length, self.horizon)
@@ -170,7 +205,48 @@ class ForecastingDataModule(LightningDataModule):
     def _starts(self, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return, for each series, the row at which a split's first window begins and the number of its windows."""
         spans = np.array([self.rows(split, each.series) for each in self.scaled_series])
-        return spans[:, 0], spans[:, 1] - spans[:, 0] - self.context_length - self.horizon + 1
+        counts = spans[:, 1] - spans[:, 0] - self.context_length - self.horizon + 1
+        return spans[:, 0], np.maximum(counts, 0)
+
+    def _choose(self, panel: list[Series]) -> tuple[list[Series], list[int]]:
+        """Return the series to read and the number of rows to put before each."""
+        if self.short == "refuse":
+            return panel, [0] * len(panel)
+        season = self.source.seasonal_period
+        chosen = choose_training(panel, self.short, self.context_length, self.horizon, season)
+        self.notes += chosen.notes
+        return chosen.series, chosen.padding
+
+    def _note_splits(self) -> None:
+        """Add notes about series of unseen categories, or without a window in a split where others have one."""
+        categories = [(each.series.name, self.encoder.unseen_categories(each.series)) for each in self.scaled_series]
+        unseen = [f"{name}: {listed(values)}" for name, values in categories if values]
+        self.notes += note(unseen, UNSEEN_CATEGORY)
+        if self.short == "refuse":
+            return
+        splits: tuple[Split, Split] = ("validation", "test")
+        for split in splits:
+            few = [each.series.name for each in self.scaled_series if not self.has_windows(split, each.series)]
+            if len(few) < len(self.scaled_series):
+                self.notes += note(few, f"fewer than {self.horizon} {split} rows: not among the {split} windows")
+
+    def has_windows(self, split: Split, series: Series) -> bool:
+        """Whether a split of a series has the rows of a window."""
+        try:
+            first, end = self.rows(split, series)
+        except InputError:
+            return False
+        return end - first >= self.context_length + self.horizon
+
+    def _check_lengths(self, split: Split) -> None:
+        """Raise InputError when a series has no window in a split; without `refuse`, when none of them has."""
+        panel = [each.series for each in self.scaled_series]
+        if self.short != "refuse":
+            if any(self.has_windows(split, series) for series in panel):
+                return
+            panel = [max(panel, key=lambda series: len(series.timestamps))]
+        for series in panel:
+            self._check_length(split, series)
 
     def _check_length(self, split: Split, series: Series) -> None:
         """Raise InputError when a split of a series is shorter than one window."""
@@ -188,8 +264,13 @@ class ForecastingDataModule(LightningDataModule):
             )
 
     def _advice(self) -> str:
-        """Return the largest sizes up to those set with which every split of every series has a window, as keys."""
+        """Return the largest sizes up to those set with which every split has a window, as keys.
+
+        With `short` that is not "refuse", every split of the longest series; else of every series.
+        """
         borders = np.array([each.series.boundaries for each in self.scaled_series])
+        if self.short != "refuse":
+            borders = borders[[borders[:, -1].argmax()]]
         train, held_out = borders[:, 0].min(), np.diff(borders, axis=1).min()
         horizon = int(min(self.horizon, held_out, train - 1))
         if horizon < 1:

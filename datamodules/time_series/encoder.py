@@ -1,6 +1,7 @@
 """Preprocessing state of a forecaster: names, scales and time step, as needed to encode new data."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,14 +34,26 @@ class FeatureEncoder(NamedTuple):
     covariates: Scaler  # of past and known columns and static numbers, over the training rows of all series
     trained_until: str  # the last timestamp of all training rows, ISO 8601 (UTC with a timezone), or an integer
     timezone: str | None = None  # of the training table
+    unknown: bool = False  # whether the code after those of a category's values stands for all others
 
     @classmethod
-    def fit(cls, panel: Sequence[Series], calendar: Sequence[str], seasonal_period: int) -> "FeatureEncoder":
-        """Fit on the training rows of the series; a static column is numeric if all its values are numbers."""
+    def fit(
+        cls,
+        panel: Sequence[Series],
+        calendar: Sequence[str],
+        seasonal_period: int,
+        *,
+        unknown: bool = False,
+        categories: Mapping[str, list[str]] = MappingProxyType({}),
+    ) -> "FeatureEncoder":
+        """Fit on the training rows of the series; a static column is numeric if all its values are numbers.
+
+        `categories` are values of static text columns that replace those found.
+        """
         first, train = panel[0], [series.boundaries.train for series in panel]
         static = {name: [series.covariates.static[name] for series in panel] for name in first.covariates.static}
-        numbers = [name for name, values in static.items() if _are_numbers(values)]
-        categories = {name: sorted(set(values)) for name, values in static.items() if name not in numbers}
+        numbers = [name for name, values in static.items() if name not in categories and _are_numbers(values)]
+        found = {name: sorted(set(values)) for name, values in static.items() if name not in numbers}
         rows = np.concatenate([_columns(series)[:end] for series, end in zip(panel, train, strict=True)])
         each = np.array([[float(static[name][i]) for name in numbers] for i in range(len(panel))])
         parts = [Scaler.fit(rows), Scaler.fit(each.reshape(len(panel), len(numbers)))]
@@ -50,7 +63,7 @@ class FeatureEncoder(NamedTuple):
             past=list(first.covariates.past),
             known=list(first.covariates.known),
             calendar=list(calendar) if first.timestamps.dtype.kind == "M" else [],  # integers have no calendar
-            categories=categories,
+            categories={name: categories.get(name, values) for name, values in found.items()},
             numbers=numbers,
             interval=interval_of(first),
             season=seasonal_period,
@@ -58,6 +71,7 @@ class FeatureEncoder(NamedTuple):
             covariates=Scaler(*(np.concatenate(pair) for pair in zip(*parts, strict=True))),
             trained_until=str(last.astype("datetime64[us]") if last.dtype.kind == "M" else last),
             timezone=first.timezone,
+            unknown=unknown,
         )
 
     @property
@@ -66,12 +80,13 @@ class FeatureEncoder(NamedTuple):
         return bool(self.past or self.known or self.calendar or self.categories or self.numbers)
 
     def sizes(self) -> dict[str, Any]:
-        """Return the widths of `CovariateInputs`: past, known, numbers, and the number of values of each category."""
+        """Return the fields of `titans_seq.models.forecaster.CovariateSizes`."""
         return {
             "past": len(self.past),
             "known": len(self.known) + 2 * len(self.calendar),
-            "categories": [len(values) for values in self.categories.values()],
+            "categories": [len(values) + self.unknown for values in self.categories.values()],
             "numbers": len(self.numbers),
+            "unknown": self.unknown,
         }
 
     def encode(self, series: Series, scaler: Scaler) -> NDArray[np.float32]:
@@ -96,23 +111,30 @@ class FeatureEncoder(NamedTuple):
     def static(self, series: Series) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Return the category codes (S,) and scaled numbers (N,) of a series.
 
-        Raises InputError for a category that is not in the training data and for a number that cannot be parsed.
+        What is not a number is taken for the mean. Raises InputError for a category that is not in the training data,
+        unless a code stands for those.
         """
         codes, values = [], series.covariates.static
         for name, seen in self.categories.items():
-            if values[name] not in seen:
+            if values[name] not in seen and not self.unknown:
                 raise InputError(
                     f"series {series.name!r}: unknown value {listed([repr(values[name])])} of static column {name}; "
                     f"expected one of the training data: {listed(seen)}"
                 )
-            codes.append(seen.index(values[name]))
-        for name in self.numbers:
-            if not _are_numbers([values[name]]):
-                found = listed([repr(values[name])])
-                raise InputError(f"series {series.name!r}: static column {name} must be a number; got {found}")
-        numbers = np.array([float(values[name]) for name in self.numbers])
-        scaled = self._scale(numbers, len(self.past) + len(self.known))
+            codes.append(seen.index(values[name]) if values[name] in seen else len(seen))
+        numbers = np.array([float(values[name]) if _are_numbers([values[name]]) else np.nan for name in self.numbers])
+        scaled = np.nan_to_num(self._scale(numbers, len(self.past) + len(self.known)), nan=0.0)
         return np.array(codes, dtype=np.int64), scaled.astype(np.float32)
+
+    def unseen_categories(self, series: Series) -> list[str]:
+        """Return the values of a series' static text columns that are not in the training data, as column=value."""
+        values = series.covariates.static
+        return [f"{name}={values[name]}" for name, seen in self.categories.items() if values[name] not in seen]
+
+    def unreadable_numbers(self, series: Series) -> list[str]:
+        """Return the static columns with a number in the training data but not in a series, as column=value."""
+        values = series.covariates.static
+        return [f"{name}={values[name]}" for name in self.numbers if not _are_numbers([values[name]])]
 
     def to_container(self) -> dict[str, Any]:
         """Return plain dicts, lists and scalars, for a checkpoint."""

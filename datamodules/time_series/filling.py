@@ -21,13 +21,17 @@ class Filled(NamedTuple):
 
 
 def fill_missing(
-    rows: pl.DataFrame, columns: Sequence[str], fill: Literal["ffill", "interpolate"], place: str
+    rows: pl.DataFrame,
+    columns: Sequence[str],
+    fill: Literal["ffill", "interpolate"],
+    place: str,
+    least: int = LEAST_ROWS,
 ) -> Filled:
     """Fill the `columns` of a series' rows, from the row on where all of them had a value.
 
     "ffill" repeats the last value, "interpolate" is linear inside and repeats the last value at the end. `rows` has
     the column "time of row". `place` is the prefix of notes and errors. Raises InputError for a column without values,
-    and when fewer than 3 rows are left.
+    and when fewer than `least` rows are left.
     """
     count, clock = len(rows), local_times(rows["time of row"])
     firsts, lasts = {}, {}
@@ -38,10 +42,10 @@ def fill_missing(
         firsts[column], lasts[column] = int(found[0]), int(found[-1])
     start = max(firsts.values())
     late, time = listed(column for column in columns if firsts[column] == start), timestamp_text(clock[start])
-    if count - start < LEAST_ROWS:
+    if count - start < least:
         raise InputError(
             f"{place}: column {late} has its first value at {time}, which leaves {count - start} rows; a series needs "
-            f"at least {LEAST_ROWS}. Remove the column or fix the file."
+            f"at least {least}. Remove the column or fix the file."
         )
     left_out = f"{place}: starts at {time}, the first value of {late}: the {start} rows before are left out"
     repeated = [

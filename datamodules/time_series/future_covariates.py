@@ -20,10 +20,11 @@ def read_future(
     names: Sequence[str],
     times: Sequence[pl.Series],
     timezone: str | None = None,
-) -> list[NDArray[np.float64]]:
+) -> list[NDArray[np.float64] | InputError]:
     """Return the known covariates of each series in `names` at its `times` (N,): arrays (N, K). Other rows are ignored.
 
-    Raises InputError when a value is missing or a time appears twice.
+    A series whose values are missing, or at a time of which there are two rows, has an InputError instead, which the
+    caller may raise.
     """
     if not path.is_file():
         raise InputError(f"--future {path}: no such file")
@@ -37,12 +38,15 @@ def read_future(
     if timestamps.dtype != times[0].dtype:
         raise InputError(f"{path}: column {roles.time}: expected times as in the data, {times[0].dtype}")
     numbers = [parse_numbers(table[name], local_times(timestamps), "known", path, "ffill") for name in roles.known]
-    found = []
+    found: list[NDArray[np.float64] | InputError] = []
     for name, wanted in zip(names, times, strict=True):
         own = ids == name if ids is not None else pl.repeat(True, len(table), eager=True)
         rows = pl.DataFrame(numbers).with_columns(timestamps.alias("time of row")).filter(own)
         place = f"{path}: series {name!r}" if roles.id else str(path)
-        found.append(_select(rows, wanted, roles.known, place))
+        try:
+            found.append(_select(rows, wanted, roles.known, place))
+        except InputError as error:
+            found.append(error)
     return found
 
 

@@ -47,6 +47,19 @@ class Series(NamedTuple):
     timezone: str | None = None  # of the timestamps, such as Europe/Berlin; None: they have no zone
     interval: str = ""  # time step, see `steps`; empty: that of the timestamps
 
+    def head(self, count: int) -> "Series":
+        """Return the series of the first `count` rows."""
+        past, known = (
+            {name: column[:count] for name, column in columns.items()}
+            for columns in (self.covariates.past, self.covariates.known)
+        )
+        return self._replace(
+            timestamps=self.timestamps[:count],
+            values=self.values[:count],
+            boundaries=SplitBoundaries(*(min(row, count) for row in self.boundaries)),
+            covariates=self.covariates._replace(past=past, known=known),
+        )
+
     def clock(self) -> NDArray[Any]:
         """Return the timestamps (T,) as local clocks show them, for plots; integers as they are."""
         return local_times(to_polars(self.timestamps, self.timezone)).to_numpy() if self.timezone else self.timestamps

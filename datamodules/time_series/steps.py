@@ -77,19 +77,34 @@ def times_after(times: NDArray[Any], interval: str, count: int, timezone: str | 
     Months keep the day of the earlier times, and month ends stay month ends.
     """
     size, unit = _parts(interval)
+    days = range(1, count * 7 // _LAST_WEEKDAY + 7)
+    found = _times_from(times, -1, unit, days if unit == "bd" else range(size, (count + 1) * size, size), timezone)
+    return found.head(count)
+
+
+def times_before(times: NDArray[Any], interval: str, count: int, timezone: str | None = None) -> pl.Series:
+    """Return the `count` times that precede the first of `times` (T,), in order; see `times_after`."""
+    size, unit = _parts(interval)
+    days = range(-(count * 7 // _LAST_WEEKDAY + 7), 0)
+    found = _times_from(times, 0, unit, days if unit == "bd" else range(-count * size, 0, size), timezone)
+    return found.tail(count)
+
+
+def _times_from(times: NDArray[Any], row: int, unit: str, steps: range, timezone: str | None) -> pl.Series:
+    """Return the times `steps` (n,) units after the time of a row of `times`; of business days, the weekdays."""
     past = to_polars(times, timezone)
+    row %= len(past)
     if unit == "i":
-        return pl.Series(range(past[-1] + size, past[-1] + (count + 1) * size, size), dtype=pl.Int64)
-    wall, steps = local_times(past), range(size, (count + 1) * size, size)
-    last = _usual(wall, len(wall) - 1, timezone)
+        return pl.Series([past[row] + step for step in steps], dtype=pl.Int64)
+    wall = local_times(past)
+    usual = _usual(wall, row, timezone)
     if unit == "mo":
-        return localise(_month_grid(wall, last, steps), timezone)
+        return localise(_month_grid(wall, usual, steps), timezone)
     if unit == "bd":
-        days = _offsets(last, "d", range(1, count * 7 // _LAST_WEEKDAY + 7))
-        return localise(_weekdays(days).head(count), timezone)
-    if unit == "d" or _follows_clock(wall, size, unit):
-        return localise(_offsets(last if unit == "d" else wall[-1:], unit, steps), timezone)
-    return _offsets(past[-1:], unit, steps)
+        return localise(_weekdays(_offsets(usual, "d", steps)), timezone)
+    if unit == "d" or _follows_clock(wall, steps.step, unit):
+        return localise(_offsets(usual if unit == "d" else wall[row : row + 1], unit, steps), timezone)
+    return _offsets(past[row : row + 1], unit, steps)
 
 
 def _grid(times: pl.Series, interval: str) -> pl.Series:

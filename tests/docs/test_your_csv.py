@@ -37,6 +37,7 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
         *("series", "timestamp", "channel", "origin", "step", "forecast"),
         *(f"q{level}" for level in ("0.05", "0.1", "0.25", "0.5", "0.75", "0.9", "0.95")),
         *(f"{end}_{share}" for share in (80, 95) for end in ("lower", "upper")),
+        "model",
     ]
     for _, part in forecast.group_by("series"):
         assert part["timestamp"].to_list() == [LAST + timedelta(days=i) for i in range(1, 15)]

@@ -8,6 +8,7 @@ from titans_seq.batch import CovariateInputs
 from titans_seq.config import load_config
 from titans_seq.models.forecaster import CovariateSizes, Forecaster
 from titans_seq.models.linear import LinearForecaster
+from titans_seq.nn.covariates import StaticEmbedding
 from titans_seq.nn.heads import QuantileSpread
 from titans_seq.tasks.forecasting import build_forecaster
 
@@ -197,3 +198,27 @@ def test_quantile_spread_is_initialised_to_normal_quantiles() -> None:
 def test_invalid_quantile_levels(levels: list[float]) -> None:
     with pytest.raises(ValueError, match=r"levels must be ascending, within \(0, 1\) and include 0.5"):
         QuantileSpread(6, 1, H, levels)
+
+
+def test_category_dropout_takes_categories_for_unknown_ones_in_training_only() -> None:
+    context, covariates = inputs()
+    unknown = covariates._replace(categories=torch.tensor([[4, 2]] * B))
+    sizes = SIZES._replace(categories=[5, 3], unknown=True)
+    table = ["data.name=table", "data.path=t.csv", "data.id=store", "data.static=[kind]"]
+    words = [*table, "model.category_dropout=1", "model.dropout=0", "model.head_dropout=0"]
+    model = build(sizes, *words)
+    assert not torch.equal(model(context, covariates), model(context, unknown))
+    model.train()
+    torch.testing.assert_close(model(context, covariates), model(context, unknown))
+    plain = build(SIZES, *words)  # an older checkpoint's
+    before = plain(context, covariates)
+    torch.testing.assert_close(plain.train()(context, covariates), before)
+
+
+def test_category_dropout_drops_its_share_of_the_categories() -> None:
+    embedding = StaticEmbedding([3], 0, 1, dropout=0.3)
+    with torch.no_grad():
+        embedding.tables[0].weight.copy_(torch.tensor([[0.0], [0.0], [1.0]]))
+    codes = torch.zeros(4000, 1, dtype=torch.int64)
+    assert 0.26 < float(embedding(codes, torch.empty(4000, 0)).detach().mean()) < 0.34
+    assert float(embedding.eval()(codes, torch.empty(4000, 0)).mean()) == 0

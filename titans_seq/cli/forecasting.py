@@ -26,6 +26,10 @@ def _add_forecast_arguments(parser: argparse.ArgumentParser) -> None:
     _add_data_arguments(parser)
     parser.add_argument("--future", type=Path, help="table of the known covariates of the future steps")
     parser.add_argument("--plot", type=Path, help="PNG file to draw")
+    help_text = (
+        "time after which all series are forecast, or last: the last time of any of them (default: their own ends)"
+    )
+    parser.add_argument("--origin", metavar="DATE", help=help_text)
     help_text = "series or channel to draw with --plot; repeat for several (default: the first six)"
     parser.add_argument("--series", metavar="NAME", action="append", default=[], help=help_text)
     add_output_argument(parser, "forecast.parquet")
@@ -46,6 +50,7 @@ def _forecast(options: argparse.Namespace) -> None:
         horizon=options.horizon,
         plot=options.plot,
         series=options.series,
+        origin=options.origin,
     )
     plot = f", plot: {options.plot}" if options.plot else ""
     timestamps = table["timestamp"].sort()

@@ -29,8 +29,10 @@ def load_run(checkpoint: str | Path, overrides: Iterable[str] = ()) -> tuple[Con
     return experiment.config, task, experiment.data
 
 
-def _note_changed_data(experiment: Experiment[Any], before: dict[str, Any]) -> None:
-    """Print a note, on stderr, when data of the same name or their splits have changed since the training."""
+def _note_data(experiment: Experiment[Any], before: dict[str, Any]) -> None:
+    """Print notes about the data on stderr, and whether those of the same name have changed since the training."""
+    for line in experiment.notes():
+        print(f"note: {line}", file=sys.stderr)
     now = experiment.fingerprint()
     if before.get("name") == now["name"] and changed_keys(before, now):
         changed = "have changed since the training: rows of this split may have been trained on"
@@ -44,7 +46,7 @@ def measure(
     experiment, task, before = load(checkpoint, overrides, build_experiment)
     experiment.check_data(task, str(checkpoint))
     print(f"note: the {split} split of {experiment.describe().data}", file=sys.stderr)
-    _note_changed_data(experiment, before)
+    _note_data(experiment, before)
     trainer = build_trainer(experiment.config)
     evaluate = trainer.test if split == "test" else trainer.validate
     return dict(evaluate(task, datamodule=experiment.data, verbose=False)[0])
@@ -69,7 +71,7 @@ def predict(
     trainer = build_trainer(experiment.config)
     if source is None:
         experiment.check_data(task, str(checkpoint))
-        _note_changed_data(experiment, before)
+        _note_data(experiment, before)
         table = experiment.predict_test(task, trainer)
     elif experiment.config.trainer.limit_batches:
         raise InputError("trainer.limit_batches: must be 0 with --input, since all sequences of a file are predicted")

@@ -20,8 +20,9 @@ class CovariateSizes(NamedTuple):
 
     past: int = 0  # P
     known: int = 0  # K
-    categories: Sequence[int] = ()  # number of values of each
+    categories: Sequence[int] = ()  # number of codes of each
     numbers: int = 0  # N
+    unknown: bool = False  # whether the last code of each category stands for values that were not in training
 
 
 class _Decoded(NamedTuple):
@@ -54,6 +55,7 @@ class Forecaster(nn.Module):
         centre: see `ReversibleInstanceNorm`.
         covariates: widths of the covariates of every window.
         quantiles: levels for `quantiles`, see `QuantileSpread`; the forecast is then the median.
+        category_dropout: see `StaticEmbedding`; without effect if the categories have no code for unknown values.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Forecaster(nn.Module):
         centre: Centre = "mean",
         covariates: CovariateSizes = CovariateSizes(),  # noqa: B008 - immutable
         quantiles: Sequence[float] = (),
+        category_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         features = num_channels if channel_mixing else 1
@@ -88,7 +91,9 @@ class Forecaster(nn.Module):
         self.linear_path = LinearForecaster(context_length, horizon, maps) if linear_path else None
         self.known = KnownFuture(covariates.known, width, features) if covariates.known else None
         has_static = bool(covariates.categories or covariates.numbers)
-        self.static = StaticEmbedding(covariates.categories, covariates.numbers, dim) if has_static else None
+        dropped = category_dropout if covariates.unknown else 0.0
+        static = StaticEmbedding(covariates.categories, covariates.numbers, dim, dropped) if has_static else None
+        self.static = static
         self.spread = QuantileSpread(width, features, horizon, quantiles) if quantiles else None
         self._takes_covariates = self.embed.project.in_features > features * patch_length or has_static
 

@@ -35,10 +35,19 @@ class KnownFuture(nn.Module):
 
 
 class StaticEmbedding(nn.Module):
-    """Embedding of a series' static categories and numbers as one vector, shared by all of its tokens."""
+    """Embedding of a series' static categories and numbers as one vector, shared by all of its tokens.
 
-    def __init__(self, categories: Sequence[int], num_numbers: int, dim: int) -> None:
+    Args:
+        categories: number of codes of each category; the last one stands for unknown values if `dropout` is not 0.
+        num_numbers: N.
+        dim: features of the vector.
+        dropout: probability with which training takes a category for an unknown one.
+    """
+
+    def __init__(self, categories: Sequence[int], num_numbers: int, dim: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = dropout
+        self.unknown = [count - 1 for count in categories]
         tables = [nn.Embedding(count, dim) for count in categories]
         for table in tables:
             nn.init.normal_(table.weight, std=0.02)
@@ -47,6 +56,10 @@ class StaticEmbedding(nn.Module):
 
     def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
         """Map categories (B, S) int64 and numbers (B, N) to (B, dim)."""
+        if self.training and self.dropout and self.tables:
+            unknown = categories.new_tensor(self.unknown)
+            dropped = torch.rand(categories.shape, device=categories.device) < self.dropout
+            categories = torch.where(dropped, unknown, categories)
         parts = [table(codes) for table, codes in zip(self.tables, categories.unbind(1), strict=True)]
         if self.numbers is not None:
             parts.append(self.numbers(numbers))

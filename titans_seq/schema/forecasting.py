@@ -10,7 +10,7 @@ CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day
 # Keys of the section `data` that only data.name=table reads.
 _TABLE_KEYS = (
     *("path", "time", "time_format", "timezone", "id", "target", "past", "known", "static"),
-    *("fill", "train_end", "validation_end", "season"),
+    *("fill", "short", "train_end", "validation_end", "season"),
 )
 
 
@@ -38,6 +38,10 @@ class ForecastingDataOptions(DataOptions):
     known: list[str] = field(default_factory=list)  # known covariates: columns known for the future too, such as prices
     static: list[str] = field(default_factory=list)  # static covariates: columns with one value per series; requires id
     fill: Literal["none", "ffill", "interpolate"] = "none"  # how missing times and empty cells are filled
+    # Series with too few rows. pad: their first season is repeated before them, where they have at least a season and a
+    # horizon for training, or a season for a forecast; fit leaves out shorter ones, forecast gives them their last
+    # value. drop: they are left out. refuse: an error. All but refuse print a note, and forecast those that can be.
+    short: Literal["pad", "drop", "refuse"] = "pad"
     train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
     validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
     # Seasonal period in steps; null: a day, of days a week (of business days 5), of longer steps a year
@@ -52,6 +56,9 @@ class ForecastingModelOptions(BackboneOptions):
     stride: int = at_least(16, 1)  # steps between tokens
     channel_mixing: bool = False  # one token holds all channels of a patch, instead of one sequence per channel
     head_dropout: float = between(0.2, 0, 1)  # probability of dropout, on the head's input
+    # Probability with which a static category is taken for an unknown one in training, so that the model learns to
+    # forecast series whose category it has not seen; 0: it does not, and such series get a seasonal naive forecast.
+    category_dropout: float = between(0.05, 0, 1)
     centre: Literal["mean", "last"] = "last"  # value that instance normalisation subtracts from each window
     # A linear forecast added to the backbone's; solved initialises it with the best map on the training windows,
     # frozen keeps it fixed there.
@@ -101,6 +108,9 @@ class ForecastingConfig(Config):
         if model.baseline != "none" and model.head == "quantile":
             rule = f"model.baseline={model.baseline} predicts no quantiles; use model.head=point"
             yield Conflict("model.head", "model.baseline", rule)
+        if model.category_dropout != ForecastingModelOptions().category_dropout and not data.static:
+            rule = "applies to the columns of data.static, and there are none"
+            yield Conflict("model.category_dropout", "data.static", rule, no_effect=True)
         yield from self._series_conflicts()
         yield from self._quantile_conflicts()
 

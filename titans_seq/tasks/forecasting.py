@@ -105,6 +105,7 @@ def build_forecaster(
         centre=model.centre,
         covariates=covariates,
         quantiles=config.task.quantiles if model.head == "quantile" else (),
+        category_dropout=model.category_dropout,
     )
 
 

@@ -70,6 +70,8 @@ class Table:
         seasonal_period: steps of the main cycle, for the seasonal-naive baseline; None derives it from the time step
             (24 for hourly data).
         infer_roles: find the roles that are not set (`infer_column_roles`).
+        keep_short: also return those series of a long table that have too few rows for the splits, or no value in a
+            column (as NaN), for the caller to choose from, if there are others; False raises an error.
     """
 
     simulated = False
@@ -85,10 +87,12 @@ class Table:
         split: SplitPoints = _DEFAULT_SPLIT,
         seasonal_period: int | None = None,
         infer_roles: bool = False,
+        keep_short: bool = False,
     ) -> None:
         self.frame = source if isinstance(source, pl.DataFrame) else None
         self.path = Path("table") if isinstance(source, pl.DataFrame) else Path(source)
         self.infer_roles = infer_roles
+        self.keep_short = keep_short and roles.id is not None
         self.roles = roles
         self.time_format = time_format
         self.timezone = timezone
@@ -114,7 +118,13 @@ class Table:
 
     def load(self) -> list[Series]:
         """Read and check the table, align each series to its time grid, and split it."""
-        return [series._replace(boundaries=self._boundaries(series)) for series in self.read()]
+        panel = self.read()
+        boundaries = [self._boundaries(series) for series in panel]
+        faults = [self._fault(series, rows) for series, rows in zip(panel, boundaries, strict=True)]
+        found = [fault for fault in faults if fault]
+        if found and (len(found) == len(panel) or not self.keep_short):
+            raise InputError(found[0])
+        return [series._replace(boundaries=rows) for series, rows in zip(panel, boundaries, strict=True)]
 
     def read(self) -> list[Series]:
         """Read the table as `load` does but without splitting: all rows are training rows."""
@@ -132,7 +142,7 @@ class Table:
         self._zone_advice = _OFFSETS if not zoned and has_offsets(table[roles.time]) else ""
         clock = local_times(timestamps)
         numbers = [
-            parse_numbers(table[name], clock, key, self.path, self.fill)
+            parse_numbers(table[name], clock, key, self.path, self._fill_of(table[name], ids))
             for key, names in roles.named().items()
             if key in ("target", "past", "known")
             for name in names
@@ -165,6 +175,15 @@ class Table:
             raise InputError(f"{self.path}: column {roles.id}: {empty.sum()} empty cells, first in row {row + 1}")
         return names
 
+    def _fill_of(self, column: pl.Series, ids: pl.Series) -> Fill:
+        """Return the handling of a column's empty cells: they stay missing if they are whole series, to be kept."""
+        if not self.keep_short or self.fill != "none":
+            return self.fill
+        text = column.cast(pl.String).str.strip_chars()
+        cells = pl.DataFrame({"empty": text.is_null() | (text == ""), "id": ids})
+        partly = pl.col("empty") & ~pl.col("empty").all().over("id")
+        return "none" if cells.select(partly.any()).item() else "missing"
+
     def _check_duplicates(self, table: pl.DataFrame, rows: pl.DataFrame, roles: ColumnRoles) -> None:
         counts = rows.group_by("series of row", "time of row").len().filter(pl.col("len") > 1)
         if counts.is_empty():
@@ -193,7 +212,8 @@ class Table:
         pairs = rows.select(before, "time of row").drop_nulls()
         counts = rows.group_by("series of row").len().sort("len", "series of row")
         name, least = counts.row(0)
-        if least < LEAST_ROWS and self.fill != "missing":
+        enough = counts["len"][-1 if self.keep_short else 0] >= LEAST_ROWS
+        if not enough and self.fill != "missing":
             place = f"{self.path}: series {name!r}" if len(counts) > 1 else f"{self.path}"
             raise InputError(f"{place}: {least} distinct times; a series needs at least {LEAST_ROWS}")
         if pairs.is_empty():
@@ -209,8 +229,9 @@ class Table:
         if self.fill == "none":
             self._check_gaps(rows["time of row"], grid, step, place)
         full = grid.to_frame("time of row").join(rows, on="time of row", how="left", maintain_order="left")
-        if self.fill in ("ffill", "interpolate"):
-            filled = fill_missing(full, roles.numeric(), self.fill, place)
+        empty = self.keep_short and any(full[column].null_count() == len(full) for column in roles.numeric())
+        if self.fill in ("ffill", "interpolate") and not empty:
+            filled = fill_missing(full, roles.numeric(), self.fill, place, 1 if self.keep_short else LEAST_ROWS)
             full, grid = filled.rows, filled.rows["time of row"]
             self._filled_cells += filled.cells
             self._ends += filled.notes
@@ -247,16 +268,20 @@ class Table:
         )
 
     def _boundaries(self, series: Series) -> SplitBoundaries:
-        count = len(series.timestamps)
         train, validation = (self._row(point, series) for point in self.split)
-        if not 0 < train < validation < count:
-            place = self.path if self.roles.id is None else f"{self.path}: series {series.name!r}"
-            clock = local_times(to_polars(series.timestamps[[0, -1]], series.timezone))
-            raise InputError(
-                f"{place}: {count} rows, {timestamp_text(clock[0])} to {timestamp_text(clock[-1])}, split at {train} "
-                f"and {validation}; every split needs rows: set data.train_end and data.validation_end"
-            )
-        return SplitBoundaries(train, validation, count)
+        return SplitBoundaries(train, validation, len(series.timestamps))
+
+    def _fault(self, series: Series, boundaries: SplitBoundaries) -> str:
+        """Return the error of a series for which a split has no rows; empty if there is none."""
+        train, validation, count = boundaries
+        if 0 < train < validation < count:
+            return ""
+        place = self.path if self.roles.id is None else f"{self.path}: series {series.name!r}"
+        clock = local_times(to_polars(series.timestamps[[0, -1]], series.timezone))
+        return (
+            f"{place}: {count} rows, {timestamp_text(clock[0])} to {timestamp_text(clock[-1])}, split at {train} "
+            f"and {validation}; every split needs rows: set data.train_end and data.validation_end"
+        )
 
     def _row(self, point: float | str, series: Series) -> int:
         if isinstance(point, str):

@@ -149,6 +149,23 @@ def test_series_unseen_in_training(panel: Panel) -> None:
     assert "3 series unseen in training are scaled by their own statistics: 'ax', 'bx', 'cx'" in answer.out
 
 
+def test_a_series_without_future_covariates_does_not_stop_the_others(panel: Panel) -> None:
+    plans = panel.folder / "plans_without_c.csv"
+    pl.read_csv(panel.plans).filter(pl.col("store") != "c").write_csv(plans)
+    out = panel.folder / "out.parquet"
+    words = ["--data", panel.table, "--future", plans, "--out", out, "trainer.accelerator=cpu"]
+    answer = run_cli("forecast", panel.checkpoint, *words)
+    assert answer.status == 0, answer.err
+    line = "series 'c': promo required until 2022-08-25 (7 steps); the file has no rows of this series"
+    assert line in answer.out
+    table = pl.read_parquet(out)
+    whole = run_forecast(panel)
+    assert table.filter(pl.col("series") != "c").equals(whole.filter(pl.col("series") != "c"))
+    last = sales().filter(store="c")["sales"].tail(7)
+    assert table.filter(series="c")["forecast"].to_list() == pytest.approx(last.to_list())
+    assert set(table.filter(series="c")["model"]) == {"seasonal naive"}
+
+
 def test_forecast_and_backtest_errors(panel: Panel, refuse: Refuse, tmp_path: Path) -> None:
     def table(name: str, content: pl.DataFrame) -> Path:
         content.write_csv(tmp_path / name)
@@ -156,14 +173,18 @@ def test_forecast_and_backtest_errors(panel: Panel, refuse: Refuse, tmp_path: Pa
 
     checkpoint, future = panel.checkpoint, ["--future", panel.plans]
     short = table("short.csv", sales().filter(pl.col("store") != "a").filter(pl.col("date") < "2022-01-20"))
-    kinds = table("kinds.csv", sales().with_columns(kind=pl.lit("huge")))
     soon = table("soon.csv", sales(4).drop("sales"))
     bare = table("bare.csv", sales().drop("sales"))
     cases: list[tuple[str, list[str | Path], str]] = [
         ("forecast", ["--data", tmp_path / "none.csv", *future], "none.csv: no such file"),
         ("forecast", ["--data", bare, *future], "bare.csv: no column 'sales'; found date"),
-        ("forecast", ["--data", short, *future], "short.csv: series 'b': 19 rows before the first step to forecast"),
-        ("forecast", ["--data", kinds, *future], "series 'a': unknown value 'huge' of static column kind"),
+        (
+            "forecast",
+            ["--data", short, *future, "data.short=refuse"],
+            "short.csv: series 'b': 19 rows before the first step to forecast",
+        ),
+        ("forecast", [*future, "--origin", "2021-12-31"], "expected a time from 2022-01-01 to 2022-09-17, or last"),
+        ("forecast", [*future, "--origin", "soon"], "--origin soon: expected a time such as 2024-03-10 01:00, or last"),
         (
             "forecast",
             ["--data", panel.table],
@@ -181,7 +202,8 @@ def test_forecast_and_backtest_errors(panel: Panel, refuse: Refuse, tmp_path: Pa
         ("forecast", [*future, "--out", "none/x.csv"], "--out none/x.csv: no such folder none"),
         ("forecast", ["--data", panel.table, *future, "--out", panel.table], "is an input of this command"),
         ("backtest", ["--windows", "0"], "--windows 0"),
-        ("backtest", ["--windows", "40"], "before them need 308; use --windows 24 or fewer"),
+        ("backtest", ["--windows", "40"], "before them need 308; use --windows 33 or fewer"),
+        ("backtest", ["--windows", "30", "data.short=refuse"], "series 'a': 200 rows"),
     ]
     for command, arguments, part in cases:
         assert part in refuse(command, checkpoint, *arguments), (command, arguments)
@@ -215,7 +237,7 @@ def test_built_in_dataset_is_forecast_from_its_own_data_or_a_table(synthetic: Pa
         tables.append(pl.read_parquet(out).with_columns(pl.selectors.datetime().cast(pl.Datetime("us"))))
     assert tables[0].equals(tables[1])
     assert tables[0].columns == [
-        *("timestamp", "channel", "origin", "step", "forecast", "lower_80", "upper_80", "lower_95", "upper_95")
+        *("timestamp", "channel", "origin", "step", "forecast", "lower_80", "upper_80", "lower_95", "upper_95", "model")
     ]
     assert tables[0]["timestamp"].min() == series.timestamps[-1].astype("datetime64[us]").item() + timedelta(hours=1)
     assert tables[0].filter(step=1)["channel"].to_list() == series.channels

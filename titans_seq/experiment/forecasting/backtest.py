@@ -18,6 +18,7 @@ from titans_seq.experiment.forecasting.inference import (
     cut_inputs,
     forecast_recursively,
     load_trained,
+    prepare_series,
     restore_units,
     stack_inputs,
 )
@@ -45,7 +46,8 @@ def backtest(
     per series and channel: `windows`, `mase`, `smape`, `mse`, `mae` in the series' units, `wql` if the model has
     quantiles, `interval_80` and so on (empirical coverage of the run's intervals); then the means over series, of this
     model and of the seasonal naive forecast. MASE divides by the naive error over the rows before the first forecast.
-    Quantiles and intervals are scored up to the trained horizon.
+    Quantiles and intervals are scored up to the trained horizon. With `data.short=pad` a shorter series has fewer
+    windows, from the first with a season of rows before it on.
 
     Args:
         checkpoint, out, overrides, data: see `titans_seq.experiment.forecast`; `out` is CSV by suffix, else Parquet.
@@ -80,7 +82,15 @@ def backtest(
         raise InputError("--adaptive: the run has no intervals to adapt; train it with task.intervals=[0.8,0.95]")
     steps = check_steps(forecaster, horizon)
     step = steps if step is None else step
-    origins = [_origins(forecaster, member, windows, step, steps) for member in forecaster.scaled_series]
+    if forecaster.config.data.short != "refuse":
+        longest = max(forecaster.scaled_series, key=lambda member: len(member.scaled))
+        _origins(forecaster, longest, windows, step, steps)  # raises an error where even this one is too short
+        forecaster = prepare_series(forecaster, span=steps + (windows - 1) * step, steps=steps, naive=False)
+    origins = [
+        _origins(forecaster, member, windows, step, steps, fewer=kind == "padded")
+        for member, kind in zip(forecaster.scaled_series, forecaster.kinds, strict=True)
+    ]
+    forecaster = _scale_unseen(forecaster, origins)
     _warn_of_training_rows(forecaster, origins)
     scoring = Scoring(
         season=forecaster.encoder.season,
@@ -99,12 +109,14 @@ def backtest(
 
 
 def _origins(
-    forecaster: TrainedForecaster, member: ScaledSeries, windows: int, step: int, steps: int
+    forecaster: TrainedForecaster, member: ScaledSeries, windows: int, step: int, steps: int, *, fewer: bool = False
 ) -> NDArray[np.int64]:
-    """First rows (W,) of the forecasts of a series."""
+    """First rows (W,) of the forecasts of a series; with `fewer`, as many of the windows as it has rows for."""
     last = len(member.scaled) - steps
     first = last - (windows - 1) * step
     length = forecaster.config.data.context_length
+    if fewer:
+        first += max(0, -(-(length - first) // step)) * step
     if first < length:
         name = f"series {member.series.name!r}: " if forecaster.is_panel else ""
         most = max(0, (last - length) // step + 1)
@@ -114,6 +126,15 @@ def _origins(
             + (f"use --windows {most} or fewer" if most else "one window does not fit; use a longer series")
         )
     return np.arange(first, last + 1, step)
+
+
+def _scale_unseen(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]]) -> TrainedForecaster:
+    """Scale series unseen in training by their rows before the first origin alone."""
+    if not forecaster.is_panel:
+        return forecaster
+    seen, panel = forecaster.encoder.scalers, zip(forecaster.scaled_series, origins, strict=True)
+    scaled = [member if member.series.name in seen else member.rescaled(int(rows[0])) for member, rows in panel]
+    return forecaster._replace(scaled_series=scaled)
 
 
 def _forecast_series(

@@ -6,11 +6,13 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.common.digest import hash_arrays
 from datamodules.common.splitting import Split
 from datamodules.time_series.datamodule import ForecastingDataModule
+from datamodules.time_series.series import Series
 from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.models.baselines import LastValue, SeasonalNaive
 from titans_seq.models.least_absolute import absolute_error, descend
@@ -25,6 +27,7 @@ from titans_seq.models.linear import (
 )
 from titans_seq.tasks.forecasting import forecast_metrics
 
+SEASONAL, LAST_VALUE, NO_FORECAST = "seasonal naive", "last value", "none"  # what `naive_forecast` takes
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _SHRINKAGES = (0.1, 0.3, 1.0, 3.0)  # weights of the mean of all channels in a channel's own map
 _STEPS = 12  # of the descent to the least absolute error, at most
@@ -80,7 +83,7 @@ def _solve(
 def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:
     """The z-scored rows (T, C) of every series."""
     channels, parts = len(data.encoder.channels), []
-    for member in data.scaled_series:
+    for member in (each for each in data.scaled_series if data.has_windows(split, each.series)):
         first, end = data.rows(split, member.series)
         parts.append(torch.from_numpy(member.scaled[first:end, :channels]))
     return parts
@@ -118,3 +121,22 @@ def _measure(model: nn.Module, batches: Iterable[ForecastBatch | CovariateBatch]
     for batch in batches:
         metrics.update(model(batch.context).contiguous(), batch.target.contiguous())
     return {name: float(value) for name, value in metrics.compute().items()}
+
+
+def naive_forecast(series: Series, season: int, steps: int) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the next N steps (N, C) of a series, in its units, and what forecast each channel.
+
+    The last season is repeated where all its values are known, else the last value; a channel without values is NaN.
+    """
+    forecast, names = np.full((steps, len(series.channels)), np.nan), []
+    for c, values in enumerate(series.values.T):
+        observed = values[~np.isnan(values)]
+        if not len(observed):
+            names.append(NO_FORECAST)
+        elif season > 1 and len(values) >= season and not np.isnan(values[-season:]).any():
+            forecast[:, c] = values[-season:][np.arange(steps) % season]
+            names.append(SEASONAL)
+        else:
+            forecast[:, c] = observed[-1]
+            names.append(LAST_VALUE)
+    return forecast, names

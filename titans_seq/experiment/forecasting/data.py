@@ -45,4 +45,5 @@ def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, in
         split=SplitPoints(options.train_end, options.validation_end),
         seasonal_period=options.season,
         infer_roles=infer_roles,
+        keep_short=options.short != "refuse",
     )

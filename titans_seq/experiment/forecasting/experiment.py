@@ -48,6 +48,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         super().__init__(config)
         config = self.config
         self._calibration: Calibration | None = None  # of the finished run, for the plot
+        self._layout: Mapping[str, Any] = {}  # of the training data of a restored task
         self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
         if config.model.head == "quantile":
             coverages = [f"{100 * coverage:g}" for coverage in central_pairs(config.task.quantiles)]
@@ -65,6 +66,9 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             seed=self.config.seed,
             calendar=options.calendar,
             patch=(model.patch_length, model.stride) if model.pretrained is None else (1, 1),
+            short=options.short,
+            unknown_categories=self._layout.get("unknown", False) if self._layout else model.category_dropout > 0,
+            categories=self._layout.get("categories", {}),
         )
         data.prepare_data()
         data.setup()
@@ -94,6 +98,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     def restored_task(self, hyperparameters: Mapping[str, Any]) -> ForecastingTask:
         """The checkpoint's task, before its weights are loaded."""
+        self._layout = hyperparameters.get("layout") or {}
         container, channels = to_container(self.config), hyperparameters["num_channels"]
         optional = (hyperparameters.get(name) for name in ("covariates", "layout", "universal"))
         return ForecastingTask(container, channels, *optional)
@@ -129,6 +134,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         """Messages from reading the data."""
         source = self.data.source
         notes = tuple(source.notes) if isinstance(source, Table | Weather) else ()
+        notes += tuple(self.data.notes)
         if len(self.data.encoder.calendar) < len(self.config.data.calendar):
             notes += ("the times are integers: data.calendar has no effect",)
         return notes

@@ -1,6 +1,6 @@
 """`titans-seq forecast`: forecasts of the steps after the last row, by a trained model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +9,22 @@ import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.time_series.future_covariates import read_future
+from datamodules.time_series.origin import LAST, steps_until, time_text
+from datamodules.time_series.short_series import note
 from datamodules.time_series.steps import times_after
-from datamodules.time_series.timestamps import local_times, timestamp_text
+from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.baselines import naive_forecast
 from titans_seq.experiment.forecasting.data import build_table
 from titans_seq.experiment.forecasting.inference import (
+    Kind,
     TrainedForecaster,
     check_steps,
     cut_inputs,
     forecast_recursively,
     load_trained,
+    prepare_series,
+    print_notes,
     restore_units,
     stack_inputs,
 )
@@ -28,6 +34,8 @@ from titans_seq.experiment.forecasting.pretrained.tables import forecast_pretrai
 from titans_seq.experiment.forecasting.tables import long_table
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 from titans_seq.tasks.quantiles import central_pairs
+
+_NAMED = 5  # series without known covariates that notes name
 
 
 def forecast(
@@ -40,13 +48,15 @@ def forecast(
     horizon: int | None = None,
     plot: Path | None = None,
     series: Sequence[str] = (),
+    origin: str | None = None,
 ) -> pl.DataFrame:
     """Forecast the steps after the last row of every series, in its units, and write the table to `out`.
 
     The table has one row per step and channel: `timestamp`, `channel`, `origin` (the last row's time), `step`,
     `forecast`, quantiles if the model has them (`q0.1`, ...), bounds of the run's conformal intervals (`lower_80`,
-    `upper_80`, ...), and `series` for a panel. Quantiles and intervals are null beyond the trained horizon, where
-    forecasts are recursive: earlier forecasts are fed back as input.
+    `upper_80`, ...), `model` (what made the forecast), and `series` for a panel. Quantiles and intervals are null
+    beyond the trained horizon, where forecasts are recursive: earlier forecasts are fed back as input. They are null
+    for naive forecasts too, of series that the model cannot forecast.
 
     Args:
         checkpoint: checkpoint of a forecasting run; None forecasts with the pre-trained forecaster, without training.
@@ -57,6 +67,8 @@ def forecast(
         horizon: steps; None is the trained horizon.
         plot: a .png file for a plot of the forecasts.
         series: names of the series or channels to plot; empty: the first ones.
+        origin: time after which all series are forecast, from the rows up to it; "last" is the last time of any series.
+            None: each is forecast after its own last row.
     """
     out = Path(out)
     check_table(out)
@@ -67,67 +79,140 @@ def forecast(
                 f"--future {future}: the pre-trained forecaster uses no covariates; fine-tune it on your data: "
                 "titans-seq fit forecasting/finetune"
             )
+        if origin is not None:
+            raise InputError(f"--origin {origin}: only applies to a trained run, and none was given; omit it")
         return forecast_pretrained(out, overrides, data=data, horizon=horizon, plot=plot, series=series)
-    forecaster = load_trained(Path(checkpoint), data, overrides)
+    forecaster = load_trained(Path(checkpoint), data, overrides, origin)
     refuse_to_overwrite(out, forecaster.config, data, future)
     steps = check_steps(forecaster, horizon)
+    forecaster, gaps = _bridge_gaps(prepare_series(forecaster), steps)
     panel = forecaster.scaled_series
     members = [member.series for member in panel]
     plotted = select_panels(members, series, has_ids=forecaster.is_panel) if plot is not None else []
     interval = forecaster.encoder.interval
-    times = [times_after(each.timestamps, interval, steps, each.timezone) for each in members]
-    known = _known_covariates(forecaster, future, times)
-    tables: list[pl.DataFrame] = []
-    panels: list[ForecastPanel] = []
-    size = forecaster.config.data.batch_size
-    for begin in range(0, len(panel), size):
-        part = range(begin, min(begin + size, len(panel)))
-        cut = [cut_inputs(forecaster, panel[i], len(panel[i].scaled), known[i]) for i in part]
-        for i, values in zip(part, forecast_recursively(forecaster, stack_inputs(cut), steps), strict=True):
-            table, series_panels = _forecast_table(forecaster, i, times[i], values)
-            tables.append(table)
-            panels += [series_panels[channel] for member, channel in plotted if member == i]
+    times = [
+        times_after(each.timestamps, interval, gap + steps, each.timezone)
+        for each, gap in zip(members, gaps, strict=True)
+    ]
+    forecaster, known = _known_covariates(forecaster, future, times)
+    tables: dict[int, pl.DataFrame] = {}
+    panels: dict[int, list[ForecastPanel]] = {}
+    for i, values in _z_scores(forecaster, known, gaps, steps):
+        tables[i], panels[i] = _forecast_table(forecaster, i, times[i], values, gaps[i])
+    drawn_panels = [panels[member][channel] for member, channel in plotted]
     _print_notes(forecaster, steps)
-    table = pl.concat(tables)
+    table = pl.concat([tables[i] for i in range(len(panel))])
     write_table(table, out)
     if plot is not None:
         every = sum(len(member.series.channels) for member in panel)
-        drawn = f" ({len(panels)} of {every:,} series)" if len(panels) < every else ""
+        drawn = f" ({len(drawn_panels)} of {every:,} series)" if len(drawn_panels) < every else ""
         title = f"{Path(forecaster.source_name).stem}: the next {steps} steps{drawn}"
-        plot_forecast_panels(plot, panels, title=title)
+        plot_forecast_panels(plot, drawn_panels, title=title)
     return table
+
+
+def _bridge_gaps(forecaster: TrainedForecaster, steps: int) -> tuple[TrainedForecaster, list[int]]:
+    """Return the steps (one number per series) from each series' last row to the origin; prints notes.
+
+    The model forecasts the steps of a gap too, if it is not longer than the trained horizon and needs no covariates
+    within it; else the forecast is naive. Without an origin there are no gaps.
+    """
+    members = [member.series for member in forecaster.scaled_series]
+    interval, latest = forecaster.encoder.interval, forecaster.origin
+    if latest is None:
+        latest = max(series.timestamps[-1] for series in members)
+    early = [series for series in members if series.timestamps[-1] < latest and steps_until(series, latest, interval)]
+    ends = [f"{series.name}: {time_text(series.timestamps[-1], series.timezone)}" for series in early]
+    end = time_text(latest, forecaster.timezone)
+    if forecaster.origin is None:
+        advice = f"their forecasts follow their own last rows; --origin {LAST} forecasts all series from one time"
+        print_notes(note(ends, f"end before the last time, {end}; {advice}"))
+        return forecaster, [0] * len(members)
+    gaps = [steps_until(series, forecaster.origin, interval) for series in members]
+    horizon, encoder = forecaster.config.data.horizon, forecaster.encoder
+    too_long = [
+        gap > 0 and bool(gap > horizon or encoder.known or (encoder.past and gap + steps > horizon)) for gap in gaps
+    ]
+    kinds: list[Kind] = ["naive" if far else kind for far, kind in zip(too_long, forecaster.kinds, strict=True)]
+    end_of = {series.name: text for series, text in zip(early, ends, strict=True)}
+    naive = [each.name for each, far in zip(members, too_long, strict=True) if far]
+    short = [each.name for each, gap, far in zip(members, gaps, too_long, strict=True) if gap and not far]
+    print_notes(note([end_of[name] for name in naive], f"end before the origin, {end}: the forecast is naive"))
+    print_notes(
+        note([end_of[name] for name in short], f"end before the origin, {end}: the steps between are forecast too")
+    )
+    return forecaster._replace(kinds=kinds), gaps
 
 
 def _known_covariates(
     forecaster: TrainedForecaster, future: Path | None, times: Sequence[pl.Series]
-) -> list[NDArray[np.float32]]:
-    """Scaled known covariates (N, K) of the future steps, for every series."""
+) -> tuple[TrainedForecaster, list[NDArray[np.float32]]]:
+    """Scaled known covariates (N, K) of the future steps, for every series.
+
+    The forecast of a series whose known covariates are missing becomes naive, unless that holds for all of them.
+    """
     names = forecaster.encoder.known
     if future is not None and not names:
         raise InputError(
             f"--future {future}: the model has no known covariates (data.known was empty); omit the option"
         )
     columns = [np.empty((len(timestamps), 0)) for timestamps in times]
-    if names:
+    modelled = [i for i, kind in enumerate(forecaster.kinds) if kind != "naive"]
+    if names and modelled:
         options = forecaster.config.data
         if future is None:
-            until = max(local_times(timestamps)[-1] for timestamps in times)
+            until = max(local_times(times[i])[-1] for i in modelled)
             needed = ", ".join([options.time, *([options.id] if options.id else []), *names])
             raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
         roles = build_table(options).roles
-        names = [member.series.name for member in forecaster.scaled_series]
-        columns = read_future(future, roles, options.time_format, names, times, forecaster.timezone)
-    encode = forecaster.encoder.known_future
-    zone = forecaster.timezone
-    return [encode(part, timestamps.to_numpy(), zone) for part, timestamps in zip(columns, times, strict=True)]
+        own = [forecaster.scaled_series[i].series.name for i in modelled]
+        wanted = [times[i] for i in modelled]
+        found = read_future(future, roles, options.time_format, own, wanted, forecaster.timezone)
+        faults = {i: each for i, each in zip(modelled, found, strict=True) if isinstance(each, InputError)}
+        if faults and (len(faults) == len(modelled) or options.short == "refuse"):
+            raise next(iter(faults.values()))
+        print_notes(f"{error} The forecast of this series is naive." for error in list(faults.values())[:_NAMED])
+        kinds: list[Kind] = ["naive" if i in faults else kind for i, kind in enumerate(forecaster.kinds)]
+        forecaster = forecaster._replace(kinds=kinds)
+        for i, part in zip(modelled, found, strict=True):
+            columns[i] = columns[i] if isinstance(part, InputError) else part
+    zone, encode = forecaster.timezone, forecaster.encoder.known_future
+    empty = np.empty((0, 0), dtype=np.float32)
+    return forecaster, [
+        empty if kind == "naive" else encode(part, timestamps.to_numpy(), zone)
+        for kind, part, timestamps in zip(forecaster.kinds, columns, times, strict=True)
+    ]
+
+
+def _z_scores(
+    forecaster: TrainedForecaster, known: Sequence[NDArray[np.float32]], gaps: Sequence[int], steps: int
+) -> Iterator[tuple[int, NDArray[np.float64] | None]]:
+    """Yield the index of every series and its z-scored forecast (gap + N, C, Q), None where it is naive."""
+    panel, size = forecaster.scaled_series, forecaster.config.data.batch_size
+    yield from ((i, None) for i, kind in enumerate(forecaster.kinds) if kind == "naive")
+    for gap in sorted(set(gaps)):
+        alike = [i for i, kind in enumerate(forecaster.kinds) if kind != "naive" and gaps[i] == gap]
+        for begin in range(0, len(alike), size):
+            part = alike[begin : begin + size]
+            cut = [cut_inputs(forecaster, panel[i], len(panel[i].scaled), known[i]) for i in part]
+            yield from zip(part, forecast_recursively(forecaster, stack_inputs(cut), gap + steps), strict=True)
 
 
 def _forecast_table(
-    forecaster: TrainedForecaster, index: int, times: pl.Series, values: NDArray[Any]
+    forecaster: TrainedForecaster, index: int, times: pl.Series, values: NDArray[Any] | None, gap: int
 ) -> tuple[pl.DataFrame, list[ForecastPanel]]:
-    """Return the table and the plot panels of one series, from its z-scored forecast (N, C, Q)."""
+    """Return the table and the plot panels of one series, from its z-scored forecast (gap + N, C, Q).
+
+    None stands for a naive forecast, which has no quantiles and intervals.
+    """
     member, quantiles = forecaster.scaled_series[index], forecaster.task.quantile_levels
     timestamps, trained = times.to_numpy(), forecaster.config.data.horizon
+    kind = forecaster.kinds[index]
+    models = [forecaster.model_name + (", padded" if kind == "padded" else "")] * len(member.series.channels)
+    if values is None:
+        trained = 0
+        naive, models = naive_forecast(member.series, forecaster.encoder.season, len(times))
+        values = np.repeat(member.scaler.transform(naive)[..., None], max(1, len(quantiles)), axis=-1)
     units = restore_units(member, values)
     point = units[..., forecaster.task.point].copy()
     if quantiles:
@@ -138,23 +223,31 @@ def _forecast_table(
         calibration = forecaster.calibration.for_series(member.series.name).for_steps(len(timestamps))
         lower, upper = calibration.intervals(values)
         for nominal, low, high in zip(calibration.coverages, lower, upper, strict=True):
-            intervals[nominal] = (restore_units(member, low), restore_units(member, high))
+            bounds = restore_units(member, low), restore_units(member, high)
+            for bound in bounds:
+                bound[trained:] = np.nan
+            intervals[nominal] = bounds
     series = member.series
     origin, zone = series.timestamps[-1:], series.timezone
     table = long_table(series.channels, timestamps[None], origin, units[None], quantiles, intervals, timezone=zone)
-    table = table.with_columns(pl.selectors.float().fill_nan(None))
+    made_by = pl.Series("model", models * len(timestamps))
+    table = table.with_columns(pl.selectors.float().fill_nan(None), made_by)
+    if forecaster.origin is not None:
+        common = to_polars(np.array([forecaster.origin]), zone)[0]
+        later = table.filter(pl.col("step") > gap)
+        table = later.with_columns(pl.col("step") - gap, pl.lit(common, table["origin"].dtype).alias("origin"))
     if forecaster.is_panel:
         table.insert_column(0, pl.Series("series", [series.name] * len(table)))
-    length = HISTORY_HORIZONS * len(timestamps)
+    length = HISTORY_HORIZONS * (len(timestamps) - gap)
     bands = intervals or _central(units, quantiles)
     panels = [
         ForecastPanel(
             name=f"{series.name}\n{channel}" if forecaster.is_panel else channel,
             past=series.clock()[-length:],
             history=series.values[-length:, c],
-            future=local_times(times).to_numpy(),
-            forecast=point[:, c],
-            bands={nominal: (low[:, c], high[:, c]) for nominal, (low, high) in bands.items()},
+            future=local_times(times)[gap:].to_numpy(),
+            forecast=point[gap:, c],
+            bands={nominal: (low[gap:, c], high[gap:, c]) for nominal, (low, high) in bands.items()},
         )
         for c, channel in enumerate(series.channels)
     ]

@@ -1,17 +1,20 @@
 """Inference with a trained forecaster, shared by `forecast` and `backtest`."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.common.messages import listed
 from datamodules.time_series.datamodule import ScaledSeries
 from datamodules.time_series.encoder import FeatureEncoder, interval_of
+from datamodules.time_series.origin import cut_at_origin, time_text
 from datamodules.time_series.series import Scaler, Series
+from datamodules.time_series.short_series import UNSEEN_CATEGORY, has_empty_column, note
 from titans_seq.batch import CovariateInputs
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.conformal.calibration import Calibration, load_calibration
@@ -23,6 +26,8 @@ from titans_seq.schema import ForecastingConfig
 from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import ForecastingTask
 
+Kind = Literal["model", "padded", "naive"]  # padded: the model, with rows before the first (`pad_series`)
+
 
 class TrainedForecaster(NamedTuple):
     """A trained task, the series to forecast, and the conformal calibration of its run."""
@@ -33,11 +38,21 @@ class TrainedForecaster(NamedTuple):
     scaled_series: list[ScaledSeries]
     calibration: Calibration | None
     source_name: str  # the name of the data, for messages
+    kinds: list[Kind]  # of each series, how it is forecast
+    origin: Any = None  # time that all forecasts follow; None: each follows the last row of its series
 
     @property
     def is_panel(self) -> bool:
         """Whether tables of results must name the series."""
         return self.config.data.id is not None
+
+    @property
+    def model_name(self) -> str:
+        """What forecasts a series, for the column `model`."""
+        model = self.config.model
+        if model.pretrained is not None:
+            return "universal"
+        return model.variant if model.baseline == "none" else model.baseline
 
     @property
     def timezone(self) -> str | None:
@@ -55,10 +70,13 @@ class Inputs(NamedTuple):
     numbers: NDArray[np.float32]  # (B, N)
 
 
-def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> TrainedForecaster:
+def load_trained(
+    checkpoint: Path, data: Path | None, overrides: Iterable[str], origin: str | None = None
+) -> TrainedForecaster:
     """Load a checkpoint and read the table `data`, or the data it was trained on, with the checkpoint's encoder.
 
-    Raises InputError when the data do not match those of the training.
+    With an `origin` (a time, or "last" for the last one of all series) rows after it are not read. Raises InputError
+    when the data do not match those of the training.
     """
     checkpoint = find_checkpoint(checkpoint)
     overrides = [*(["data.name=table"] if data else []), *overrides]
@@ -75,17 +93,24 @@ def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) 
         config.data.timezone = config.data.timezone or encoder.timezone
         table = build_table(config.data)
         loaded: Series | list[Series] = table.read()
-        for note in table.notes:
-            print(f"Note: {note}")
+        print_notes(table.notes)
     else:
         source = build_series_source(config.data)
         source.prepare()
         loaded = source.load()
     panel = [loaded] if isinstance(loaded, Series) else loaded
+    start = None
+    if origin is not None:
+        names = {series.name for series in panel}
+        panel, start = cut_at_origin(panel, origin)
+        later = sorted(names - {series.name for series in panel})
+        print_notes(note(later, f"start after the origin, {time_text(start, panel[0].timezone)}: left out"))
     scaled_series = _scale(panel, encoder, config, str(data or config.data.path or config.data.name))
     task.to(build_trainer(config).strategy.root_device).eval()
     source_name = str(config.data.path or config.data.name)
-    return TrainedForecaster(config, task, encoder, scaled_series, load_calibration(checkpoint), source_name)
+    kinds: list[Kind] = ["model"] * len(scaled_series)
+    calibration = load_calibration(checkpoint)
+    return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name, kinds, start)
 
 
 def _scale(
@@ -109,11 +134,78 @@ def _scale(
             fitted = encoder.scalers.get(series.name)
             unseen += [] if fitted else [series.name]
             scaler = fitted or Scaler.fit(series.values)
-        scaled_series.append(ScaledSeries(series, scaler, encoder.encode(series, scaler)))
+        scaled_series.append(ScaledSeries.encode(series, scaler, encoder))
     if unseen:
         names = ", ".join(map(repr, unseen[:5])) + (" and more" if len(unseen) > 5 else "")
         print(f"Note: {len(unseen)} series unseen in training are scaled by their own statistics: {names}")
     return scaled_series
+
+
+def prepare_series(
+    forecaster: TrainedForecaster, *, span: int = 0, steps: int = 0, naive: bool = True
+) -> TrainedForecaster:
+    """Decide how each series is forecast, from its end or from origins in its last `span` rows; prints notes.
+
+    A series with fewer rows than the context length before the first origin is padded or left out (`data.short`). The
+    forecast is naive, or with `naive=False` left out, for those with less than a season of rows before the last origin,
+    `steps` before the end; with a column without values; or with an unseen category that the model has no code for.
+    Raises InputError when no series is left.
+    """
+    if forecaster.config.data.short == "refuse":
+        return forecaster
+    length, encoder = forecaster.config.data.context_length, forecaster.encoder
+    least = min(encoder.season, length)
+    reasons: dict[str, list[str]] = {}
+    kept: list[ScaledSeries] = []
+    kinds: list[Kind] = []
+    for member in forecaster.scaled_series:
+        kind, reason = _kind(forecaster, member.series, length + span, least + steps)
+        if kind == "naive":
+            reason += ": the forecast is naive" if naive else ": left out"
+        for text in (reason, *_static_faults(encoder, member.series, kind)):
+            reasons.setdefault(text, []).append(member.series.name)
+        if kind is None or (kind == "naive" and not naive):
+            continue
+        padding = length - least if kind == "padded" else 0
+        kept.append(ScaledSeries.encode(*member[:2], encoder, padding) if padding else member)
+        kinds.append(kind)
+    for reason, names in reasons.items():
+        print_notes(note(names if reason else [], reason))
+    if not kept:
+        rows = length + span if forecaster.config.data.short == "drop" else least + steps
+        raise InputError(f"{forecaster.source_name}: no series has the {rows} rows for a forecast by the model")
+    return forecaster._replace(scaled_series=kept, kinds=kinds)
+
+
+def _kind(forecaster: TrainedForecaster, series: Series, needed: int, least: int) -> tuple[Kind | None, str]:
+    """Return how a series is forecast, None for not at all, and why in words; empty for the model."""
+    rows = len(series.timestamps)
+    if has_empty_column(series):
+        return "naive", "a column has no values"
+    if forecaster.encoder.unseen_categories(series) and not forecaster.encoder.unknown:
+        return "naive", "categories not in training, which this checkpoint has no code for; train again"
+    if rows >= needed:
+        return "model", ""
+    if forecaster.config.data.short == "drop":
+        return None, f"fewer than {needed} rows: left out, data.short=drop"
+    if rows < least:
+        return "naive", f"fewer than {least} rows"
+    return "padded", f"fewer than {needed} rows: their first season is repeated before them"
+
+
+def _static_faults(encoder: FeatureEncoder, series: Series, kind: Kind | None) -> Iterator[str]:
+    """Yield notes about static values that the model replaces."""
+    if kind in ("model", "padded"):
+        if unseen := encoder.unseen_categories(series):
+            yield f"{listed(unseen)} {UNSEEN_CATEGORY}"
+        if unreadable := encoder.unreadable_numbers(series):
+            yield f"{listed(unreadable)} not a number; the mean is taken"
+
+
+def print_notes(notes: Iterable[str]) -> None:
+    """Print notes about the data."""
+    for text in notes:
+        print(f"Note: {text}")
 
 
 def cut_inputs(
