@@ -22,6 +22,17 @@ class ScaledSeries(NamedTuple):
     series: Series
     scaler: Scaler  # of the channels, from the training rows alone
     scaled: NDArray[np.float32]  # (T, C + P + K), see `FeatureEncoder.encode`
+    floor: float | None = None  # least value of forecasts, in the units of the series
+
+    def scaled_floor(self) -> NDArray[np.float32]:
+        """Return the least z-score of forecasts, (C,); minus infinity without a least value."""
+        floor = np.full(len(self.series.channels), -np.inf if self.floor is None else self.floor)
+        return self.scaler.transform(floor).astype(np.float32)
+
+    def restore(self, forecasts: NDArray[Any]) -> NDArray[np.float64]:
+        """Scale z-scored forecasts (..., C), quantiles or bounds of intervals back to the units of the series."""
+        units: NDArray[np.float64] = self.scaler.inverse(forecasts)
+        return units if self.floor is None else np.maximum(units, self.floor)
 
 
 class ForecastingDataModule(LightningDataModule):
@@ -39,6 +50,8 @@ class ForecastingDataModule(LightningDataModule):
         seed: of the shuffling of the training windows.
         calendar: names of timestamp features, from `datamodules.time_series.calendar.CALENDAR_FEATURES`.
         patch: patch length and stride of the model, which errors propose to lower with the context length.
+        robust: scale by median and interquartile range instead of mean and standard deviation.
+        floor: least value of forecasts, in the units of the series; batches hold it z-scored.
     """
 
     scaled_series: list[ScaledSeries]  # one per series of the panel
@@ -54,6 +67,8 @@ class ForecastingDataModule(LightningDataModule):
         seed: int = 0,
         calendar: Sequence[str] = (),
         patch: tuple[int, int] = (1, 1),
+        robust: bool = False,
+        floor: float | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -63,6 +78,8 @@ class ForecastingDataModule(LightningDataModule):
         self.seed = seed
         self.calendar = calendar
         self.patch = patch
+        self.robust = robust
+        self.floor = floor
         self._rows: NDArray[np.float32] | None = None  # encoded rows of all series, concatenated
 
     @property
@@ -85,11 +102,11 @@ class ForecastingDataModule(LightningDataModule):
             return
         loaded = self.source.load()
         panel = [loaded] if isinstance(loaded, Series) else loaded
-        self.encoder = FeatureEncoder.fit(panel, self.calendar, self.source.seasonal_period)
+        self.encoder = FeatureEncoder.fit(panel, self.calendar, self.source.seasonal_period, robust=self.robust)
         self.scaled_series = []
         for series in panel:
             scaler = self.encoder.scalers[series.name]
-            self.scaled_series.append(ScaledSeries(series, scaler, self.encoder.encode(series, scaler)))
+            self.scaled_series.append(ScaledSeries(series, scaler, self.encoder.encode(series, scaler), self.floor))
         scaled = [each.scaled for each in self.scaled_series]
         self._rows = scaled[0] if len(scaled) == 1 else np.concatenate(scaled)
 
@@ -110,9 +127,13 @@ class ForecastingDataModule(LightningDataModule):
         assert self._rows is not None, "setup has not run"
         for each in self.scaled_series:
             self._check_length(split, each.series)
+        floors = None
+        if self.floor is not None:
+            floors = np.stack([each.scaled_floor() for each in self.scaled_series])
         if len(self.scaled_series) == 1 and not self.encoder.has_covariates:
             first, end = self.rows(split)
-            return Windows(self._rows[first:end], self.context_length, self.horizon)
+            floor = None if floors is None else floors[0]
+            return Windows(self._rows[first:end], self.context_length, self.horizon, floor)
         firsts, counts = self._starts(split)
         before = np.cumsum([0, *(len(each.scaled) for each in self.scaled_series)])[:-1]
         statics = [self.encoder.static(each.series) for each in self.scaled_series]
@@ -122,8 +143,9 @@ class ForecastingDataModule(LightningDataModule):
             self.horizon,
             starts=np.concatenate([np.arange(n) + f + b for f, n, b in zip(firsts, counts, before, strict=True)]),
             series=np.repeat(np.arange(len(self.scaled_series)), counts),
-            widths=(len(self.encoder.channels), len(self.encoder.past)),
+            widths=(len(self.encoder.channels), self.encoder.num_past),
             statics=(np.stack([codes for codes, _ in statics]), np.stack([numbers for _, numbers in statics])),
+            floors=floors,
         )
 
     def locate_windows(self, split: Split, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

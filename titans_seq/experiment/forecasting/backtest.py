@@ -112,7 +112,7 @@ def _forecast_series(
         for member, rows in zip(forecaster.scaled_series, origins, strict=True):
             batches = []
             for begin in range(0, len(rows), size):
-                known = [member.scaled[row : row + steps, channels + len(encoder.past) :] for row in rows]
+                known = [member.scaled[row : row + steps, channels + encoder.num_past :] for row in rows]
                 part = slice(begin, begin + size)
                 cut = [cut_inputs(forecaster, member, int(r), k) for r, k in zip(rows[part], known[part], strict=True)]
                 batches.append(forecast_recursively(forecaster, stack_inputs(cut), steps))
@@ -122,7 +122,7 @@ def _forecast_series(
             if calibration is not None:
                 ends = calibration.intervals(z_scores)
                 for nominal, low, high in zip(calibration.coverages, *ends, strict=True):
-                    intervals[nominal] = (member.scaler.inverse(low), member.scaler.inverse(high))
+                    intervals[nominal] = (member.restore(low), member.restore(high))
             truth = member.series.values[rows[:, None] + np.arange(steps)]
             units = np.stack([restore_units(member, window) for window in z_scores])
             yield SeriesForecasts(member.series, rows, truth, units, intervals)

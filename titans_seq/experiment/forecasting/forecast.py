@@ -12,7 +12,7 @@ from datamodules.time_series.future_covariates import read_future
 from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text
 from titans_seq.errors import InputError
-from titans_seq.experiment.forecasting.data import build_table
+from titans_seq.experiment.forecasting.data import build_table, text_format_of
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
     check_steps,
@@ -107,7 +107,7 @@ def _known_covariates(
         raise InputError(
             f"--future {future}: the model has no known covariates (data.known was empty); omit the option"
         )
-    columns = [np.empty((len(timestamps), 0)) for timestamps in times]
+    columns: list[dict[str, NDArray[Any]]] = [{} for _ in times]
     if names:
         options = forecaster.config.data
         if future is None:
@@ -116,7 +116,10 @@ def _known_covariates(
             raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
         roles = build_table(options).roles
         names = [member.series.name for member in forecaster.scaled_series]
-        columns = read_future(future, roles, options.time_format, names, times, forecaster.timezone)
+        zone, written, levels = forecaster.timezone, text_format_of(options), forecaster.encoder.levels
+        columns = read_future(future, roles, options.time_format, names, times, zone, written, levels)
+        for note in forecaster.encoder.unknown_levels_notes(columns):
+            print(f"Note: {note}")
     encode = forecaster.encoder.known_future
     zone = forecaster.timezone
     return [encode(part, timestamps.to_numpy(), zone) for part, timestamps in zip(columns, times, strict=True)]

@@ -53,6 +53,7 @@ class Inputs(NamedTuple):
     known: NDArray[np.float32]  # (B, L + N, K), including the N steps to forecast
     categories: NDArray[np.int64]  # (B, S)
     numbers: NDArray[np.float32]  # (B, N)
+    floor: NDArray[np.float32]  # (B, C): least forecast, minus infinity where there is none
 
 
 def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> TrainedForecaster:
@@ -73,7 +74,7 @@ def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) 
     if config.data.name == "table":
         config.data.target = list(encoder.channels)
         config.data.timezone = config.data.timezone or encoder.timezone
-        table = build_table(config.data)
+        table = build_table(config.data, categories=encoder.levels)
         loaded: Series | list[Series] = table.read()
         for note in table.notes:
             print(f"Note: {note}")
@@ -84,6 +85,8 @@ def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) 
     panel = [loaded] if isinstance(loaded, Series) else loaded
     scaled_series = _scale(panel, encoder, config, str(data or config.data.path or config.data.name))
     task.to(build_trainer(config).strategy.root_device).eval()
+    for note in encoder.unknown_levels_notes(each.covariates.timed() for each in panel):
+        print(f"Note: {note}")
     source_name = str(config.data.path or config.data.name)
     return TrainedForecaster(config, task, encoder, scaled_series, load_calibration(checkpoint), source_name)
 
@@ -108,8 +111,8 @@ def _scale(
         else:
             fitted = encoder.scalers.get(series.name)
             unseen += [] if fitted else [series.name]
-            scaler = fitted or Scaler.fit(series.values)
-        scaled_series.append(ScaledSeries(series, scaler, encoder.encode(series, scaler)))
+            scaler = fitted or Scaler.fit(series.values, robust=config.data.scaling == "robust")
+        scaled_series.append(ScaledSeries(series, scaler, encoder.encode(series, scaler), config.model.floor))
     if unseen:
         names = ", ".join(map(repr, unseen[:5])) + (" and more" if len(unseen) > 5 else "")
         print(f"Note: {len(unseen)} series unseen in training are scaled by their own statistics: {names}")
@@ -132,11 +135,12 @@ def cut_inputs(
         )
     context = member.scaled[row - length : row]
     channels = len(encoder.channels)
-    ahead = channels + len(encoder.past)
+    ahead = channels + encoder.num_past
     codes, numbers = encoder.static(member.series)
     known = np.concatenate([context[:, ahead:], known_future])
     past = context[None, :, channels:ahead]
-    return Inputs(context[None, :, :channels], past, known[None], codes[None], numbers[None])
+    floor = member.scaled_floor()
+    return Inputs(context[None, :, :channels], past, known[None], codes[None], numbers[None], floor[None])
 
 
 def stack_inputs(inputs: Sequence[Inputs]) -> Inputs:
@@ -148,7 +152,7 @@ def stack_inputs(inputs: Sequence[Inputs]) -> Inputs:
 def forecast_recursively(forecaster: TrainedForecaster, inputs: Inputs, steps: int) -> NDArray[np.float64]:
     """Return z-scored forecasts (B, N, C, Q) of N = `steps`; beyond the horizon, forecasts are fed back as input."""
     task, data = forecaster.task, forecaster.config.data
-    context, past, known, categories, numbers = (torch.from_numpy(part).to(task.device) for part in inputs)
+    context, past, known, categories, numbers, floor = (torch.from_numpy(part).to(task.device) for part in inputs)
     blocks = -(-steps // data.horizon)
     # A step's covariates do not affect the forecasts of other steps, so the padding of the last block may be any.
     known = torch.cat([known, known[:, -1:].expand(-1, blocks * data.horizon - steps, -1)], dim=1)
@@ -158,7 +162,7 @@ def forecast_recursively(forecaster: TrainedForecaster, inputs: Inputs, steps: i
         if forecaster.encoder.has_covariates:
             window = known[:, block * data.horizon :][:, : data.context_length + data.horizon]
             covariates = CovariateInputs(past, window, categories, numbers)
-        forecast = task.quantiles(context, covariates)
+        forecast = torch.maximum(task.quantiles(context, covariates), floor[:, None, :, None])
         forecasts.append(forecast)
         context = torch.cat([context, forecast[..., task.point]], dim=1)[:, -data.context_length :]
     return torch.cat(forecasts, dim=1)[:, :steps].double().cpu().numpy()
@@ -181,6 +185,6 @@ def check_steps(forecaster: TrainedForecaster, horizon: int | None) -> int:
 
 
 def restore_units(member: ScaledSeries, values: NDArray[Any]) -> NDArray[np.float64]:
-    """Convert z-scores (N, C, ...) to the units of the series."""
-    moved: NDArray[np.float64] = np.moveaxis(member.scaler.inverse(np.moveaxis(values, 1, -1)), -1, 1)
+    """Convert z-scored forecasts (N, C, ...) to the units of the series."""
+    moved: NDArray[np.float64] = np.moveaxis(member.restore(np.moveaxis(values, 1, -1)), -1, 1)
     return moved
