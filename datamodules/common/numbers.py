@@ -9,7 +9,7 @@ import polars as pl
 from datamodules.common.messages import listed
 from titans_seq.errors import InputError
 
-_MARKS = {",": ",", ".": r"\.", "'": "['\u2019]", "space": "[ \u00a0\u202f]"}  # of thousands, as patterns
+_MARKS = {",": ",", ".": r"\.", "apostrophe": "['\u2019]", "space": "[ \u00a0\u202f]"}  # of thousands, as patterns
 _LIKE_A_NUMBER = "^[+-]?[\\d.,'\u2019 \u00a0\u202f]*\\d[\\d.,'\u2019 \u00a0\u202f]*(?:[eE][+-]?\\d+)?$"
 
 
@@ -30,7 +30,7 @@ class NumberFormat(NamedTuple):
 
 PLAIN = NumberFormat()
 _FORMATS = [PLAIN, NumberFormat(","), NumberFormat(".", ","), NumberFormat(",", ".")] + [
-    NumberFormat(decimal, mark) for mark in ("space", "'") for decimal in (".", ",")
+    NumberFormat(decimal, mark) for mark in ("space", "apostrophe") for decimal in (".", ",")
 ]
 
 
@@ -108,9 +108,11 @@ def _refuse_ambiguity(cells: pl.Series, fitting: Sequence[NumberFormat], place: 
 
 
 def _notes(cells: pl.Series, found: NumberFormat, place: str, decimal: str | None, thousands: str | None) -> list[str]:
-    parts = []
+    parts, keys = [], []
     if decimal is None and found.decimal != ".":
-        parts.append(f"a decimal {found.decimal!r} (data.decimal)")
+        parts.append(f"a decimal {found.decimal!r}")
+        keys.append("data.decimal")
     if thousands is None and found.thousands and cells.str.contains(_MARKS[found.thousands]).any():
-        parts.append(f"{found.thousands!r} between thousands (data.thousands)")
-    return [f"{place}: numbers are read with {' and '.join(parts)}"] if parts else []
+        parts.append(f"{found.thousands!r} between thousands")
+        keys.append("data.thousands")
+    return [f"{place}: numbers are read with {' and '.join(parts)} ({', '.join(keys)})"] if parts else []

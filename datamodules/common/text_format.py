@@ -25,7 +25,7 @@ class TextFormat(NamedTuple):
     separator: str | None = None  # between the columns
     encoding: str | None = None  # a codec of Python; not found, UTF-8, unless a byte order mark names another one
     decimal: str | None = None  # "." or ","
-    thousands: str | None = None  # "," "." "'" or "space"
+    thousands: str | None = None  # "," "." "space" or "apostrophe"
 
 
 def find_text_format(path: Path, text_format: TextFormat) -> tuple[TextFormat, list[str]]:

@@ -27,7 +27,8 @@ class ScaledSeries(NamedTuple):
     def scaled_floor(self) -> NDArray[np.float32]:
         """Return the least z-score of forecasts, (C,); minus infinity without a least value."""
         floor = np.full(len(self.series.channels), -np.inf if self.floor is None else self.floor)
-        return self.scaler.transform(floor).astype(np.float32)
+        # Rounded down, so that `restore` gives exactly the floor.
+        return np.nextafter(self.scaler.transform(floor).astype(np.float32), np.float32(-np.inf))
 
     def restore(self, forecasts: NDArray[Any]) -> NDArray[np.float64]:
         """Scale z-scored forecasts (..., C), quantiles or bounds of intervals back to the units of the series."""

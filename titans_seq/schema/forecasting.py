@@ -13,7 +13,8 @@ _TABLE_KEYS = (
     *("fill", "outliers", "train_end", "validation_end", "season"),
     *("separator", "encoding", "decimal", "thousands"),
 )
-_THOUSANDS = (",", ".", "'", "space")
+_THOUSANDS = (",", ".", "space", "apostrophe")
+_SEPARATOR_NAMES = ("tab", "pipe")  # of characters that YAML or a shell would take for something else
 
 
 @dataclass
@@ -44,10 +45,12 @@ class ForecastingDataOptions(DataOptions):
     fill: Literal["none", "ffill", "interpolate"] = "none"  # how missing times and empty cells are filled
     train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
     validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
-    separator: str | None = None  # of columns in a CSV file, such as ; or tab; null: found from the first lines
+    separator: str | None = None  # of columns in a CSV file, such as ; or tab or pipe; null: found from the first lines
     encoding: str | None = None  # of a CSV file, such as cp1252; null: UTF-8, or what a byte order mark names
     decimal: str | None = None  # decimal mark of numbers in text: . or , ; null: found where only one reading fits
-    thousands: str | None = None  # mark between thousands: , . ' or space; null: found where only one reading fits
+    thousands: str | None = (
+        None  # mark between thousands: , . space apostrophe; null: found where only one reading fits
+    )
     # A cell is an error of the data, and takes the value before, if its distance from the column's median is more than
     # this many times the distance between the 5 % and the 95 % quantile; null: no cell is
     outliers: float | None = at_least(1000.0, 10)
@@ -158,8 +161,9 @@ class ForecastingConfig(Config):
 
     def _text_conflicts(self) -> Iterator[Conflict]:
         data = self.data
-        if data.separator is not None and data.separator != "tab" and len(data.separator.replace("\\t", "\t")) != 1:
-            yield Conflict("data.separator", "data.separator", f"must be one character or tab; got {data.separator!r}")
+        if data.separator is not None and len(data.separator) != 1 and data.separator not in _SEPARATOR_NAMES:
+            rule = f"must be one character, tab or pipe; got {data.separator!r}"
+            yield Conflict("data.separator", "data.separator", rule)
         if data.decimal not in (None, ".", ","):
             yield Conflict("data.decimal", "data.decimal", f"must be . or , ; got {data.decimal!r}")
         if data.thousands not in (None, *_THOUSANDS):
@@ -168,6 +172,9 @@ class ForecastingConfig(Config):
         if data.thousands is not None and data.thousands == data.decimal:
             rule = f"{data.thousands} is the decimal mark, too; set another one of the two"
             yield Conflict("data.thousands", "data.decimal", rule)
+        if data.path is not None and data.path.lower().endswith(".parquet"):
+            for key in (key for key in ("separator", "encoding") if getattr(data, key) is not None):
+                yield Conflict(f"data.{key}", "data.path", "has no effect on a Parquet file; remove it", no_effect=True)
         if data.encoding is not None and not _is_text_encoding(data.encoding):
             rule = f"unknown {data.encoding!r}; expected a name such as utf-8, cp1252 or latin-1"
             yield Conflict("data.encoding", "data.encoding", rule)
@@ -197,6 +204,7 @@ def _changed_keys(options: Any, plain: Any, prefix: str) -> Iterator[str]:
 
 def _is_text_encoding(name: str) -> bool:
     try:
-        return bool("".encode(name) is not None)
+        "".encode(name)
     except (LookupError, ValueError):  # unknown, or from bytes to bytes, such as base64
         return False
+    return True

@@ -61,5 +61,6 @@ def build_table(
 
 def text_format_of(options: ForecastingDataOptions) -> TextFormat:
     """Return how a table is written, as far as it is set."""
-    separator = "\t" if options.separator in ("tab", "\\t") else options.separator
+    named = {"tab": "\t", "pipe": "|"}
+    separator = named.get(options.separator or "", options.separator)
     return TextFormat(separator, options.encoding, options.decimal, options.thousands)
