@@ -91,6 +91,12 @@ class FeatureEncoder(NamedTuple):
             "numbers": len(self.numbers),
         }
 
+    def columns_of(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """Return the columns of each of the names, all of `past` or of `known`: one, or one per category."""
+        widths = [len(self.levels.get(name, [name])) for name in names]
+        ends = np.cumsum(widths).tolist()
+        return {name: list(range(end - n, end)) for name, n, end in zip(names, widths, ends, strict=True)}
+
     def encode(self, series: Series, scaler: Scaler) -> NDArray[np.float32]:
         """Return the scaled channels, past and known columns and calendar features of a series: (T, C + P + K)."""
         scaled = scaler.transform(series.values).astype(np.float32)
@@ -167,7 +173,7 @@ class FeatureEncoder(NamedTuple):
         return np.nan_to_num(scaled, nan=0.0) if self.levels else scaled  # NaN: an unknown category
 
     def _width(self, names: Sequence[str]) -> int:
-        return sum(len(self.levels.get(name, [name])) for name in names)
+        return sum(map(len, self.columns_of(names).values()))
 
 
 def interval_of(series: Series) -> str:

@@ -90,6 +90,11 @@ def test_holidays_by_name(tmp_path: Path) -> None:
     assert found[0] == found[2]
     assert found[0][0] != found[1][0]
     assert found[0][1:] == found[1][1:]
+    table, _ = command(tmp_path, "explain", "runs/table/last", CPU, "--windows", "4")
+    holiday = table.filter(covariate="holiday")
+    assert (holiday.height, holiday["effect"].null_count()) == (HORIZON, HORIZON)
+    assert (holiday["mae"] != holiday["mae_permuted"]).any()
+    assert set(table["covariate"]) == {"holiday", "day_of_week", "month_of_year"}
     (tmp_path / "t.csv").write_text((tmp_path / "t.csv").read_text().replace("May Day", "Ascension"))
     result, printed = command(tmp_path, "backtest", "runs/table/last", "--data", "t.csv", CPU, "--windows", "3")
     assert "read as the mean of those known: 'Ascension'" in printed
