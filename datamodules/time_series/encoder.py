@@ -164,7 +164,7 @@ class FeatureEncoder(NamedTuple):
     def from_container(cls, container: Mapping[str, Any]) -> "FeatureEncoder":
         """Rebuild from the result of `to_container`; raises KeyError or TypeError for anything else."""
         scalers = {name: _scaler(scaler) for name, scaler in container["scalers"].items()}
-        old = {"levels": {}}  # checkpoints from before there were categories in past and known covariates lack it
+        old: dict[str, Any] = {"levels": {}}  # checkpoints from before text was read as categories lack it
         return cls(**{**old, **container, "scalers": scalers, "covariates": _scaler(container["covariates"])})
 
     def _scale(self, columns: NDArray[np.float64], first: int) -> NDArray[np.float64]:
