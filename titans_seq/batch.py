@@ -11,6 +11,7 @@ class ForecastBatch(NamedTuple):
     context: Tensor  # (B, L, C) float: input of the model
     target: Tensor  # (B, H, C) float: the steps right after it
     start: Tensor  # (B,) int64: row of the split's array at which each window's context begins
+    floor: Tensor | None = None  # (B, 1, C), z-scored: least value of forecasts
 
 
 class CovariateInputs(NamedTuple):
@@ -32,6 +33,7 @@ class CovariateBatch(NamedTuple):
     target: Tensor  # (B, H, C)
     start: Tensor  # (B,)
     covariates: CovariateInputs
+    floor: Tensor | None = None  # (B, 1, C)
 
 
 class SeriesBatch(NamedTuple):

@@ -7,7 +7,9 @@ from typing import Literal, NamedTuple
 import polars as pl
 
 from datamodules.common.messages import listed
-from datamodules.common.reading import read_frame
+from datamodules.common.numbers import PLAIN, NumberFormat, plain_text
+from datamodules.common.reading import NotUtf8Error, read_frame
+from datamodules.common.text_format import TextFormat, find_text_format
 from datamodules.time_series.timestamps import timestamp_text
 from titans_seq.errors import InputError
 
@@ -29,20 +31,27 @@ class ColumnRoles(NamedTuple):
         id_ = () if self.id is None else (self.id,)
         return {"time": (self.time,), "target": self.target, "id": id_, **self._covariates()}
 
-    def numeric(self) -> tuple[str, ...]:
-        """Return the columns that hold a number for every timestamp."""
+    def timed(self) -> tuple[str, ...]:
+        """Return the columns that hold a value for every timestamp."""
         return (*self.target, *self.past, *self.known)
 
     def _covariates(self) -> dict[str, tuple[str, ...]]:
         return {"past": self.past, "known": self.known, "static": self.static}
 
 
-def read_series_table(path: Path) -> pl.DataFrame:
-    """Read a table with `read_frame`; also raises InputError for a table without rows."""
-    table = read_frame(path)
+def read_series_table(path: Path, text_format: TextFormat = TextFormat()) -> tuple[pl.DataFrame, list[str]]:  # noqa: B008
+    """Return a table, read with `read_frame` in the format set or found, and notes on what was found.
+
+    Also raises InputError for a table without rows.
+    """
+    found, notes = find_text_format(path, text_format)
+    try:
+        table = read_frame(path, found.separator, found.encoding)
+    except NotUtf8Error as error:
+        raise InputError(f"{error}; set data.encoding, such as cp1252 (Windows, Western Europe)") from None
     if table.is_empty():
         raise InputError(f"{path}: no rows")
-    return table
+    return table, notes
 
 
 def resolve_column_roles(table: pl.DataFrame, roles: ColumnRoles, path: Path) -> ColumnRoles:
@@ -72,15 +81,26 @@ def resolve_column_roles(table: pl.DataFrame, roles: ColumnRoles, path: Path) ->
     return roles._replace(target=tuple(left))
 
 
-def parse_numbers(column: pl.Series, timestamps: pl.Series, key: str, path: Path, fill: Fill) -> pl.Series:
+def holds_numbers(column: pl.Series, number_format: NumberFormat = PLAIN) -> bool:
+    """Whether the cells are numbers or empty, most of them: a few others are reported as errors when they are read."""
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        return True
+    text = column.cast(pl.String).str.strip_chars()
+    numbers = _parse(text, number_format).is_not_null().sum()
+    cells = (text.is_not_null() & (text != "")).sum()
+    return bool(2 * numbers > cells) or cells == 0
+
+
+def parse_numbers(
+    column: pl.Series, timestamps: pl.Series, key: str, path: Path, fill: Fill, number_format: NumberFormat = PLAIN
+) -> pl.Series:
     """Parse a column as numbers, with true and false as 1 and 0.
 
     Empty cells become null. Raises InputError for an empty cell if `fill` is "none", and for any cell that is not a
-    finite number. `timestamps` are those of the rows, for messages.
+    finite number. `timestamps` are those of the rows, for messages; the format is that of text.
     """
     text = column.cast(pl.String).str.strip_chars()
-    text = text.replace(["true", "false", "True", "False"], ["1", "0", "1", "0"])
-    numbers = text.cast(pl.Float64, strict=False)
+    numbers = _parse(text, number_format if column.dtype == pl.String else PLAIN)
     empty = text.is_null() | (text == "")
     bad = ~empty & ~numbers.is_finite().fill_null(False)
     where = f"{path}: column {listed([column.name])}"
@@ -97,6 +117,16 @@ def parse_numbers(column: pl.Series, timestamps: pl.Series, key: str, path: Path
             "Set data.fill=ffill|interpolate or fix the file."
         )
     return numbers.alias(column.name)
+
+
+def parse_categories(column: pl.Series) -> pl.Series:
+    """Return the cells of a column as text; those that are empty are a category of their own, the empty text."""
+    return column.cast(pl.String).str.strip_chars().fill_null("")
+
+
+def _parse(text: pl.Series, number_format: NumberFormat) -> pl.Series:
+    logical = text.replace(["true", "false", "True", "False"], ["1", "0", "1", "0"])
+    return plain_text(logical, number_format).cast(pl.Float64, strict=False)
 
 
 def static_values(rows: pl.DataFrame, names: Iterable[str], series: str, path: Path) -> dict[str, str]:

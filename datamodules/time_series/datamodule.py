@@ -25,21 +25,41 @@ class ScaledSeries(NamedTuple):
     series: Series
     scaler: Scaler  # of the channels, from the training rows alone
     scaled: NDArray[np.float32]  # (T, C + P + K), see `FeatureEncoder.encode`
+    floor: float | None = None  # least value of forecasts, in the units of the series
+
+    def scaled_floor(self) -> NDArray[np.float32]:
+        """Return the least z-score of forecasts, (C,); minus infinity without a least value."""
+        floor = np.full(len(self.series.channels), -np.inf if self.floor is None else self.floor)
+        # Rounded down, so that `restore` gives exactly the floor.
+        return np.nextafter(self.scaler.transform(floor).astype(np.float32), np.float32(-np.inf))
+
+    def restore(self, forecasts: NDArray[Any]) -> NDArray[np.float64]:
+        """Scale z-scored forecasts (..., C), quantiles or bounds of intervals back to the units of the series."""
+        units: NDArray[np.float64] = self.scaler.inverse(forecasts)
+        return units if self.floor is None else np.maximum(units, self.floor)
 
     @classmethod
-    def encode(cls, series: Series, scaler: Scaler, encoder: FeatureEncoder, padding: int = 0) -> "ScaledSeries":
+    def encode(
+        cls,
+        series: Series,
+        scaler: Scaler,
+        encoder: FeatureEncoder,
+        padding: int = 0,
+        *,
+        floor: float | None = None,
+    ) -> "ScaledSeries":
         """Encode a series, with `padding` more rows before its first (`pad_series`), whose `series.values` are NaN."""
         padded = pad_series(series, padding, encoder.season)
         scaled = encoder.encode(padded, scaler)
         values = padded.values.copy() if padding else padded.values
         values[:padding] = np.nan
-        return cls(padded._replace(values=values), scaler, scaled)
+        return cls(padded._replace(values=values), scaler, scaled, floor)
 
-    def rescaled(self, end: int) -> "ScaledSeries":
-        """Return the series with a scaler fitted on its rows before `end`."""
+    def rescaled(self, end: int, *, robust: bool) -> "ScaledSeries":
+        """Return the series with a scaler fitted on its rows before `end`; `robust`: see `Scaler.fit`."""
         values, scaled = self.series.values[:end], self.scaled.copy()
         channels = values.shape[1]
-        scaler = Scaler.fit(values[~np.isnan(values).any(axis=1)])
+        scaler = Scaler.fit(values[~np.isnan(values).any(axis=1)], robust=robust)
         units = self.scaler.inverse(scaled[:, :channels].astype(np.float64))
         scaled[:, :channels] = scaler.transform(units)
         return self._replace(scaler=scaler, scaled=scaled)
@@ -64,6 +84,8 @@ class ForecastingDataModule(LightningDataModule):
             as long as one of them has a window in every split.
         unknown_categories: whether the model has a code for categories that are not in the training data.
         categories: values of the static text columns in the training data of a model to evaluate; empty: those found.
+        robust: scale by median and interquartile range instead of mean and standard deviation.
+        floor: least value of forecasts, in the units of the series; batches hold it z-scored.
     """
 
     scaled_series: list[ScaledSeries]  # one per series of the panel
@@ -83,6 +105,8 @@ class ForecastingDataModule(LightningDataModule):
         short: Short = "refuse",
         unknown_categories: bool = False,
         categories: Mapping[str, list[str]] = MappingProxyType({}),
+        robust: bool = False,
+        floor: float | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -96,6 +120,8 @@ class ForecastingDataModule(LightningDataModule):
         self.unknown_categories = unknown_categories
         self.categories = categories
         self.notes = []
+        self.robust = robust
+        self.floor = floor
         self._rows: NDArray[np.float32] | None = None  # encoded rows of all series, concatenated
 
     @property
@@ -120,9 +146,11 @@ class ForecastingDataModule(LightningDataModule):
         panel = [loaded] if isinstance(loaded, Series) else loaded
         panel, padding = self._choose(panel)
         season, unknown, values = self.source.seasonal_period, self.unknown_categories, self.categories
-        self.encoder = FeatureEncoder.fit(panel, self.calendar, season, unknown=unknown, categories=values)
+        self.encoder = FeatureEncoder.fit(
+            panel, self.calendar, season, unknown=unknown, categories=values, robust=self.robust
+        )
         self.scaled_series = [
-            ScaledSeries.encode(series, self.encoder.scalers[series.name], self.encoder, rows)
+            ScaledSeries.encode(series, self.encoder.scalers[series.name], self.encoder, rows, floor=self.floor)
             for series, rows in zip(panel, padding, strict=True)
         ]
         self._note_splits()
@@ -145,9 +173,13 @@ class ForecastingDataModule(LightningDataModule):
         """Return all windows of a split."""
         assert self._rows is not None, "setup has not run"
         self._check_lengths(split)
+        floors = None
+        if self.floor is not None:
+            floors = np.stack([each.scaled_floor() for each in self.scaled_series])
         if len(self.scaled_series) == 1 and not self.encoder.has_covariates:
             first, end = self.rows(split)
-            return Windows(self._rows[first:end], self.context_length, self.horizon)
+            floor = None if floors is None else floors[0]
+            return Windows(self._rows[first:end], self.context_length, self.horizon, floor)
         firsts, counts = self._starts(split)
         before = np.cumsum([0, *(len(each.scaled) for each in self.scaled_series)])[:-1]
         statics = [self.encoder.static(each.series) for each in self.scaled_series]
@@ -157,8 +189,9 @@ class ForecastingDataModule(LightningDataModule):
             self.horizon,
             starts=np.concatenate([np.arange(n) + f + b for f, n, b in zip(firsts, counts, before, strict=True)]),
             series=np.repeat(np.arange(len(self.scaled_series)), counts),
-            widths=(len(self.encoder.channels), len(self.encoder.past)),
+            widths=(len(self.encoder.channels), self.encoder.num_past),
             statics=(np.stack([codes for codes, _ in statics]), np.stack([numbers for _, numbers in statics])),
+            floors=floors,
         )
 
     def locate_windows(self, split: Split, index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -29,9 +29,9 @@ def fill_missing(
 ) -> Filled:
     """Fill the `columns` of a series' rows, from the row on where all of them had a value.
 
-    "ffill" repeats the last value, "interpolate" is linear inside and repeats the last value at the end. `rows` has
-    the column "time of row". `place` is the prefix of notes and errors. Raises InputError for a column without values,
-    and when fewer than `least` rows are left.
+    "ffill" repeats the last value, "interpolate" is linear inside and repeats the last value at the end; categories
+    always repeat the last one. `rows` has the column "time of row". `place` is the prefix of notes and errors. Raises
+    InputError for a column without values, and when fewer than `least` rows are left.
     """
     count, clock = len(rows), local_times(rows["time of row"])
     firsts, lasts = {}, {}
@@ -56,5 +56,8 @@ def fill_missing(
     ]
     part = rows.slice(start)
     cells = sum(part[column].null_count() for column in columns)
-    inside = pl.col(*columns).interpolate() if fill == "interpolate" else pl.col(*columns)
-    return Filled(part.with_columns(inside.forward_fill()), cells, [*([left_out] if start else []), *repeated])
+    if fill == "interpolate":  # between numbers; categories repeat their last value
+        part = part.with_columns(pl.col(c).interpolate() for c in columns if part[c].dtype.is_numeric())
+    return Filled(
+        part.with_columns(pl.col(*columns).forward_fill()), cells, [*([left_out] if start else []), *repeated]
+    )

@@ -1,14 +1,16 @@
 """Reading of future covariates from a user's table."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
-from datamodules.time_series.columns import ColumnRoles, parse_numbers, read_series_table
+from datamodules.common.numbers import find_number_format
+from datamodules.common.text_format import TextFormat
+from datamodules.time_series.columns import ColumnRoles, parse_categories, parse_numbers, read_series_table
 from datamodules.time_series.timestamps import local_times, parse_timestamps, timestamp_text
 from titans_seq.errors import InputError
 
@@ -20,15 +22,17 @@ def read_future(
     names: Sequence[str],
     times: Sequence[pl.Series],
     timezone: str | None = None,
-) -> list[NDArray[np.float64] | InputError]:
-    """Return the known covariates of each series in `names` at its `times` (N,): arrays (N, K). Other rows are ignored.
+    text_format: TextFormat = TextFormat(),  # noqa: B008 - immutable
+    categories: Collection[str] = (),
+) -> list[dict[str, NDArray[Any]] | InputError]:
+    """Return the known covariates of each series in `names` at its `times` (N,): arrays (N,) by name.
 
-    A series whose values are missing, or at a time of which there are two rows, has an InputError instead, which the
-    caller may raise.
+    Other rows are ignored. The covariates in `categories` are text. A series whose values are missing, or at a time of
+    which there are two rows, has an InputError instead, which the caller may raise.
     """
     if not path.is_file():
         raise InputError(f"--future {path}: no such file")
-    table = read_series_table(path)
+    table, _ = read_series_table(path, text_format)
     id_ = [roles.id] if roles.id else []
     for name in (roles.time, *id_, *roles.known):
         if name not in table.columns:
@@ -37,11 +41,18 @@ def read_future(
     timestamps = parse_timestamps(table[roles.time], f"{path}: column {roles.time}", time_format, timezone, ids)
     if timestamps.dtype != times[0].dtype:
         raise InputError(f"{path}: column {roles.time}: expected times as in the data, {times[0].dtype}")
-    numbers = [parse_numbers(table[name], local_times(timestamps), "known", path, "ffill") for name in roles.known]
-    found: list[NDArray[np.float64] | InputError] = []
+    numeric = [table[name] for name in roles.known if name not in categories]
+    number_format, _ = find_number_format(numeric, str(path), text_format.decimal, text_format.thousands)
+    columns = [
+        parse_categories(table[name])
+        if name in categories
+        else parse_numbers(table[name], local_times(timestamps), "known", path, "ffill", number_format)
+        for name in roles.known
+    ]
+    found: list[dict[str, NDArray[Any]] | InputError] = []
     for name, wanted in zip(names, times, strict=True):
         own = ids == name if ids is not None else pl.repeat(True, len(table), eager=True)
-        rows = pl.DataFrame(numbers).with_columns(timestamps.alias("time of row")).filter(own)
+        rows = pl.DataFrame(columns).with_columns(timestamps.alias("time of row")).filter(own)
         place = f"{path}: series {name!r}" if roles.id else str(path)
         try:
             found.append(_select(rows, wanted, roles.known, place))
@@ -50,8 +61,8 @@ def read_future(
     return found
 
 
-def _select(rows: pl.DataFrame, wanted: pl.Series, known: Sequence[str], place: str) -> NDArray[np.float64]:
-    """Return the columns (N, K) at the wanted times, each of which must have exactly one row."""
+def _select(rows: pl.DataFrame, wanted: pl.Series, known: Sequence[str], place: str) -> dict[str, NDArray[Any]]:
+    """Return the columns (N,) at the wanted times, each of which must have exactly one row."""
     clock = local_times(wanted)
     until = f"{listed(known)} required until {timestamp_text(clock[-1])} ({len(wanted)} steps)"
     if rows.is_empty():
@@ -69,4 +80,4 @@ def _select(rows: pl.DataFrame, wanted: pl.Series, known: Sequence[str], place: 
             fewer = f", or forecast fewer steps: --horizon {first}" if first else ""
             raise InputError(f"{place}: {until}; {end}. Extend the file{fewer}.")
         raise InputError(f"{place}: {until}; missing at {timestamp_text(clock[first])}. Fix the file.")
-    return full.select(known).to_numpy()
+    return {name: full[name].to_numpy() for name in known}

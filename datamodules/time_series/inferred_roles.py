@@ -5,7 +5,8 @@ from pathlib import Path
 import polars as pl
 
 from datamodules.common.messages import listed
-from datamodules.time_series.columns import ColumnRoles
+from datamodules.common.numbers import PLAIN, NumberFormat
+from datamodules.time_series.columns import ColumnRoles, holds_numbers
 from datamodules.time_series.timestamps import parse_timestamps
 from titans_seq.errors import InputError
 
@@ -14,7 +15,13 @@ _INTEGER_TIMES = ("time", "timestamp", "ds", "t", "step", "index", "year", "peri
 DEFAULT_TIME = ColumnRoles().time
 
 
-def infer_column_roles(table: pl.DataFrame, roles: ColumnRoles, path: Path, time_format: str | None) -> ColumnRoles:
+def infer_column_roles(
+    table: pl.DataFrame,
+    roles: ColumnRoles,
+    path: Path,
+    time_format: str | None,
+    number_format: NumberFormat = PLAIN,
+) -> ColumnRoles:
     """Return the roles with those that are not set: `time` if its default is no column, `id`, and `target`.
 
     The time is the first column whose cells are timestamps, else the first of integers with a usual name. If
@@ -32,7 +39,7 @@ def infer_column_roles(table: pl.DataFrame, roles: ColumnRoles, path: Path, time
             )
         time = times[0]
     rest = [name for name in table.columns if name != time]
-    texts = [name for name in rest if not _holds_numbers(table[name])]
+    texts = [name for name in rest if not holds_numbers(table[name], number_format)]
     series = roles.id
     if series is None and time in table.columns and table[time].n_unique() < len(table):
         names = [name for name in texts if table.select(time, name).is_unique().all()]
@@ -62,13 +69,3 @@ def _counts_time(column: pl.Series) -> bool:
         return parse_timestamps(column, "", None).dtype == pl.Int64
     except InputError:
         return False
-
-
-def _holds_numbers(column: pl.Series) -> bool:
-    """Whether the cells are numbers or empty, most of them: a few others are reported as errors when they are read."""
-    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
-        return True
-    text = column.cast(pl.String).str.strip_chars()
-    numbers = text.cast(pl.Float64, strict=False).is_not_null().sum()
-    cells = (text.is_not_null() & (text != "")).sum()
-    return bool(2 * numbers > cells) or cells == 0

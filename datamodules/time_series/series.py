@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from datamodules.time_series.timestamps import local_times, to_polars
 from titans_seq.errors import InputError
 
+_NORMAL_RANGE = 1.3489795003921634  # interquartile range of the standard normal distribution
+
 
 class SplitBoundaries(NamedTuple):
     """End rows of the splits (excluded); validation and test begin where the previous split ends."""
@@ -22,13 +24,17 @@ class SplitBoundaries(NamedTuple):
 class Covariates(NamedTuple):
     """Covariates of a series, in the units of the source."""
 
-    past: dict[str, NDArray[np.float64]]  # name to (T,): observed up to the forecast origin
-    known: dict[str, NDArray[np.float64]]  # name to (T,): known for the horizon too
+    past: dict[str, NDArray[Any]]  # name to (T,), numbers or text: observed up to the forecast origin
+    known: dict[str, NDArray[Any]]  # name to (T,), numbers or text: known for the horizon too
     static: dict[str, str]  # name to the value of this series, as text
 
-    def arrays(self) -> list[NDArray[np.float64]]:
+    def timed(self) -> dict[str, NDArray[Any]]:
+        """Return all columns (T,) by name, past and then known."""
+        return {**self.past, **self.known}
+
+    def arrays(self) -> list[NDArray[Any]]:
         """Return all columns (T,), past and then known."""
-        return [*self.past.values(), *self.known.values()]
+        return list(self.timed().values())
 
 
 NO_COVARIATES = Covariates({}, {}, {})
@@ -84,16 +90,26 @@ class SeriesSource(Protocol):
 
 
 class Scaler(NamedTuple):
-    """z-score scaler with the mean and the population standard deviation (ddof 0) of the training rows."""
+    """Scaler to z-scores with a centre and a width of the training rows."""
 
-    mean: NDArray[np.float64]  # (C,)
+    mean: NDArray[np.float64]  # (C,); the median of a robust scaler
     std: NDArray[np.float64]  # (C,)
 
     @classmethod
-    def fit(cls, values: NDArray[np.float64]) -> "Scaler":
-        """Fit on `values` (T, C); a constant channel gets standard deviation 1."""
+    def fit(cls, values: NDArray[np.float64], *, robust: bool = False) -> "Scaler":
+        """Fit on `values` (T, C); a constant channel gets standard deviation 1.
+
+        The centre and width are the mean and the population standard deviation (ddof 0). If `robust`, they are the
+        median and the interquartile range, divided by that of a standard normal distribution; the standard deviation
+        where half of the values are equal.
+        """
         mean, std = values.mean(axis=0), values.std(axis=0)
-        return cls(mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0))  # rounding makes it slightly above 0
+        std = np.where(std > 1e-12 * np.abs(mean), std, 1.0)  # rounding makes it slightly above 0
+        if not robust:
+            return cls(mean, std)
+        low, median, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
+        width = (high - low) / _NORMAL_RANGE
+        return cls(median, np.where(width > 1e-12 * np.abs(median), width, std))
 
     def transform(self, values: NDArray[Any]) -> NDArray[Any]:
         """Scale values (..., C) from the source's units to z-scores."""

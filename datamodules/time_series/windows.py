@@ -22,12 +22,20 @@ class Windows:
         values: the series (T, C).
         context_length: L, input steps of the model.
         horizon: H, forecast steps.
+        floor: least value of forecasts, z-scored (C,); None: no least value.
     """
 
-    def __init__(self, values: NDArray[np.floating[Any]], context_length: int, horizon: int) -> None:
+    def __init__(
+        self,
+        values: NDArray[np.floating[Any]],
+        context_length: int,
+        horizon: int,
+        floor: NDArray[np.float32] | None = None,
+    ) -> None:
         self.values = np.ascontiguousarray(values, dtype=np.float32)
         self.context_length = context_length
         self.horizon = horizon
+        self.floor = floor
         rows, channels = self.values.shape
         length = context_length + horizon
         if rows < length:
@@ -48,7 +56,8 @@ class Windows:
         block = self._matrix[index].reshape(len(index), self.context_length + self.horizon, -1)
         # Sliced in numpy because its views cost a tenth of torch's.
         context, target = block[:, : self.context_length], block[:, self.context_length :]
-        return ForecastBatch(torch.from_numpy(context), torch.from_numpy(target), torch.from_numpy(index))
+        floor = None if self.floor is None else torch.from_numpy(self.floor).expand(len(index), 1, -1)
+        return ForecastBatch(torch.from_numpy(context), torch.from_numpy(target), torch.from_numpy(index), floor)
 
 
 class PanelWindows:
@@ -61,6 +70,7 @@ class PanelWindows:
         widths: C and P.
         series: the number of each window's series, (n,).
         statics: codes (M, S) and numbers (M, N) of all M series.
+        floors: least value of forecasts of each series, z-scored (M, C); None: no least value.
     """
 
     def __init__(
@@ -73,12 +83,14 @@ class PanelWindows:
         series: NDArray[np.int64],
         widths: tuple[int, int],
         statics: tuple[NDArray[np.int64], NDArray[np.float32]],
+        floors: NDArray[np.float32] | None = None,
     ) -> None:
         self._windows = Windows(values, context_length, horizon)
         self.starts = starts
         self.series = series
         self._channels, self._known = widths[0], sum(widths)  # first columns of the past and the known covariates
         self._statics = statics
+        self._floors = floors
         self._plain = self._windows.values.shape[1] == widths[0] and not any(part.size for part in statics)
 
     def __len__(self) -> int:
@@ -87,13 +99,16 @@ class PanelWindows:
     def __getitem__(self, index: NDArray[np.int64]) -> ForecastBatch | CovariateBatch:
         """Return the windows with the numbers `index`, (B,), as one batch."""
         batch = self._windows[self.starts[index]]
+        floor = None if self._floors is None else torch.from_numpy(self._floors[self.series[index]]).unsqueeze(1)
         if self._plain:
-            return batch
+            return batch._replace(floor=floor)
         channels, known = self._channels, self._known
         codes, numbers = (torch.from_numpy(part[self.series[index]]) for part in self._statics)
         ahead = torch.cat([batch.context[..., known:], batch.target[..., known:]], dim=1)
         covariates = CovariateInputs(batch.context[..., channels:known], ahead, codes, numbers)
-        return CovariateBatch(batch.context[..., :channels], batch.target[..., :channels], batch.start, covariates)
+        return CovariateBatch(
+            batch.context[..., :channels], batch.target[..., :channels], batch.start, covariates, floor
+        )
 
 
 class WindowOrder(Order):

@@ -10,8 +10,11 @@ CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day
 # Keys of the section `data` that only data.name=table reads.
 _TABLE_KEYS = (
     *("path", "time", "time_format", "timezone", "id", "target", "past", "known", "static"),
-    *("fill", "short", "train_end", "validation_end", "season"),
+    *("fill", "short", "outliers", "train_end", "validation_end", "season"),
+    *("separator", "encoding", "decimal", "thousands"),
 )
+_THOUSANDS = (",", ".", "space", "apostrophe")
+_SEPARATOR_NAMES = ("tab", "pipe")  # of characters that YAML or a shell would take for something else
 
 
 @dataclass
@@ -22,6 +25,8 @@ class ForecastingDataOptions(DataOptions):
     name: Literal["synthetic", "ETTh1", "ETTh2", "ETTm1", "ETTm2", "Weather", "table"] = "synthetic"
     context_length: int = at_least(336, 1)  # steps the model sees (lookback)
     horizon: int = at_least(96, 1)  # steps it forecasts
+    # How each series is scaled, by its training rows: mean and standard deviation, or median and interquartile range
+    scaling: Literal["standard", "robust"] = "standard"
     mask_missing: bool = False  # Weather: replace its -9999 cells by the value before; published results keep them
     # Calendar features of every step, past and future: minute_of_hour, hour_of_day, day_of_week, day_of_month,
     # day_of_year, month_of_year
@@ -44,6 +49,15 @@ class ForecastingDataOptions(DataOptions):
     short: Literal["pad", "drop", "refuse"] = "pad"
     train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
     validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
+    separator: str | None = None  # of columns in a CSV file, such as ; or tab or pipe; null: found from the first lines
+    encoding: str | None = None  # of a CSV file, such as cp1252; null: UTF-8, or what a byte order mark names
+    decimal: str | None = None  # decimal mark of numbers in text: . or , ; null: found where only one reading fits
+    thousands: str | None = (
+        None  # mark between thousands: , . space apostrophe; null: found where only one reading fits
+    )
+    # A cell is an error of the data, and takes the value before, if its distance from the column's median is more than
+    # this many times the distance between the 5 % and the 95 % quantile; null: no cell is
+    outliers: float | None = at_least(1000.0, 10)
     # Seasonal period in steps; null: a day, of days a week (of business days 5), of longer steps a year
     season: int | None = at_least(None, 1)
 
@@ -68,6 +82,7 @@ class ForecastingModelOptions(BackboneOptions):
     # Replaces the whole model on the same windows: naive forecasts, the linear map alone, or DLinear.
     baseline: Literal["none", "last_value", "seasonal_naive", "linear", "dlinear"] = "none"
     head: Literal["point", "quantile"] = "point"  # quantile: predicts task.quantiles; the median is the forecast
+    floor: float | None = None  # least value of forecasts, quantiles and intervals, in the data's units; 0 for counts
     # Fine-tunes the universal forecaster instead, whose weights set all other keys of this section but head=quantile:
     # universal (the weights of this package), or a folder of `titans-seq export` or a run with task.name=universal.
     pretrained: str | None = None
@@ -133,7 +148,7 @@ class ForecastingConfig(Config):
                 rule = "is not supported with model.pretrained, which takes known covariates only; remove one of them"
                 yield Conflict(f"data.{key}", "model.pretrained", rule)
         for key in _changed_keys(model, ForecastingModelOptions(), "model."):
-            if key not in ("model.head", "model.pretrained", "model.baseline"):
+            if key not in ("model.head", "model.pretrained", "model.baseline", "model.floor"):
                 rule = "has no effect with model.pretrained, whose weights determine the model; remove one of them"
                 yield Conflict(key, "model.pretrained", rule, no_effect=True)
 
@@ -142,6 +157,7 @@ class ForecastingConfig(Config):
         if data.name != "table" and (given := [k for k in _TABLE_KEYS if getattr(data, k) != getattr(plain, k)]):
             rule = f"only applies to data.name=table; got data.name={data.name}"
             yield Conflict(f"data.{given[0]}", "data.name", rule)
+        yield from self._text_conflicts()
         for unknown in (name for name in data.calendar if name not in CALENDAR):
             yield Conflict("data.calendar", "data.calendar", f"unknown {unknown!r}; accepted: {', '.join(CALENDAR)}")
         ends = data.train_end, data.validation_end
@@ -152,6 +168,26 @@ class ForecastingConfig(Config):
                 yield Conflict(key, key, rule)
         if all(isinstance(end, float) for end in ends) and ends[0] >= ends[1]:
             yield Conflict("data.validation_end", "data.train_end", f"{ends[1]} must exceed data.train_end={ends[0]}")
+
+    def _text_conflicts(self) -> Iterator[Conflict]:
+        data = self.data
+        if data.separator is not None and len(data.separator) != 1 and data.separator not in _SEPARATOR_NAMES:
+            rule = f"must be one character, tab or pipe; got {data.separator!r}"
+            yield Conflict("data.separator", "data.separator", rule)
+        if data.decimal not in (None, ".", ","):
+            yield Conflict("data.decimal", "data.decimal", f"must be . or , ; got {data.decimal!r}")
+        if data.thousands not in (None, *_THOUSANDS):
+            rule = f"must be one of {' '.join(_THOUSANDS)}; got {data.thousands!r}"
+            yield Conflict("data.thousands", "data.thousands", rule)
+        if data.thousands is not None and data.thousands == data.decimal:
+            rule = f"{data.thousands} is the decimal mark, too; set another one of the two"
+            yield Conflict("data.thousands", "data.decimal", rule)
+        if data.path is not None and data.path.lower().endswith(".parquet"):
+            for key in (key for key in ("separator", "encoding") if getattr(data, key) is not None):
+                yield Conflict(f"data.{key}", "data.path", "has no effect on a Parquet file; remove it", no_effect=True)
+        if data.encoding is not None and not _is_text_encoding(data.encoding):
+            rule = f"unknown {data.encoding!r}; expected a name such as utf-8, cp1252 or latin-1"
+            yield Conflict("data.encoding", "data.encoding", rule)
 
     def _quantile_conflicts(self) -> Iterator[Conflict]:
         head, task = self.model.head, self.task
@@ -174,3 +210,11 @@ def _changed_keys(options: Any, plain: Any, prefix: str) -> Iterator[str]:
             yield from _changed_keys(value, default, f"{prefix}{f.name}.")
         elif value != default:
             yield f"{prefix}{f.name}"
+
+
+def _is_text_encoding(name: str) -> bool:
+    try:
+        "".encode(name)
+    except (LookupError, ValueError):  # unknown, or from bytes to bytes, such as base64
+        return False
+    return True

@@ -195,11 +195,13 @@ class ForecastingTask(Task):
         self._measure("test", batch)
 
     def predict_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> Tensor:
-        """Return the z-scored quantiles of a batch; see `quantiles`."""
-        return self.quantiles(batch.context, _covariates(batch))
+        """Return the z-scored quantiles of a batch, not below its floor; see `quantiles`."""
+        # Not in training, where a forecast on the floor would have no gradient.
+        forecast = self.quantiles(batch.context, _covariates(batch))
+        return forecast if batch.floor is None else torch.maximum(forecast, batch.floor.unsqueeze(-1))
 
     def _measure(self, split: str, batch: ForecastBatch | CovariateBatch) -> None:
-        forecast = self.quantiles(batch.context, _covariates(batch))
+        forecast = self.predict_step(batch, 0)
         metrics = self.val_metrics if split == "val" else self.test_metrics
         metrics.update(forecast[..., self.point].contiguous(), batch.target.contiguous())
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.start))

@@ -4,16 +4,22 @@ The checks are those that real user tables call for; each error is one line with
 and the key that fixes it.
 """
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from datamodules.common.messages import listed
+from datamodules.common.numbers import PLAIN, NumberFormat, find_number_format
+from datamodules.common.text_format import TextFormat
 from datamodules.time_series.columns import (
     ColumnRoles,
     Fill,
+    holds_numbers,
+    parse_categories,
     parse_numbers,
     read_series_table,
     resolve_column_roles,
@@ -21,6 +27,7 @@ from datamodules.time_series.columns import (
 )
 from datamodules.time_series.filling import LEAST_ROWS, fill_missing
 from datamodules.time_series.inferred_roles import infer_column_roles
+from datamodules.time_series.outliers import remove_outliers
 from datamodules.time_series.series import Covariates, Series, SplitBoundaries
 from datamodules.time_series.steps import Step, infer_step, regular_grid
 from datamodules.time_series.timestamps import (
@@ -72,6 +79,9 @@ class Table:
         infer_roles: find the roles that are not set (`infer_column_roles`).
         keep_short: also return those series of a long table that have too few rows for the splits, or no value in a
             column (as NaN), for the caller to choose from, if there are others; False raises an error.
+        text_format: how a CSV file, and numbers in text, are written.
+        outliers: see `remove_outliers`; such cells take the value before. None keeps all, and so does fill "missing".
+        categories: past and known covariates that are categories; None: those whose cells are mostly no numbers.
     """
 
     simulated = False
@@ -88,11 +98,17 @@ class Table:
         seasonal_period: int | None = None,
         infer_roles: bool = False,
         keep_short: bool = False,
+        text_format: TextFormat = TextFormat(),  # noqa: B008 - immutable
+        outliers: float | None = None,
+        categories: Collection[str] | None = None,
     ) -> None:
         self.frame = source if isinstance(source, pl.DataFrame) else None
         self.path = Path("table") if isinstance(source, pl.DataFrame) else Path(source)
         self.infer_roles = infer_roles
         self.keep_short = keep_short and roles.id is not None
+        self.text_format = text_format
+        self.outliers = outliers
+        self.categories = categories
         self.roles = roles
         self.time_format = time_format
         self.timezone = timezone
@@ -101,6 +117,7 @@ class Table:
         self._seasonal_period = seasonal_period
         self._filled_cells = 0
         self._ends: list[str] = []  # notes about series that start later or end earlier than their rows
+        self._outliers: list[str] = []  # notes about outlying cells
         self.interval = ""  # time step, see `steps`, set by `read`
         self._zone_advice = ""  # ends the error for times off the grid, where a time zone may be what they lack
         self.resolved_roles = roles  # with the roles that `read` found
@@ -129,40 +146,69 @@ class Table:
     def read(self) -> list[Series]:
         """Read the table as `load` does but without splitting: all rows are training rows."""
         self.prepare()
-        table = read_series_table(self.path) if self.frame is None else self.frame
+        table, notes = (
+            read_series_table(self.path, self.text_format) if self.frame is None else (self.frame, list[str]())
+        )
         if self.fill == "missing":
             table = table.with_columns(pl.selectors.float().fill_nan(None))
-        roles = self.roles
-        if self.infer_roles:
-            roles = infer_column_roles(table, roles, self.path, self.time_format)
-        roles = self.resolved_roles = resolve_column_roles(table, roles, self.path)
+        roles, number_format, found = self._resolve(table)
+        notes += found
         where, ids = f"{self.path}: column {roles.time}", self._ids(table, roles)
         timestamps = parse_timestamps(table[roles.time], where, self.time_format, self.timezone, ids)
         zoned = isinstance(timestamps.dtype, pl.Datetime) and timestamps.dtype.time_zone
         self._zone_advice = _OFFSETS if not zoned and has_offsets(table[roles.time]) else ""
         clock = local_times(timestamps)
-        numbers = [
-            parse_numbers(table[name], clock, key, self.path, self._fill_of(table[name], ids))
+        texts = self._text_columns(table, roles, number_format)
+        values = [
+            parse_categories(table[name])
+            if name in texts
+            else parse_numbers(table[name], clock, key, self.path, self._fill_of(table[name], ids), number_format)
             for key, names in roles.named().items()
             if key in ("target", "past", "known")
             for name in names
         ]
+        notes += _notes_on_empty_categories(values, self.path)
         static = table.select(roles.static) if roles.id is not None else pl.DataFrame()
         static_columns = [column.alias(f"static {column.name}") for column in static]
-        rows = pl.DataFrame([*numbers, *static_columns, timestamps.alias("time of row"), ids])
+        rows = pl.DataFrame([*values, *static_columns, timestamps.alias("time of row"), ids])
         self._check_duplicates(table, rows, roles)
         rows = rows.sort("time of row", maintain_order=True)
         step = self._step(rows)
         self.interval = step.interval
         if self._seasonal_period is None:
             self._seasonal_period = step.seasonal_period
-        self._filled_cells, self._ends = 0, []
+        self._filled_cells, self._ends, self._outliers = 0, [], []
         parts = rows.partition_by("series of row", maintain_order=True)
         panel = [self._series(part, roles, step) for part in sorted(parts, key=lambda p: str(p["series of row"][0]))]
-        filled = f"{self.path}: {self._filled_cells} missing values filled, data.fill={self.fill}"
-        more = [f"{self.path}: {len(self._ends) - _NAMED} more such notes"] if len(self._ends) > _NAMED else []
-        self.notes = [*([filled] if self._filled_cells else []), *self._ends[:_NAMED], *more]
+        if self._filled_cells:
+            notes.append(f"{self.path}: {self._filled_cells} missing values filled, data.fill={self.fill}")
+        for each in (self._outliers, self._ends):
+            notes += each[:_NAMED]
+            notes += [f"{self.path}: {len(each) - _NAMED} more such notes"] if len(each) > _NAMED else []
+        self.notes = notes
         return panel
+
+    def _resolve(self, table: pl.DataFrame) -> tuple[ColumnRoles, NumberFormat, list[str]]:
+        """Return the columns' roles, the format of numbers in text, and notes on it; also sets `resolved_roles`."""
+        known, place = self.text_format, str(self.path)
+        number_format, notes = PLAIN, list[str]()
+        roles = self.roles
+        if self.infer_roles:
+            others = [column for column in table if column.name not in (roles.time, roles.id)]
+            number_format, notes = find_number_format(others, place, known.decimal, known.thousands)
+            roles = infer_column_roles(table, roles, self.path, self.time_format, number_format)
+        roles = self.resolved_roles = resolve_column_roles(table, roles, self.path)
+        if not self.infer_roles:
+            numbers = table.select(roles.timed()).get_columns()
+            number_format, notes = find_number_format(numbers, place, known.decimal, known.thousands)
+        return roles, number_format, notes
+
+    def _text_columns(self, table: pl.DataFrame, roles: ColumnRoles, number_format: NumberFormat) -> set[str]:
+        """Return the covariates that are categories."""
+        covariates = (*roles.past, *roles.known)
+        if self.categories is not None:
+            return {name for name in covariates if name in self.categories}
+        return {name for name in covariates if not holds_numbers(table[name], number_format)}
 
     def _ids(self, table: pl.DataFrame, roles: ColumnRoles) -> pl.Series:
         """Return the series name of every row."""
@@ -201,7 +247,7 @@ class Table:
                 "does not distinguish these rows"
             )
         texts = [n for n in table.columns if n != roles.time and table[n].cast(pl.Float64, strict=False).null_count()]
-        candidates = [n for n in texts if table[n].n_unique() < len(table)]
+        candidates = [n for n in texts if n not in roles.target and table[n].n_unique() < len(table)]
         raise InputError(
             f"{self.path}: {timestamp_text(time)} appears {count} times. Several series? Set data.id=<column>; "
             f"candidates: {listed(candidates) or 'none'}."
@@ -229,13 +275,14 @@ class Table:
         if self.fill == "none":
             self._check_gaps(rows["time of row"], grid, step, place)
         full = grid.to_frame("time of row").join(rows, on="time of row", how="left", maintain_order="left")
-        empty = self.keep_short and any(full[column].null_count() == len(full) for column in roles.numeric())
+        full = self._without_outliers(full, roles, place)
+        empty = self.keep_short and any(full[column].null_count() == len(full) for column in roles.timed())
         if self.fill in ("ffill", "interpolate") and not empty:
-            filled = fill_missing(full, roles.numeric(), self.fill, place, 1 if self.keep_short else LEAST_ROWS)
+            filled = fill_missing(full, roles.timed(), self.fill, place, 1 if self.keep_short else LEAST_ROWS)
             full, grid = filled.rows, filled.rows["time of row"]
             self._filled_cells += filled.cells
             self._ends += filled.notes
-        columns = {column: full[column].to_numpy() for column in roles.numeric()}
+        columns = {column: _to_numpy(full[column]) for column in roles.timed()}
         labels = rows.select(pl.col(f"static {n}").alias(n) for n in roles.static) if roles.static else rows
         return Series(
             name,
@@ -252,6 +299,23 @@ class Table:
             zone,
             step.interval,
         )
+
+    def _without_outliers(self, rows: pl.DataFrame, roles: ColumnRoles, place: str) -> pl.DataFrame:
+        """Return the rows of a series with the value before in place of outlying cells, or empty cells to be filled."""
+        if self.outliers is None or self.fill == "missing":
+            return rows
+        rows, found = remove_outliers(rows, roles.timed(), self.outliers)
+        if not found:
+            return rows
+        clock = local_times(rows["time of row"])
+        self._outliers += [
+            f"{place}: {each.column} is {each.value:.12g} at {timestamp_text(clock[each.row])}, more than "
+            f"{self.outliers:g} times as far from the median as usual values: read as missing (data.outliers)"
+            for each in found
+        ]
+        if self.fill == "none":  # the value before; of the first row, the value after
+            rows = rows.with_columns(pl.col({each.column for each in found}).forward_fill().backward_fill())
+        return rows
 
     def _check_gaps(self, times: pl.Series, grid: pl.Series, step: Step, place: str) -> None:
         """Raise InputError with the number of gaps and the time span of the first, if there are any."""
@@ -296,3 +360,17 @@ class Table:
             end = times.to_numpy()[0]
             return int((series.timestamps < end).sum())
         return round(point * len(series.timestamps))
+
+
+def _to_numpy(column: pl.Series) -> NDArray[Any]:
+    """Return the values (T,) of a column: float64, or text of fixed width."""
+    return column.to_numpy().astype(np.str_) if column.dtype == pl.String else column.to_numpy()
+
+
+def _notes_on_empty_categories(columns: Iterable[pl.Series], path: Path) -> list[str]:
+    texts = [column for column in columns if column.dtype == pl.String]
+    return [
+        f"{path}: column {listed([column.name])}: {empty} empty cells are a category of their own"
+        for column in texts
+        if (empty := (column == "").sum())
+    ]

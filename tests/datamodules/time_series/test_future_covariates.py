@@ -32,8 +32,19 @@ def write_known(path: Path, rows: int = 6, **changes: object) -> Path:
 
 def test_covariates_of_every_series_at_the_requested_times(tmp_path: Path) -> None:
     found = read_future(write_known(tmp_path / "known.csv"), ROLES, None, ["s2", "s1"], [TIMES, TIMES[:2]])
-    np.testing.assert_array_equal(found[0], [[0, 1.5], [1, 1.75], [0, 2.0], [1, 2.25]])
-    np.testing.assert_array_equal(found[1], [[0, 0.5], [1, 0.75]])
+    columns = [{name: values.tolist() for name, values in each.items()} for each in found]
+    assert columns[0] == {"promo": [0, 1, 0, 1], "price": [1.5, 1.75, 2.0, 2.25]}
+    assert columns[1] == {"promo": [0, 1], "price": [0.5, 0.75]}
+
+
+def test_future_table_as_it_is_written(tmp_path: Path) -> None:
+    promos = ["none", "", " spring", ""]
+    lines = [f"2024-03-01 2{i}:00;s1;{promo};{i},25" for i, promo in enumerate(promos)]
+    path = tmp_path / "known.csv"
+    path.write_text("\n".join(["when;store;promo;price", *lines]))
+    (found,) = read_future(path, ROLES, None, ["s1"], [TIMES[:2]], categories={"promo"})
+    assert found["promo"].tolist() == ["spring", ""]
+    assert found["price"].tolist() == [2.25, 3.25]
 
 
 @pytest.mark.parametrize(

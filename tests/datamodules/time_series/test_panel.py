@@ -18,6 +18,7 @@ from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.encoder import FeatureEncoder
+from datamodules.time_series.series import Scaler
 from titans_seq import schema
 from titans_seq.batch import CovariateBatch, ForecastBatch
 from titans_seq.errors import InputError
@@ -193,3 +194,80 @@ def test_error_of_a_short_series_suggests_lengths_that_fit(
     with pytest.raises(InputError) as caught:
         data.windows(split)
     assert str(caught.value) == f"series 'a', {part}"
+
+
+def test_categories_of_covariates_are_indicators_less_their_mean(tmp_path: Path) -> None:
+    content = table()
+    day = pl.int_range(pl.len()).over("store")
+    holiday = pl.when(day % 10 == 0).then(pl.lit("feast")).when(day == 58).then(pl.lit("new")).otherwise(pl.lit("none"))
+    content = content.with_columns(holiday.alias("holiday"))
+    roles = ROLES._replace(past=("holiday",), known=("price",))
+    data = module(tmp_path / "t.csv", content, roles)
+    train = pl.concat(part.head(round(0.6 * len(part))) for part in content.partition_by("store"))["holiday"]
+    share = float((train == "feast").mean())  # type: ignore[arg-type]
+    encoder = data.encoder
+    assert encoder.levels == {"holiday": ["feast", "none"]}
+    assert (encoder.sizes()["past"], encoder.sizes()["known"]) == (2, 1)
+    codes = {"feast": [1 - share, share - 1], "none": [-share, share], "new": [0, 0]}
+    for each in data.scaled_series:
+        found = each.scaled[:, 1:3]
+        wanted = [codes[name] for name in each.series.covariates.past["holiday"]]
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+    batch = data.windows("train")[np.arange(3)]
+    assert isinstance(batch, CovariateBatch)
+    np.testing.assert_allclose(batch.covariates.past[0], data.scaled_series[0].scaled[:LENGTH, 1:3])
+    notes = encoder.unknown_levels_notes(each.series.covariates.timed() for each in data.scaled_series)
+    assert notes == [
+        "holiday: 1 of its categories unknown from the training rows, read as the mean of those known: 'new'"
+    ]
+    restored = FeatureEncoder.from_container(json.loads(json.dumps(encoder.to_container())))
+    np.testing.assert_array_equal(restored.encode(each.series, each.scaler), each.scaled)
+    before = {name: value for name, value in data.encoder.to_container().items() if name != "levels"}
+    assert FeatureEncoder.from_container(before).levels == {}
+
+
+def test_rare_categories_are_unknown(tmp_path: Path) -> None:
+    content = table()
+    content = content.with_columns(pl.Series("holiday", [f"{i}x" for i in range(len(content))]))
+    roles = ROLES._replace(past=(), known=("holiday",))
+    data = module(tmp_path / "t.csv", content, roles)
+    assert len(data.encoder.levels["holiday"]) == 64
+    assert np.isfinite(data.scaled_series[0].scaled).all()
+
+
+def test_a_floor_in_the_units_of_each_series(tmp_path: Path) -> None:
+    for content, roles in ((table(), ROLES), (table().filter(store="a"), ColumnRoles(target=("sales", "price")))):
+        data = module(tmp_path / "t.csv", content, roles, floor=2.0)
+        windows = data.windows("test")
+        batch = windows[np.arange(len(windows))]
+        members, _ = data.locate_windows("test", np.arange(len(windows)))
+        assert batch.floor is not None
+        channels = len(data.encoder.channels)
+        assert batch.floor.shape == (len(windows), 1, channels)
+        for floor, member in zip(batch.floor, members, strict=True):
+            scaler = data.scaled_series[member].scaler
+            np.testing.assert_allclose(scaler.inverse(floor[0].double().numpy()), [2.0] * channels, atol=1e-3)
+        low = data.scaled_series[0].restore(np.full((2, channels), -1e6))
+        assert (low == 2).all()
+        np.testing.assert_array_equal(data.scaled_series[0].restore(np.zeros(channels)), data.scaler.mean)
+    plain = module(tmp_path / "t.csv", table())
+    assert plain.windows("test")[np.arange(2)].floor is None
+    assert plain.scaled_series[0].restore(np.array([-1e6]))[0] < 0
+
+
+def test_robust_scaling_ignores_single_cells(tmp_path: Path) -> None:
+    content = table()
+    wild = content.with_columns(pl.when(pl.int_range(pl.len()) == 5).then(1e9).otherwise("sales").alias("sales"))
+    plain, robust = (module(tmp_path / "t.csv", content, robust=r).encoder.scalers["a"] for r in (False, True))
+    far = module(tmp_path / "t.csv", wild, robust=True).encoder.scalers["a"]
+    rows = content.filter(store="a")["sales"].head(36)
+    assert robust.mean[0] == rows.median()
+    low, high = rows.quantile(0.25, "linear"), rows.quantile(0.75, "linear")
+    assert low is not None
+    assert high is not None
+    assert robust.std[0] == pytest.approx((high - low) / 1.3489795)
+    assert plain.std[0] == pytest.approx(rows.std(ddof=0))
+    np.testing.assert_allclose(far.std, robust.std, rtol=0.1)
+    mostly = Scaler.fit(np.array([[0.0]] * 9 + [[10.0]]), robust=True)
+    assert (mostly.mean[0], mostly.std[0]) == (0, 3)
+    assert Scaler.fit(np.full((9, 1), 7.0), robust=True) == (7, 1)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from datamodules.common.text_format import TextFormat
 from datamodules.time_series.columns import ColumnRoles, Fill
 from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.series import Series
@@ -271,3 +272,58 @@ def test_missing_columns_and_files(tmp_path: Path) -> None:
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     assert "not a readable Parquet file" in error_line(Table(tmp_path / "bad.parquet"))
     assert "2 distinct times" in error_line(Table(wide(tmp_path / "short.csv", 2)))
+
+
+def test_a_table_with_semicolons_and_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f"{stamp:%Y-%m-%d %H:%M};1.{100 + i},25;{i},5" for i, stamp in enumerate(hours(40))]
+    path.write_bytes("\r\n".join(["date;a;b", *rows]).encode("utf-8-sig"))
+    table = Table(path)
+    series = only_series(table)
+    np.testing.assert_array_equal(series.values, np.column_stack([np.arange(1100.25, 1140), np.arange(0.5, 40)]))
+    assert table.notes == [
+        f"{path}: columns are separated by ';' (data.separator)",
+        f"{path}: numbers are read with a decimal ',' and '.' between thousands (data.decimal, data.thousands)",
+    ]
+    inferred = Table(path, fill="missing", infer_roles=True)
+    np.testing.assert_array_equal(only_series(inferred).values, series.values)
+    named = Table(path, text_format=TextFormat(";", "utf-8-sig", ",", "."))
+    np.testing.assert_array_equal(only_series(named).values, series.values)
+    assert named.notes == []
+    assert "cells are not finite numbers, first '1.100,25'" in error_line(
+        Table(path, text_format=TextFormat(decimal=",", thousands="space"))
+    )
+
+
+def test_a_table_that_is_not_utf8_names_the_key(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = [f"{stamp:%Y-%m-%d %H:%M},{i}" for i, stamp in enumerate(hours(40))]
+    path.write_bytes("\n".join(["date,Größe", *rows]).encode("cp1252"))
+    hint = "; set data.encoding, such as cp1252 (Windows, Western Europe)"
+    assert error_line(Table(path)).endswith(f"expected UTF-8 text, got a header with bytes that are not{hint}")
+    assert only_series(Table(path, text_format=TextFormat(encoding="cp1252"))).channels == ["Größe"]
+
+
+def test_text_covariates_are_categories(tmp_path: Path) -> None:
+    holidays = [None if i % 3 else "Easter" if i % 2 else " New Year" for i in range(40)]
+    path = wide(tmp_path / "t.csv", h=list(holidays), p=[f"{i % 2}" for i in range(40)])
+    roles = ColumnRoles(target=("a",), past=("h",), known=("p",))
+    table = Table(path, roles)
+    covariates = only_series(table).covariates
+    assert covariates.past["h"].tolist() == [(name or "").strip() for name in holidays]
+    assert covariates.known["p"].tolist() == [i % 2 for i in range(40)]
+    assert table.notes == [f"{path}: column h: 26 empty cells are a category of their own"]
+    chosen = only_series(Table(path, roles, categories={"h", "p"})).covariates  # as a trained model has it
+    assert chosen.known["p"].tolist() == [f"{i % 2}" for i in range(40)]
+    few = wide(tmp_path / "f.csv", h=[i if i else "n/a" for i in range(40)])
+    assert "column h: 1 cells are not finite numbers, first 'n/a'" in error_line(Table(few, roles._replace(known=())))
+
+
+@pytest.mark.parametrize("fill", ["ffill", "interpolate"])
+def test_a_category_in_a_gap_is_the_one_before(tmp_path: Path, fill: Fill) -> None:
+    kept = [i for i in range(40) if i not in (5, 6)]
+    columns = {"date": [hours(40)[i] for i in kept], "a": kept, "h": ["x" if i < 5 else "y" for i in kept]}
+    roles = ColumnRoles(target=("a",), known=("h",))
+    series = only_series(Table(write(tmp_path / "t.csv", columns), roles, fill=fill))
+    assert series.covariates.known["h"].tolist() == ["x"] * 7 + ["y"] * 33
+    assert series.values[4:8, 0].tolist() == ([4, 4, 4, 7] if fill == "ffill" else [4, 5, 6, 7])

@@ -198,5 +198,5 @@ def test_future_covariates_are_matched_by_the_hour(tmp_path: Path) -> None:
         rows = texts(hours(datetime(2021, 10, 31, 1), 5), form)
         pl.DataFrame({"date": rows, "promo": [0, 1, 2, 3, 4]}).write_csv(tmp_path / "plans.csv")
         (found,) = read_future(tmp_path / "plans.csv", roles, None, ["t"], [wanted], "Europe/Berlin")
-        assert isinstance(found, np.ndarray)
-        assert found[:, 0].tolist() == [0, 1, 2, 3, 4]
+        assert isinstance(found, dict)
+        assert found["promo"].tolist() == [0, 1, 2, 3, 4]

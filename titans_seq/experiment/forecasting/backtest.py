@@ -133,7 +133,10 @@ def _scale_unseen(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]
     if not forecaster.is_panel:
         return forecaster
     seen, panel = forecaster.encoder.scalers, zip(forecaster.scaled_series, origins, strict=True)
-    scaled = [member if member.series.name in seen else member.rescaled(int(rows[0])) for member, rows in panel]
+    robust = forecaster.config.data.scaling == "robust"
+    scaled = [
+        member if member.series.name in seen else member.rescaled(int(rows[0]), robust=robust) for member, rows in panel
+    ]
     return forecaster._replace(scaled_series=scaled)
 
 
@@ -148,7 +151,7 @@ def _forecast_series(
         for member, rows in zip(forecaster.scaled_series, origins, strict=True):
             batches = []
             for begin in range(0, len(rows), size):
-                known = [member.scaled[row : row + steps, channels + len(encoder.past) :] for row in rows]
+                known = [member.scaled[row : row + steps, channels + encoder.num_past :] for row in rows]
                 part = slice(begin, begin + size)
                 cut = [cut_inputs(forecaster, member, int(r), k) for r, k in zip(rows[part], known[part], strict=True)]
                 batches.append(forecast_recursively(forecaster, stack_inputs(cut), steps))
@@ -159,7 +162,7 @@ def _forecast_series(
                 calibration = forecaster.calibration.for_series(member.series.name).for_steps(steps)
                 ends = calibration.intervals(z_scores)
                 for nominal, low, high in zip(calibration.coverages, *ends, strict=True):
-                    intervals[nominal] = (member.scaler.inverse(low), member.scaler.inverse(high))
+                    intervals[nominal] = (member.restore(low), member.restore(high))
             truth = member.series.values[rows[:, None] + np.arange(steps)]
             units = np.stack([restore_units(member, window) for window in z_scores])
             yield SeriesForecasts(member.series, rows, truth, units, intervals)

@@ -1,7 +1,9 @@
 """Builds the source of the series that a configuration names."""
 
+from collections.abc import Collection
 from pathlib import Path
 
+from datamodules.common.text_format import TextFormat
 from datamodules.time_series.columns import ColumnRoles, Fill
 from datamodules.time_series.datasets.ett import ETT
 from datamodules.time_series.datasets.simulated import SimulatedSeries
@@ -21,10 +23,16 @@ def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
     return SimulatedSeries() if options.name == "synthetic" else ETT(options.name, options.root)
 
 
-def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, infer_roles: bool = False) -> Table:
+def build_table(
+    options: ForecastingDataOptions,
+    *,
+    fill: Fill | None = None,
+    infer_roles: bool = False,
+    categories: Collection[str] | None = None,
+) -> Table:
     """Build the source of a user's table; raises InputError without `data.path`.
 
-    `fill` replaces that of the options; for `infer_roles` see `Table`.
+    `fill` replaces that of the options; for `infer_roles` and `categories` see `Table`.
     """
     if options.path is None:
         raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
@@ -46,4 +54,14 @@ def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, in
         seasonal_period=options.season,
         infer_roles=infer_roles,
         keep_short=options.short != "refuse",
+        text_format=text_format_of(options),
+        outliers=options.outliers,
+        categories=categories,
     )
+
+
+def text_format_of(options: ForecastingDataOptions) -> TextFormat:
+    """Return how a table is written, as far as it is set."""
+    named = {"tab": "\t", "pipe": "|"}
+    separator = named.get(options.separator or "", options.separator)
+    return TextFormat(separator, options.encoding, options.decimal, options.thousands)

@@ -1,6 +1,6 @@
 """The forecasting task as an `Experiment`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from datamodules.common.messages import listed
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.datasets.weather import Weather
+from datamodules.time_series.series import Series
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Report, Scores
@@ -69,6 +70,8 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             short=options.short,
             unknown_categories=self._layout.get("unknown", False) if self._layout else model.category_dropout > 0,
             categories=self._layout.get("categories", {}),
+            robust=options.scaling == "robust",
+            floor=model.floor,
         )
         data.prepare_data()
         data.setup()
@@ -110,7 +113,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             raise InputError(f"{source}: trained on {trained} channels; {self._name()} has {len(layout.channels)}")
         found = layout.to_container()
         kept = task.hparams.get("layout") or {}
-        for key in ("past", "known", "calendar", "categories", "numbers"):
+        for key in ("past", "known", "calendar", "categories", "numbers", "levels"):
             if key in kept and kept[key] != found[key]:
                 there, here = (listed(map(str, side[key])) or "nothing" for side in (kept, found))
                 raise InputError(f"{source}: trained with {key} {there}; {self._name()} has {here}, or other values")
@@ -137,6 +140,10 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         notes += tuple(self.data.notes)
         if len(self.data.encoder.calendar) < len(self.config.data.calendar):
             notes += ("the times are integers: data.calendar has no effect",)
+        panel = [each.series for each in self.data.scaled_series]
+        notes += tuple(self.data.encoder.unknown_levels_notes(each.covariates.timed() for each in panel))
+        if self.config.model.floor is not None:
+            notes += _notes_below(self.config.model.floor, panel)
         return notes
 
     def _name(self) -> str:
@@ -178,12 +185,17 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         z_scores = task.predict_step(move_data_to_device(batch, task.device), 0).float().cpu().numpy()
         steps = min(data.context_length, _HISTORY_SEASONS * data.source.seasonal_period)
         members, rows = data.locate_windows("test", starts)
-        scalers = [data.scaled_series[m].scaler for m in members]
+        drawn = [data.scaled_series[m] for m in members]
 
-        def restore(z: Any) -> NDArray[np.float64]:
+        def observed(z: Any) -> NDArray[np.float64]:
             """Values (W, T, channels plotted) in the source's units, of z-scores (W, T, C)."""
             z = np.asarray(z, dtype=np.float64)
-            return np.stack([s.inverse(x) for s, x in zip(scalers, z, strict=True)])[..., -_CHANNELS:]
+            return np.stack([each.scaler.inverse(x) for each, x in zip(drawn, z, strict=True)])[..., -_CHANNELS:]
+
+        def restore(z: Any) -> NDArray[np.float64]:
+            """Forecasts, as `observed` does values."""
+            z = np.asarray(z, dtype=np.float64)
+            return np.stack([each.restore(x) for each, x in zip(drawn, z, strict=True)])[..., -_CHANNELS:]
 
         bands = {}
         if self._calibration is not None and self._calibration.coverages:
@@ -206,8 +218,8 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         plot_forecasts(
             path,
             timestamps=[each[row - steps : row + data.horizon] for each, row in zip(stamps, rows, strict=True)],
-            history=restore(batch.context[:, -steps:]),
-            truth=restore(batch.target),
+            history=observed(batch.context[:, -steps:]),
+            truth=observed(batch.target),
             forecast=restore(z_scores[..., task.point]),
             linear=None if linear is None else restore(linear.float().cpu()),
             bands=bands,
@@ -271,7 +283,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         for number in np.unique(members):
             of_member = members == number
             member, first = self.data.scaled_series[number], rows[of_member]
-            values = np.moveaxis(member.scaler.inverse(np.moveaxis(z_scores[of_member], -1, 0)), 0, -1)
+            values = np.moveaxis(member.restore(np.moveaxis(z_scores[of_member], -1, 0)), 0, -1)
             table = forecast_table(member.series, first, values, task.quantile_levels)
             if self.config.data.id is not None:
                 table.insert_column(0, pl.Series("series", [member.series.name] * len(table)))
@@ -298,6 +310,16 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             name = f"test/interval_{100 * nominal:g}"
             results |= {name: share, f"{name}_worst_tenth": worst}
         return Report(results, tuple(messages))
+
+
+def _notes_below(floor: float, panel: Sequence[Series]) -> tuple[str, ...]:
+    """Return a note if values of the series are below the floor of forecasts."""
+    below = [(s.values[s.values < floor], s.name) for s in panel]
+    count = sum(len(values) for values, _ in below)
+    if not count:
+        return ()
+    least, name = min((values.min(), name) for values, name in below if len(values))
+    return (f"model.floor={floor:g}: {count} values are below it, the least {least:g} in series {name!r}",)
 
 
 def _linear_forecast(task: ForecastingTask, context: torch.Tensor) -> torch.Tensor | None:

@@ -113,10 +113,11 @@ def explain(
 def find_covariates(forecaster: TrainedForecaster) -> list[Covariate]:
     """Return the covariates of a forecaster, with the columns of its inputs that each of them has."""
     encoder = forecaster.encoder
-    known = len(encoder.known)
+    past, ahead = encoder.columns_of(encoder.past), encoder.columns_of(encoder.known)
+    known = sum(map(len, ahead.values()))
     return [
-        *(Covariate(name, "past", "past", [index]) for index, name in enumerate(encoder.past)),
-        *(Covariate(name, "known", "known", [index]) for index, name in enumerate(encoder.known)),
+        *(Covariate(name, "past", "past", columns) for name, columns in past.items()),
+        *(Covariate(name, "known", "known", columns) for name, columns in ahead.items()),
         *(
             Covariate(name, "calendar", "known", [known + 2 * index, known + 2 * index + 1])
             for index, name in enumerate(encoder.calendar)
@@ -146,7 +147,7 @@ def _choose_windows(forecaster: TrainedForecaster, count: int) -> _Windows:
     for number, row in chosen:
         member = forecaster.scaled_series[number]
         future = member.scaled[row : row + config.horizon]
-        cut.append(cut_inputs(forecaster, member, row, future[:, channels + len(encoder.past) :]))
+        cut.append(cut_inputs(forecaster, member, row, future[:, channels + encoder.num_past :]))
         truth.append(future[:, :channels].astype(np.float64))
     return _Windows([number for number, _ in chosen], stack_inputs(cut), np.stack(truth))
 
@@ -187,8 +188,8 @@ class _Effect(NamedTuple):
 
 
 def _effect(forecaster: TrainedForecaster, chosen: _Windows, covariate: Covariate) -> _Effect | None:
-    """Return the effect of a known covariate; None for another one, and where the windows show one value only."""
-    if covariate.role != "known":
+    """Return the effect of a known covariate of numbers; None for another one, and where it has one value only."""
+    if covariate.role != "known" or covariate.name in forecaster.encoder.levels:
         return None
     (column,), horizon = covariate.columns, forecaster.config.data.horizon
     values = chosen.inputs.known[..., column]
@@ -204,7 +205,7 @@ def _effect(forecaster: TrainedForecaster, chosen: _Windows, covariate: Covariat
         forecasts = _forecasts(forecaster, chosen.inputs._replace(known=known))
         members = (forecaster.scaled_series[number] for number in chosen.members)
         in_units.append(np.stack([restore_units(m, each) for m, each in zip(members, forecasts, strict=True)]))
-    scaler, place = forecaster.encoder.covariates, len(forecaster.encoder.past) + column
+    scaler, place = forecaster.encoder.covariates, forecaster.encoder.num_past + column
     digits = 5 - int(np.floor(np.log10(scaler.std[place])))  # inputs are float32
     low, high = (round(float(scaler.mean[place] + scaler.std[place] * end), digits) for end in ends)
     return _Effect(low, high, (in_units[1] - in_units[0]).mean(0))

@@ -15,7 +15,7 @@ from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.baselines import naive_forecast
-from titans_seq.experiment.forecasting.data import build_table
+from titans_seq.experiment.forecasting.data import build_table, text_format_of
 from titans_seq.experiment.forecasting.inference import (
     Kind,
     TrainedForecaster,
@@ -156,7 +156,7 @@ def _known_covariates(
         raise InputError(
             f"--future {future}: the model has no known covariates (data.known was empty); omit the option"
         )
-    columns = [np.empty((len(timestamps), 0)) for timestamps in times]
+    columns: list[dict[str, NDArray[Any]]] = [{} for _ in times]
     modelled = [i for i, kind in enumerate(forecaster.kinds) if kind != "naive"]
     if names and modelled:
         options = forecaster.config.data
@@ -167,7 +167,8 @@ def _known_covariates(
         roles = build_table(options).roles
         own = [forecaster.scaled_series[i].series.name for i in modelled]
         wanted = [times[i] for i in modelled]
-        found = read_future(future, roles, options.time_format, own, wanted, forecaster.timezone)
+        zone, written, levels = forecaster.timezone, text_format_of(options), forecaster.encoder.levels
+        found = read_future(future, roles, options.time_format, own, wanted, zone, written, levels)
         faults = {i: each for i, each in zip(modelled, found, strict=True) if isinstance(each, InputError)}
         if faults and (len(faults) == len(modelled) or options.short == "refuse"):
             raise next(iter(faults.values()))
@@ -176,6 +177,7 @@ def _known_covariates(
         forecaster = forecaster._replace(kinds=kinds)
         for i, part in zip(modelled, found, strict=True):
             columns[i] = columns[i] if isinstance(part, InputError) else part
+        print_notes(forecaster.encoder.unknown_levels_notes(part for part in columns if part))
     zone, encode = forecaster.timezone, forecaster.encoder.known_future
     empty = np.empty((0, 0), dtype=np.float32)
     return forecaster, [

@@ -68,6 +68,7 @@ class Inputs(NamedTuple):
     known: NDArray[np.float32]  # (B, L + N, K), including the N steps to forecast
     categories: NDArray[np.int64]  # (B, S)
     numbers: NDArray[np.float32]  # (B, N)
+    floor: NDArray[np.float32]  # (B, C): least forecast, minus infinity where there is none
 
 
 def load_trained(
@@ -91,7 +92,7 @@ def load_trained(
     if config.data.name == "table":
         config.data.target = list(encoder.channels)
         config.data.timezone = config.data.timezone or encoder.timezone
-        table = build_table(config.data)
+        table = build_table(config.data, categories=encoder.levels)
         loaded: Series | list[Series] = table.read()
         print_notes(table.notes)
     else:
@@ -107,6 +108,7 @@ def load_trained(
         print_notes(note(later, f"start after the origin, {time_text(start, panel[0].timezone)}: left out"))
     scaled_series = _scale(panel, encoder, config, str(data or config.data.path or config.data.name))
     task.to(build_trainer(config).strategy.root_device).eval()
+    print_notes(encoder.unknown_levels_notes(each.covariates.timed() for each in panel))
     source_name = str(config.data.path or config.data.name)
     kinds: list[Kind] = ["model"] * len(scaled_series)
     calibration = load_calibration(checkpoint)
@@ -133,8 +135,8 @@ def _scale(
         else:
             fitted = encoder.scalers.get(series.name)
             unseen += [] if fitted else [series.name]
-            scaler = fitted or Scaler.fit(series.values)
-        scaled_series.append(ScaledSeries.encode(series, scaler, encoder))
+            scaler = fitted or Scaler.fit(series.values, robust=config.data.scaling == "robust")
+        scaled_series.append(ScaledSeries.encode(series, scaler, encoder, floor=config.model.floor))
     if unseen:
         names = ", ".join(map(repr, unseen[:5])) + (" and more" if len(unseen) > 5 else "")
         print(f"Note: {len(unseen)} series unseen in training are scaled by their own statistics: {names}")
@@ -224,11 +226,12 @@ def cut_inputs(
         )
     context = member.scaled[row - length : row]
     channels = len(encoder.channels)
-    ahead = channels + len(encoder.past)
+    ahead = channels + encoder.num_past
     codes, numbers = encoder.static(member.series)
     known = np.concatenate([context[:, ahead:], known_future])
     past = context[None, :, channels:ahead]
-    return Inputs(context[None, :, :channels], past, known[None], codes[None], numbers[None])
+    floor = member.scaled_floor()
+    return Inputs(context[None, :, :channels], past, known[None], codes[None], numbers[None], floor[None])
 
 
 def stack_inputs(inputs: Sequence[Inputs]) -> Inputs:
@@ -240,7 +243,7 @@ def stack_inputs(inputs: Sequence[Inputs]) -> Inputs:
 def forecast_recursively(forecaster: TrainedForecaster, inputs: Inputs, steps: int) -> NDArray[np.float64]:
     """Return z-scored forecasts (B, N, C, Q) of N = `steps`; beyond the horizon, forecasts are fed back as input."""
     task, data = forecaster.task, forecaster.config.data
-    context, past, known, categories, numbers = (torch.from_numpy(part).to(task.device) for part in inputs)
+    context, past, known, categories, numbers, floor = (torch.from_numpy(part).to(task.device) for part in inputs)
     blocks = -(-steps // data.horizon)
     # A step's covariates do not affect the forecasts of other steps, so the padding of the last block may be any.
     known = torch.cat([known, known[:, -1:].expand(-1, blocks * data.horizon - steps, -1)], dim=1)
@@ -250,7 +253,7 @@ def forecast_recursively(forecaster: TrainedForecaster, inputs: Inputs, steps: i
         if forecaster.encoder.has_covariates:
             window = known[:, block * data.horizon :][:, : data.context_length + data.horizon]
             covariates = CovariateInputs(past, window, categories, numbers)
-        forecast = task.quantiles(context, covariates)
+        forecast = torch.maximum(task.quantiles(context, covariates), floor[:, None, :, None])
         forecasts.append(forecast)
         context = torch.cat([context, forecast[..., task.point]], dim=1)[:, -data.context_length :]
     return torch.cat(forecasts, dim=1)[:, :steps].double().cpu().numpy()
@@ -273,6 +276,6 @@ def check_steps(forecaster: TrainedForecaster, horizon: int | None) -> int:
 
 
 def restore_units(member: ScaledSeries, values: NDArray[Any]) -> NDArray[np.float64]:
-    """Convert z-scores (N, C, ...) to the units of the series."""
-    moved: NDArray[np.float64] = np.moveaxis(member.scaler.inverse(np.moveaxis(values, 1, -1)), -1, 1)
+    """Convert z-scored forecasts (N, C, ...) to the units of the series."""
+    moved: NDArray[np.float64] = np.moveaxis(member.restore(np.moveaxis(values, 1, -1)), -1, 1)
     return moved

@@ -29,7 +29,8 @@ from titans_seq.experiment.run.output import refuse_to_overwrite, write_table
 from titans_seq.models.universal.forecaster import LEVELS
 from titans_seq.schema import ForecastingConfig
 
-_READ = ("time", "time_format", "timezone", "id", "target", "season")  # keys of the section `data` that have an effect
+# Keys of the section `data` that have an effect.
+_READ = ("time", "time_format", "timezone", "id", "target", "season", "separator", "encoding", "decimal", "thousands")
 _NAMED = 5  # series that a note names
 _COVERAGE = 0.8  # of the interval between the outer quantiles
 
@@ -49,7 +50,7 @@ def forecast_pretrained(
     forecasts = load_forecaster().forecast(table, _horizon(horizon))
     has_ids = table.resolved_roles.id is not None
     plotted = select_panels([each.series for each in forecasts], series, has_ids=has_ids) if plot else []
-    _print_notes(forecasts, has_ids=has_ids)
+    _print_notes(table, forecasts, has_ids=has_ids)
     result = pl.concat([to_table(each, has_ids) for each in forecasts])
     write_table(result, out)
     if plot is not None:
@@ -74,6 +75,8 @@ def backtest_pretrained(
     refuse_to_overwrite(out, config, data)
     steps = _horizon(horizon)
     panel = table.read()
+    for note in table.notes:
+        print(f"Note: {note}")
     span = steps + (windows - 1) * (step or steps)
     long_enough = [series for series in panel if len(series.values) >= span + MIN_ROWS]
     if not long_enough:
@@ -133,7 +136,9 @@ def _horizon(horizon: int | None) -> int:
     return horizon
 
 
-def _print_notes(forecasts: Sequence[TableForecast], *, has_ids: bool) -> None:
+def _print_notes(table: Table, forecasts: Sequence[TableForecast], *, has_ids: bool) -> None:
+    for note in table.notes:
+        print(f"Note: {note}")
     short, outlying = [], []
     for each in forecasts:
         for channel, model, outliers in zip(each.series.channels, each.models, each.outliers, strict=True):
