@@ -81,8 +81,8 @@ def pad_series(series: Series, count: int, season: int) -> Series:
 
 def has_empty_column(series: Series) -> bool:
     """Whether a channel or a covariate has no value in any row."""
-    columns = [*series.values.T, *series.covariates.arrays()]
-    return any(bool(np.isnan(column).all()) for column in columns)
+    numeric = [column for column in series.covariates.arrays() if column.dtype.kind == "f"]  # of text none is empty
+    return any(bool(np.isnan(column).all()) for column in [*series.values.T, *numeric])
 
 
 def note(names: Sequence[str], reason: str) -> Iterator[str]:
