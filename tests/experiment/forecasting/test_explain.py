@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.experiment.forecasting.sales import HORIZON, Panel
+from tests.experiment.forecasting.sales import HORIZON, Panel, sales
 from tests.helpers import CONFIGS, run_cli
 from titans_seq.errors import InputError
 from titans_seq.experiment import explain
@@ -74,6 +74,19 @@ def test_every_kind_of_covariate_is_a_row(panel: Panel) -> None:
     ]
     assert found["step"].to_list() == [*range(1, HORIZON + 1)] * 3
     assert found["importance"].is_finite().all()
+
+
+def test_short_and_empty_series_have_no_windows(panel: Panel) -> None:
+    part = sales().filter(store="b")
+    empty = part.with_columns(store=pl.lit("empty"), sales=pl.lit(None, pl.Float64))
+    short = part.head(9).with_columns(store=pl.lit("short"))
+    table = panel.folder / "more.csv"
+    pl.concat([sales(), empty, short]).write_csv(table)
+    both = [
+        explain(panel.checkpoint, panel.folder / "e.csv", ["trainer.accelerator=cpu"], data=path, windows=9)
+        for path in (panel.table, table)
+    ]
+    assert both[0].equals(both[1])
 
 
 def test_a_model_without_covariates_is_refused(tmp_path: Path, priced: tuple[Path, Path]) -> None:

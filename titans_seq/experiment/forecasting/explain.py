@@ -135,7 +135,12 @@ def _choose_windows(forecaster: TrainedForecaster, count: int) -> _Windows:
         stamps = member.series.timestamps
         until = np.array([encoder.trained_until]).astype(stamps.dtype)[0]
         first = max(config.context_length, int(np.searchsorted(stamps, until, side="right")))
-        places += [(number, row) for row in range(first, len(member.scaled) - config.horizon + 1)]
+        gaps = np.concatenate([[0], np.cumsum(~np.isfinite(member.scaled).all(axis=1))])
+        places += [
+            (number, row)
+            for row in range(first, len(member.scaled) - config.horizon + 1)
+            if gaps[row + config.horizon] == gaps[row - config.context_length]  # a series without values has none
+        ]
     if len(places) < 2:
         raise InputError(
             f"{forecaster.source_name}: {len(places)} windows of {config.horizon} steps after the training rows, with "
