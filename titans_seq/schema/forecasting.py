@@ -101,6 +101,9 @@ class ForecastingConfig(Config):
         if model.baseline != "none" and model.head == "quantile":
             rule = f"model.baseline={model.baseline} predicts no quantiles; use model.head=point"
             yield Conflict("model.head", "model.baseline", rule)
+        if model.baseline != "none" and self.task.optimizer == "muon":
+            rule = f"muon updates the matrices of a backbone, which model.baseline={model.baseline} replaces"
+            yield Conflict("task.optimizer", "model.baseline", rule)
         yield from self._series_conflicts()
         yield from self._quantile_conflicts()
 

@@ -12,6 +12,9 @@ from titans_seq.config import from_container
 from titans_seq.schema import Config
 from titans_seq.tasks.optimizer import configure
 
+_OF_A_RUN = "titans_seq"  # key of checkpoints that `titans_seq.callbacks.TrainingCheckpoints` has written to
+_PROCESS_STATE = "process_state"
+
 
 class Task(LightningModule, ABC):
     """A model with its loss, metrics and optimiser.
@@ -68,3 +71,12 @@ class Task(LightningModule, ABC):
 
     def set_process_state(self, state: dict[str, Tensor]) -> None:
         """Restore what `process_state` returned; called when training resumes from a checkpoint."""
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the process state; the checkpoints of a run have it themselves, for every process."""
+        if _OF_A_RUN not in checkpoint and (state := self.process_state()):
+            checkpoint[_PROCESS_STATE] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the process state."""
+        self.set_process_state(checkpoint.get(_PROCESS_STATE, {}))
