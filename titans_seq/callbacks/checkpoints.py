@@ -155,15 +155,10 @@ class TrainingCheckpoints(Callback):
         self._resumed = checkpoint[RESUME]
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
-            if state is not None and isinstance(callback, ModelCheckpoint) and self._is_best(callback):
-                callback.current_score = state[
-                    "current_score"
-                ]  # Lightning saves the current score but does not restore it
-                best = str(self.folder.resolve() / BEST)
-                score = state["best_model_score"]
-                moved = {"dirpath": str(self.folder.resolve()), "best_model_path": best, "kth_best_model_path": best}
-                state.update(moved if score is not None else {"dirpath": str(self.folder.resolve())})
-                state["best_k_models"] = {} if score is None else {best: score}
+            if state is not None and isinstance(callback, ModelCheckpoint):
+                callback.current_score = state["current_score"]  # Lightning saves it but does not restore it
+                if self._is_best(callback):
+                    _move(state, self.folder.resolve())
 
     def _is_best(self, callback: ModelCheckpoint) -> bool:
         """Whether a callback writes the run's best checkpoint; callers of `fit` may add others."""
@@ -191,6 +186,15 @@ class TrainingCheckpoints(Callback):
         if _any_process(trainer, self.signals.received is not None):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
             raise Interrupted(f"stopped after {where}", status=self.signals.status())
+
+
+def _move(state: dict[str, Any], folder: Path) -> None:
+    """Adapt the state of the callback that writes the best checkpoint to the folder in which that is now."""
+    best, score = str(folder / BEST), state["best_model_score"]
+    state["dirpath"] = str(folder)
+    if score is not None:
+        state.update(best_model_path=best, kth_best_model_path=best)
+    state["best_k_models"] = {} if score is None else {best: score}
 
 
 def _begin_epoch(trainer: Trainer) -> None:

@@ -41,8 +41,8 @@ def configured(folder: Path, *overrides: str) -> Config:
 
 def additions(folder: Path) -> dict[str, Any]:
     """A callback with a state, a second checkpoint callback and a logger."""
-    every = ModelCheckpoint(folder / "own", filename="{step}", every_n_train_steps=3, save_top_k=-1)
-    return {"callbacks": [Counter(), every], "logger": CSVLogger(folder, name="csv", version="")}
+    lowest = ModelCheckpoint(folder / "own", filename="{step}", monitor="val/mae")
+    return {"callbacks": [Counter(), lowest], "logger": CSVLogger(folder, name="csv", version="")}
 
 
 def test_callbacks_and_a_logger_also_after_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,7 +50,7 @@ def test_callbacks_and_a_logger_also_after_resuming(tmp_path: Path, monkeypatch:
     with process(monkeypatch):
         fit(configured(tmp_path / "whole"), **added)
     assert added["callbacks"][0].steps == 8
-    assert (tmp_path / "whole" / "own" / "step=6.ckpt").exists()
+    (own,) = (path.name for path in (tmp_path / "whole" / "own").iterdir())
     assert yaml.safe_load((tmp_path / "whole" / "csv" / "hparams.yaml").read_text())["model"]["dim"] == 8
     logged = (tmp_path / "whole" / "csv" / "metrics.csv").read_text()
     assert "train/loss" in logged
@@ -62,6 +62,8 @@ def test_callbacks_and_a_logger_also_after_resuming(tmp_path: Path, monkeypatch:
     with process(monkeypatch):
         fit(configured(tmp_path / "run", "resume=auto"), **added)
     assert added["callbacks"][0].steps == 8
+    assert [path.name for path in (tmp_path / "run" / "own").iterdir()] == [own]
+    assert Path(added["callbacks"][1].best_model_path) == tmp_path / "run" / "own" / own
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 

@@ -1,6 +1,8 @@
 """Resuming, whatever ends a training and whenever checkpoints are written: bit for bit the uninterrupted run."""
 
+import os
 import random
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,7 @@ import torch
 from tests.experiment.run.test_resume import assert_same_run, rows
 from tests.helpers import CONFIGS, SMALL_MODEL
 from titans_seq.config import load_config
+from titans_seq.errors import Interrupted
 from titans_seq.experiment import fit
 
 SYNTHETIC = CONFIGS / "forecasting" / "synthetic.yaml"
@@ -36,7 +39,7 @@ ENDINGS = {  # overrides, and the number of steps at which the training ends
     "max_steps at the end of an epoch": (["trainer.max_steps=8"], 8),
     "max_steps beyond the epochs": (["trainer.max_steps=100"], 12),
     "max_minutes": (["trainer.max_minutes=6.5"], 7),
-    "early stopping": (["trainer.patience=1", "task.learning_rate=10", "trainer.gradient_clip=0"], 8),
+    "early stopping": (["trainer.patience=1", "task.learning_rate=0"], 8),
 }
 SCHEDULES = {
     "ends of epochs": [],
@@ -50,9 +53,10 @@ class Killed(BaseException):
 
 
 class Fault(NamedTuple):
-    """A kill before the step with this number in a process, counted from 1."""
+    """A kill, or with `stopped` a SIGTERM, before the step with this number in a process, counted from 1."""
 
     step: int
+    stopped: bool = False
 
 
 @contextmanager
@@ -62,7 +66,9 @@ def process(monkeypatch: pytest.MonkeyPatch, fault: Fault | None = None) -> Iter
 
     def step(self: Any, closure: Any = None) -> Any:
         if fault and len(steps) + 1 == fault.step:
-            raise Killed
+            if not fault.stopped:
+                raise Killed
+            os.kill(os.getpid(), signal.SIGTERM)
         result = original(self, closure)
         steps.append(1)
         return result
@@ -79,7 +85,7 @@ def train(monkeypatch: pytest.MonkeyPatch, folder: Path, overrides: list[str], *
     """Train into `folder`, killed by each fault and resumed; returns the steps of the last process."""
     config = load_config([SYNTHETIC], [*SHORT, *overrides, f"run.dir={folder}", "resume=auto"])
     for fault in faults:
-        with process(monkeypatch, fault), pytest.raises(Killed):
+        with process(monkeypatch, fault), pytest.raises(Interrupted if fault.stopped else Killed):
             fit(config)
         assert not (folder / "results.json").exists()
     with process(monkeypatch) as steps:
@@ -88,9 +94,9 @@ def train(monkeypatch: pytest.MonkeyPatch, folder: Path, overrides: list[str], *
 
 
 def some_faults(random_numbers: random.Random, steps: int) -> list[Fault]:
-    """One or two kills before the end of a training of so many steps."""
-    first = random_numbers.randint(1, steps)
-    return [Fault(first), *([Fault(1)] if random_numbers.random() < 0.5 else [])]
+    """One fault, or two, before the end of a training of so many steps."""
+    first = Fault(random_numbers.randint(1, steps), random_numbers.random() < 0.5)
+    return [first, *([Fault(1)] if random_numbers.random() < 0.5 else [])]
 
 
 DRAWS = random.Random(26)
@@ -115,8 +121,8 @@ def test_max_steps_killed_right_after_an_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accumulate: int
 ) -> None:
     overrides = ["trainer.max_steps=5", f"trainer.accumulate_batches={accumulate}"]
-    after_the_first_epoch = Fault(4 // accumulate + 1)
-    for name, faults in (("whole", []), ("run", [after_the_first_epoch, Fault(1)])):
-        train(monkeypatch, tmp_path / name, overrides, *faults)
+    after_an_epoch = 4 // accumulate + 1
+    train(monkeypatch, tmp_path / "whole", overrides)
+    train(monkeypatch, tmp_path / "run", overrides, Fault(after_an_epoch), Fault(1), Fault(1, stopped=True))
     assert_same_run(tmp_path / "run", tmp_path / "whole")
     assert len(rows(tmp_path / "run")) >= 5
