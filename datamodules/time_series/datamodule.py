@@ -219,6 +219,10 @@ class ForecastingDataModule(LightningDataModule):
         """Return the test windows in order; the last batch is kept even if smaller."""
         return self._loader("test")
 
+    def predict_dataloader(self) -> WindowLoader:
+        """Return the test windows, which `Trainer.predict` forecasts."""
+        return self.test_dataloader()
+
     def _loader(self, split: Split, *, shuffle: bool = False) -> WindowLoader:
         shard = shard_of(self.trainer)
         return WindowLoader(self.windows(split), self.batch_size, shuffle=shuffle, seed=self.seed, shard=shard)

@@ -121,6 +121,10 @@ class SimulatedDataModule(LightningDataModule):
         """Return the same series in every epoch."""
         return self.loader("test")
 
+    def predict_dataloader(self) -> SimulatedLoader:
+        """Test series, which `Trainer.predict` forecasts."""
+        return self.test_dataloader()
+
     def loader(self, split: Split) -> SimulatedLoader:
         """Return the loader of a split."""
         training = split == "train"

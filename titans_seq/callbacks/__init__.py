@@ -4,6 +4,7 @@ from titans_seq.callbacks.checkpoints import Schedule, TrainingCheckpoints, Veri
 from titans_seq.callbacks.epoch_lines import EpochLines
 from titans_seq.callbacks.nan_guard import NaNGuard
 from titans_seq.callbacks.step_log import MACHINE, MemoryLog, StepLog, ValidateLastStep
+from titans_seq.callbacks.time_limit import TimeLimit
 
 __all__ = [
     "MACHINE",
@@ -12,6 +13,7 @@ __all__ = [
     "NaNGuard",
     "Schedule",
     "StepLog",
+    "TimeLimit",
     "TrainingCheckpoints",
     "ValidateLastStep",
     "VerifiedCheckpointIO",

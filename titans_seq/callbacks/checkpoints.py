@@ -13,6 +13,7 @@ import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops.loop import _Loop
 from torch import Tensor
 
 from titans_seq.errors import Interrupted
@@ -90,12 +91,11 @@ class TrainingCheckpoints(Callback):
         if self._resumed is None:
             return
         progress, self._resumed = self._resumed, None
-        if progress["batches"]:
-            loader = trainer.train_dataloader
-            assert loader is not None
-            loader.load_state_dict({"epoch": progress["epoch"], "batches": progress["batches"]})
-        else:
-            trainer.fit_loop.restarting = False  # at the start of an epoch there is nothing to restore
+        loader = trainer.train_dataloader
+        assert loader is not None
+        loader.load_state_dict({"epoch": progress["epoch"], "batches": progress["batches"]})
+        if not progress["batches"]:
+            _begin_epoch(trainer)
         trainer.should_stop = progress["should_stop"]
         if (
             len(progress["processes"]) == trainer.world_size
@@ -156,14 +156,13 @@ class TrainingCheckpoints(Callback):
         for callback in trainer.checkpoint_callbacks:
             state = checkpoint["callbacks"].get(callback.state_key)
             if state is not None and isinstance(callback, ModelCheckpoint):
-                callback.current_score = state[
-                    "current_score"
-                ]  # Lightning saves the current score but does not restore it
-                best = str(self.folder.resolve() / BEST)
-                score = state["best_model_score"]
-                moved = {"dirpath": str(self.folder.resolve()), "best_model_path": best, "kth_best_model_path": best}
-                state.update(moved if score is not None else {"dirpath": str(self.folder.resolve())})
-                state["best_k_models"] = {} if score is None else {best: score}
+                callback.current_score = state["current_score"]  # Lightning saves it but does not restore it
+                if self._is_best(callback):
+                    _move(state, self.folder.resolve())
+
+    def _is_best(self, callback: ModelCheckpoint) -> bool:
+        """Whether a callback writes the run's best checkpoint; callers of `fit` may add others."""
+        return callback.filename == Path(BEST).stem and Path(str(callback.dirpath)).resolve() == self.folder.resolve()
 
     def _is_due(self, trainer: Trainer) -> bool:
         steps, minutes = self.schedule.steps, self.schedule.minutes
@@ -187,6 +186,24 @@ class TrainingCheckpoints(Callback):
         if _any_process(trainer, self.signals.received is not None):
             where = f"step {trainer.global_step}, epoch {trainer.current_epoch + 1}"
             raise Interrupted(f"stopped after {where}", status=self.signals.status())
+
+
+def _move(state: dict[str, Any], folder: Path) -> None:
+    """Adapt the state of the callback that writes the best checkpoint to the folder in which that is now."""
+    best, score = str(folder / BEST), state["best_model_score"]
+    state["dirpath"] = str(folder)
+    if score is not None:
+        state.update(best_model_path=best, kth_best_model_path=best)
+    state["best_k_models"] = {} if score is None else {best: score}
+
+
+def _begin_epoch(trainer: Trainer) -> None:
+    """Let Lightning begin an epoch where it has just restored the end of one.
+
+    The setter of `FitLoop.restarting` keeps True with max_steps, and Lightning would continue an epoch that is over.
+    """
+    _Loop.restarting.fset(trainer.fit_loop, False)  # type: ignore[attr-defined]
+    trainer.fit_loop.update_restart_stage()
 
 
 def _set_counters(fit_loop: dict[str, Any], epoch: int, batches: int) -> None:

@@ -1,15 +1,18 @@
 """Train one configuration, or resume a run of it."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.loggers import Logger
 
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Experiment
 from titans_seq.experiment.registry import build_experiment
+from titans_seq.experiment.run.additions import Additions
 from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.resume import find_start_point, read_results
 from titans_seq.experiment.run.trainer import check_machine, is_first_process
@@ -20,12 +23,27 @@ from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
 
 
-def fit(config: Config) -> Run:
+def fit(
+    config: Config,
+    *,
+    callbacks: Callback | Iterable[Callback] | None = None,
+    logger: Logger | Iterable[Logger] | None = None,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> Run:
     """Train, test and write the run's folder; with `config.resume`, do what is left of an earlier run.
+
+    Args:
+        config: of the run.
+        callbacks: Lightning callbacks besides the run's own. Their state is saved in checkpoints and restored from
+            them, so that a run with them resumes exactly if they are given again.
+        logger: Lightning loggers besides metrics.csv and W&B.
+        trainer_kwargs: arguments of Lightning's `Trainer` that no configuration key sets, see
+            `titans_seq.experiment.run.additions.TRAINER_ARGUMENTS`.
 
     Raises InputError for errors that the user can fix, before anything is written, and Interrupted after a signal.
     """
     check_machine(config)
+    additions = Additions.collect(config, callbacks, logger, trainer_kwargs)
     if config.run.dir:
         config = replace(config, run=replace(config.run, dir=str(Path(config.run.dir).expanduser())))
     start = find_start_point(config)
@@ -50,7 +68,8 @@ def fit(config: Config) -> Run:
         task.model.compile()
     with StopSignals() as signals, open_folder(config, start) as folder:
         try:
-            return train_and_test(Training(experiment, task, start, folder, signals, fingerprint, started_from))
+            run = Training(experiment, task, start, folder, signals, fingerprint, started_from, additions)
+            return train_and_test(run)
         except BrokenPipeError:  # of the console, not of a file
             raise
         except OSError as error:

@@ -139,10 +139,37 @@ class TaskOptions:
     """Loss and optimiser."""
 
     name: str = ""  # selects the task, and with it the accepted keys
-    learning_rate: float = at_least(1e-3, 0)  # peak learning rate of AdamW
-    weight_decay: float = at_least(0.05, 0)  # of AdamW
+    # muon: torch.optim.Muon for the matrices of the backbone, AdamW for all other weights
+    optimizer: Literal["adamw", "muon", "sgd"] = "adamw"
+    learning_rate: float = at_least(1e-3, 0)  # peak learning rate
+    weight_decay: float = at_least(0.05, 0)  # of matrices; vectors, convolutions and initial memories have none
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])  # of AdamW
+    momentum: float = between(0.95, 0, 1)  # of muon and sgd
     warmup_steps: int = at_least(200, 0)  # steps of linear warm-up to the peak learning rate
-    schedule: Literal["cosine", "constant"] = "cosine"  # after warm-up, to the end of max_epochs
+    # After warm-up, to the last step of max_epochs or max_steps: a cosine to zero, the peak rate throughout, a line to
+    # zero, or (wsd: warm-up, stable, decay) the peak rate and at the end a line to zero.
+    schedule: Literal["cosine", "constant", "linear", "wsd"] = "cosine"
+    decay_fraction: float = between(0.2, 0, 1)  # of the steps after warm-up, in which wsd decays
+
+    def conflicts(self) -> Iterator[Conflict]:
+        """Conflicts between keys of the section `task`."""
+        plain = TaskOptions()
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            yield Conflict("task.betas", "task.betas", f"must be two numbers from 0 to below 1; got {self.betas}")
+        if self.optimizer == "sgd" and self.betas != plain.betas:
+            rule = "has no effect with task.optimizer=sgd; remove one of them"
+            yield Conflict("task.betas", "task.optimizer", rule, no_effect=True)
+        if self.momentum == 1:
+            yield Conflict("task.momentum", "task.momentum", "1 would never forget a gradient; must be below 1")
+        if self.optimizer == "adamw" and self.momentum != plain.momentum:
+            rule = "only applies to task.optimizer=muon or sgd; got task.optimizer=adamw, which has task.betas"
+            yield Conflict("task.momentum", "task.optimizer", rule, no_effect=True)
+        if not self.decay_fraction:
+            rule = "0 would not decay; must be above 0, or use task.schedule=constant"
+            yield Conflict("task.decay_fraction", "task.decay_fraction", rule)
+        if self.schedule != "wsd" and self.decay_fraction != plain.decay_fraction:
+            rule = f"only applies to task.schedule=wsd; got task.schedule={self.schedule}"
+            yield Conflict("task.decay_fraction", "task.schedule", rule, no_effect=True)
 
 
 @dataclass
@@ -151,6 +178,7 @@ class TrainerOptions:
 
     max_epochs: int = at_least(10, 1)  # passes over the training data, at most
     max_steps: int = at_least(-1, -1)  # -1: no limit
+    max_minutes: float = at_least(0.0, 0)  # of training, resumed processes together; 0: no limit
     patience: int = at_least(3, 1)  # epochs without a better validation score before training stops
     gradient_clip: float = at_least(1.0, 0)  # largest norm of the gradient; 0: no clipping
     ema_decay: float = between(0.0, 0, 1)  # moving average of the weights, which is validated and kept; 0: none
@@ -165,6 +193,8 @@ class TrainerOptions:
     num_threads: int = at_least(0, 0)  # CPU threads; 0: torch's default
     epoch_batches: int = at_least(0, 0)  # batches of a training epoch, different ones every epoch; 0: all
     limit_batches: int = at_least(0, 0)  # batches of every split, for a quick trial; 0: all
+    # Lightning's profiler: its report is written into the run's folder, as fit-profile.txt and test-profile.txt
+    profiler: Literal["none", "simple", "advanced", "pytorch"] = "none"
     progress_bar: bool = True  # where the output is not a terminal or a notebook: a line per epoch instead
     # last.ckpt is written at the end of every epoch and after this many steps or minutes; 0: at ends of epochs only.
     checkpoint_steps: int = at_least(0, 0)
@@ -230,6 +260,7 @@ class Config:
         if len(set(self.seeds)) < len(self.seeds):
             yield Conflict("seeds", "seeds", f"{self.seeds} lists a seed twice")
         yield from self.model.conflicts()
+        yield from self.task.conflicts()
         yield from self.trainer.conflicts()
         if self.model.dropout == 1:
             yield Conflict("model.dropout", "model.dropout", "1 would drop all features; must be below 1")

@@ -126,6 +126,9 @@ class ForecastingConfig(Config):
         if model.category_dropout != ForecastingModelOptions().category_dropout and not data.static:
             rule = "applies to the columns of data.static, and there are none"
             yield Conflict("model.category_dropout", "data.static", rule, no_effect=True)
+        if model.baseline != "none" and self.task.optimizer == "muon":
+            rule = f"muon updates the matrices of a backbone, which model.baseline={model.baseline} replaces"
+            yield Conflict("task.optimizer", "model.baseline", rule)
         yield from self._series_conflicts()
         yield from self._quantile_conflicts()
 

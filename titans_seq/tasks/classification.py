@@ -22,8 +22,9 @@ from titans_seq.batch import SequenceBatch
 from titans_seq.models.classifier import SequenceClassifier
 from titans_seq.schema import ClassificationConfig
 from titans_seq.tasks.base import Task
+from titans_seq.tasks.batches import sequence_batch
 from titans_seq.tasks.finetuning import freeze, learning_rate_scale, lowest_trained
-from titans_seq.tasks.optimizer import adamw
+from titans_seq.tasks.optimizer import configure
 from titans_seq.tasks.sequences import build_sequence_backbone
 
 
@@ -104,7 +105,7 @@ class ClassificationTask(Task):
 
     def __init__(self, config: dict[str, Any], classes: Sequence[str], class_counts: Sequence[int]) -> None:
         super().__init__(config)
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters()
         assert isinstance(self.config, ClassificationConfig)
         options = self.config.task
         self.classes = tuple(classes)
@@ -124,10 +125,13 @@ class ClassificationTask(Task):
         return scores
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Return AdamW over all parameters, with layer-wise learning rates by `task.layer_decay`."""
+        """Return the configured optimiser, with layer-wise learning rates by `task.layer_decay`."""
         options, blocks = self.config.task, self.config.model.num_layers
-        steps = int(self.trainer.estimated_stepping_batches)
-        return adamw(self.model, options, steps, lambda name: learning_rate_scale(name, options, blocks))
+        return configure(self.model, options, self.trainer, lambda name: learning_rate_scale(name, options, blocks))
+
+    def as_batch(self, batch: Any, *, with_targets: bool = True) -> SequenceBatch:
+        """Return a `SequenceBatch`; also accepts tokens, labels and, if known, mask and rows."""
+        return sequence_batch(batch, type(self).__name__, len(self.classes), with_targets=with_targets)
 
     def setup(self, stage: str) -> None:
         """Freeze permanently frozen layers early: multi-device strategies inspect `requires_grad` at setup."""

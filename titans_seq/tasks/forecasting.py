@@ -1,7 +1,7 @@
 """Lightning task of a forecaster on z-scored windows: training, metrics and prediction."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from titans_seq.models.universal.forecaster import build_universal_forecaster
 from titans_seq.models.universal.windows import WindowForecaster
 from titans_seq.schema import ForecastingConfig, UniversalConfig
 from titans_seq.tasks.base import Task
+from titans_seq.tasks.batches import WindowShapes, forecast_batch
 from titans_seq.tasks.quantiles import CRPS, Coverage, central_pairs, pinball
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"mse": F.mse_loss, "mae": F.l1_loss, "huber": F.huber_loss}
@@ -135,8 +136,9 @@ class ForecastingTask(Task):
         universal: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(config)
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters()
         assert isinstance(self.config, ForecastingConfig)
+        self.num_channels = num_channels
         pretrained = Universal(**universal) if universal else None
         self.model = build_model(self.config, num_channels, CovariateSizes(**covariates or {}), pretrained)
         self.loss = _LOSSES[self.config.task.loss]
@@ -176,6 +178,12 @@ class ForecastingTask(Task):
             return self.model.quantiles(context, covariates)
         return self(context, covariates).unsqueeze(-1)  # type: ignore[no-any-return]
 
+    def as_batch(self, batch: Any, *, with_targets: bool = True) -> ForecastBatch | CovariateBatch:
+        """Return a batch of windows; also accepts context, target and, if known, start and covariates."""
+        data, task = self.config.data, type(self).__name__
+        shapes = WindowShapes(data.context_length, data.horizon, self.num_channels)
+        return forecast_batch(batch, task, shapes, cast(torch.dtype, self.dtype), with_targets=with_targets)
+
     def training_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> Tensor:
         """Return the training loss of a batch."""
         forecast = self.quantiles(batch.context, _covariates(batch))
@@ -183,7 +191,7 @@ class ForecastingTask(Task):
             loss = pinball(forecast, batch.target, self.levels).mean()  # type: ignore[arg-type]
         else:
             loss = self.loss(forecast.squeeze(-1), batch.target)
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.start))
+        self.log("train/loss", loss, prog_bar=True, sync_dist=True, batch_size=len(batch.context))
         return loss
 
     def validation_step(self, batch: ForecastBatch | CovariateBatch, batch_idx: int) -> None:
@@ -204,11 +212,11 @@ class ForecastingTask(Task):
         forecast = self.predict_step(batch, 0)
         metrics = self.val_metrics if split == "val" else self.test_metrics
         metrics.update(forecast[..., self.point].contiguous(), batch.target.contiguous())
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.start))
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.context))
         if self.has_quantiles:
             scores = self.val_quantiles if split == "val" else self.test_quantiles
             scores.update(forecast, batch.target)
-            self.log_dict(scores, on_step=False, on_epoch=True, batch_size=len(batch.start))
+            self.log_dict(scores, on_step=False, on_epoch=True, batch_size=len(batch.context))
 
 
 def _covariates(batch: ForecastBatch | CovariateBatch) -> CovariateInputs | None:

@@ -52,7 +52,7 @@ class PretrainingTask(Task):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters()
         assert isinstance(self.config, PretrainingConfig)
         self.model = build_language_model(self.config)
         self.next = self.config.task.objective == "next"
@@ -72,6 +72,15 @@ class PretrainingTask(Task):
         targets = batch.bases[:, positions]
         assert targets.shape[1] == batch.length, "the window ends before the targets of its segment"
         return targets.masked_fill(~batch.mask[:, positions] | (targets >= NUM_BASES), _IGNORE_INDEX)
+
+    def as_batch(self, batch: Any, *, with_targets: bool = True) -> StreamBatch:
+        """Return the batch, which must be a `StreamBatch`: only its loader knows how segments follow each other."""
+        if not isinstance(batch, StreamBatch):
+            raise InputError(
+                f"{type(self).__name__}: a batch must be a titans_seq.batch.StreamBatch, as PretrainingDataModule "
+                f"gives; got a {type(batch).__name__}"
+            )
+        return batch
 
     def training_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
         """Return the training loss of a batch, in nats per base."""
@@ -96,6 +105,15 @@ class PretrainingTask(Task):
     def test_step(self, batch: StreamBatch, batch_idx: int) -> None:
         """Add a batch to the test metrics."""
         self._measure("test", batch, batch_idx)
+
+    def predict_step(self, batch: StreamBatch, batch_idx: int) -> Tensor:
+        """Return scores (B, L, 4) of the four bases at the targets of a batch, none of which is masked."""
+        state = self._streams.get("predict") if batch.number and self.next else None
+        scores: Tensor
+        scores, after = self(batch, state)
+        if self.next:
+            self._keep_state("predict", batch, after)
+        return scores
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
@@ -124,11 +142,15 @@ class PretrainingTask(Task):
             bases, targets = self._mask_bases(batch.bases, targets, seed)
             return self(batch._replace(bases=bases))[0], targets
         scores, state = self(batch, self._streams.get(split) if batch.number else None)
+        self._keep_state(split, batch, state)
+        return scores, targets
+
+    def _keep_state(self, split: str, batch: StreamBatch, state: list[BlockState]) -> None:
+        """Keep the state after a batch for the next one of the same streams."""
         if batch.last:
             self._streams.pop(split, None)
         else:
             self._streams[split] = [block.detach() for block in state]
-        return scores, targets
 
     def _mask_bases(self, bases: Tensor, targets: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
         """Return bases (B, L) with some masked or replaced, and the targets (B, L) at the selected positions only."""

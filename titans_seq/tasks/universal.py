@@ -3,7 +3,7 @@
 Shapes: B series, M pairs of a token and a lead, P steps of a patch, Q quantiles.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from titans_seq.models.universal.context import Context, take
 from titans_seq.models.universal.forecaster import LEVELS, Quantiles, UniversalForecaster, build_universal_forecaster
 from titans_seq.schema import PATCH, UniversalConfig
 from titans_seq.tasks.base import Task
+from titans_seq.tasks.batches import series_batch
 from titans_seq.tasks.quantiles import pinball
 
 _LINEAR = 4.0  # errors beyond it, in units of the scale, count by their logarithm: spikes do not dominate the loss
@@ -69,7 +70,7 @@ class UniversalTask(Task):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters()
         assert isinstance(self.config, UniversalConfig)
         self.model = build_universal_forecaster(self.config.model)
         self.register_buffer("levels", torch.tensor(LEVELS), persistent=False)
@@ -82,6 +83,10 @@ class UniversalTask(Task):
         pairs = forecast_pairs(context, self.config.task.random_leads, self.config.task.max_lead, seed)
         forecast: Quantiles = self.model.decode(context, encoded, pairs.token, pairs.lead)
         return pairs, forecast
+
+    def as_batch(self, batch: Any, *, with_targets: bool = True) -> SeriesBatch:
+        """Return a `SeriesBatch`; also accepts values and, if known, period."""
+        return series_batch(batch, type(self).__name__, cast(torch.dtype, self.dtype))
 
     def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
         """Return the training loss of a batch."""
@@ -102,6 +107,11 @@ class UniversalTask(Task):
     def test_step(self, batch: SeriesBatch, batch_idx: int) -> None:
         """Add a batch to the test metrics."""
         self._measure(batch, batch_idx)
+
+    def predict_step(self, batch: SeriesBatch, batch_idx: int) -> tuple[Pairs, Quantiles]:
+        """Return pairs of a batch, whose leads are the same at every call, and their forecasts."""
+        pairs, forecast = self(batch, batch_idx)
+        return pairs, forecast
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""

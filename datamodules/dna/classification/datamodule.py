@@ -108,6 +108,10 @@ class SequenceDataModule(LightningDataModule):
         """Test rows by length."""
         return self._loader("test")
 
+    def predict_dataloader(self) -> SequenceLoader:
+        """Test rows, which `Trainer.predict` classifies."""
+        return self.test_dataloader()
+
     def _loader(self, split: Split, *, shuffle: bool = False, both_strands: bool = False) -> SequenceLoader:
         return SequenceLoader(
             self.rows(split),

@@ -168,6 +168,10 @@ class PretrainingDataModule(LightningDataModule):
         """Test streams by length."""
         return self._loader("test")
 
+    def predict_dataloader(self) -> StreamLoader:
+        """Test streams, whose bases `Trainer.predict` predicts."""
+        return self.test_dataloader()
+
     def _loader(self, split: Split, *, shuffle: bool = False) -> StreamLoader:
         return StreamLoader(
             self.corpus,

@@ -120,7 +120,7 @@ def test_blocks_are_unfrozen_from_the_head_down(tmp_path: Path) -> None:
 def test_lower_layers_have_lower_learning_rates() -> None:
     overrides = [*SMALL, "task.layer_decay=0.5", "task.learning_rate=0.08", "model.direction=both_separate"]
     task = ClassificationTask(to_container(load_config([MOTIF], overrides)), ["a", "b"], [1, 1])
-    task.trainer = type("Trainer", (), {"estimated_stepping_batches": 100})()  # type: ignore[assignment]
+    task.trainer = type("Trainer", (), {"max_epochs": 1, "max_steps": -1})()  # type: ignore[assignment]
     optimizer = task.configure_optimizers()["optimizer"]
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
     stacks = {f"backbone.{side}.blocks.{i}.": rate for side in ("ahead", "back") for i, rate in ((1, 0.04), (0, 0.02))}

@@ -1,5 +1,6 @@
 """The callbacks of a run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from titans_seq.callbacks import (
     NaNGuard,
     Schedule,
     StepLog,
+    TimeLimit,
     TrainingCheckpoints,
     ValidateLastStep,
 )
@@ -48,8 +50,9 @@ class RunCallbacks:
         metrics: MetricsCsv | None,
         start: StartPoint,
         metadata: dict[str, Any],
+        others: Sequence[Callback] = (),
     ) -> "RunCallbacks":
-        """The callbacks for a configuration and its task; `metadata` is stored in checkpoints."""
+        """The callbacks for a configuration and its task, and `others`; `metadata` is stored in checkpoints."""
         options = config.trainer
         checkpoints = TrainingCheckpoints(
             folder.checkpoints,
@@ -70,9 +73,11 @@ class RunCallbacks:
             EarlyStopping(task.monitor, mode=task.mode, patience=options.patience),
             LearningRateMonitor("step"),
             ValidateLastStep(),
+            *([TimeLimit(options.max_minutes, lambda: checkpoints.seconds)] if options.max_minutes else []),
             StepLog(),
             *([MemoryLog()] if config.logging.memory else []),
             best,
+            *others,
         ]
         if options.progress_bar:
             callbacks.append(_ProgressBar(refresh_rate=10) if can_redraw() else EpochLines(task.monitor))

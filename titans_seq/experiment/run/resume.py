@@ -33,6 +33,7 @@ CHANGEABLE_KEYS = {
             "num_nodes",
             "strategy",
             "num_threads",
+            "profiler",
             "progress_bar",
             "checkpoint_steps",
             "checkpoint_minutes",

@@ -1,6 +1,6 @@
 """Build Lightning's trainer from a configuration, and check that this machine supports the configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,12 @@ def build_trainer(
     folder: Path | None = None,
     loggers: Sequence[Logger] = (),
     callbacks: Sequence[Callback] = (),
+    arguments: Mapping[str, Any] | None = None,
 ) -> Trainer:
-    """Build Lightning's trainer for a configuration; without a folder it writes nothing."""
+    """Build Lightning's trainer for a configuration, with further arguments; without a folder it writes nothing."""
     options = config.trainer
     limit = options.limit_batches or None
+    quiet = {"num_sanity_val_steps": 0, "enable_model_summary": False}
     return Trainer(
         default_root_dir=folder,
         logger=list(loggers),
@@ -50,10 +52,9 @@ def build_trainer(
         limit_val_batches=limit,
         limit_test_batches=limit,
         limit_predict_batches=limit,
-        num_sanity_val_steps=0,
         enable_checkpointing=folder is not None,
         enable_progress_bar=options.progress_bar and can_redraw(),
-        enable_model_summary=False,
+        **{**quiet, **(arguments or {})},
     )
 
 

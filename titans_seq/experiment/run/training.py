@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning.pytorch.loggers.logger import DummyLogger
 
 from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.base import Experiment, changed_keys
+from titans_seq.experiment.run.additions import Additions
 from titans_seq.experiment.run.callbacks import RunCallbacks
 from titans_seq.experiment.run.console_table import format_table
 from titans_seq.experiment.run.folder import RunFolder
@@ -49,6 +50,7 @@ class Training:
     signals: StopSignals
     fingerprint: dict[str, Any]  # of the data
     started_from: str  # a line about weights loaded from another run; empty for random weights
+    additions: Additions = field(default_factory=Additions)  # of the caller of `fit`
 
     @property
     def config(self) -> Config:
@@ -69,8 +71,12 @@ def train_and_test(training: Training) -> Run:
     if is_first:
         metrics, loggers = build_loggers(config, folder, training.start.progress["rows"])
     metadata = {"data": training.fingerprint, "started_from": training.started_from, **_code_version(environment)}
-    callbacks = RunCallbacks.build(config, task, folder, training.signals, metrics, training.start, metadata)
-    trainer = build_trainer(config, folder.path, loggers, callbacks.all)
+    additions = training.additions
+    callbacks = RunCallbacks.build(
+        config, task, folder, training.signals, metrics, training.start, metadata, additions.callbacks
+    )
+    loggers = [*loggers, *additions.loggers]
+    trainer = build_trainer(config, folder.path, loggers, callbacks.all, additions.with_profiler(config, folder.path))
     try:
         training_results = _train(training, trainer, callbacks)
         if not is_first:
