@@ -1,0 +1,9 @@
+"""Recurrences of other linear-time models, the baselines of the memory: a token loop and a chunked form of each."""
+
+from titans_seq.ops.recurrences.delta_product import delta_product
+from titans_seq.ops.recurrences.gated_delta_rule import gated_delta_rule
+from titans_seq.ops.recurrences.gated_linear_attention import gated_linear_attention
+from titans_seq.ops.recurrences.mlstm import CellState, mlstm
+from titans_seq.ops.recurrences.state_space_dual import state_space_dual
+
+__all__ = ["CellState", "delta_product", "gated_delta_rule", "gated_linear_attention", "mlstm", "state_space_dual"]
