@@ -43,9 +43,7 @@ def delta_product(
     """
     shape = (q.shape[0], *q.shape[2:], v.shape[-1])
     start = None if state is None else [state]
-    y, (after,) = run_recurrence(
-        (_loop, _chunked), (q, k, v, log_decay, beta), start, [shape], chunk_size, backend
-    )
+    y, (after,) = run_recurrence((_loop, _chunked), (q, k, v, log_decay, beta), start, [shape], chunk_size, backend)
     return y, after
 
 

@@ -50,9 +50,7 @@ def gated_delta_rule(
     """
     shape = (q.shape[0], *q.shape[2:], v.shape[-1])
     start = None if state is None else [state]
-    y, (after,) = run_recurrence(
-        (_loop, _chunked), (q, k, v, log_decay, beta), start, [shape], chunk_size, backend
-    )
+    y, (after,) = run_recurrence((_loop, _chunked), (q, k, v, log_decay, beta), start, [shape], chunk_size, backend)
     return y, after
 
 

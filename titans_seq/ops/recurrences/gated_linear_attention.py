@@ -1,6 +1,6 @@
 """Gated linear attention, GLA: a decay per feature of the key (Yang et al., ICML 2024, arXiv 2312.06635, eq 3).
 
-    S_t = diag(a_t) S_{t-1} + k_t v_t^T,    y_t = S_t^T q_t
+S_t = diag(a_t) S_{t-1} + k_t v_t^T,    y_t = S_t^T q_t
 """
 
 import torch
