@@ -17,7 +17,7 @@ MIXER_KEYS = {
     "retnet": (*_EVERY_MIXER, "key_ratio"),
     "mlstm": (*_EVERY_MIXER, "key_ratio"),
 }
-# Widths of all heads' keys and values in the papers, as multiples of model.dim. Mamba-2's keys have model.mixer.state_size.
+# Widths of all heads' keys and values in the papers, as multiples of model.dim; Mamba-2's keys have their own size.
 _PAPER_RATIOS = {
     "gated_delta_net": (0.75, 1.5),
     "delta_product": (0.75, 1.5),
@@ -190,9 +190,7 @@ class BackboneOptions:
                 rule = f"{mixer.num_heads} does not divide the width of the {name}s, {ratio:g} x model.dim = {width:g}"
                 yield Conflict("model.mixer.num_heads", "model.dim", rule)
             elif self.variant == "retnet" and name == "key" and width // mixer.num_heads % 2:
-                rule = (
-                    f"a head's keys must have an even width with model.variant=retnet; got {width / mixer.num_heads:g}"
-                )
+                rule = f"retnet requires an even width of a head's keys; got {width / mixer.num_heads:g}"
                 yield Conflict("model.mixer.num_heads", "model.dim", rule)
 
 

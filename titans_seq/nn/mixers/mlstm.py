@@ -1,4 +1,4 @@
-"""The mLSTM of xLSTM (Beck et al., arXiv 2405.04517), as a layer in front of a feed-forward layer (arXiv 2503.13427)."""
+"""The mLSTM of xLSTM (Beck et al., arXiv 2405.04517), in the layer of xLSTM-7B (arXiv 2503.13427)."""
 
 import torch
 from torch import Tensor, nn

@@ -2,8 +2,8 @@
 
     S_t = f_t S_{t-1} + i_t k_t v_t^T,    n_t = f_t n_{t-1} + i_t k_t,    y_t = S_t^T q_t / max(|n_t . q_t|, 1)
 
-The input gate i_t is an exponential, so S and n are kept divided by exp(m_t), m_t = max(log f_t + m_{t-1}, log i_t). The
-outputs do not depend on m, which therefore needs no gradient.
+The input gate i_t is an exponential, so S and n are kept divided by exp(m_t), m_t = max(log f_t + m_{t-1}, log i_t).
+The outputs do not depend on m, which therefore needs no gradient.
 """
 
 from typing import NamedTuple

@@ -2,8 +2,8 @@
 
     S_t = a_t S_{t-1} + k_t v_t^T,    y_t = S_t^T q_t
 
-In Mamba-2's terms q is C, k is B, v is the step size times x, and a_t is exp(step size times A). With a constant a it is
-the retention of RetNet (Sun et al., 2023, arXiv 2307.08621).
+In Mamba-2's terms q is C, k is B, v is the step size times x, and a_t is exp(step size times A). With a constant a it
+is the retention of RetNet (Sun et al., 2023, arXiv 2307.08621).
 """
 
 import torch
