@@ -29,6 +29,8 @@ BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # keys are the va
     "gla": MixerBlock,
     "retnet": MixerBlock,
     "mlstm": MixerBlock,
+    "ttt_linear": MixerBlock,
+    "ttt_mlp": MixerBlock,
 }
 
 

@@ -1,6 +1,7 @@
 """Baselines of other papers: their sequence mixers in the place of the memory, in the same blocks."""
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -13,6 +14,7 @@ from titans_seq.nn.mixers.gla import GatedLinearAttention
 from titans_seq.nn.mixers.mamba2 import Mamba2
 from titans_seq.nn.mixers.mlstm import MLSTM
 from titans_seq.nn.mixers.retnet import MultiScaleRetention
+from titans_seq.nn.mixers.ttt import TTTLayer
 from titans_seq.nn.norm import RMSNorm
 from titans_seq.schema import MIXER_KEYS, BackboneOptions
 
@@ -23,6 +25,8 @@ _MIXERS: dict[str, Callable[..., nn.Module]] = {
     "gla": GatedLinearAttention,
     "retnet": MultiScaleRetention,
     "mlstm": MLSTM,
+    "ttt_linear": partial(TTTLayer, depth=1),
+    "ttt_mlp": partial(TTTLayer, depth=2),
 }
 
 

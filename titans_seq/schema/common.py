@@ -16,6 +16,8 @@ MIXER_KEYS = {
     "gla": (*_EVERY_MIXER, "key_ratio"),
     "retnet": (*_EVERY_MIXER, "key_ratio"),
     "mlstm": (*_EVERY_MIXER, "key_ratio"),
+    "ttt_linear": ("num_heads", "chunk_size"),
+    "ttt_mlp": ("num_heads", "chunk_size"),
 }
 # Widths of all heads' keys and values in the papers, as multiples of model.dim; Mamba-2's keys have their own size.
 _PAPER_RATIOS = {
@@ -25,7 +27,10 @@ _PAPER_RATIOS = {
     "gla": (0.5, 1.0),
     "retnet": (1.0, 2.0),
     "mlstm": (0.5, 1.0),
+    "ttt_linear": (1.0, 1.0),
+    "ttt_mlp": (1.0, 1.0),
 }
+_EVEN_KEYS = ("retnet", "ttt_linear", "ttt_mlp")  # rotary positions turn pairs of features
 _UNUSED_PARAMETERS = "ddp_find_unused_parameters_true"  # DDP that accepts parameters without a gradient
 
 
@@ -87,7 +92,7 @@ class AttentionOptions:
 
 @dataclass
 class MixerOptions:
-    """Sequence mixers of other papers, the baselines: `gated_delta_net` to `mlstm` of `model.variant`."""
+    """Sequence mixers of other papers, the baselines: `gated_delta_net` to `ttt_mlp` of `model.variant`."""
 
     num_heads: int = at_least(4, 1)
     # Width of all heads' keys together, as a multiple of model.dim; null: as in the paper, see docs/variants.md.
@@ -99,7 +104,9 @@ class MixerOptions:
     beta_max: float | None = between(None, 1, 2)
     steps: int = between(2, 1, 4)  # delta-rule steps per token, of delta_product
     state_size: int = at_least(64, 1)  # features of B and C, of mamba2
-    chunk_size: int = at_least(16, 1)  # tokens that are computed together, which changes the speed and not the result
+    # Tokens that are computed together, which changes the speed and not the result; of ttt_linear and ttt_mlp the
+    # mini-batch, whose gradients are taken at the same weights.
+    chunk_size: int = at_least(16, 1)
 
 
 @dataclass
@@ -110,7 +117,7 @@ class BackboneOptions:
     # sequence mixers of other papers.
     variant: Literal[
         "lmm", "mal", "mag", "mac", "transformer", "delta", "cnn",
-        "gated_delta_net", "delta_product", "mamba2", "gla", "retnet", "mlstm",
+        "gated_delta_net", "delta_product", "mamba2", "gla", "retnet", "mlstm", "ttt_linear", "ttt_mlp",
     ] = "lmm"  # fmt: skip
     dim: int = at_least(32, 1)  # features of a token
     num_layers: int = at_least(2, 1)  # blocks
@@ -186,11 +193,11 @@ class BackboneOptions:
             yield Conflict("model.num_persistent", "model.variant", no_effect, no_effect=True)
         for name, ratio in zip(("key", "value"), self.mixer_ratios(), strict=True):
             width = ratio * self.dim
-            if f"{name}_ratio" in used and (width <= 0 or width % mixer.num_heads):
+            if (name == "value" or "state_size" not in used) and (width <= 0 or width % mixer.num_heads):
                 rule = f"{mixer.num_heads} does not divide the width of the {name}s, {ratio:g} x model.dim = {width:g}"
                 yield Conflict("model.mixer.num_heads", "model.dim", rule)
-            elif self.variant == "retnet" and name == "key" and width // mixer.num_heads % 2:
-                rule = f"retnet requires an even width of a head's keys; got {width / mixer.num_heads:g}"
+            elif self.variant in _EVEN_KEYS and name == "key" and width // mixer.num_heads % 2:
+                rule = f"{self.variant} requires an even width of a head's keys; got {width / mixer.num_heads:g}"
                 yield Conflict("model.mixer.num_heads", "model.dim", rule)
 
 

@@ -99,8 +99,8 @@ def _keys_to_compare(variant: str) -> list[str]:
     if variant in WITH_ATTENTION:
         keys += ["attention.num_heads", "attention.rotary_share"]
         keys.append("segment_length" if variant == "mac" else "attention.window")
-    unchanging = ("chunk_size",)  # changes the speed, not the result
-    keys += [f"mixer.{key}" for key in MIXER_KEYS.get(variant, ()) if key not in unchanging]
+    changes_speed_only = () if variant.startswith("ttt") else ("chunk_size",)
+    keys += [f"mixer.{key}" for key in MIXER_KEYS.get(variant, ()) if key not in changes_speed_only]
     return keys
 
 
