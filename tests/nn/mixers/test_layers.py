@@ -1,5 +1,7 @@
 """The layers against a transcription of their papers' equations, token by token, with torch's own convolution."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from titans_seq.nn.mixers.mamba2 import Mamba2
 from titans_seq.nn.mixers.mlstm import MLSTM
 from titans_seq.nn.mixers.parts import GatedOutput, HeadDecay, ShortConv, initial_step_bias
 from titans_seq.nn.mixers.retnet import MultiScaleRetention
+from titans_seq.nn.mixers.ttt import TTTLayer
 
 DIM, HEADS, KEYS, VALUES, LENGTH = 8, 2, 4, 12, 19
 
@@ -170,6 +173,43 @@ def test_mlstm() -> None:
     assert_equals(layer, x, (normed.flatten(2) * torch.sigmoid(x @ layer.out_gate.weight.T)) @ layer.out.weight.T)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_ttt(depth: int) -> None:
+    """One mini-batch after the other, with autograd's gradients of the inner loss."""
+    size, width = 5, DIM // HEADS
+    layer = TTTLayer(DIM, HEADS, depth=depth, chunk_size=size)
+    randomised(layer)
+    x = tokens()
+    q, k, v = (heads(p) for p in (x @ layer.qkv.weight.T).chunk(3, dim=-1))
+    half = width // 2
+    theta = 10_000 ** (-torch.arange(half, dtype=torch.float64) / half)
+    turn = torch.exp(1j * (torch.arange(LENGTH) % size)[:, None, None] * theta)
+    turned = [torch.complex(p[..., :half], p[..., half:]) * turn for p in (q, k)]
+    q, k = (torch.cat([p.real, p.imag], dim=-1) for p in turned)
+    lr = (1.0 if depth == 1 else 0.1) / width * torch.sigmoid(x @ layer.lr.weight.T + layer.lr.bias)
+    scale = (1 / torch.arange(1, size + 1) + layer.scale_offset).clamp_min(0)
+
+    def norm(z: Tensor, h: int) -> Tensor:
+        return F.layer_norm(z, (width,), layer.inner_weight[h, 0], layer.inner_bias[h, 0], 1e-6)
+
+    def read(w: list[Tensor], z: Tensor) -> Tensor:
+        return z @ w[0] + w[1] if depth == 1 else F.gelu(z @ w[0] + w[1], approximate="tanh") @ w[2] + w[3]
+
+    y = torch.zeros(2, LENGTH, HEADS, width, dtype=torch.float64)
+    for b, h in product(range(2), range(HEADS)):
+        w = [p[h].detach().requires_grad_() for p in layer.initial]
+        for t in range(LENGTH):
+            if t % size == 0:
+                start, sums = w, [torch.zeros_like(p) for p in w]
+            loss = (norm(read(start, k[b, t, h][None]), h) - (v[b, t, h] - k[b, t, h])).square().sum() / 2
+            gradients = torch.autograd.grad(loss, start, retain_graph=True)
+            sums = [s + lr[b, t, h] * g for s, g in zip(sums, gradients, strict=True)]
+            w = [(p - scale[t % size] * s).detach().requires_grad_() for p, s in zip(start, sums, strict=True)]
+            y[b, t, h] = (q[b, t, h] + norm(read(w, q[b, t, h][None]), h)[0]).detach()
+    joined = F.layer_norm(y.flatten(2), (DIM,), layer.norm.weight, layer.norm.bias, 1e-6)
+    assert_equals(layer, x, joined @ layer.out.weight.T)
+
+
 def test_initial_steps_are_those_of_mamba() -> None:
     steps = F.softplus(initial_step_bias(1000).double())
     assert steps.min() > 0.001 * (1 - 1e-3)
@@ -188,5 +228,7 @@ def test_a_long_stream_of_retention_keeps_its_precision() -> None:
 
 
 def test_an_odd_width_of_keys_raises() -> None:
+    with pytest.raises(ValueError, match="the width of a head must be even; got 3"):
+        TTTLayer(6, 2)
     with pytest.raises(ValueError, match="the width of a head's keys must be even; got 3"):
         MultiScaleRetention(DIM, HEADS, key_width=6, value_width=VALUES)

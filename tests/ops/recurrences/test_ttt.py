@@ -94,7 +94,7 @@ def test_masked_tokens_are_skipped(depth: int) -> None:
 
 
 def test_against_flash_linear_attention() -> None:
-    """Its learning rate belongs to the reading token, ours to the one learned from, so that one rate serves for both."""
+    """Its learning rate belongs to the reading token, ours to the one learned from: here all tokens have the same."""
     tokens, shared = make_arguments(20, 1)
     q, k, v = (x.detach().float() for x in tokens[:3])
     weight, bias, matrix, offset = (x.detach().float() for x in shared[1:])
