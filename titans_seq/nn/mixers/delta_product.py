@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from titans_seq.nn.mixers.parts import GatedOutput, HeadDecay, ShortConv, fill_masked, split_heads
-from titans_seq.nn.mixers.states import ConvMatrixState
+from titans_seq.nn.mixers.states import ConvMixerState
 from titans_seq.nn.norm import unit_norm
 from titans_seq.ops.recurrences import delta_product
 
@@ -22,7 +22,7 @@ class DeltaProduct(nn.Module):
         chunk_size: steps that are computed together.
     """
 
-    State = ConvMatrixState
+    State = ConvMixerState
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class DeltaProduct(nn.Module):
         self.output = GatedOutput(dim, value_width, num_heads)
 
     def forward(
-        self, x: Tensor, state: ConvMatrixState | None = None, *, mask: Tensor | None = None
-    ) -> tuple[Tensor, ConvMatrixState]:
+        self, x: Tensor, state: ConvMixerState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, ConvMixerState]:
         """Map x (B, T, dim) to (B, T, dim) and the state; masked tokens leave the state as it is."""
         qkv, conv = self.short(self.qkv(x), state and state.conv, mask)
         q, k, v = qkv.split(self.widths, dim=-1)
@@ -63,4 +63,4 @@ class DeltaProduct(nn.Module):
             state and state.memory,
             chunk_size=self.chunk_size,
         )
-        return self.output(y, x), ConvMatrixState(memory, conv)
+        return self.output(y, x), ConvMixerState(memory, conv)

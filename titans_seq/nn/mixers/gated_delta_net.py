@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from titans_seq.nn.mixers.parts import GatedOutput, HeadDecay, ShortConv, fill_masked, split_heads
-from titans_seq.nn.mixers.states import ConvMatrixState
+from titans_seq.nn.mixers.states import ConvMixerState
 from titans_seq.nn.norm import unit_norm
 from titans_seq.ops.recurrences import gated_delta_rule
 
@@ -23,7 +23,7 @@ class GatedDeltaNet(nn.Module):
         chunk_size: tokens that are computed together.
     """
 
-    State = ConvMatrixState
+    State = ConvMixerState
 
     def __init__(
         self,
@@ -46,8 +46,8 @@ class GatedDeltaNet(nn.Module):
         self.output = GatedOutput(dim, value_width, num_heads)
 
     def forward(
-        self, x: Tensor, state: ConvMatrixState | None = None, *, mask: Tensor | None = None
-    ) -> tuple[Tensor, ConvMatrixState]:
+        self, x: Tensor, state: ConvMixerState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, ConvMixerState]:
         """Map x (B, T, dim) to (B, T, dim) and the state; masked tokens leave the state as it is."""
         qkv, conv = self.short(self.qkv(x), state and state.conv, mask)
         q, k, v = (split_heads(part, self.num_heads) for part in qkv.split(self.widths, dim=-1))
@@ -60,4 +60,4 @@ class GatedDeltaNet(nn.Module):
             state and state.memory,
             chunk_size=self.chunk_size,
         )
-        return self.output(y, x), ConvMatrixState(memory, conv)
+        return self.output(y, x), ConvMixerState(memory, conv)

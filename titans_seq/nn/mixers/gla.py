@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.mixers.parts import GatedOutput, fill_masked, full_precision, split_heads
-from titans_seq.nn.mixers.states import MatrixState
+from titans_seq.nn.mixers.states import MixerState
 from titans_seq.ops.recurrences import gated_linear_attention
 
 _GATE_RANK, _GATE_TEMPERATURE = 16, 16
@@ -22,7 +22,7 @@ class GatedLinearAttention(nn.Module):
         chunk_size: tokens that are computed together.
     """
 
-    State = MatrixState
+    State = MixerState
 
     def __init__(self, dim: int, num_heads: int, *, key_width: int, value_width: int, chunk_size: int = 16) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class GatedLinearAttention(nn.Module):
         self.output = GatedOutput(dim, value_width, num_heads)
 
     def forward(
-        self, x: Tensor, state: MatrixState | None = None, *, mask: Tensor | None = None
-    ) -> tuple[Tensor, MatrixState]:
+        self, x: Tensor, state: MixerState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
         """Map x (B, T, dim) to (B, T, dim) and the state; masked tokens leave the state as it is."""
         q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).split(self.widths, dim=-1))
         decay = F.logsigmoid(full_precision(self.decay(x))) / _GATE_TEMPERATURE
@@ -46,4 +46,4 @@ class GatedLinearAttention(nn.Module):
             state and state.memory,
             chunk_size=self.chunk_size,
         )
-        return self.output(y, x), MatrixState(memory)
+        return self.output(y, x), MixerState(memory)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from titans_seq.nn.mixers.parts import ShortConv, fill_masked, full_precision, initial_step_bias, split_heads
-from titans_seq.nn.mixers.states import ConvMatrixState
+from titans_seq.nn.mixers.states import ConvMixerState
 from titans_seq.nn.norm import RMSNorm
 from titans_seq.ops.recurrences import state_space_dual
 
@@ -25,7 +25,7 @@ class Mamba2(nn.Module):
         chunk_size: tokens that are computed together.
     """
 
-    State = ConvMatrixState
+    State = ConvMixerState
 
     def __init__(
         self,
@@ -49,8 +49,8 @@ class Mamba2(nn.Module):
         self.out = nn.Linear(value_width, dim, bias=False)
 
     def forward(
-        self, x: Tensor, state: ConvMatrixState | None = None, *, mask: Tensor | None = None
-    ) -> tuple[Tensor, ConvMatrixState]:
+        self, x: Tensor, state: ConvMixerState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, ConvMixerState]:
         """Map x (B, T, dim) to (B, T, dim) and the state; masked tokens leave the state as it is."""
         z, inputs, step = self.projection(x).split([self.widths[0], sum(self.widths), self.num_heads], dim=-1)
         inputs, conv = self.short(inputs, state and state.conv, mask)
@@ -67,4 +67,4 @@ class Mamba2(nn.Module):
             chunk_size=self.chunk_size,
         )
         y = (y + self.skip * values).flatten(2)
-        return self.out(self.norm(y.to(z.dtype) * F.silu(z))), ConvMatrixState(memory, conv)
+        return self.out(self.norm(y.to(z.dtype) * F.silu(z))), ConvMixerState(memory, conv)

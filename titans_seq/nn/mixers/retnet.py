@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from titans_seq.nn.mixers.parts import GatedOutput, fill_masked, split_heads
-from titans_seq.nn.mixers.states import MatrixState
+from titans_seq.nn.mixers.states import MixerState
 from titans_seq.nn.rotary import apply_rotary
 from titans_seq.ops.recurrences import state_space_dual
 
@@ -26,7 +26,7 @@ class MultiScaleRetention(nn.Module):
     Raises ValueError when the width of a head's keys is odd.
     """
 
-    State = MatrixState
+    State = MixerState
 
     def __init__(self, dim: int, num_heads: int, *, key_width: int, value_width: int, chunk_size: int = 64) -> None:
         super().__init__()
@@ -38,8 +38,8 @@ class MultiScaleRetention(nn.Module):
         self.output = GatedOutput(dim, value_width, num_heads)
 
     def forward(
-        self, x: Tensor, state: MatrixState | None = None, *, mask: Tensor | None = None
-    ) -> tuple[Tensor, MatrixState]:
+        self, x: Tensor, state: MixerState | None = None, *, mask: Tensor | None = None
+    ) -> tuple[Tensor, MixerState]:
         """Map x (B, T, dim) to (B, T, dim) and the state; masked tokens leave the state as it is."""
         q, k, v = (split_heads(part, self.num_heads) for part in self.qkv(x).split(self.widths, dim=-1))
         seen = x.new_ones(x.shape[:2], dtype=torch.bool) if mask is None else mask
@@ -53,7 +53,7 @@ class MultiScaleRetention(nn.Module):
             chunk_size=self.chunk_size,
         )
         back = -seen.sum(1).view(-1, 1, 1)  # to the last token's point of view
-        return self.output(y, x), MatrixState(self._rotate(memory.mT, back).mT)
+        return self.output(y, x), MixerState(self._rotate(memory.mT, back).mT)
 
     def _log_decays(self, like: Tensor) -> Tensor:
         """Return the logarithm of every head's decay, (H,)."""

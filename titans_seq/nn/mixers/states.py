@@ -1,63 +1,49 @@
 """States of the sequence mixers, constant in size for any sequence length."""
 
-from collections.abc import Mapping
-from typing import NamedTuple, Protocol, Self, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 
-class _Named(Protocol):
-    """A named tuple of tensors."""
-
-    _fields: tuple[str, ...]
-
-    def _asdict(self) -> dict[str, Tensor]: ...
-
-    @classmethod
-    def _make(cls, iterable: list[Tensor]) -> Self: ...
-
-
-_State = TypeVar("_State", bound=_Named)
-
-
-class MatrixState(NamedTuple):
+class MixerState(NamedTuple):
     """State of a mixer that is a matrix per head."""
 
     memory: Tensor  # (B, H, K, V)
 
-    def detach(self) -> "MatrixState":
+    def detach(self) -> "MixerState":
         """Return the state detached from the autograd graph."""
-        return _detach(self)
+        return MixerState(*(x.detach() for x in self))
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return contiguous copies under their names, ready for `safetensors.torch.save_file`."""
-        return _name(self)
+        return _copies(self._asdict())
 
     @classmethod
-    def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "MatrixState":
+    def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "MixerState":
         """Rebuild the state from `named_tensors`; raises ValueError when a name is missing or unknown."""
-        return _restore(cls, named)
+        return cls(*_pick(cls.__name__, cls._fields, named))
 
 
-class ConvMatrixState(NamedTuple):
+class ConvMixerState(NamedTuple):
     """State of a mixer with a matrix per head behind a short convolution."""
 
     memory: Tensor  # (B, H, K, V)
     conv: Tensor  # (B, conv_width - 1, channels), the convolution's last inputs
 
-    def detach(self) -> "ConvMatrixState":
+    def detach(self) -> "ConvMixerState":
         """Return the state detached from the autograd graph."""
-        return _detach(self)
+        return ConvMixerState(*(x.detach() for x in self))
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return contiguous copies under their names, ready for `safetensors.torch.save_file`."""
-        return _name(self)
+        return _copies(self._asdict())
 
     @classmethod
-    def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "ConvMatrixState":
+    def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "ConvMixerState":
         """Rebuild the state from `named_tensors`; raises ValueError when a name is missing or unknown."""
-        return _restore(cls, named)
+        return cls(*_pick(cls.__name__, cls._fields, named))
 
 
 class MLSTMState(NamedTuple):
@@ -69,29 +55,24 @@ class MLSTMState(NamedTuple):
 
     def detach(self) -> "MLSTMState":
         """Return the state detached from the autograd graph."""
-        return _detach(self)
+        return MLSTMState(*(x.detach() for x in self))
 
     def named_tensors(self) -> dict[str, Tensor]:
         """Return contiguous copies under their names, ready for `safetensors.torch.save_file`."""
-        return _name(self)
+        return _copies(self._asdict())
 
     @classmethod
     def from_named_tensors(cls, named: Mapping[str, Tensor]) -> "MLSTMState":
         """Rebuild the state from `named_tensors`; raises ValueError when a name is missing or unknown."""
-        return _restore(cls, named)
+        return cls(*_pick(cls.__name__, cls._fields, named))
 
 
-def _detach(state: _State) -> _State:
-    return state._make([x.detach() for x in state._asdict().values()])
+def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x.detach().clone(memory_format=torch.contiguous_format) for name, x in tensors.items()}
 
 
-def _name(state: _Named) -> dict[str, Tensor]:
-    named = state._asdict().items()
-    return {name: x.detach().clone(memory_format=torch.contiguous_format) for name, x in named}
-
-
-def _restore(kind: type[_State], named: Mapping[str, Tensor]) -> _State:
-    if set(named) != set(kind._fields):
-        expected, found = ", ".join(kind._fields), ", ".join(sorted(named)) or "none"
-        raise ValueError(f"a {kind.__name__} must have the tensors {expected}; got tensors {found}")
-    return kind._make([named[name] for name in kind._fields])
+def _pick(kind: str, names: Sequence[str], named: Mapping[str, Tensor]) -> list[Tensor]:
+    if set(named) != set(names):
+        found = ", ".join(sorted(named)) or "none"
+        raise ValueError(f"a {kind} must have the tensors {', '.join(names)}; got tensors {found}")
+    return [named[name] for name in names]

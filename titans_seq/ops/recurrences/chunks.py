@@ -63,7 +63,7 @@ def to_chunks(x: Tensor, chunk_size: int) -> Tensor:
     size = min(chunk_size, x.shape[1])
     missing = -x.shape[1] % size
     padded = F.pad(x, (*(0, 0) * (x.ndim - 2), 0, missing))
-    chunks = padded.unflatten(1, (-1, size))  # (B, N, C, H, ...)
+    chunks = torch.unflatten(padded, 1, (-1, size))  # (B, N, C, H, ...)
     return chunks.transpose(0, 1).transpose(2, 3)
 
 

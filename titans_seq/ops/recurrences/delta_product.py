@@ -64,10 +64,7 @@ def _chunked(tokens: list[Tensor], state: tuple[Tensor, ...], chunk_size: int) -
     q, k, v, log_decay, beta = tokens
     steps = k.shape[2]
     decays = F.pad(log_decay.unsqueeze(2), (0, 0, 0, steps - 1))  # (B, T, steps, H), 0 after the first
-    y, after = gated_delta_rule(
-        q.repeat_interleave(steps, dim=1),
-        *(x.flatten(1, 2) for x in (k, v, decays, beta)),
-        state[0],
-        chunk_size=chunk_size,
-    )
+    queries = q.repeat_interleave(steps, dim=1)
+    k, v, decays, beta = (x.flatten(1, 2) for x in (k, v, decays, beta))
+    y, after = gated_delta_rule(queries, k, v, decays, beta, state[0], chunk_size=chunk_size)
     return y[:, steps - 1 :: steps], (after,)

@@ -10,6 +10,7 @@ After the last position W becomes W_t.
 """
 
 from collections.abc import Sequence
+from math import pi, sqrt
 from typing import NamedTuple
 
 import torch
@@ -196,6 +197,6 @@ def _reads(
 
 def _gelu_slope(x: Tensor) -> Tensor:
     """Return the derivative of GELU's approximation by tanh."""
-    c, d = (2 / torch.pi) ** 0.5, 0.044715
+    c, d = sqrt(2 / pi), 0.044715
     tanh = torch.tanh(c * (x + d * x**3))
     return (1 + tanh + x * (1 - tanh.square()) * c * (1 + 3 * d * x.square())) / 2
