@@ -18,7 +18,8 @@ recall needs the memory from the shortest length on. Settings that did not learn
 Arms (a matrix memory, chunks of 16, four persistent tokens, unless stated otherwise):
     lmm, mal, mag, mac      the four Titans variants
     transformer             sliding-window attention alone, two layers
-    delta                   the gated delta rule (online gradients, no momentum) instead of LMM
+    delta                   LMM with online gradients and without momentum (not the gated delta rule, which takes the
+                            error after the decay)
     no_*, deep              LMM without one component; LMM with a memory of two layers (expansion 4)
     lmm_online              LMM with every gradient at the token's own weights, between lmm and delta
     *_4x_steps              MAC and LMM with four times the budget's steps: is MAC slow to learn, or unable to?
@@ -99,7 +100,7 @@ CLAIMS = (  # claim of the paper or implied by it, the arm that should be better
     ("MAC is the best of the four", "mac", "lmm"),
     ("MAC is better than MAL", "mac", "mal"),
     ("MAG is better than MAL", "mag", "mal"),
-    ("LMM beats the gated delta rule", "lmm", "delta"),
+    ("LMM beats online gradients without momentum", "lmm", "delta"),
     ("momentum helps (Table 5)", "lmm", "no_momentum"),
     ("forgetting helps (Table 5)", "lmm", "no_forgetting"),
     ("the convolution helps (Table 5)", "lmm", "no_convolution"),
@@ -361,7 +362,7 @@ STYLES = {  # name, colour, marker
     "no_persistent": ("no persistent tokens", "#882255", "v"),
     "deep": ("memory of two layers", "#117733", "s"),
     "lmm_online": ("online gradients", "#AA4499", "D"),
-    "delta": ("gated delta rule", "#332288", "^"),
+    "delta": ("online gradients, no momentum", "#332288", "^"),
     "lmm_4x_steps": ("LMM, 4 x steps", "#6B6B00", "s"),
     "mac_4x_steps": ("MAC, 4 x steps", "#7F3300", "D"),
 }

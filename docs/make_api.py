@@ -20,6 +20,7 @@ may change without notice. `titans_seq.ops` needs torch alone.
 # Public names of each module; None takes its `__all__`.
 MODULES: dict[str, tuple[str, ...] | None] = {
     "titans_seq.ops": None,
+    "titans_seq.ops.recurrences": None,
     "titans_seq.nn": ("NeuralMemory", "NeuralMemoryState", "SlidingWindowAttention", "AttentionState"),
     "titans_seq.backbone": None,
     "titans_seq.models.forecaster": ("Forecaster",),

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from tests.helpers import VARIANTS
 from titans_seq.backbone import Stack, build_backbone, state_named_tensors
 from titans_seq.backbone.bidirectional import Bidirectional
-from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions
+from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions, MixerOptions
 
 DIM, LENGTH = 8, 23
 WINDOW, SEGMENT, CHUNK = 5, 7, 4  # all shorter than a sequence, none a multiple of another
@@ -28,6 +28,7 @@ def options(variant: str, num_persistent: int = 2, num_heads: int = 2) -> Backbo
         kernel_size=WINDOW,
         segment_length=SEGMENT,
         memory=MemoryOptions(num_heads=num_heads, chunk_size=CHUNK, conv_width=3),
+        mixer=MixerOptions(num_heads=num_heads, chunk_size=CHUNK, conv_width=3, state_size=6),
         attention=AttentionOptions(num_heads=num_heads, window=WINDOW),
     )
 

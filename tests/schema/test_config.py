@@ -73,6 +73,31 @@ FAULTS = {
         "{variant: delta, memory: {depth: 2}}",
         ["depth", "model.variant=delta requires model.memory.depth=1"],
     ),
+    "heads that do not divide the keys": (
+        "model",
+        "{variant: gla, mixer: {num_heads: 3}}",
+        ["model.mixer.num_heads", "3 does not divide the width of the keys, 0.5 x model.dim = 16"],
+    ),
+    "heads that do not divide the values": (
+        "model",
+        "{variant: mamba2, mixer: {num_heads: 8, value_ratio: 0.5, state_size: 3}, dim: 24}",
+        ["model.mixer.num_heads", "8 does not divide the width of the values, 0.5 x model.dim = 12"],
+    ),
+    "an odd width of a head's keys": (
+        "model",
+        "{variant: retnet, mixer: {num_heads: 32}}",
+        ["model.mixer.num_heads", "retnet requires an even width of a head's keys; got 1"],
+    ),
+    "another mixer's key": (
+        "model",
+        "{variant: gated_delta_net, mixer: {steps: 3}}",
+        ["model.mixer.steps", "has no effect with model.variant=gated_delta_net"],
+    ),
+    "persistent tokens of a mixer": (
+        "model",
+        "{variant: mamba2, num_persistent: 2}",
+        ["model.num_persistent", "has no effect with model.variant=mamba2"],
+    ),
     "attention heads": ("model", "{variant: mal, attention: {num_heads: 5}}", ["num_heads", "5", "model.dim=32"]),
     "odd rotary share": ("model", "{variant: mac, attention: {rotary_share: 0.4}}", ["rotary_share", "even"]),
     "no room for persistent tokens": (

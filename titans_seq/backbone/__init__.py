@@ -10,6 +10,7 @@ from titans_seq.backbone.lmm import LMMBlock
 from titans_seq.backbone.mac import MACBlock
 from titans_seq.backbone.mag import MAGBlock
 from titans_seq.backbone.mal import MALBlock
+from titans_seq.backbone.mixer import MixerBlock
 from titans_seq.backbone.stack import Stack, state_named_tensors
 from titans_seq.backbone.transformer import TransformerBlock
 from titans_seq.schema import BackboneOptions
@@ -22,6 +23,14 @@ BLOCKS: dict[str, Callable[[BackboneOptions], nn.Module]] = {  # keys are the va
     "transformer": TransformerBlock,
     "delta": delta_block,
     "cnn": CNNBlock,
+    "gated_delta_net": MixerBlock,
+    "delta_product": MixerBlock,
+    "mamba2": MixerBlock,
+    "gla": MixerBlock,
+    "retnet": MixerBlock,
+    "mlstm": MixerBlock,
+    "ttt_linear": MixerBlock,
+    "ttt_mlp": MixerBlock,
 }
 
 

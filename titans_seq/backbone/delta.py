@@ -1,4 +1,4 @@
-"""Gated delta rule (Yang et al., ICLR 2025): LMM with a matrix memory, online gradients and no momentum."""
+"""LMM with a matrix memory, online gradients and no momentum: Titans' form of the delta rule."""
 
 from dataclasses import replace
 
@@ -7,10 +7,11 @@ from titans_seq.schema import BackboneOptions
 
 
 def delta_block(options: BackboneOptions) -> LMMBlock:
-    """Build an LMM block whose memory update is the gated delta rule; all other options are kept.
+    """Build an LMM block whose memory has online gradients and no momentum; all other options are kept.
 
-    lr is half of the rule's beta, because the loss has no factor 1/2, and 1 - forget is its alpha. As in eq 13, the
-    prediction for a key is read from the memory before forgetting, not after.
+    Without forgetting this is the delta rule, with lr half of its beta, because the loss has no factor 1/2. With
+    forgetting it differs from the gated delta rule (`model.variant=gated_delta_net`): as in Titans' eq 13, the
+    prediction for a key is read from the memory before the decay, not after it.
     """
     memory = replace(options.memory, depth=1, residual=False, gradient="online", momentum=False)
     return LMMBlock(replace(options, memory=memory))

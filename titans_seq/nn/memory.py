@@ -109,7 +109,8 @@ class NeuralMemory(nn.Module):
             never is, and over thousands of tokens what it lets through adds up. They are sigmoids stretched to slightly
             below 0 and cut off there, max(0, 1.01 s - .01) and max(0, 1.001 s - .001), as in hard concrete gates
             (Louizos et al., ICLR 2018, arXiv 1712.01312).
-        momentum, forgetting: False fixes the gate at 0; without momentum, online gradients are the gated delta rule.
+        momentum, forgetting: False fixes the gate at 0. Online gradients without both are the delta rule; those without
+            momentum alone are not the gated delta rule, which takes the error after the decay, not before it.
         channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
         bound_lr: scale the learning rate gate to at most (1 - momentum) / chunk_size (with online gradients
             1 - momentum) instead of 1: the largest rate stable on identical tokens. For a plain matrix memory only.

@@ -12,6 +12,7 @@ from titans_seq.schema.classification import (
     ClassificationTaskOptions,
 )
 from titans_seq.schema.common import (
+    MIXER_KEYS,
     WITH_ATTENTION,
     WITH_MEMORY,
     AttentionOptions,
@@ -21,6 +22,7 @@ from titans_seq.schema.common import (
     DataOptions,
     LoggingOptions,
     MemoryOptions,
+    MixerOptions,
     RunOptions,
     TaskOptions,
     TrainerOptions,
@@ -53,6 +55,7 @@ DEFAULT_TASK = "forecasting"
 __all__ = [
     "CALENDAR",
     "DEFAULT_TASK",
+    "MIXER_KEYS",
     "PATCH",
     "SCHEMAS",
     "WITH_ATTENTION",
@@ -72,6 +75,7 @@ __all__ = [
     "ForecastingTaskOptions",
     "LoggingOptions",
     "MemoryOptions",
+    "MixerOptions",
     "PretrainingConfig",
     "PretrainingDataOptions",
     "PretrainingTaskOptions",

@@ -1,12 +1,36 @@
 """Configuration keys that all tasks share."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 WITH_MEMORY = ("lmm", "mal", "mag", "mac", "delta")  # variants that read `model.memory`
 WITH_ATTENTION = ("mal", "mag", "mac", "transformer")  # variants that read `model.attention`
+# Variants that read `model.mixer`, other papers' sequence mixers, and the keys that each of them reads.
+_EVERY_MIXER = ("num_heads", "value_ratio", "chunk_size")
+MIXER_KEYS = {
+    "gated_delta_net": (*_EVERY_MIXER, "key_ratio", "conv_width", "beta_max"),
+    "delta_product": (*_EVERY_MIXER, "key_ratio", "conv_width", "beta_max", "steps"),
+    "mamba2": (*_EVERY_MIXER, "conv_width", "state_size"),
+    "gla": (*_EVERY_MIXER, "key_ratio"),
+    "retnet": (*_EVERY_MIXER, "key_ratio"),
+    "mlstm": (*_EVERY_MIXER, "key_ratio"),
+    "ttt_linear": ("num_heads", "chunk_size"),
+    "ttt_mlp": ("num_heads", "chunk_size"),
+}
+# Widths of all heads' keys and values in the papers, as multiples of model.dim; Mamba-2's keys have their own size.
+_PAPER_RATIOS = {
+    "gated_delta_net": (0.75, 1.5),
+    "delta_product": (0.75, 1.5),
+    "mamba2": (0.0, 2.0),
+    "gla": (0.5, 1.0),
+    "retnet": (1.0, 2.0),
+    "mlstm": (0.5, 1.0),
+    "ttt_linear": (1.0, 1.0),
+    "ttt_mlp": (1.0, 1.0),
+}
+_EVEN_KEYS = ("retnet", "ttt_linear", "ttt_mlp")  # rotary positions turn pairs of features
 _UNUSED_PARAMETERS = "ddp_find_unused_parameters_true"  # DDP that accepts parameters without a gradient
 
 
@@ -67,11 +91,34 @@ class AttentionOptions:
 
 
 @dataclass
+class MixerOptions:
+    """Sequence mixers of other papers, the baselines: `gated_delta_net` to `ttt_mlp` of `model.variant`."""
+
+    num_heads: int = at_least(4, 1)
+    # Width of all heads' keys together, as a multiple of model.dim; null: as in the paper, see docs/variants.md.
+    key_ratio: float | None = at_least(None, 0)
+    value_ratio: float | None = at_least(None, 0)  # the same of the values
+    conv_width: int = at_least(4, 1)  # kernel size of the causal convolution, of the mixers that have one
+    # Largest step of the delta rule, of gated_delta_net and delta_product: above 1 a step can flip what is stored.
+    # null: as in the paper, 1 and 2.
+    beta_max: float | None = between(None, 1, 2)
+    steps: int = between(2, 1, 4)  # delta-rule steps per token, of delta_product
+    state_size: int = at_least(64, 1)  # features of B and C, of mamba2
+    # Tokens that are computed together, which changes the speed and not the result; of ttt_linear and ttt_mlp the
+    # mini-batch, whose gradients are taken at the same weights.
+    chunk_size: int = at_least(16, 1)
+
+
+@dataclass
 class BackboneOptions:
     """A stack of blocks from (B, T, dim) to (B, T, dim)."""
 
-    # Titans' four variants, and for comparison: attention alone, the gated delta rule, convolutions.
-    variant: Literal["lmm", "mal", "mag", "mac", "transformer", "delta", "cnn"] = "lmm"
+    # Titans' four variants, and for comparison: attention alone, the LMM without momentum, convolutions, and the
+    # sequence mixers of other papers.
+    variant: Literal[
+        "lmm", "mal", "mag", "mac", "transformer", "delta", "cnn",
+        "gated_delta_net", "delta_product", "mamba2", "gla", "retnet", "mlstm", "ttt_linear", "ttt_mlp",
+    ] = "lmm"  # fmt: skip
     dim: int = at_least(32, 1)  # features of a token
     num_layers: int = at_least(2, 1)  # blocks
     ffn_expansion: int = at_least(2, 1)  # hidden width of the feed-forward layers, as a multiple of dim
@@ -81,6 +128,7 @@ class BackboneOptions:
     segment_length: int = at_least(64, 1)  # tokens of a segment of MAC, which reads its memory once per segment
     memory: MemoryOptions = field(default_factory=MemoryOptions)
     attention: AttentionOptions = field(default_factory=AttentionOptions)
+    mixer: MixerOptions = field(default_factory=MixerOptions)
 
     def conflicts(self) -> Iterator[Conflict]:
         """Conflicts between keys of the section `model`."""
@@ -88,6 +136,17 @@ class BackboneOptions:
             yield from self._memory_conflicts()
         if self.variant in WITH_ATTENTION:
             yield from self._attention_conflicts()
+        if self.variant in MIXER_KEYS:
+            yield from self._mixer_conflicts()
+
+    def mixer_ratios(self) -> tuple[float, float]:
+        """The widths of all heads' keys and values together, as multiples of dim."""
+        key, value = _PAPER_RATIOS[self.variant]
+        mixer = self.mixer
+        return (
+            key if mixer.key_ratio is None else mixer.key_ratio,
+            value if mixer.value_ratio is None else mixer.value_ratio,
+        )
 
     def _memory_conflicts(self) -> Iterator[Conflict]:
         memory = self.memory
@@ -123,6 +182,23 @@ class BackboneOptions:
         if self.num_persistent and rotated == head_dim:
             rule = "1 leaves no features for persistent tokens; use less than 1, or set model.num_persistent=0"
             yield Conflict("model.attention.rotary_share", "model.num_persistent", rule)
+
+    def _mixer_conflicts(self) -> Iterator[Conflict]:
+        mixer, used = self.mixer, MIXER_KEYS[self.variant]
+        no_effect = f"has no effect with model.variant={self.variant}"
+        for f in fields(mixer):
+            if f.name not in used and getattr(mixer, f.name) != f.default:
+                yield Conflict(f"model.mixer.{f.name}", "model.variant", no_effect, no_effect=True)
+        if self.num_persistent:
+            yield Conflict("model.num_persistent", "model.variant", no_effect, no_effect=True)
+        for name, ratio in zip(("key", "value"), self.mixer_ratios(), strict=True):
+            width = ratio * self.dim
+            if (name == "value" or "state_size" not in used) and (width <= 0 or width % mixer.num_heads):
+                rule = f"{mixer.num_heads} does not divide the width of the {name}s, {ratio:g} x model.dim = {width:g}"
+                yield Conflict("model.mixer.num_heads", "model.dim", rule)
+            elif self.variant in _EVEN_KEYS and name == "key" and width // mixer.num_heads % 2:
+                rule = f"{self.variant} requires an even width of a head's keys; got {width / mixer.num_heads:g}"
+                yield Conflict("model.mixer.num_heads", "model.dim", rule)
 
 
 @dataclass

@@ -98,6 +98,7 @@ class PretrainingConfig(Config):
             rule = "full attention cannot be carried over segments; set a number, or data.stream_length=data.segment"
             yield Conflict("model.attention.window", "data.stream_length", rule)
         learned = model.memory.initial == "learned" or bool(model.num_persistent)
-        if model.variant in WITH_MEMORY and learned and self.uses_ddp:
+        learned = learned if model.variant in WITH_MEMORY else model.variant in ("ttt_linear", "ttt_mlp")
+        if learned and self.uses_ddp:
             reason = "the memory is carried over, so that the initial one has no gradient at most steps"
             yield from self.unused_parameter_conflicts("data.stream_length", reason)

@@ -77,6 +77,20 @@ def test_incompatible_weights_are_errors(forward: Path, refuse: Refuse, tmp_path
     assert "checkpoint of task.name=forecasting; expected pretraining or classification" in line
 
 
+def test_mixers_of_other_options_are_errors(tmp_path: Path, refuse: Refuse) -> None:
+    """What changes the result is compared; of a chunk size this is true for test-time training only."""
+    chunks = "model.mixer.chunk_size=8"
+    for variant, different in (("gla", "model.mixer.num_heads=1"), ("ttt_linear", chunks)):
+        overrides = [*SMALL, f"model.variant={variant}", "model.mixer.num_heads=2"]
+        path = fit(MOTIF, tmp_path / variant, *overrides).checkpoint
+        line = refuse("fit", MOTIF, *TWO_STEPS, *overrides, different, f"model.pretrained={path}")
+        key, _, value = different.partition("=")
+        assert f"trained with {key}=" in line
+        assert f"the classifier has {value}" in line
+        if variant == "gla":
+            fit(MOTIF, tmp_path / "again", *overrides, chunks, f"model.pretrained={path}")
+
+
 HEAD = ("head.", "norm.")
 
 

@@ -209,6 +209,7 @@ def test_incompatible_keys(refuse: Refuse) -> None:
         "data.stream_length=100": "100 must be at least data.segment=256",
         "model.stride=3 model.stem_width=3": "256 must be a multiple of model.stride=3",
         "trainer.devices=2 trainer.strategy=ddp": DDP,
+        "model.variant=ttt_mlp trainer.devices=2 trainer.strategy=ddp": DDP,
         "data.unit=end data.validation_records=[a]": "has no effect with data.unit=end, which holds out the ends",
         "data.name=nowhere.fa": "nowhere.fa: no such file or published dataset",
         "data.name=nowhere": "no published dataset, and no file of sequences",
@@ -218,6 +219,6 @@ def test_incompatible_keys(refuse: Refuse) -> None:
 
 
 def test_models_without_learned_initial_state_support_ddp() -> None:
-    for override in ("model.variant=transformer", "model.variant=cnn", "model.memory.initial=zero"):
+    for override in ("model.variant=transformer", "model.variant=mamba2", "model.memory.initial=zero"):
         answer = run_cli("show-config", PRETRAIN, override, "trainer.devices=2", "trainer.strategy=ddp")
         assert answer.status == 0, answer.err

@@ -9,7 +9,7 @@ from torch import Tensor
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.run.checkpoint import shape_text
-from titans_seq.schema import WITH_ATTENTION, WITH_MEMORY, ClassificationConfig
+from titans_seq.schema import MIXER_KEYS, WITH_ATTENTION, WITH_MEMORY, ClassificationConfig
 from titans_seq.system.checkpoint_files import read_checkpoint
 from titans_seq.system.run_folders import find_checkpoint
 from titans_seq.tasks import ClassificationTask
@@ -99,6 +99,8 @@ def _keys_to_compare(variant: str) -> list[str]:
     if variant in WITH_ATTENTION:
         keys += ["attention.num_heads", "attention.rotary_share"]
         keys.append("segment_length" if variant == "mac" else "attention.window")
+    changes_speed_only = () if variant.startswith("ttt") else ("chunk_size",)
+    keys += [f"mixer.{key}" for key in MIXER_KEYS.get(variant, ()) if key not in changes_speed_only]
     return keys
 
 

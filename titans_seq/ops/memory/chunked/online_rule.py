@@ -6,8 +6,9 @@ coefficients a', b', C' of W_{t-1} (those of W_t, shifted down one row):
     (I + 2 * C' * lr * (K K^T)) E = a' (K W_0) + b' (K S_0) - V        C' is strictly lower triangular
 
 One unit-triangular solve per chunk; its inverse does not depend on the state, so that the inverses of all chunks are
-computed at once, and the recurrence over chunks is two products and the update. Without momentum this is the gated
-delta rule. Shape suffixes as in `recurrent`.
+computed at once, and the recurrence over chunks is two products and the update. Without momentum and forgetting this is
+the delta rule; with forgetting it is not the gated delta rule, which takes the error after the decay. Shape suffixes as
+in `recurrent`.
 """
 
 import torch
