@@ -121,7 +121,7 @@ class LayerStats(NamedTuple):
         return {name: float((x if valid is None else x[valid]).mean()) for name, x in named.items()}
 
 
-class _Gates(nn.Linear):
+class _GateProjection(nn.Linear):
     """Projection to the gates' logits; `initial` are their sigmoids at initialisation."""
 
     initial: Sequence[float] = ()
@@ -240,7 +240,7 @@ class NeuralMemory(nn.Module):
         shapes = [(num_heads, d_in, d_out) for d_in, d_out in pairwise(widths)]
         # Values per head of lr, momentum and forget; 0 for a gate fixed at zero.
         self.gate_sizes = (1, int(momentum), forgetting * (sum(widths[:-1]) if channel_forget else 1))
-        self.gates = _Gates(dim, sum(self.gate_sizes) * num_heads)
+        self.gates = _GateProjection(dim, sum(self.gate_sizes) * num_heads)
         learned = shapes if initial == "learned" else []
         self.initial = nn.ParameterList(nn.Parameter(torch.randn(shape) / sqrt(shape[1])) for shape in learned)
         self.register_buffer("zero", None if learned else torch.zeros(shapes[0]), persistent=False)
