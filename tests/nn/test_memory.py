@@ -203,13 +203,13 @@ def test_stats_are_those_of_the_op_on_its_inputs(masked: bool, monkeypatch: pyte
     mask = flags(9, 0.5, 2) if masked else None
     plain = all_of(*layer(x, mask=mask))
     given: list[Any] = []
-    op = module._uncompiled_memory
+    op = module.run_memory
 
     def recording(tokens: Tokens, *rest: Any) -> Any:
         given.extend([tokens, op(tokens, *rest)])
         return given[1]
 
-    monkeypatch.setattr(module, "_uncompiled_memory", recording)
+    monkeypatch.setattr(module, "run_memory", recording)
     y, state, stats = layer(x, mask=mask, return_stats=True)
     tokens, (_, _, of_op) = given
     for a, b in zip(all_of(y, state), plain, strict=True):

@@ -249,12 +249,15 @@ def test_a_state_of_another_type_is_converted_and_of_another_shape_raises() -> N
     tokens, weights = ([x.detach().float() for x in group] for group in make_inputs(9))
     _, state = titans_memory(*tokens, weights)
     expected, _ = titans_memory(*tokens, weights, state)
-    found, _ = titans_memory(*tokens, weights, state.to(torch.float64))
-    assert torch.equal(found, expected)
+    found, after = titans_memory(*tokens, weights, state.to(torch.float64))
+    assert (found.dtype, after.weights[0].dtype) == (torch.float32, torch.float64)
+    assert (found - expected).abs().max() < 1e-5
     with pytest.raises(ValueError, match=r"state\.surprise must have shapes"):
         titans_memory(*tokens, weights, state._replace(surprise=[]))
     with pytest.raises(ValueError, match=r"state\.position must be an int or"):
-        titans_memory(*tokens, weights, state._replace(position=torch.tensor(3)))
+        titans_memory(*tokens, weights, state._replace(position=torch.zeros(3, dtype=torch.int64)))
+    with pytest.raises(ValueError, match=r"state\.position must be in \[0, 16\) .* got 16"):
+        titans_memory(*tokens, weights, state._replace(position=16))
     with pytest.raises(ValueError, match=r"q must be of a floating type; got torch\.int64"):
         titans_memory(tokens[0].long(), *tokens[1:], weights)
 
@@ -266,3 +269,15 @@ def test_no_batch_at_all() -> None:
         y, state = titans_memory(*none, weights, mask=mask)
         assert y.shape == (0, 9, 2, DIM_V)
         assert state.weights[0].shape[0] == 0
+
+
+def test_arguments_of_a_wrong_kind_are_named() -> None:
+    tokens, weights = make_inputs(5)
+    with pytest.raises(ValueError, match=r"lr must be a tensor \(B, T, H\); got 0\.1"):
+        titans_memory(*tokens[:3], 0.1, *tokens[4:], weights)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"weights must be a list of tensors .*; got a tensor \(2, 4, 5\)"):
+        titans_memory(*tokens, weights[0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"chunk_size must be an integer; got 16\.0"):
+        titans_memory(*tokens, weights, chunk_size=16.0)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"at least one head; got \(B, T, H, D_k\) = \(2, 5, 0, 4\)"):
+        titans_memory(*(x[:, :, :0] for x in tokens), [weights[0][:0]])

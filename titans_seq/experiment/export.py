@@ -1,5 +1,6 @@
 """Export a checkpoint's model to a folder or to a `torch.export` program."""
 
+import copy
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from titans_seq.experiment.registry import build_experiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.output import check_writable
 from titans_seq.models.universal.windows import WindowForecaster
+from titans_seq.nn import NeuralMemory
 from titans_seq.schema import ClassificationConfig, Config, ForecastingConfig, PretrainingConfig, UniversalConfig
 from titans_seq.system.files import replacing
 from titans_seq.tasks.base import Task
@@ -56,7 +58,11 @@ def export_program(task: Task, config: Config) -> tuple[torch.export.ExportedPro
     if config.model.variant not in _VARIANTS:
         supported = f"a {PROGRAM} program requires one of {', '.join(_VARIANTS)}"
         raise InputError(f"export: model.variant={config.model.variant}: {supported}; or set --out to a folder")
-    model = task.model.cpu().eval()
+    # Without gradients a program also runs outside no_grad.
+    model = copy.deepcopy(task.model).cpu().eval().requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, NeuralMemory):
+            module.backend = "chunked"  # torch's own operators: the program needs no other package
     if isinstance(config, ClassificationConfig) and config.data.max_length is None:
         raise InputError(f"export: a {PROGRAM} program has a fixed sequence length; set data.max_length")
     shapes = tuple({0: Dim.DYNAMIC} for _ in inputs_of(task, config, 2))

@@ -24,8 +24,14 @@ class LinearForecaster(nn.Module):
     def __init__(self, context_length: int, horizon: int, num_maps: int = 1) -> None:
         super().__init__()
         lead = (num_maps,) if num_maps > 1 else ()
-        self.weight = nn.Parameter(torch.zeros(*lead, context_length, horizon))
-        self.bias = nn.Parameter(torch.zeros(*lead, horizon))
+        self.weight = nn.Parameter(torch.empty(*lead, context_length, horizon))
+        self.bias = nn.Parameter(torch.empty(*lead, horizon))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set the map to the naive forecast."""
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
 
     def forward(self, context: Tensor) -> Tensor:
         """Return the forecast (B, H, C) of context (B, L, C)."""

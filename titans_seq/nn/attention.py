@@ -109,8 +109,15 @@ class SlidingWindowAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
         if num_persistent:
-            self.persistent_keys = nn.Parameter(torch.randn(num_heads, num_persistent, head_dim - rotated) * 0.02)
-            self.persistent_values = nn.Parameter(torch.randn(num_heads, num_persistent, head_dim) * 0.02)
+            self.persistent_keys = nn.Parameter(torch.empty(num_heads, num_persistent, head_dim - rotated))
+            self.persistent_values = nn.Parameter(torch.empty(num_heads, num_persistent, head_dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the persistent tokens anew; the projections have their own `reset_parameters`."""
+        if self.num_persistent:
+            nn.init.normal_(self.persistent_keys, std=0.02)
+            nn.init.normal_(self.persistent_values, std=0.02)
 
     def forward(
         self, x: Tensor, state: AttentionState | None = None, *, mask: Tensor | None = None

@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from titans_seq.ops.differentiation import differentiable_backward, plain_torch
 from titans_seq.ops.masking import check_flags, take_tokens
 
 _BLOCK = 128  # tokens
@@ -23,7 +23,12 @@ class CausalConv(nn.Module):
         if width < 1:
             raise ValueError(f"width must be at least 1; got {width}")
         self.width = width
-        self.weight = nn.Parameter(torch.zeros(width, dim))  # (width, dim), the newest token last
+        self.weight = nn.Parameter(torch.empty(width, dim))  # (width, dim), the newest token last
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Make the convolution the identity."""
+        nn.init.zeros_(self.weight)
         nn.init.ones_(self.weight[-1])
 
     def forward(
@@ -35,7 +40,8 @@ class CausalConv(nn.Module):
         starts where `reset` (B, T) is True, and no token sees inputs before that; reset is ignored at masked tokens.
 
         Returns:
-            (B, T, dim), and the last width - 1 inputs, to pass as `past` with the next tokens.
+            (B, T, dim), and the last width - 1 inputs, to pass as `past` with the next tokens, in the wider of the
+            types of x and `past`.
 
         Raises ValueError when a shape is wrong, or a mask is not bool.
         """
@@ -46,9 +52,23 @@ class CausalConv(nn.Module):
             raise ValueError(f"the state's last inputs must be {expected}; got {tuple(past.shape)}")
         if mask is not None or reset is not None:
             return _ragged_conv(x, past, self.weight, mask, reset)
-        y: Tensor = _DepthwiseConv.apply(x, past, self.weight)  # type: ignore[no-untyped-call]
         recent = x[:, max(0, x.shape[1] - self.width + 1) :]
-        return y, torch.cat([past, recent], dim=1)[:, recent.shape[1] :]
+        after = torch.cat([past, recent], dim=1)[:, recent.shape[1] :]
+        past = past.to(x.dtype)
+        if plain_torch():
+            return _plain_conv(x, past, self.weight), after
+        y: Tensor = _DepthwiseConv.apply(x, past, self.weight)  # type: ignore[no-untyped-call]
+        return y, after
+
+
+def _plain_conv(x: Tensor, past: Tensor, weight: Tensor) -> Tensor:
+    """`_DepthwiseConv` in functions that torch can differentiate and transform."""
+    width, length = weight.shape[0], x.shape[1]
+    inputs = torch.cat([past, x], dim=1)
+    y = x * weight[-1]
+    for lag, w in _lags(weight):
+        y = y + inputs[:, width - 1 - lag : width - 1 - lag + length] * w
+    return y
 
 
 def _ragged_conv(
@@ -69,7 +89,7 @@ def _ragged_conv(
         seen = slice(width - 1 - lag, width - 1 - lag + length)
         own = sequence[:, seen] == sequence[:, width - 1 :]
         y = y + _keep(inputs[:, seen], own) * weight[-1 - lag]
-    y = _keep(take_tokens(y, (valid.cumsum(1) - 1).clamp_min(0)), valid)
+    y = _keep(take_tokens(y, (valid.cumsum(1) - 1).clamp_min(0)), valid).to(x.dtype)
     last = valid.sum(1, keepdim=True) + torch.arange(width - 1, device=x.device)
     return y, _keep(take_tokens(inputs, last), sequence.gather(1, last) == sequence[:, -1:])
 
@@ -93,9 +113,10 @@ class _DepthwiseConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, ...]:
         x, past, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return differentiable_backward(_plain_conv, (x, past, weight), grad_y)
         grad_x, grad_past = grad_y * weight[-1], torch.zeros_like(past)
         # In float32 at least: a sum over blocks in half precision would lose small terms.
         grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))

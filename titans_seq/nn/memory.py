@@ -1,6 +1,6 @@
 """Neural memory as a layer: projections, gates, the memory op, and the output projection."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from math import log, sqrt
 from typing import Literal, NamedTuple, get_args
@@ -8,10 +8,12 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from titans_seq.nn.conv import CausalConv
 from titans_seq.nn.norm import RMSNorm, unit_norm
 from titans_seq.ops import MemoryState, MemoryStats
+from titans_seq.ops.differentiation import check_not_reentrant
 from titans_seq.ops.masking import check_flags
 from titans_seq.ops.memory.arguments import (
     ForgetTo,
@@ -20,9 +22,11 @@ from titans_seq.ops.memory.arguments import (
     OuterGradient,
     Tokens,
     check_choice,
+    check_integer,
     check_options,
 )
 from titans_seq.ops.memory.backends import Backend
+from titans_seq.ops.memory.dispatch import without_autocast
 from titans_seq.ops.memory.network import Activation, read_memory
 from titans_seq.ops.memory.op import run_memory
 
@@ -43,9 +47,6 @@ _INITIAL_LR, _INITIAL_CHUNK_LR = 0.05, 0.25
 _STRETCH_LR, _STRETCH_FORGET = 0.01, 0.001
 # Standard deviation of the gates' logits over tokens of unit variance, at every width.
 _INITIAL_SPREAD = 0.1
-
-# torch.compile would unroll the recurrence over chunks: minutes of compilation for a slower step (benchmarks/LOG.md).
-_uncompiled_memory = torch.compiler.disable(run_memory)
 
 
 class NeuralMemoryState(NamedTuple):
@@ -71,6 +72,36 @@ class NeuralMemoryState(NamedTuple):
         """Return the state detached from the autograd graph, for truncated backpropagation through time."""
         return NeuralMemoryState(self.memory.detach(), self.conv.detach())
 
+    def to(
+        self, device: torch.device | str | torch.dtype | None = None, dtype: torch.dtype | None = None
+    ) -> "NeuralMemoryState":
+        """Return the state on another device, in another floating type, or both."""
+        if isinstance(device, torch.dtype):
+            device, dtype = None, device
+        return NeuralMemoryState(self.memory.to(device, dtype), self.conv.to(device=device, dtype=dtype))
+
+    def select(self, index: int) -> "NeuralMemoryState":
+        """Return the state of one batch element, as a batch of one."""
+        return self.index_select([index])
+
+    def index_select(self, index: Sequence[int] | Tensor) -> "NeuralMemoryState":
+        """Return the states of the batch elements `index` (N,), in this order and with repetitions, as a batch of N."""
+        rows = torch.as_tensor(index, device=self.conv.device)
+        return NeuralMemoryState(self.memory.index_select(rows), self.conv.index_select(0, rows))
+
+    def expand(self, batch: int) -> "NeuralMemoryState":
+        """Repeat the state of a batch of one for a batch of `batch` elements, without copying it."""
+        return NeuralMemoryState(self.memory.expand(batch), self.conv.expand(batch, -1, -1))
+
+    @classmethod
+    def cat(cls, states: Sequence["NeuralMemoryState"]) -> "NeuralMemoryState":
+        """Join the batches of several states of one layer; raises ValueError if their chunk sizes differ."""
+        return cls(MemoryState.cat([state.memory for state in states]), torch.cat([state.conv for state in states]))
+
+
+# Needed to save an exported program that takes or returns a state.
+pytree._register_namedtuple(NeuralMemoryState, serialized_type_name="titans_seq.nn.NeuralMemoryState")
+
 
 class LayerStats(NamedTuple):
     """Per-token statistics of a `NeuralMemory`, outside the autograd graph: (B, T, H), zero at masked tokens."""
@@ -88,6 +119,21 @@ class LayerStats(NamedTuple):
         named = self._asdict()
         valid = named.pop("mask")
         return {name: float((x if valid is None else x[valid]).mean()) for name, x in named.items()}
+
+
+class _GateProjection(nn.Linear):
+    """Projection to the gates' logits; `initial` are their sigmoids at initialisation."""
+
+    initial: Sequence[float] = ()
+
+    def reset_parameters(self) -> None:
+        """Draw small weights and set the bias to the logits of `initial`; without it, as `nn.Linear`."""
+        if self.initial:
+            nn.init.normal_(self.weight, std=_INITIAL_SPREAD / sqrt(self.in_features))
+            with torch.no_grad():
+                self.bias.copy_(torch.tensor([log(p / (1 - p)) for p in self.initial]))
+        else:
+            super().reset_parameters()
 
 
 class NeuralMemory(nn.Module):
@@ -114,7 +160,9 @@ class NeuralMemory(nn.Module):
         channel_forget: one forget gate per input channel of every layer of the memory, instead of one per head.
         bound_lr: scale the learning rate gate to at most (1 - momentum) / chunk_size (with online gradients
             1 - momentum) instead of 1: the largest rate stable on identical tokens. For a plain matrix memory only.
-        num_persistent: learned tokens (eq 19) that are prepended to every sequence.
+        num_persistent: learned tokens (eq 19) that are prepended to every sequence. Chunks count them: a sequence's
+            first chunk has chunk_size - num_persistent tokens of x (modulo chunk_size), unless num_persistent is a
+            multiple of chunk_size.
         initial: the memory at a sequence's start: learned, or zero and not trained (for a plain matrix memory only).
 
     Raises:
@@ -148,12 +196,12 @@ class NeuralMemory(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        if num_heads < 1 or dim % num_heads:
+        sizes = {"dim": dim, "num_heads": num_heads, "depth": depth, "expansion": expansion, "conv_width": conv_width}
+        for name, value in sizes.items():
+            check_integer(name, value, least=1)
+        check_integer("num_persistent", num_persistent, least=0)
+        if dim % num_heads:
             raise ValueError(f"num_heads must divide dim; got {num_heads} and {dim}")
-        if depth < 1 or expansion < 1:
-            raise ValueError(f"depth and expansion must be at least 1; got {depth} and {expansion}")
-        if num_persistent < 0:
-            raise ValueError(f"num_persistent must be at least 0; got {num_persistent}")
         self.options = Options(
             chunk_size=chunk_size,
             gradient=gradient,
@@ -177,6 +225,7 @@ class NeuralMemory(nn.Module):
             raise ValueError(
                 f"bound_lr requires a plain matrix memory (depth=1, residual=False); got {depth=}, {residual=}"
             )
+        self.dim = dim
         self.num_heads = num_heads
         self.backend: Backend = backend
         # How far the sigmoids of lr, momentum and forget are stretched below 0; momentum alone writes nothing.
@@ -192,27 +241,39 @@ class NeuralMemory(nn.Module):
         shapes = [(num_heads, d_in, d_out) for d_in, d_out in pairwise(widths)]
         # Values per head of lr, momentum and forget; 0 for a gate fixed at zero.
         self.gate_sizes = (1, int(momentum), forgetting * (sum(widths[:-1]) if channel_forget else 1))
-        self.gates = nn.Linear(dim, sum(self.gate_sizes) * num_heads)
+        self.gates = _GateProjection(dim, sum(self.gate_sizes) * num_heads)
         learned = shapes if initial == "learned" else []
         self.initial = nn.ParameterList(nn.Parameter(torch.randn(shape) / sqrt(shape[1])) for shape in learned)
         self.register_buffer("zero", None if learned else torch.zeros(shapes[0]), persistent=False)
         self.norm = RMSNorm(head_dim)
         self.out_gate = nn.Linear(dim, dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
-        self._initialise_gates()
+        values = (self._initial_lr(), _INITIAL_MOMENTUM, _INITIAL_FORGET)
+        shares = [(value + stretch) / (1 + stretch) for value, stretch in zip(values, self.stretch, strict=True)]
+        counts = (size * num_heads for size in self.gate_sizes)
+        self.gates.initial = [share for share, count in zip(shares, counts, strict=True) for _ in range(count)]
+        self.gates.reset_parameters()
 
-    def _initialise_gates(self) -> None:
-        nn.init.normal_(self.gates.weight, std=_INITIAL_SPREAD / sqrt(self.gates.in_features))
+    def reset_parameters(self) -> None:
+        """Draw the initial memory and the persistent tokens anew; the layers have their own `reset_parameters`.
+
+        To build on the meta device, fill the parameters with `to_empty`, then call `reset_parameters` of every module
+        that has one.
+        """
+        if self.persistent is not None:
+            nn.init.normal_(self.persistent)
+        for weights in self.initial:
+            nn.init.normal_(weights, std=1 / sqrt(weights.shape[1]))
+        if self.zero is not None:
+            nn.init.zeros_(self.zero)
+
+    def _initial_lr(self) -> float:
         options = self.options
         chunk_lr = _INITIAL_CHUNK_LR / 2 ** (len(self.start_weights()) - 1 + options.residual)
         lr = _INITIAL_LR if options.gradient == "online" else min(_INITIAL_LR, chunk_lr / options.chunk_size)
         if self.lr_divisor is not None:
             lr *= self.lr_divisor / (1 - _INITIAL_MOMENTUM * bool(self.gate_sizes[1]))
-        values = (lr, _INITIAL_MOMENTUM, _INITIAL_FORGET)
-        shares = [(value + stretch) / (1 + stretch) for value, stretch in zip(values, self.stretch, strict=True)]
-        logits = torch.tensor([log(p / (1 - p)) for p in shares])
-        with torch.no_grad():
-            self.gates.bias.copy_(logits.repeat_interleave(torch.tensor(self.gate_sizes) * self.num_heads))
+        return lr
 
     def _gate(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return lr, momentum and forget (B, T, H), or by channel (B, T, H, I), of tokens x (B, T, dim)."""
@@ -250,9 +311,15 @@ class NeuralMemory(nn.Module):
                 a call uses "chunked".
 
         Raises:
-            ValueError: the flags or the state are invalid.
+            ValueError: x, the flags or the state are invalid.
+            RuntimeError: the layer runs with a state in reentrant activation checkpointing, which would lose the
+                gradients that pass through the state.
         """
+        if x.ndim != 3 or x.shape[2] != self.dim:
+            raise ValueError(f"x must be (B, T, dim) = (B, T, {self.dim}); got {tuple(x.shape)}")
         check_flags(mask, reset, x.shape[:2])
+        if state is not None:
+            check_not_reentrant()
         if self.persistent is not None and reset is not None:
             raise ValueError(
                 "reset is not supported with persistent tokens, which are only prepended to a call's first sequence"
@@ -267,7 +334,7 @@ class NeuralMemory(nn.Module):
         qkv, conv_state = self.conv(F.silu(self.qkv(x)), None if state is None else state.conv, mask, reset)
         q, k, v = torch.unflatten(qkv, -1, (3, self.num_heads, -1)).unbind(2)
         gates = self._gate(x)
-        y, memory_state, stats = _uncompiled_memory(
+        y, memory_state, stats = run_memory(
             Tokens(unit_norm(q), unit_norm(k), v, *gates),
             self.start_weights(),
             None if state is None else state.memory,
@@ -290,7 +357,7 @@ class NeuralMemory(nn.Module):
         q = unit_norm(torch.unflatten(F.silu(F.linear(x, queries)), -1, (self.num_heads, -1)))
         at = self.start_weights() if weights is None else weights
         dtype = torch.promote_types(q.dtype, torch.float32)  # as in the op
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             q_BHTD = q.transpose(1, 2).to(dtype)
             y = read_memory([w.to(dtype) for w in at], q_BHTD, self.options.activation, self.options.residual)
         return self._project_out(y.transpose(1, 2).to(q.dtype), x)

@@ -4,32 +4,45 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from titans_seq.ops.differentiation import differentiable_backward, plain_torch
 
 
 class _UnitNorm(torch.autograd.Function):
-    """`torch.nn.functional.normalize` with a backward of three passes over the data instead of eight."""
+    """`torch.nn.functional.normalize` with a backward of four passes over the data instead of eight."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(eps).reciprocal_()
         y: Tensor = x * inverse
-        ctx.save_for_backward(y, inverse)
+        ctx.save_for_backward(x, inverse)
+        ctx.eps = eps
         return y
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, None]:
-        y, inverse = ctx.saved_tensors
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        x, inverse = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return *differentiable_backward(lambda x: _plain_unit_norm(x, ctx.eps), (x,), grad_y), None
+        y = x * inverse
         along = (grad_y * y).sum(-1, keepdim=True)
         grad_x: Tensor = torch.addcmul(grad_y, y, along, value=-1).mul_(inverse)
         return grad_x, None
+
+
+def _plain_unit_norm(x: Tensor, eps: float) -> Tensor:
+    """`_UnitNorm` in functions that torch can differentiate and transform."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / norm.clamp_min(eps)
 
 
 def unit_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
     """Return x (..., D) divided by its norm over D, or by eps where that is larger; in float16 eps is at least 1e-3."""
     if x.dtype == torch.float16:  # 1 / 1e-6 exceeds its maximum of 65,504, and infinity times a row of zeros is NaN
         eps = max(eps, 1e-3)
+    if plain_torch():
+        return _plain_unit_norm(x, eps)
     y: Tensor = _UnitNorm.apply(x, eps)  # type: ignore[no-untyped-call]
     return y
 
@@ -41,26 +54,28 @@ class _RootMeanSquare(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-        unit = x * inverse
-        ctx.save_for_backward(unit, inverse, weight)
-        y: Tensor = unit * weight
+        ctx.save_for_backward(x, inverse, weight)
+        ctx.eps = eps
+        y: Tensor = (x * inverse).mul_(weight)
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor, Tensor, None]:
-        unit, inverse, weight = ctx.saved_tensors
+        x, inverse, weight = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            grad_x, grad_weight = differentiable_backward(
+                lambda x, weight: F.rms_norm(x, weight.shape, weight, ctx.eps), (x, weight), grad_y
+            )
+            return grad_x, grad_weight, None
+        unit = x * inverse
         along = grad_y * unit
         share = (along * weight).sum(-1, keepdim=True).div_(len(weight))  # a matrix product would be autocast
-        grad_x: Tensor = (grad_y * weight).addcmul_(unit, share, value=-1).mul_(inverse)
+        grad_x = (grad_y * weight).addcmul_(unit, share, value=-1).mul_(inverse)
         return grad_x, along.reshape(-1, len(weight)).sum(0), None
 
 
 class RMSNorm(nn.RMSNorm):
-    """RMSNorm: x / sqrt(mean(x^2)) over D features, times a learned weight (Zhang & Sennrich, NeurIPS 2019).
-
-    The CPU implementation supports neither second derivatives nor `torch.func`.
-    """
+    """RMSNorm: x / sqrt(mean(x^2)) over D features, times a learned weight (Zhang & Sennrich, NeurIPS 2019)."""
 
     def __init__(self, dim: int, eps: float = 1e-6) -> None:
         super().__init__(dim, eps=eps)
@@ -68,7 +83,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., D) to (..., D)."""
         plain = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64)
-        if x.device.type != "cpu" or not plain or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or not plain or plain_torch():
             return super().forward(x)
         y: Tensor = _RootMeanSquare.apply(x, self.weight, self.eps)  # type: ignore[no-untyped-call]
         return y
@@ -99,8 +114,14 @@ class ReversibleInstanceNorm(nn.Module):
         super().__init__()
         self.centre = centre
         self.eps = eps
-        self.log_scale = nn.Parameter(torch.zeros(num_channels))
-        self.shift = nn.Parameter(torch.zeros(num_channels))
+        self.log_scale = nn.Parameter(torch.empty(num_channels))
+        self.shift = nn.Parameter(torch.empty(num_channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set scale to 1 and shift to 0."""
+        nn.init.zeros_(self.log_scale)
+        nn.init.zeros_(self.shift)
 
     def normalise(self, x: Tensor) -> tuple[Tensor, InstanceStatistics]:
         """Normalise x (B, L, C) to centre 0 and standard deviation 1 over L, then scale and shift it."""

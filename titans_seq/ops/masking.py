@@ -22,7 +22,9 @@ def check_flags(mask: Tensor | None, reset: Tensor | None, shape: torch.Size) ->
             raise ValueError(f"{name} must be bool, (B, T) = {tuple(shape)}; got {flags.dtype}, {tuple(flags.shape)}")
 
 
-def one_or_each(counts: Tensor) -> int | Tensor:
+def one_or_each(counts: int | Tensor) -> int | Tensor:
     """Return the integers (B,) of the batch elements, or a single int if all are equal (0 for an empty batch)."""
+    if isinstance(counts, int) or counts.ndim == 0:
+        return int(counts)
     distinct = set(counts.tolist())
     return counts if len(distinct) > 1 else int(next(iter(distinct), 0))

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from titans_seq.ops.masking import one_or_each
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.triton.configs import CHUNK, EXPANSIONS, HEAD_DIMS, MlpTiles, Tiles
@@ -71,10 +72,11 @@ def why_not_triton(
     """Return the first reason why the Triton kernels do not support this call; None if they do."""
     sizes = [tokens.q.shape[-1], *(w.shape[-1] for w in weights)]
     sequences = tokens.q.shape[0] * tokens.q.shape[2]
-    one_position_each = state is not None and isinstance(state.position, Tensor)
+    one_position_each = state is not None and isinstance(one_or_each(state.position), Tensor)
+    state_tensors = () if state is None else (*state.weights, *state.surprise, *state.chunk_start)
     reasons = {
         "supports float32, float16 and bfloat16; got float64": any(
-            x.dtype == torch.float64 for x in (*tokens, *weights)
+            x.dtype == torch.float64 for x in (*tokens, *weights, *state_tensors)
         ),
         f"supports up to {_MAX_GRID_Y} heads over the whole batch; got {sequences}": sequences > _MAX_GRID_Y,
         "does not support mask or reset": mask is not None or reset is not None,
@@ -143,8 +145,8 @@ def shipped_cases() -> dict[str, KernelCase]:
 
 
 def on_cuda(tokens: Tokens) -> bool:
-    """Whether "auto" may consider Triton; not under torch.compile, which must not trace the self-test."""
-    return tokens.q.is_cuda and not torch.compiler.is_compiling()
+    """Whether "auto" may consider Triton."""
+    return tokens.q.is_cuda
 
 
 def _listed(items: Sequence[int]) -> str:

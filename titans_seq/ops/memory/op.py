@@ -1,9 +1,7 @@
 """Public op `titans_memory`: one signature, several backends that agree up to rounding."""
 
-import functools
 from typing import Literal, get_args, overload
 
-import torch
 from torch import Tensor
 
 from titans_seq.ops.masking import check_flags
@@ -17,12 +15,12 @@ from titans_seq.ops.memory.arguments import (
     check_options,
     check_shapes,
     check_state,
+    check_tensors,
 )
-from titans_seq.ops.memory.backends import Backend, choose_backend
-from titans_seq.ops.memory.chunked.op import chunked_memory
-from titans_seq.ops.memory.chunked.packed import packed_memory
+from titans_seq.ops.memory.backends import Backend
+from titans_seq.ops.memory.custom_op import needs_operator, run_as_operator
+from titans_seq.ops.memory.dispatch import Result, run_backend
 from titans_seq.ops.memory.network import Activation
-from titans_seq.ops.memory.reference import reference_memory
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
 
@@ -162,7 +160,12 @@ def titans_memory(
         Outputs (B, T, H, D_v) in q's dtype, the state after the last token, and with `return_stats` the `MemoryStats`.
         Everything is computed in the widest type among the arguments, at least float32; "triton" rounds the operands of
         products to q's type, but not the state. Gradients flow to every tensor argument, including the state, and
-        through the inner updates; second derivatives are not supported.
+        through the inner updates. Second derivatives and `torch.func` transforms require backend="reference".
+
+    Under torch.compile and torch.export the call is one node, the operator `titans_seq::memory`, whose backward pass
+    repeats the forward pass; in an exported program with backend="chunked" it is torch's own operators instead, without
+    gradients and without a state. On the CPU a token that is not finite changes no output before it; on a GPU it may
+    change earlier outputs of its chunk.
 
     Raises:
         ValueError: a shape, an option or the state is invalid.
@@ -190,38 +193,16 @@ def run_memory(
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: Backend = "auto",
-) -> tuple[Tensor, MemoryState, MemoryStats | None]:
+) -> Result:
     """`titans_memory` with its tokens and its options gathered; the stats are None without `options.return_stats`."""
     check_choice("backend", backend, get_args(Backend))
+    check_tensors(tokens, weights)
     check_options(options, depth=len(weights))
     check_shapes(tokens, weights, options.residual)
     q = tokens.q
     check_flags(mask, reset, q.shape[:2])
-    backend = choose_backend(backend, tokens, weights, state, options, mask, reset)
-    dtype = functools.reduce(torch.promote_types, (x.dtype for x in (*tokens, *weights)), torch.float32)
-    initial = [w.to(dtype) for w in weights]
-    if state is None:
-        state = _initial_state(initial, batch=q.shape[0])
-    else:
-        check_state(state, initial, batch=q.shape[0], chunk_size=options.chunk_size)
-        state = state.to(dtype)
-    # Autocast would round the carried state to half precision inside the loop.
-    with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":  # the kernels convert to float32 as they load
-            from titans_seq.ops.memory.triton.op import triton_memory
-
-            y, state = triton_memory(tokens, initial, state, options)
-            return y.to(q.dtype), state, None
-        tokens = Tokens(*(x.to(dtype) for x in tokens))
-        if backend == "reference":
-            y, state, stats = reference_memory(tokens, initial, state, options, mask, reset)
-        elif mask is None and reset is None and isinstance(state.position, int):
-            y, state, stats = chunked_memory(tokens, initial, state, options)
-        else:
-            y, state, stats = packed_memory(tokens, initial, state, options, mask, reset)
-    return y.to(q.dtype), state, stats
-
-
-def _initial_state(initial: list[Tensor], batch: int) -> MemoryState:
-    weights = [w.expand(batch, *w.shape) for w in initial]
-    return MemoryState(weights, [torch.zeros_like(w) for w in weights], weights, position=0)
+    if state is not None:
+        check_state(state, weights, batch=q.shape[0], options=options)
+    flagged = mask is not None or reset is not None
+    run = run_as_operator if needs_operator(tokens, state, flagged, backend) else run_backend
+    return run(tokens, weights, state, options, mask, reset, backend)

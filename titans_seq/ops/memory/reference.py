@@ -31,14 +31,14 @@ def reference_memory(
 
     inner_gradient = vmap(vmap(grad(inner_loss)))  # over batch and heads
 
-    weights, surprise, chunk_start, _ = state
-    batch, length = tokens.lr.shape[:2]
+    weights, surprise, chunk_start = state[:3]
+    (batch, length), device = tokens.lr.shape[:2], tokens.lr.device
     chunk_size = 1 if options.gradient == "online" else options.chunk_size
-    position = torch.as_tensor(state.position).expand(batch) % chunk_size
-    valid = torch.ones(batch, length, dtype=torch.bool) if mask is None else mask
+    position = torch.as_tensor(state.position, device=device).expand(batch) % chunk_size
+    valid = torch.ones(batch, length, dtype=torch.bool, device=device) if mask is None else mask
     if mask is not None:  # masked tokens may contain anything, including NaN
         tokens = Tokens(*(x.masked_fill(~mask.view(*mask.shape, *[1] * (x.ndim - 2)), 0) for x in tokens))
-    begins = torch.zeros(batch, length, dtype=torch.bool) if reset is None else reset & valid
+    begins = torch.zeros_like(valid) if reset is None else reset & valid
     outputs, stats = [], []
     for t in range(length):
         weights = _where(begins[:, t], initial, weights)
@@ -64,8 +64,7 @@ def reference_memory(
         outputs.append(seen.unsqueeze(-1) * y)
     chunk_start = _where(position == 0, weights, chunk_start)
     y = torch.stack(outputs, dim=1) if outputs else torch.zeros_like(tokens.v)
-    same = len(set(position.tolist())) == 1
-    state = MemoryState(weights, surprise, chunk_start, int(position[0]) if same else position)
+    state = MemoryState(weights, surprise, chunk_start, position)
     if not options.return_stats:
         return y, state, None
     joined = [torch.stack(parts, dim=1) for parts in zip(*stats, strict=True)]

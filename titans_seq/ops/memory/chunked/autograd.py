@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from titans_seq.ops.differentiation import first_derivative_only
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.chunked.decay import decay_tables, decay_tables_backward
 from titans_seq.ops.memory.chunked.groups import DecayTables, Group, backward_group, forward_group, stats_of_group
@@ -75,7 +75,7 @@ class Chunks(torch.autograd.Function):
         return y, *state
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, d_y: Tensor, *d_end: Tensor) -> tuple[Tensor | None, ...]:
         """Run the segments in reverse order, recomputing each unless it is the only one."""
         with torch.autocast(d_y.device.type, enabled=False):

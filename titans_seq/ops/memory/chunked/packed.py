@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from titans_seq.ops.masking import one_or_each, take_tokens
+from titans_seq.ops.masking import take_tokens
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.chunked.op import join_stats, run_chunks, stack_state
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
@@ -87,7 +87,7 @@ def packed_memory(
     stats = None
     if collected is not None:
         stats = MemoryStats(*(_gather_back(x, layout) for x in join_stats(collected, packed.lr)))
-    return y, MemoryState(weights, surprise, chunk_start, one_or_each(torch.tensor(positions))), stats
+    return y, MemoryState(weights, surprise, chunk_start, torch.tensor(positions)), stats
 
 
 def _lay_out(

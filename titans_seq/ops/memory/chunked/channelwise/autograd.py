@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from titans_seq.ops.differentiation import first_derivative_only
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.chunked.autograd import SegmentPlan
 from titans_seq.ops.memory.chunked.channelwise.decay import channel_coefficients
@@ -57,7 +57,7 @@ class ChannelChunks(torch.autograd.Function):
         return torch.cat(outputs), *state
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, d_y: Tensor, *d_end: Tensor) -> tuple[Tensor | None, ...]:
         """Run the segments in reverse order, recomputing each."""
         plan, arguments = ctx.plan, ctx.saved_tensors

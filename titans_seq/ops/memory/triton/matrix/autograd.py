@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from titans_seq.ops.differentiation import first_derivative_only
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.triton.autotune import fastest
@@ -112,7 +112,7 @@ class MatrixMemory(torch.autograd.Function):
         return (y, *state, starts[-1].reference.clone()) if plan.ends_in_partial_chunk() else (y, *state)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(
         ctx: Any, d_y: Tensor, d_weights: Tensor, d_surprise: Tensor, *d_partial_start: Tensor
     ) -> tuple[Any, ...]:

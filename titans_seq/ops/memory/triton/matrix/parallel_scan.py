@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from titans_seq.ops.differentiation import first_derivative_only
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.triton.configs import CHUNK, Tiles
 from titans_seq.ops.memory.triton.matrix.launch import MatrixState, scan_backward, scan_forward, states_backward
@@ -88,7 +88,7 @@ class ParallelMatrixMemory(torch.autograd.Function):
         return y.unflatten(0, (batch, splits)).flatten(1, 2), *last
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, d_y: Tensor, d_weights: Tensor, d_surprise: Tensor) -> tuple[Any, ...]:
         """One reverse scan for the outputs' gradients of the starts, one for the other gradients."""
         *inputs, affine = ctx.saved_tensors

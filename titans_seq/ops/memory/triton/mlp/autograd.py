@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from titans_seq.ops.differentiation import first_derivative_only
 from titans_seq.ops.memory.arguments import Options, Tokens
 from titans_seq.ops.memory.state import MemoryState
 from titans_seq.ops.memory.triton.configs import MlpTiles
@@ -88,7 +88,7 @@ class MlpMemory(torch.autograd.Function):
         return y, state, reference.clone() if decay_target is None else reference + decay_target
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx: Any, d_y: Tensor, d_state: Tensor, *d_partial_start: Tensor) -> tuple[Any, ...]:
         """Run the segments in reverse order, scanning each forward again for the states inside it."""
         *inputs, decay_target = ctx.saved_tensors
