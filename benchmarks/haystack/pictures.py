@@ -42,7 +42,7 @@ STYLES = {  # name, colour, marker
     "no_persistent": ("no persistent tokens", "#882255", "v"),
     "deep": ("memory of two layers", "#117733", "s"),
     "lmm_online": ("online gradients", "#AA4499", "D"),
-    "delta": ("gated delta rule", "#332288", "^"),
+    "delta": ("online gradients, no momentum", "#332288", "^"),
     "lmm_4x_steps": ("LMM, 4 x steps", "#6B6B00", "s"),
     "mac_4x_steps": ("MAC, 4 x steps", "#7F3300", "D"),
 }

@@ -37,7 +37,7 @@ CLAIMS = (  # claim of the paper or implied by it, the arm that should be better
     ("MAC is the best of the four", "mac", "lmm"),
     ("MAC is better than MAL", "mac", "mal"),
     ("MAG is better than MAL", "mag", "mal"),
-    ("LMM beats the gated delta rule", "lmm", "delta"),
+    ("LMM beats online gradients without momentum", "lmm", "delta"),
     ("momentum helps (Table 5)", "lmm", "no_momentum"),
     ("forgetting helps (Table 5)", "lmm", "no_forgetting"),
     ("the convolution helps (Table 5)", "lmm", "no_convolution"),
@@ -169,7 +169,10 @@ def write_page(rows: Sequence[Row], page: Path = PAGE) -> None:
     """Write the page below the marker."""
     long, short = ([row for row in rows if row["budget"] == budget] for budget in ("long", "short"))
     short.sort(key=lambda row: ABLATIONS.index(row["arm"]))
-    parts = ["## Accuracy by length", "", "Mean ± standard deviation over seeds. Bold: best of its column.", ""]
+    parts = []
+    if long:
+        parts += ["## Accuracy by length", "", "Mean ± standard deviation over seeds. Bold: best of its column.", ""]
+        parts += ["![accuracy, time per byte and state against length](needle.png)", ""]
     for hay, title in HAYSTACKS.items():
         if chosen := [row for row in long if row["hay"] == hay]:
             columns = table(chosen, [f"answer_{n}" for n in LENGTHS], list(map(size, LENGTHS)))
