@@ -53,7 +53,8 @@ def main() -> None:
     if options.report:
         record("needle", rows := report.summary())
         report.write_page(rows)
-        pictures.picture(rows)
+        if any(row["budget"] == "long" for row in rows):
+            pictures.picture(rows)
         pictures.ablations(rows)
         return
     wanted = vars(options)

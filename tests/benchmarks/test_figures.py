@@ -39,20 +39,6 @@ def test_needle_has_one_colour_and_name_for_a_model(
     assert not any("_" in name for name in colours), "names of the code"
 
 
-def test_needle_shows_every_condition_in_random_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: list[Figure]
-) -> None:
-    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "benchmarks"), *sys.path])
-    pictures, report = map(importlib.import_module, ("haystack.pictures", "haystack.report"))
-    rows = report.summary()
-    pictures.picture(rows, tmp_path / "needle.png")
-    wanted = {
-        report.name(row) for row in rows if (row["budget"], row["hay"], row["training"]) == ("long", "bytes", "plain")
-    }
-    labels = {str(line.get_label()) for line in figures[0].axes[0].get_lines()}
-    assert {label for label in labels if not label.startswith("_")} == wanted | {"chance"}
-
-
 def test_state_tracking_says_what_diverged_and_what_nobody_learned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: list[Figure]
 ) -> None:

@@ -1,11 +1,13 @@
 """Needles in a haystack: what is hidden and asked, training from afar, tests in pieces, and runs that resume."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 pytestmark = pytest.mark.usefixtures("_scripts_import_each_other")
 
@@ -171,3 +173,53 @@ def test_the_grid_has_every_cell_once_and_both_gates() -> None:
     assert len({cell.path() for cell in cells}) == len(cells)
     for arm in ("lmm_online", "mal", "lmm", "mag", "mac"):
         assert {cell.gates for cell in cells if cell.arm == arm and cell.hay == "bytes"} == {"closing", "sigmoid"}
+
+
+def made_up(cell: Any) -> dict[str, Any]:
+    """Results of a cell that was never run: closing gates answer, sigmoids fail from 64K on."""
+    from haystack.testing import CAPACITIES, CAPACITY_LENGTHS, LENGTHS
+
+    figures = {**cell._asdict(), "parameters": 31446, "seconds_training": 1.0}
+    if cell.hay == "pairs":
+        by_pairs = {str(n): {str(length): 1.0 - n / 100 for length in CAPACITY_LENGTHS} for n in CAPACITIES}
+        return figures | {"answer_by_pairs": by_pairs}
+    gates = [{"lr_open": [0.0, 0.25], "forget_open": [0.0, 0.5], "left": [1.0, 0.9]}]
+    answer = {str(n): 1.0 - cell.seed / 50 if cell.gates == "closing" or n < 65536 else 0.04 for n in LENGTHS}
+    others = {name: {str(n): 5.0 for n in LENGTHS} for name in ("haystack", "microseconds_per_byte", "state_bytes")}
+    return figures | {"answer": answer, "gates_on_noise": gates, **others}
+
+
+def test_page_and_figure_show_every_condition(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: list[Figure]
+) -> None:
+    from haystack import cells, pictures, report
+
+    wanted = [cells.Cell("mal", gates, "bytes", "plain", seed) for gates in ("closing", "sigmoid") for seed in (0, 1)]
+    wanted += [
+        cells.Cell("mal", "closing", "bytes", "far", 0),
+        cells.Cell("transformer", "sigmoid", "text", "plain", 0),
+    ]
+    wanted += [cells.Cell("deep", "closing", "pairs", "plain", 0)]
+    for ablation in cells.ablations():
+        (tmp_path / ablation.path().name).write_text(ablation.path().read_text())
+    monkeypatch.setattr(cells, "FOLDER", tmp_path)
+    (tmp_path / "long").mkdir()
+    for cell in wanted:
+        cell.path().write_text(json.dumps({"figures": made_up(cell)}))
+    rows = report.summary()
+    page = tmp_path / "needle.md"
+    report.write_page(rows, page)
+    text = page.read_text()
+    for condition in ("MAL, closing gates |", "MAL, sigmoid gates |", "MAL, closing gates, questions from afar |"):
+        assert f"| {condition}" in text
+    assert "| MAL, closing gates | 2 | 31,446 | 0.99 ± 0.01 |" in text
+    assert (
+        "| 0.04 ± 0.00 | 0.04 ± 0.00 | 0.04 ± 0.00 |\n| MAL, closing gates, questions from afar | 1 | 31,446 | **1.00**"
+        in text
+    )
+    assert "| window attention alone | 1 | 31,446 |" in text
+    assert "64 pairs |" in text
+    assert "0.000, 0.250; 0.000, 0.250" in text, "gates by head and seed"
+    pictures.picture(rows, tmp_path / "needle.png")
+    labels = {str(line.get_label()) for line in figures[0].axes[0].get_lines()}
+    assert labels == {"MAL, closing gates", "MAL, sigmoid gates", "chance"}
