@@ -99,9 +99,11 @@ def run(cell: Cell | Ablation, folder: Path | None = None, weights: Path = WEIGH
 def grid() -> Iterator[Cell]:
     """Yield the trainings of the page, the most telling first, each with all seeds."""
     both = ("closing", "sigmoid")
-    in_bytes = [*product(("lmm_online", "mal", "lmm", "mag", "mac"), both), ("transformer", "sigmoid")]
+    in_bytes = [("lmm_online", "closing"), ("mal", "closing"), ("lmm_online", "sigmoid"), ("lmm", "closing")]
+    in_bytes += [("mag", "closing"), ("mac", "closing"), ("transformer", "sigmoid")]
+    in_bytes += [(arm, "sigmoid") for arm in ("mal", "lmm", "mag", "mac")]
     found = [(arm, gates, "bytes") for arm, gates in in_bytes]
-    for hay, arm in product(("passkey", "text"), ("lmm_online", "mal", "transformer")):
+    for hay, arm in product(("text", "passkey"), ("lmm_online", "mal", "transformer")):
         found += [(arm, gates, hay) for gates in (both if arm != "transformer" else both[1:])]
     found += [(arm, "closing", "pairs") for arm in ("lmm_online", "lmm_online_one_head", "lmm", "deep")]
     for (arm, gates, hay), seed in product(found, SEEDS):

@@ -168,6 +168,7 @@ def gates(rows: Iterable[Row]) -> list[str]:
 def write_page(rows: Sequence[Row], page: Path = PAGE) -> None:
     """Write the page below the marker."""
     long, short = ([row for row in rows if row["budget"] == budget] for budget in ("long", "short"))
+    long.sort(key=lambda row: list(NAMES).index(row["arm"]))
     short.sort(key=lambda row: ABLATIONS.index(row["arm"]))
     parts = []
     if long:
