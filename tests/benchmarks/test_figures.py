@@ -23,15 +23,19 @@ def drawn(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_needle_has_one_colour_and_name_for_a_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, figures: list[Figure]
 ) -> None:
-    needle = drawn("needle", tmp_path, monkeypatch)
-    assert set(needle.ARMS) == set(needle.STYLES) == {arm for arms in needle.PANELS.values() for arm in arms}
+    monkeypatch.setattr(sys, "path", [str(REPOSITORY / "benchmarks"), *sys.path])
+    names = ("haystack.pictures", "haystack.models", "haystack.report")
+    pictures, models, report = map(importlib.import_module, names)
+    pictures.ablations(report.summary(), tmp_path / "needle.png")
+    arms = {arm for arms in pictures.PANELS.values() for arm in arms}
+    assert set(models.ABLATIONS) == set(pictures.STYLES) == arms
     colours: dict[str, set[Any]] = {}
     for axis in figures[0].axes:
         assert len(axis.get_lines()) <= 6, "too many lines to tell apart"
         for line in axis.get_lines():
             colours.setdefault(str(line.get_label()), set()).add(line.get_color())
     assert all(len(found) == 1 for found in colours.values())
-    assert len(set.union(*colours.values())) == len(colours) == len(needle.ARMS) + 1
+    assert len(set.union(*colours.values())) == len(colours) == len(arms) + 1
     assert not any("_" in name for name in colours), "names of the code"
 
 

@@ -13,16 +13,20 @@ def _scripts_import_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
 
 
-@pytest.mark.parametrize("name", ["needle", "streaming_forecast"])
-def test_pages_match_their_scripts(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    script = importlib.import_module(name)
+def test_needle_matches_its_results(tmp_path: Path) -> None:
+    report = importlib.import_module("haystack.report")
+    page = tmp_path / "needle.md"
+    page.write_text(report.PAGE.read_text())
+    report.write_page(report.summary(), page)
+    assert page.read_text() == report.PAGE.read_text()
+
+
+def test_streaming_forecast_matches_its_results(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    script = importlib.import_module("streaming_forecast")
     kept = script.PAGE.read_text()
     monkeypatch.setattr(script, "PAGE", tmp_path / script.PAGE.name)
     script.PAGE.write_text(kept)
-    if name == "needle":
-        script.write_page(script.summary())
-    else:
-        script.report()
+    script.report()
     assert script.PAGE.read_text() == kept
 
 

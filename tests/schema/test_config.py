@@ -190,6 +190,7 @@ def test_stored_configurations_may_contain_keys_without_effect() -> None:
         "task.layer_decay=0.8": "task.unfreeze=head",
         "data.fold=1": "",
         "task.masked_share=0.3": "task.name=pretraining model.direction=forward",
+        "task.state_passing=0.3": "task.name=pretraining task.objective=masked data.segment=512 data.stream_length=512",
     }
     for override, others in cases.items():
         config = load_config([], ["task.name=classification", *others.split()])
@@ -209,7 +210,10 @@ def test_named_records_need_no_fraction() -> None:
 
 def test_full_attention_is_accepted_for_streams_of_one_segment() -> None:
     alone = ["data.segment=512", "data.stream_length=512", "model.variant=transformer", "model.attention.window=null"]
-    load_config([], ["task.name=pretraining", "model.direction=forward", *alone])
+    pretraining = ["task.name=pretraining", "model.direction=forward", *alone]
+    load_config([], pretraining)
+    with pytest.raises(InputError, match=r"model.attention.window.*task.state_passing=0"):
+        load_config([], [*pretraining, "task.state_passing=0.5"])
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,47 @@ def test_a_checkpoint_keeps_the_streams() -> None:
     assert make().process_state() == {}
 
 
+def read_streams(task: PretrainingTask) -> list[torch.Tensor]:
+    return [task.training_step(batch, number) for number, batch in enumerate(segments(task))]
+
+
+def test_passed_states_start_the_next_training_streams() -> None:
+    task, fresh = make("model.variant=mal", "task.state_passing=1"), make("model.variant=mal")
+    torch.testing.assert_close(read_streams(task), read_streams(fresh), rtol=0, atol=0)  # nothing to pass yet
+    assert task._ended is not None
+    rows, state = task._ended
+    assert rows == len(TEXTS)
+    assert all(not x.requires_grad for x in state_named_tensors(state).values())
+
+    first = next(iter(segments(task)))
+    scores, _ = task._read("train", first, None)
+    torch.testing.assert_close(scores, task(first, state)[0], rtol=0, atol=0)
+    assert (scores - task(first)[0]).abs().max() > 1e-4
+    torch.testing.assert_close(task._read("val", first, 0)[0], task(first)[0], rtol=0, atol=0)
+
+    alone = next(iter(segments(task, texts=TEXTS[:1])))  # one stream after three
+    torch.testing.assert_close(task._read("train", alone, None)[0], task(alone)[0], rtol=0, atol=0)
+
+
+def test_states_are_passed_with_the_given_probability() -> None:
+    task = make("model.variant=lmm", "task.state_passing=0.25")
+    read_streams(task)
+    torch.manual_seed(0)
+    passed = [task._passed("train", len(TEXTS)) is not None for _ in range(400)]
+    assert sum(passed) == pytest.approx(100, abs=30)
+
+
+def test_a_checkpoint_keeps_passed_states() -> None:
+    task, other = (make("model.variant=mal", "task.state_passing=1") for _ in range(2))
+    read_streams(task)
+    other.set_process_state(task.process_state())
+    torch.testing.assert_close(read_streams(other), read_streams(task), rtol=0, atol=0)
+    first = next(iter(segments(task)))
+    task.training_step(first, 0)  # one stream open, one ended
+    other.set_process_state(task.process_state())
+    torch.testing.assert_close(read_streams(other)[1:], read_streams(task)[1:], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("stem", STEMS)
 def test_masked_bases_do_not_affect_the_scores(stem: tuple[int, int, str]) -> None:
     task = make("task.masked_share=0.3", next_base=False, stem=stem)

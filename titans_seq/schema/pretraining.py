@@ -43,6 +43,10 @@ class PretrainingTaskOptions(TaskOptions):
     # once, independently of each other. masked: predict hidden bases from those on both sides.
     objective: Literal["next", "masked"] = "next"
     masked_share: float = between(0.15, 0, 1)  # of the bases, to predict: 80 % hidden, 10 % replaced, 10 % kept
+    # Probability that a batch of training streams starts from the states that the previous streams ended with, without
+    # their gradient, instead of a fresh memory (state passing, arXiv 2507.02782). Training then sees memories as long
+    # sequences leave them. Validation and test start fresh.
+    state_passing: float = between(0.0, 0, 1)
 
 
 @dataclass
@@ -63,6 +67,9 @@ class PretrainingConfig(Config):
         if self.task.objective == "next" and self.task.masked_share != PretrainingTaskOptions().masked_share:
             rule = "has no effect with task.objective=next"
             yield Conflict("task.masked_share", "task.objective", rule, no_effect=True)
+        if self.task.objective == "masked" and self.task.state_passing:
+            rule = "has no effect with task.objective=masked, which carries no state"
+            yield Conflict("task.state_passing", "task.objective", rule, no_effect=True)
 
     def _objective_conflicts(self) -> Iterator[Conflict]:
         model, data, task = self.model, self.data, self.task
@@ -92,13 +99,16 @@ class PretrainingConfig(Config):
 
     def _carried_state_conflicts(self) -> Iterator[Conflict]:
         model, data = self.model, self.data
-        if self.task.objective != "next" or data.stream_length == data.segment:
+        if self.task.objective != "next" or (data.stream_length == data.segment and not self.task.state_passing):
             return
+        key, off = "data.stream_length", "data.stream_length=data.segment"
+        if data.stream_length == data.segment:
+            key, off = "task.state_passing", "task.state_passing=0"
         if model.variant in ("mal", "mag", "transformer") and model.attention.window is None:
-            rule = "full attention cannot be carried over segments; set a number, or data.stream_length=data.segment"
-            yield Conflict("model.attention.window", "data.stream_length", rule)
+            rule = f"full attention cannot be carried over segments; set a number, or {off}"
+            yield Conflict("model.attention.window", key, rule)
         learned = model.memory.initial == "learned" or bool(model.num_persistent)
         learned = learned if model.variant in WITH_MEMORY else model.variant in ("ttt_linear", "ttt_mlp")
         if learned and self.uses_ddp:
             reason = "the memory is carried over, so that the initial one has no gradient at most steps"
-            yield from self.unused_parameter_conflicts("data.stream_length", reason)
+            yield from self.unused_parameter_conflicts(key, reason)

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from titans_seq.backbone import Stack, state_named_tensors
-from titans_seq.backbone.states import BlockState
+from titans_seq.backbone.states import BlockState, add_prefixes
 from titans_seq.batch import MASK_TOKEN, StreamBatch
 from titans_seq.errors import InputError
 from titans_seq.models.language import NUM_BASES, SequenceLanguageModel
@@ -40,7 +40,7 @@ class PretrainingTask(Task):
 
     Metrics are `<split>/bits_per_base`, `perplexity` (2 to that power) and `accuracy`, over the target
     bases, for the splits val and test. Each segment of a stream starts from the state after the previous segment,
-    detached from its graph.
+    detached from its graph; with `task.state_passing` a training stream may start from the state after another stream.
 
     Args:
         config: see `Task`.
@@ -59,6 +59,7 @@ class PretrainingTask(Task):
         self.bits, self.hits = MeanMetric(), MeanMetric()  # of the split being evaluated
         self.bits_by_segment: dict[int, tuple[float, float]] = {}  # of the last test: sum of bits, number of bases
         self._streams: dict[str, list[BlockState]] = {}  # states of the streams being read, by split
+        self._ended: tuple[int, list[BlockState]] | None = None  # number and states of the last training streams
 
     def forward(self, batch: StreamBatch, state: list[BlockState] | None = None) -> tuple[Tensor, list[BlockState]]:
         """Return scores (B, L, 4) at the positions of `targets`, and the state for the next segment."""
@@ -120,16 +121,28 @@ class PretrainingTask(Task):
         self._log_metrics("test")
 
     def process_state(self) -> dict[str, Tensor]:
-        """Return the state of the training streams that are not read to their end."""
+        """Return the state of the training streams that are not read to their end, and of those read last."""
         streams = self._streams.get("train")
-        return {} if streams is None else {name: x.cpu() for name, x in state_named_tensors(streams).items()}
+        named = {} if streams is None else state_named_tensors(streams)
+        if self._ended is not None:
+            rows, ended = self._ended
+            named["ended.rows"] = torch.tensor(rows)
+            named |= add_prefixes({"ended": state_named_tensors(ended)})
+        return {name: x.cpu() for name, x in named.items()}
 
     def set_process_state(self, state: dict[str, Tensor]) -> None:
         """Restore the state of the training streams."""
-        if state:
-            backbone = self.model.backbone
-            assert isinstance(backbone, Stack), "only a forward stack carries a state"
-            named = {name: x.to(self.device) for name, x in state.items()}
+        if not state:
+            return
+        backbone = self.model.backbone
+        assert isinstance(backbone, Stack), "only a forward stack carries a state"
+        named = {name: x.to(self.device) for name, x in state.items()}
+        ended = {name: named.pop(name) for name in list(named) if name.startswith("ended.")}
+        if ended:
+            rows = int(ended.pop("ended.rows"))
+            states = {name.removeprefix("ended."): x for name, x in ended.items()}
+            self._ended = rows, backbone.state_from_named_tensors(states)
+        if named:
             self._streams["train"] = backbone.state_from_named_tensors(named)
 
     def _read(self, split: str, batch: StreamBatch, seed: int | None) -> tuple[Tensor, Tensor]:
@@ -141,16 +154,30 @@ class PretrainingTask(Task):
         if not self.next:
             bases, targets = self._mask_bases(batch.bases, targets, seed)
             return self(batch._replace(bases=bases))[0], targets
-        scores, state = self(batch, self._streams.get(split) if batch.number else None)
-        self._keep_state(split, batch, state)
+        before = self._streams.get(split) if batch.number else self._passed(split, len(batch.bases))
+        scores, after = self(batch, before)
+        self._keep_state(split, batch, after)
         return scores, targets
 
     def _keep_state(self, split: str, batch: StreamBatch, state: list[BlockState]) -> None:
-        """Keep the state after a batch for the next one of the same streams."""
-        if batch.last:
-            self._streams.pop(split, None)
-        else:
-            self._streams[split] = [block.detach() for block in state]
+        """Keep the state after a batch for the next one of the same streams, or for streams that it is passed to."""
+        detached = [block.detach() for block in state]
+        if not batch.last:
+            self._streams[split] = detached
+            return
+        self._streams.pop(split, None)
+        if split == "train" and self.config.task.state_passing:
+            self._ended = len(batch.bases), detached
+
+    def _passed(self, split: str, rows: int) -> list[BlockState] | None:
+        """Return the state that `rows` new streams start from: the last streams', or None, a fresh one.
+
+        Evaluation always starts fresh, and so do streams that are more or fewer than the last ones.
+        """
+        share = self.config.task.state_passing
+        if split != "train" or not share or float(torch.rand(())) >= share:
+            return None
+        return self._ended[1] if self._ended is not None and self._ended[0] == rows else None
 
     def _mask_bases(self, bases: Tensor, targets: Tensor, seed: int | None) -> tuple[Tensor, Tensor]:
         """Return bases (B, L) with some masked or replaced, and the targets (B, L) at the selected positions only."""
