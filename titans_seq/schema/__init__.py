@@ -31,6 +31,7 @@ from titans_seq.schema.forecasting import (
     ForecastingDataOptions,
     ForecastingModelOptions,
     ForecastingTaskOptions,
+    split_end,
 )
 from titans_seq.schema.pretraining import PretrainingConfig, PretrainingDataOptions, PretrainingTaskOptions
 from titans_seq.schema.sequences import SequenceModelOptions
@@ -83,4 +84,5 @@ __all__ = [
     "UniversalDataOptions",
     "UniversalModelOptions",
     "UniversalTaskOptions",
+    "split_end",
 ]

@@ -1,5 +1,6 @@
 """Configuration keys of forecasting."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
@@ -12,6 +13,7 @@ _TABLE_KEYS = (
     *("path", "time", "time_format", "timezone", "id", "target", "past", "known", "static"),
     *("fill", "train_end", "validation_end", "season"),
 )
+_HORIZONS = re.compile(r"-(\d+) ?horizons?")
 
 
 @dataclass
@@ -38,7 +40,9 @@ class ForecastingDataOptions(DataOptions):
     known: list[str] = field(default_factory=list)  # known covariates: columns known for the future too, such as prices
     static: list[str] = field(default_factory=list)  # static covariates: columns with one value per series; requires id
     fill: Literal["none", "ffill", "interpolate"] = "none"  # how missing times and empty cells are filled
-    train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
+    # End of the training rows of each series: a fraction of its rows, the first time after them, or how far from its
+    # end: -56 (rows) or "-4 horizons"
+    train_end: Any = 0.7
     validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
     # Seasonal period in steps; null: a day, of days a week (of business days 5), of longer steps a year
     season: int | None = at_least(None, 1)
@@ -134,14 +138,24 @@ class ForecastingConfig(Config):
             yield Conflict(f"data.{given[0]}", "data.name", rule)
         for unknown in (name for name in data.calendar if name not in CALENDAR):
             yield Conflict("data.calendar", "data.calendar", f"unknown {unknown!r}; accepted: {', '.join(CALENDAR)}")
-        ends = data.train_end, data.validation_end
+        yield from self._split_conflicts()
+
+    def _split_conflicts(self) -> Iterator[Conflict]:
+        data = self.data
+        given = data.train_end, data.validation_end
+        ends = [split_end(end, data.horizon) for end in given]
         for key, end in zip(("data.train_end", "data.validation_end"), ends, strict=True):
-            fraction = isinstance(end, (int, float)) and not isinstance(end, bool) and 0 < end < 1
-            if not (fraction or isinstance(end, str)):
-                rule = f"must be a fraction of the rows between 0 and 1, or a time such as 2024-03-01; got {end}"
+            counted = isinstance(end, int) and not isinstance(end, bool) and end < 0
+            fraction = isinstance(end, float) and 0 < end < 1
+            if not (counted or fraction or isinstance(end, str)):
+                rule = (
+                    f"must be a fraction of the rows between 0 and 1, a time such as 2024-03-01, or counted from the "
+                    f'end of each series, such as -28 (rows) or "-2 horizons"; got {end}'
+                )
                 yield Conflict(key, key, rule)
-        if all(isinstance(end, float) for end in ends) and ends[0] >= ends[1]:
-            yield Conflict("data.validation_end", "data.train_end", f"{ends[1]} must exceed data.train_end={ends[0]}")
+        if type(ends[0]) is type(ends[1]) and not isinstance(ends[0], str) and ends[0] >= ends[1]:
+            rule = f"{given[1]} must exceed data.train_end={given[0]}"
+            yield Conflict("data.validation_end", "data.train_end", rule)
 
     def _quantile_conflicts(self) -> Iterator[Conflict]:
         head, task = self.model.head, self.task
@@ -154,6 +168,12 @@ class ForecastingConfig(Config):
         if head == "quantile" and task.loss != "mse":
             rule = f"{task.loss} only applies to model.head=point; model.head=quantile trains by the pinball loss"
             yield Conflict("task.loss", "model.head", rule)
+
+
+def split_end(end: Any, horizon: int) -> Any:
+    """Return the end of a split with horizons as rows: "-2 horizons" is -28 for a horizon of 14, all else unchanged."""
+    found = _HORIZONS.fullmatch(end) if isinstance(end, str) else None
+    return -int(found[1]) * horizon if found else end
 
 
 def _changed_keys(options: Any, plain: Any, prefix: str) -> Iterator[str]:

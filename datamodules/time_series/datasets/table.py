@@ -35,10 +35,13 @@ from titans_seq.errors import InputError
 
 
 class SplitPoints(NamedTuple):
-    """Ends of training and validation: fractions of a series' rows, or the first timestamp after the split."""
+    """Ends of training and validation: fractions of a series' rows, rows from its end (-28), or the first time after.
 
-    train: float | str
-    validation: float | str
+    The time is the first one that is no longer in the split.
+    """
+
+    train: float | int | str
+    validation: float | int | str
 
 
 _DEFAULT_SPLIT = SplitPoints(0.7, 0.8)
@@ -258,7 +261,7 @@ class Table:
             )
         return SplitBoundaries(train, validation, count)
 
-    def _row(self, point: float | str, series: Series) -> int:
+    def _row(self, point: float | int | str, series: Series) -> int:
         if isinstance(point, str):
             integers = series.timestamps.dtype.kind == "i"
             try:
@@ -270,4 +273,5 @@ class Table:
                 raise InputError(f"{keys}: expected a fraction or a time such as {example}, got {point!r}")
             end = times.to_numpy()[0]
             return int((series.timestamps < end).sum())
-        return round(point * len(series.timestamps))
+        rows = len(series.timestamps)
+        return rows + point if isinstance(point, int) else round(point * rows)

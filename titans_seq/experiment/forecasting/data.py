@@ -9,7 +9,7 @@ from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.datasets.weather import Weather
 from datamodules.time_series.series import SeriesSource
 from titans_seq.errors import InputError
-from titans_seq.schema import ForecastingDataOptions
+from titans_seq.schema import ForecastingDataOptions, split_end
 
 
 def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
@@ -42,7 +42,7 @@ def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, in
         time_format=options.time_format,
         timezone=options.timezone,
         fill=fill or options.fill,
-        split=SplitPoints(options.train_end, options.validation_end),
+        split=SplitPoints(*(split_end(end, options.horizon) for end in (options.train_end, options.validation_end))),
         seasonal_period=options.season,
         infer_roles=infer_roles,
     )
