@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from datamodules.common.digest import hash_arrays, hash_files
 from datamodules.common.loading import shard_of
 from datamodules.common.splitting import Split
-from datamodules.time_series.encoder import FeatureEncoder
-from datamodules.time_series.series import Scaler, Series, SeriesSource
+from datamodules.time_series.encoder import FeatureEncoder, last_training_time
+from datamodules.time_series.series import Scaler, Series, SeriesSource, SplitBoundaries
 from datamodules.time_series.windows import PanelWindows, WindowLoader, Windows
 from titans_seq.errors import InputError
 
@@ -85,13 +85,36 @@ class ForecastingDataModule(LightningDataModule):
             return
         loaded = self.source.load()
         panel = [loaded] if isinstance(loaded, Series) else loaded
-        self.encoder = FeatureEncoder.fit(panel, self.calendar, self.source.seasonal_period)
-        self.scaled_series = []
+        encoder = FeatureEncoder.fit(panel, self.calendar, self.source.seasonal_period)
+        scaled = []
         for series in panel:
-            scaler = self.encoder.scalers[series.name]
-            self.scaled_series.append(ScaledSeries(series, scaler, self.encoder.encode(series, scaler)))
-        scaled = [each.scaled for each in self.scaled_series]
+            scaler = encoder.scalers[series.name]
+            scaled.append(ScaledSeries(series, scaler, encoder.encode(series, scaler)))
+        self.take(encoder, scaled)
+
+    def take(self, encoder: FeatureEncoder, panel: Sequence[ScaledSeries]) -> None:
+        """Use series that `encoder` has encoded, instead of reading the source."""
+        self.encoder, self.scaled_series = encoder, list(panel)
+        scaled = [each.scaled for each in panel]
         self._rows = scaled[0] if len(scaled) == 1 else np.concatenate(scaled)
+
+    def with_boundaries(self, boundaries: Sequence[SplitBoundaries]) -> "ForecastingDataModule":
+        """Return the same encoded series with other splits, one of `boundaries` for each; scales stay as they are."""
+        split = [
+            each._replace(series=each.series._replace(boundaries=ends))
+            for each, ends in zip(self.scaled_series, boundaries, strict=True)
+        ]
+        other = ForecastingDataModule(
+            self.source,
+            context_length=self.context_length,
+            horizon=self.horizon,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            calendar=self.calendar,
+            patch=self.patch,
+        )
+        other.take(self.encoder._replace(trained_until=last_training_time([each.series for each in split])), split)
+        return other
 
     def rows(self, split: Split, series: Series | None = None) -> tuple[int, int]:
         """Return the first row and the end row (excluded) of a split's windows, context included."""

@@ -44,7 +44,6 @@ class FeatureEncoder(NamedTuple):
         rows = np.concatenate([_columns(series)[:end] for series, end in zip(panel, train, strict=True)])
         each = np.array([[float(static[name][i]) for name in numbers] for i in range(len(panel))])
         parts = [Scaler.fit(rows), Scaler.fit(each.reshape(len(panel), len(numbers)))]
-        last = max(series.timestamps[end - 1] for series, end in zip(panel, train, strict=True))
         return cls(
             channels=list(first.channels),
             past=list(first.covariates.past),
@@ -56,7 +55,7 @@ class FeatureEncoder(NamedTuple):
             season=seasonal_period,
             scalers={s.name: Scaler.fit(s.values[:end]) for s, end in zip(panel, train, strict=True)},
             covariates=Scaler(*(np.concatenate(pair) for pair in zip(*parts, strict=True))),
-            trained_until=str(last.astype("datetime64[us]") if last.dtype.kind == "M" else last),
+            trained_until=last_training_time(panel),
             timezone=first.timezone,
         )
 
@@ -129,6 +128,12 @@ class FeatureEncoder(NamedTuple):
         part = slice(first, first + columns.shape[-1])
         scaled: NDArray[np.float64] = (columns - self.covariates.mean[part]) / self.covariates.std[part]
         return scaled
+
+
+def last_training_time(panel: Sequence[Series]) -> str:
+    """Return the last timestamp of all training rows, ISO 8601 (UTC with a timezone), or an integer."""
+    last = max(series.timestamps[series.boundaries.train - 1] for series in panel)
+    return str(last.astype("datetime64[us]") if last.dtype.kind == "M" else last)
 
 
 def interval_of(series: Series) -> str:

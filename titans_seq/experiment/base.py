@@ -102,6 +102,10 @@ class Experiment(ABC, Generic[TaskT]):
         """Further steps after the test, such as calibration; may write files into the run's folder."""
         return Report({})
 
+    def on_all_rows(self) -> "Experiment[TaskT] | None":
+        """The same experiment with all rows as training rows, to be trained again after the test; None: not wanted."""
+        return None
+
     @abstractmethod
     def predict_test(self, task: TaskT, trainer: Trainer) -> pl.DataFrame:
         """Predictions for the test split, with the true values."""

@@ -28,6 +28,8 @@ class ForecastingDataOptions(DataOptions):
     # Calendar features of every step, past and future: minute_of_hour, hour_of_day, day_of_week, day_of_month,
     # day_of_year, month_of_year
     calendar: list[str] = field(default_factory=list)
+    # After selection and test, train again on all rows for the selected number of steps; `forecast` uses these weights
+    refit: bool = False
     # With name=table, your own CSV or Parquet file: wide (one column per series) or long (with a column `id`)
     path: str | None = None
     time: str = "date"  # column of the timestamps
@@ -102,6 +104,9 @@ class ForecastingConfig(Config):
         if model.stride > model.patch_length:
             rule = f"{model.stride} exceeds model.patch_length={model.patch_length}, which would skip steps"
             yield Conflict("model.stride", "model.patch_length", rule)
+        if data.refit and model.baseline in ("last_value", "seasonal_naive"):
+            rule = f"has no effect with model.baseline={model.baseline}, which is not trained"
+            yield Conflict("data.refit", "model.baseline", rule, no_effect=True)
         if model.baseline != "none" and model.head == "quantile":
             rule = f"model.baseline={model.baseline} predicts no quantiles; use model.head=point"
             yield Conflict("model.head", "model.baseline", rule)

@@ -9,6 +9,7 @@ from pathlib import Path
 from titans_seq.errors import InputError
 
 BEST = "best.ckpt"  # the best weights by validation, in the folder `checkpoints` of a run
+REFIT = "refit.ckpt"  # beside it, with data.refit: the weights trained again on all rows
 NEWEST = "last"  # in place of the name of a run: the newest run in the same folder
 
 

@@ -16,6 +16,7 @@ from datamodules.common.messages import listed
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.datasets.weather import Weather
+from datamodules.time_series.series import SplitBoundaries
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Report, Scores
@@ -48,6 +49,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         super().__init__(config)
         config = self.config
         self._calibration: Calibration | None = None  # of the finished run, for the plot
+        self._selected_on: ForecastingDataModule | None = None  # splits that select the linear map; None: those of data
         self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
         if config.model.head == "quantile":
             coverages = [f"{100 * coverage:g}" for coverage in central_pairs(config.task.quantiles)]
@@ -74,7 +76,21 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
 
     @cached_property
     def _linear(self) -> LinearForecaster:
-        return best_linear(self.data, self.config.model.linear_maps, self.config.model.linear_loss)
+        model = self.config.model
+        return best_linear(self.data, model.linear_maps, model.linear_loss, self._selected_on)
+
+    def on_rows(self, selection: ForecastingDataModule, data: ForecastingDataModule) -> "ForecastingExperiment":
+        """The same experiment on the training rows of `data` alone; the splits of `selection` select its linear map."""
+        other = ForecastingExperiment(self.config)
+        other.data, other._selected_on = data, selection
+        return other
+
+    def on_all_rows(self) -> "ForecastingExperiment | None":
+        """With `data.refit`, the experiment with all rows as training rows; scales stay those of the training rows."""
+        if not self.config.data.refit:
+            return None
+        lengths = [len(each.series.timestamps) for each in self.data.scaled_series]
+        return self.on_rows(self.data, self.data.with_boundaries([SplitBoundaries(n, n, n) for n in lengths]))
 
     def new_task(self) -> tuple[ForecastingTask, str]:
         """The task, initialised with pre-trained weights or with the linear forecast if so configured."""
