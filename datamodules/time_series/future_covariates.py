@@ -14,7 +14,7 @@ from titans_seq.errors import InputError
 
 
 def read_future(
-    path: Path,
+    source: Path | pl.DataFrame,
     roles: ColumnRoles,
     time_format: str | None,
     names: Sequence[str],
@@ -25,9 +25,10 @@ def read_future(
 
     Raises InputError when a value is missing or a time appears twice.
     """
-    if not path.is_file():
-        raise InputError(f"--future {path}: no such file")
-    table = read_series_table(path)
+    path = Path("future") if isinstance(source, pl.DataFrame) else source  # for messages
+    if not isinstance(source, pl.DataFrame) and not source.is_file():
+        raise InputError(f"--future {source}: no such file")
+    table = source if isinstance(source, pl.DataFrame) else read_series_table(source)
     id_ = [roles.id] if roles.id else []
     for name in (roles.time, *id_, *roles.known):
         if name not in table.columns:

@@ -92,12 +92,12 @@ class TrainingCheckpoints(Callback):
         if self._resumed is None:
             return
         progress, self._resumed = self._resumed, None
-        if progress["batches"]:
-            loader = trainer.train_dataloader
-            assert loader is not None
-            loader.load_state_dict({"epoch": progress["epoch"], "batches": progress["batches"]})
-        else:
+        loader = trainer.train_dataloader
+        assert loader is not None
+        loader.load_state_dict({"epoch": progress["epoch"], "batches": progress["batches"]})
+        if not progress["batches"]:
             trainer.fit_loop.restarting = False  # at the start of an epoch there is nothing to restore
+            trainer.fit_loop.epoch_loop.restarting = False  # with max_steps the line above has no effect
         trainer.should_stop = progress["should_stop"]
         if (
             len(progress["processes"]) == trainer.world_size

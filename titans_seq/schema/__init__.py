@@ -27,6 +27,7 @@ from titans_seq.schema.common import (
 )
 from titans_seq.schema.forecasting import (
     CALENDAR,
+    FRAME,
     ForecastingConfig,
     ForecastingDataOptions,
     ForecastingModelOptions,
@@ -54,6 +55,7 @@ DEFAULT_TASK = "forecasting"
 __all__ = [
     "CALENDAR",
     "DEFAULT_TASK",
+    "FRAME",
     "PATCH",
     "SCHEMAS",
     "WITH_ATTENTION",

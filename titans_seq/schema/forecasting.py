@@ -8,6 +8,7 @@ from typing import Any, Literal
 from titans_seq.schema.common import BackboneOptions, Config, Conflict, DataOptions, TaskOptions, at_least, between
 
 CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day_of_year", "month_of_year")
+FRAME = "<data frame>"  # `data.path` of a run that was trained on a data frame
 # Keys of the section `data` that only data.name=table reads.
 _TABLE_KEYS = (
     *("path", "time", "time_format", "timezone", "id", "target", "past", "known", "static"),

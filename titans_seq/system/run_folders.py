@@ -33,6 +33,20 @@ def find_checkpoint(path: str | Path) -> Path:
     raise InputError(f"{path}: not a run's folder: it contains no checkpoints/{BEST}{hint}")
 
 
+def find_forecasters(path: str | Path, *, refit: bool = False) -> list[Path]:
+    """Return the checkpoints at `path`: as `find_checkpoint` does, or of every run below a folder of runs, by name.
+
+    With `refit`, a run's folder gives the weights that were trained again on all rows, if it has them. Raises
+    InputError.
+    """
+    folder = _replace_newest(path)
+    below = [] if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir() else _runs_below(folder)
+    runs = sorted(below) or [folder]
+    found = [find_checkpoint(run) for run in runs]
+    again = [run / "checkpoints" / REFIT for run in runs]
+    return [new if refit and new.is_file() else best for new, best in zip(again, found, strict=True)]
+
+
 def find_resumed(resume: str) -> Path:
     """Return the run folder or checkpoint at the path `resume`, where the name `last` stands for the newest run.
 

@@ -230,7 +230,7 @@ class Table:
                 {column: columns[column] for column in roles.known},
                 static_values(labels, roles.static, name, self.path),
             ),
-            self.path,
+            self.path if self.frame is None else None,
             zone,
             step.interval,
         )

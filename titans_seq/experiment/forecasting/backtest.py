@@ -1,22 +1,24 @@
 """`titans-seq backtest`: rolling-origin evaluation on the last rows of a table."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from datamodules.common.frames import in_library_of
 from datamodules.time_series.datamodule import ScaledSeries
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.data import read_argument
+from titans_seq.experiment.forecasting.ensemble import average_forecasts, load_ensemble
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
     check_steps,
     cut_inputs,
     forecast_recursively,
-    load_trained,
     restore_units,
     stack_inputs,
 )
@@ -27,23 +29,24 @@ from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, w
 
 
 def backtest(
-    checkpoint: str | Path | None,
-    out: str | Path,
+    checkpoint: str | Path | Sequence[str | Path] | None,
+    out: str | Path | None = None,
     overrides: Iterable[str] = (),
     *,
-    data: Path | None = None,
+    data: Any = None,
     windows: int = 10,
     step: int | None = None,
     horizon: int | None = None,
     baselines: str = "none",
-) -> pl.DataFrame:
-    """Evaluate forecasts of the last rows of every series from `windows` origins; write the scores to `out`.
+) -> Any:
+    """Evaluate forecasts of the last rows of every series from `windows` origins; write the scores to `out`, if given.
 
     The last forecast ends with the last row; each earlier one begins `step` rows before the next. The table has one row
     per series and channel: `windows`, `mase`, `smape`, `mse`, `mae` in the series' units, `wql` if the model has
     quantiles, `interval_80` and so on (empirical coverage of the run's intervals); then the means over series, of this
     model and of the seasonal naive forecast. MASE divides by the naive error over the rows before the first forecast.
-    Quantiles and intervals are scored up to the trained horizon.
+    Quantiles and intervals are scored up to the trained horizon. The weights are those that validation selected, not
+    those of `data.refit`, which have seen these rows.
 
     Args:
         checkpoint, out, overrides, data: see `titans_seq.experiment.forecast`; `out` is CSV by suffix, else Parquet.
@@ -53,22 +56,26 @@ def backtest(
         baselines: statistical methods whose means stand below: none, auto (AutoETS, AutoTheta and MSTL of
             statsforecast, fitted anew before every window), or some of these names, separated by commas.
     """
-    out = Path(out)
+    out = None if out is None else Path(out)
     check_table(out)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
+    source = read_argument(data, "data")
     if checkpoint is None:
         table = backtest_pretrained(
-            out, overrides, data=data, windows=windows, step=step, horizon=horizon, baselines=baselines
+            out, overrides, data=source, windows=windows, step=step, horizon=horizon, baselines=baselines
         )
         write_table(table, out)
-        return table
-    forecaster = load_trained(Path(checkpoint), data, overrides)
-    refuse_to_overwrite(out, forecaster.config, data)
+        return in_library_of(data, table)
+    forecasters = [member.forecaster for member in load_ensemble(checkpoint, source, overrides, refit=False)]
+    forecaster = forecasters[0]
+    refuse_to_overwrite(out, forecaster.config, source)
     steps = check_steps(forecaster, horizon)
     step = steps if step is None else step
-    origins = [_origins(forecaster, member, windows, step, steps) for member in forecaster.scaled_series]
-    _warn_of_training_rows(forecaster, origins)
+    for each in forecasters:  # their contexts may be of several lengths
+        origins = [_origins(each, member, windows, step, steps) for member in each.scaled_series]
+    for each in {one.encoder.trained_until: one for one in forecasters}.values():
+        _warn_of_training_rows(each, origins)
     scoring = Scoring(
         season=forecaster.encoder.season,
         levels=forecaster.task.quantile_levels,
@@ -77,9 +84,10 @@ def backtest(
         has_ids=forecaster.is_panel,
         baselines=choose_methods(baselines, forecaster.encoder.season),
     )
-    table = score_table(_forecast_series(forecaster, origins, steps), scoring)
+    parts = zip(*(_forecast_series(each, origins, steps) for each in forecasters), strict=True)
+    table = score_table(map(average_forecasts, parts), scoring)
     write_table(table, out)
-    return table
+    return in_library_of(data, table)
 
 
 def _origins(

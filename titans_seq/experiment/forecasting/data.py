@@ -1,7 +1,11 @@
 """Builds the source of the series that a configuration names."""
 
 from pathlib import Path
+from typing import Any
 
+import polars as pl
+
+from datamodules.common.frames import to_polars_frame
 from datamodules.time_series.columns import ColumnRoles, Fill
 from datamodules.time_series.datasets.ett import ETT
 from datamodules.time_series.datasets.simulated import SimulatedSeries
@@ -9,24 +13,45 @@ from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.datasets.weather import Weather
 from datamodules.time_series.series import SeriesSource
 from titans_seq.errors import InputError
-from titans_seq.schema import ForecastingDataOptions, split_end
+from titans_seq.schema import FRAME, ForecastingDataOptions, split_end
 
 
-def build_series_source(options: ForecastingDataOptions) -> SeriesSource:
-    """Build the source of `data.name`; raises InputError for a table without `data.path`."""
+def build_series_source(options: ForecastingDataOptions, frame: pl.DataFrame | None = None) -> SeriesSource:
+    """Build the source of `data.name`; a table is that of `data.path`, or `frame`; raises InputError without either."""
     if options.name == "table":
-        return build_table(options)
+        return build_table(options, frame)
     if options.name == "Weather":
         return Weather(options.root, options.mask_missing)
     return SimulatedSeries() if options.name == "synthetic" else ETT(options.name, options.root)
 
 
-def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, infer_roles: bool = False) -> Table:
-    """Build the source of a user's table; raises InputError without `data.path`.
+def read_argument(data: Any, name: str) -> Path | pl.DataFrame | None:
+    """Return the argument `name` of a function that takes a table: a path, or a frame of polars or pandas as polars."""
+    return Path(data) if isinstance(data, str | Path) else None if data is None else to_polars_frame(data, name)
+
+
+def argument_text(data: Any) -> str:
+    """Return a table that is an argument as messages name it."""
+    return str(data) if isinstance(data, str | Path) else FRAME
+
+
+def build_table(
+    options: ForecastingDataOptions,
+    frame: pl.DataFrame | None = None,
+    *,
+    fill: Fill | None = None,
+    infer_roles: bool = False,
+) -> Table:
+    """Build the source of a user's table, `frame` or the file of `data.path`; raises InputError without either.
 
     `fill` replaces that of the options; for `infer_roles` see `Table`.
     """
-    if options.path is None:
+    if frame is None and options.path == FRAME:
+        raise InputError(
+            "data.path: the run was trained on a data frame; give its data again: --data FILE or data.path=FILE, in "
+            "Python data=frame"
+        )
+    if frame is None and options.path is None:
         raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
     roles = ColumnRoles(
         time=options.time,
@@ -37,7 +62,7 @@ def build_table(options: ForecastingDataOptions, *, fill: Fill | None = None, in
         static=tuple(options.static),
     )
     return Table(
-        Path(options.path).expanduser(),
+        Path(str(options.path)).expanduser() if frame is None else frame,
         roles,
         time_format=options.time_format,
         timezone=options.timezone,

@@ -49,6 +49,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         super().__init__(config)
         config = self.config
         self._calibration: Calibration | None = None  # of the finished run, for the plot
+        self._frame: pl.DataFrame | None = None  # the table, where it is not read from a file
         self._selected_on: ForecastingDataModule | None = None  # splits that select the linear map; None: those of data
         self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
         if config.model.head == "quantile":
@@ -60,7 +61,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         """The data module: series read, windows of every split checked."""
         options, model = self.config.data, self.config.model
         data = ForecastingDataModule(
-            build_series_source(options),
+            build_series_source(options, self._frame),
             context_length=options.context_length,
             horizon=options.horizon,
             batch_size=options.batch_size,
@@ -73,6 +74,10 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         for split in ("train", "validation", "test"):
             data.windows(split)
         return data
+
+    def use_frame(self, frame: pl.DataFrame) -> None:
+        """Use a data frame as the table, instead of the file of `data.path`."""
+        self._frame = frame
 
     @cached_property
     def _linear(self) -> LinearForecaster:

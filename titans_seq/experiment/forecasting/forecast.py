@@ -8,17 +8,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from datamodules.common.frames import in_library_of
 from datamodules.time_series.future_covariates import read_future
 from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text
 from titans_seq.errors import InputError
-from titans_seq.experiment.forecasting.data import build_table
+from titans_seq.experiment.forecasting.data import argument_text, build_table, read_argument
+from titans_seq.experiment.forecasting.ensemble import Member, average_panels, average_tables, load_ensemble
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
     check_steps,
     cut_inputs,
     forecast_recursively,
-    load_trained,
     restore_units,
     stack_inputs,
 )
@@ -27,55 +28,85 @@ from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast
 from titans_seq.experiment.forecasting.pretrained.tables import forecast_pretrained
 from titans_seq.experiment.forecasting.tables import long_table
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
+from titans_seq.system.run_folders import REFIT
 from titans_seq.tasks.quantiles import central_pairs
 
 
 def forecast(
-    checkpoint: str | Path | None,
-    out: str | Path,
+    checkpoint: str | Path | Sequence[str | Path] | None,
+    out: str | Path | None = None,
     overrides: Iterable[str] = (),
     *,
-    data: Path | None = None,
-    future: Path | None = None,
+    data: Any = None,
+    future: Any = None,
     horizon: int | None = None,
     plot: Path | None = None,
     series: Sequence[str] = (),
-) -> pl.DataFrame:
-    """Forecast the steps after the last row of every series, in its units, and write the table to `out`.
+) -> Any:
+    """Forecast the steps after the last row of every series, in its units; write the table to `out`, if given.
 
     The table has one row per step and channel: `timestamp`, `channel`, `origin` (the last row's time), `step`,
     `forecast`, quantiles if the model has them (`q0.1`, ...), bounds of the run's conformal intervals (`lower_80`,
     `upper_80`, ...), and `series` for a panel. Quantiles and intervals are null beyond the trained horizon, where
-    forecasts are recursive: earlier forecasts are fed back as input.
+    forecasts are recursive: earlier forecasts are fed back as input. It is a polars frame, or a pandas frame if `data`
+    is one.
 
     Args:
-        checkpoint: checkpoint of a forecasting run; None forecasts with the pre-trained forecaster, without training.
+        checkpoint: checkpoint or folder of a forecasting run, whose weights of `data.refit` are preferred; several of
+            them, or a folder of several runs, give the means of their forecasts, quantiles and intervals. None
+            forecasts with the pre-trained forecaster, without training.
         out: CSV by suffix, else Parquet; an existing file is replaced.
         overrides: `key=value` overrides of the checkpoint's configuration.
-        data: a table with the columns of the training table; None is the training data themselves.
-        future: a table with the known covariates of the future steps.
+        data: a file, polars frame or pandas frame with the columns of the training table; None is the training data
+            themselves.
+        future: likewise, with the known covariates of the future steps.
         horizon: steps; None is the trained horizon.
         plot: a .png file for a plot of the forecasts.
         series: names of the series or channels to plot; empty: the first ones.
     """
-    out = Path(out)
+    out = None if out is None else Path(out)
     check_table(out)
     check_plot(plot, series)
+    source, planned = read_argument(data, "data"), read_argument(future, "future")
     if checkpoint is None:
         if future is not None:
             raise InputError(
-                f"--future {future}: the pre-trained forecaster uses no covariates; fine-tune it on your data: "
-                "titans-seq fit forecasting/finetune"
+                f"--future {argument_text(future)}: the pre-trained forecaster uses no covariates; fine-tune it on "
+                "your data: titans-seq fit forecasting/finetune"
             )
-        return forecast_pretrained(out, overrides, data=data, horizon=horizon, plot=plot, series=series)
-    forecaster = load_trained(Path(checkpoint), data, overrides)
-    refuse_to_overwrite(out, forecaster.config, data, future)
+        table = forecast_pretrained(out, overrides, data=source, horizon=horizon, plot=plot, series=series)
+        return in_library_of(data, table)
+    members = load_ensemble(checkpoint, source, overrides, refit=True)
+    forecaster = members[0].forecaster
+    refuse_to_overwrite(out, forecaster.config, source, planned)
     steps = check_steps(forecaster, horizon)
-    panel = forecaster.scaled_series
-    members = [member.series for member in panel]
-    plotted = select_panels(members, series, has_ids=forecaster.is_panel) if plot is not None else []
-    interval = forecaster.encoder.interval
-    times = [times_after(each.timestamps, interval, steps, each.timezone) for each in members]
+    panel = [member.series for member in forecaster.scaled_series]
+    plotted = select_panels(panel, series, has_ids=forecaster.is_panel) if plot is not None else []
+    results = [_forecast_series(member.forecaster, planned, steps, plotted) for member in members]
+    for member in members:
+        _note_selected(member)
+    _print_notes(forecaster, steps)
+    table = average_tables(members, [result[0] for result in results])
+    write_table(table, out)
+    if plot is not None:
+        panels = [average_panels(each) for each in zip(*(result[1] for result in results), strict=True)]
+        every = sum(len(each.channels) for each in panel)
+        drawn = f" ({len(panels)} of {every:,} series)" if len(panels) < every else ""
+        title = f"{Path(forecaster.source_name).stem}: the next {steps} steps{drawn}"
+        plot_forecast_panels(plot, panels, title=title)
+    return in_library_of(data, table)
+
+
+def _forecast_series(
+    forecaster: TrainedForecaster,
+    future: Path | pl.DataFrame | None,
+    steps: int,
+    plotted: Sequence[tuple[int, int]],
+) -> tuple[pl.DataFrame, list[ForecastPanel]]:
+    """Return one forecaster's table of all series, and the panels of the `plotted` series and channels."""
+    panel, interval = forecaster.scaled_series, forecaster.encoder.interval
+    series = [member.series for member in panel]
+    times = [times_after(each.timestamps, interval, steps, each.timezone) for each in series]
     known = _known_covariates(forecaster, future, times)
     tables: list[pl.DataFrame] = []
     panels: list[ForecastPanel] = []
@@ -87,25 +118,18 @@ def forecast(
             table, series_panels = _forecast_table(forecaster, i, times[i], values)
             tables.append(table)
             panels += [series_panels[channel] for member, channel in plotted if member == i]
-    _print_notes(forecaster, steps)
-    table = pl.concat(tables)
-    write_table(table, out)
-    if plot is not None:
-        every = sum(len(member.series.channels) for member in panel)
-        drawn = f" ({len(panels)} of {every:,} series)" if len(panels) < every else ""
-        title = f"{Path(forecaster.source_name).stem}: the next {steps} steps{drawn}"
-        plot_forecast_panels(plot, panels, title=title)
-    return table
+    return pl.concat(tables), panels
 
 
 def _known_covariates(
-    forecaster: TrainedForecaster, future: Path | None, times: Sequence[pl.Series]
+    forecaster: TrainedForecaster, future: Path | pl.DataFrame | None, times: Sequence[pl.Series]
 ) -> list[NDArray[np.float32]]:
     """Scaled known covariates (N, K) of the future steps, for every series."""
     names = forecaster.encoder.known
     if future is not None and not names:
         raise InputError(
-            f"--future {future}: the model has no known covariates (data.known was empty); omit the option"
+            f"--future {argument_text(future)}: the model has no known covariates (data.known was empty); omit the "
+            "option"
         )
     columns = [np.empty((len(timestamps), 0)) for timestamps in times]
     if names:
@@ -164,6 +188,12 @@ def _central(units: NDArray[Any], quantiles: Sequence[float]) -> dict[float, tup
     """The widest central interval of the quantiles (N, C, Q), by its coverage; empty without quantiles."""
     pairs = central_pairs(quantiles)
     return {nominal: (units[..., low], units[..., high]) for nominal, (low, high) in list(pairs.items())[-1:]}
+
+
+def _note_selected(member: Member) -> None:
+    """Print a note for the selected weights of a run that trains others on all rows."""
+    if member.forecaster.config.data.refit and member.checkpoint.name != REFIT:
+        print(f"Note: {member.checkpoint} was not trained on the validation and test rows (data.refit=true)")
 
 
 def _print_notes(forecaster: TrainedForecaster, steps: int) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,8 +20,8 @@ from titans_seq.experiment.forecasting.data import build_series_source, build_ta
 from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.trainer import build_trainer
-from titans_seq.schema import ForecastingConfig
-from titans_seq.system.run_folders import find_checkpoint
+from titans_seq.schema import FRAME, ForecastingConfig
+from titans_seq.system.run_folders import BEST, REFIT, find_checkpoint
 from titans_seq.tasks import ForecastingTask
 
 
@@ -55,13 +56,15 @@ class Inputs(NamedTuple):
     numbers: NDArray[np.float32]  # (B, N)
 
 
-def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) -> TrainedForecaster:
-    """Load a checkpoint and read the table `data`, or the data it was trained on, with the checkpoint's encoder.
+def load_trained(checkpoint: Path, data: Path | pl.DataFrame | None, overrides: Iterable[str]) -> TrainedForecaster:
+    """Load a checkpoint and read `data`, or the data it was trained on, with the checkpoint's encoder.
 
+    `data` is a table, as a file or a frame, with the columns of the training table.
     Raises InputError when the data do not match those of the training.
     """
     checkpoint = find_checkpoint(checkpoint)
-    overrides = [*(["data.name=table"] if data else []), *overrides]
+    overrides = [*(["data.name=table"] if data is not None else []), *overrides]
+    frame = data if isinstance(data, pl.DataFrame) else None
     experiment, task, _ = load(checkpoint, overrides, ForecastingExperiment)
     config = experiment.config
     try:
@@ -69,11 +72,11 @@ def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) 
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{checkpoint}: contains no description of its training data; train the model again") from None
     if data is not None:
-        config.data.path = str(data)
+        config.data.path = str(data) if frame is None else FRAME
     if config.data.name == "table":
         config.data.target = list(encoder.channels)
         config.data.timezone = config.data.timezone or encoder.timezone
-        table = build_table(config.data)
+        table = build_table(config.data, frame)
         loaded: Series | list[Series] = table.read()
         for note in table.notes:
             print(f"Note: {note}")
@@ -82,10 +85,13 @@ def load_trained(checkpoint: Path, data: Path | None, overrides: Iterable[str]) 
         source.prepare()
         loaded = source.load()
     panel = [loaded] if isinstance(loaded, Series) else loaded
-    scaled_series = _scale(panel, encoder, config, str(data or config.data.path or config.data.name))
-    task.to(build_trainer(config).strategy.root_device).eval()
     source_name = str(config.data.path or config.data.name)
-    return TrainedForecaster(config, task, encoder, scaled_series, load_calibration(checkpoint), source_name)
+    scaled_series = _scale(panel, encoder, config, source_name)
+    task.to(build_trainer(config).strategy.root_device).eval()
+    # The margins of weights that were trained again are those that the selected ones had on rows they had not seen.
+    calibrated = checkpoint.with_name(BEST) if checkpoint.name == REFIT else checkpoint
+    calibration = load_calibration(calibrated) if calibrated.is_file() else None
+    return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name)
 
 
 def _scale(

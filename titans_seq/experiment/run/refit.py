@@ -36,7 +36,7 @@ class SelectedSteps(NamedTuple):
         schedule = content.get("titans_seq", {}).get("schedule_steps", 0 if steps == 0 else None)
         if schedule is None:
             raise InputError(
-                f"{checkpoint}: written by an earlier version, without the length of its schedule; train the model again"
+                f"{checkpoint}: written by an earlier version, without the length of its schedule; train it again"
             )
         return cls(steps, schedule)
 
@@ -60,7 +60,7 @@ def refit(experiment: Experiment[Any], folder: RunFolder, signals: StopSignals, 
         metadata={**metadata, "data": experiment.fingerprint()},
     )
     resumed = _newest(progress)
-    print(f"\n{'Resuming the' if resumed else 'The'} training on all rows: {selected.steps:,} steps")
+    print(f"\n{'Resuming the training' if resumed else 'Training again'} on all rows: {selected.steps:,} steps")
     try:
         trainer, _ = train_for(experiment, selected, folder.checkpoints, (checkpoints,), resumed)
     except Interrupted as stop:
