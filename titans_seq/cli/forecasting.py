@@ -58,6 +58,8 @@ def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--step", type=int, help="rows between two forecast origins (default: the horizon)")
     help_text = "statistical methods beside the model: none, auto (AutoETS, AutoTheta, MSTL), or names with commas"
     parser.add_argument("--baselines", default="none", help=f"{help_text} (default: %(default)s)")
+    help_text = "train anew for every window, on the rows before it: as many trainings as --windows"
+    parser.add_argument("--refit", action="store_true", help=help_text)
     add_output_argument(parser, "backtest.csv")
 
 
@@ -76,6 +78,7 @@ def _backtest(options: argparse.Namespace) -> None:
         step=options.step,
         horizon=options.horizon,
         baselines=options.baselines,
+        refit=options.refit,
     )
     print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
 

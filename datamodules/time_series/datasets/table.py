@@ -21,6 +21,7 @@ from datamodules.time_series.columns import (
 )
 from datamodules.time_series.filling import LEAST_ROWS, fill_missing
 from datamodules.time_series.inferred_roles import infer_column_roles
+from datamodules.time_series.row_layout import NAME, VALUE, check_row_layout, from_row_layout, has_row_layout
 from datamodules.time_series.series import Covariates, Series, SplitBoundaries
 from datamodules.time_series.steps import Step, infer_step, regular_grid
 from datamodules.time_series.timestamps import (
@@ -58,7 +59,8 @@ _ONE_HOUR_TWICE = "Local times, where clocks go back? Set data.timezone, such as
 class Table:
     """Series on regular time grids: a wide table is one multivariate series, a long table a panel of series.
 
-    Every series of a panel has its own range of rows, from its first timestamp to its last.
+    Every series of a panel has its own range of rows, from its first timestamp to its last. M4's layout, one row per
+    series and no times, is read as a long table of integer times (`row_layout`).
 
     Args:
         source: a .csv or .parquet file, or a table in memory.
@@ -126,7 +128,15 @@ class Table:
         if self.fill == "missing":
             table = table.with_columns(pl.selectors.float().fill_nan(None))
         roles = self.roles
-        if self.infer_roles:
+        layout_notes: list[str] = []
+        if roles.time not in table.columns and has_row_layout(table):
+            roles = roles._replace(id=roles.id or NAME) if self.infer_roles else roles
+            check_row_layout(roles, self.path)
+            table = from_row_layout(table, roles.time)
+            roles = roles._replace(target=(VALUE,))
+            numbered = "one row per series, without times: values are numbered from 1"
+            layout_notes = [f"{self.path}: {numbered}; data.season sets the seasonal period in steps"]
+        elif self.infer_roles:
             roles = infer_column_roles(table, roles, self.path, self.time_format)
         roles = self.resolved_roles = resolve_column_roles(table, roles, self.path)
         where, ids = f"{self.path}: column {roles.time}", self._ids(table, roles)
@@ -154,7 +164,7 @@ class Table:
         panel = [self._series(part, roles, step) for part in sorted(parts, key=lambda p: str(p["series of row"][0]))]
         filled = f"{self.path}: {self._filled_cells} missing values filled, data.fill={self.fill}"
         more = [f"{self.path}: {len(self._ends) - _NAMED} more such notes"] if len(self._ends) > _NAMED else []
-        self.notes = [*([filled] if self._filled_cells else []), *self._ends[:_NAMED], *more]
+        self.notes = [*layout_notes, *([filled] if self._filled_cells else []), *self._ends[:_NAMED], *more]
         return panel
 
     def _ids(self, table: pl.DataFrame, roles: ColumnRoles) -> pl.Series:

@@ -12,6 +12,8 @@ from tests.experiment.forecasting.sales import HORIZON, LENGTH, OVERRIDES, sales
 from tests.experiment.run.faults import Death, run
 from tests.experiment.run.test_resume import assert_identical
 from tests.helpers import CONFIGS, Refuse, run_cli
+from titans_seq.experiment.forecasting.backtest import _forecast_refitted, _forecast_series
+from titans_seq.experiment.forecasting.ensemble import load_ensemble
 from titans_seq.models.linear import solve_linear, sum_moments, window_moments
 
 TABLE = CONFIGS / "forecasting" / "table.yaml"
@@ -58,7 +60,9 @@ def test_only_the_weights_of_all_rows_see_the_test_rows(refitted: Path, tmp_path
     best, again = (weights(refitted, name) for name in ("best.ckpt", "refit.ckpt"))
     assert_identical(weights(changed, "best.ckpt")["state_dict"], best["state_dict"])
     differ = [
-        name for name, x in weights(changed, "refit.ckpt")["state_dict"].items() if not x.equal(again["state_dict"][name])
+        name
+        for name, x in weights(changed, "refit.ckpt")["state_dict"].items()
+        if not x.equal(again["state_dict"][name])
     ]
     assert differ
     assert again["global_step"] == best["global_step"] > 0
@@ -112,6 +116,34 @@ def test_forecast_uses_the_weights_of_all_rows(refitted: Path, tmp_path: Path) -
     assert tables[0].equals(tables[1])
     assert not tables[0].equals(tables[2])
     assert all(np.isfinite(table["upper_95"].to_numpy()).all() for table in tables)  # by the selected weights' margins
+
+
+def test_backtest_trains_on_the_rows_before_each_window_alone(refitted: Path, tmp_path: Path) -> None:
+    tables, windows = [], 2  # of the last two weeks
+    for change in (None, 150.0):
+        data = write_sales(tmp_path / "sales.csv", change)
+        (member,) = load_ensemble(refitted, data, ["trainer.accelerator=cpu"], refit=False)
+        rows = [len(each.scaled) - HORIZON * np.arange(windows, 0, -1) for each in member.forecaster.scaled_series]
+        tables.append([each.values for each in _forecast_refitted(member, rows, HORIZON)])
+    for before, after in zip(*tables, strict=True):
+        np.testing.assert_array_equal(before[0], after[0])
+        assert not np.array_equal(before[1], after[1])
+    (member,) = load_ensemble(refitted, tmp_path / "sales.csv", ["trainer.accelerator=cpu"], refit=False)
+    selected = [each.values[0] for each in _forecast_series(member.forecaster, [r[:1] for r in rows], HORIZON)]
+    assert not np.array_equal(selected[0], tables[0][0][0])
+
+
+def test_backtest_with_refit_prints_what_it_does(refitted: Path, tmp_path: Path, refuse: Refuse) -> None:
+    words = ["--windows", "1", "--refit", "--out", tmp_path / "b.csv", "trainer.accelerator=cpu"]
+    answer = run_cli("backtest", refitted, *words)
+    assert answer.status == 0, answer.err
+    steps = weights(refitted, "best.ckpt")["global_step"]
+    assert f"Note: --refit trains 1 times for {steps} steps, on the rows before each window" in answer.out
+    line = refuse("backtest", "--data", refitted.parent / "sales.csv", "--horizon", "3", "--refit")
+    assert "--refit: trains the model of a run again; the pre-trained forecaster is not trained" in line
+    sales().filter(store="a").write_csv(tmp_path / "a.csv")
+    words = ["--data", tmp_path / "a.csv", "--windows", "24", "--refit", "trainer.accelerator=cpu"]
+    assert "a.csv: --refit: at most 32 rows before a window are too few" in refuse("backtest", refitted, *words)
 
 
 def test_refit_of_a_forecast_without_parameters_is_an_error(refuse: Refuse, tmp_path: Path) -> None:

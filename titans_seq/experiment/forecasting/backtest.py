@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datamodules.common.frames import in_library_of
-from datamodules.time_series.datamodule import ScaledSeries
+from datamodules.time_series.datamodule import ForecastingDataModule, ScaledSeries
+from datamodules.time_series.series import SplitBoundaries
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import read_argument
-from titans_seq.experiment.forecasting.ensemble import average_forecasts, load_ensemble
+from titans_seq.experiment.forecasting.ensemble import Member, average_forecasts, load_ensemble
+from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
     check_steps,
@@ -26,6 +28,10 @@ from titans_seq.experiment.forecasting.pretrained.tables import backtest_pretrai
 from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, score_table
 from titans_seq.experiment.forecasting.statistical import choose_methods
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
+from titans_seq.experiment.run.refit import SelectedSteps, train_for
+from titans_seq.tasks import ForecastingTask
+
+_HELD_OUT = 8  # with --refit, one of so many rows before a window selects the penalty of the linear map
 
 
 def backtest(
@@ -38,6 +44,7 @@ def backtest(
     step: int | None = None,
     horizon: int | None = None,
     baselines: str = "none",
+    refit: bool = False,
 ) -> Any:
     """Evaluate forecasts of the last rows of every series from `windows` origins; write the scores to `out`, if given.
 
@@ -55,19 +62,24 @@ def backtest(
         horizon: steps per forecast; None is the trained horizon.
         baselines: statistical methods whose means stand below: none, auto (AutoETS, AutoTheta and MSTL of
             statsforecast, fitted anew before every window), or some of these names, separated by commas.
+        refit: train a new model for every window, as long as the run's was, on the rows before the window alone. Its
+            scales and intervals stay those of the run.
     """
     out = None if out is None else Path(out)
     check_table(out)
     if windows < 1 or (step is not None and step < 1):
         raise InputError(f"--windows {windows} --step {step or 'horizon'}: both must be at least 1")
     source = read_argument(data, "data")
+    if checkpoint is None and refit:
+        raise InputError("--refit: trains the model of a run again; the pre-trained forecaster is not trained")
     if checkpoint is None:
         table = backtest_pretrained(
             out, overrides, data=source, windows=windows, step=step, horizon=horizon, baselines=baselines
         )
         write_table(table, out)
         return in_library_of(data, table)
-    forecasters = [member.forecaster for member in load_ensemble(checkpoint, source, overrides, refit=False)]
+    members = load_ensemble(checkpoint, source, overrides, refit=False)
+    forecasters = [member.forecaster for member in members]
     forecaster = forecasters[0]
     refuse_to_overwrite(out, forecaster.config, source)
     steps = check_steps(forecaster, horizon)
@@ -75,7 +87,7 @@ def backtest(
     for each in forecasters:  # their contexts may be of several lengths
         origins = [_origins(each, member, windows, step, steps) for member in each.scaled_series]
     for each in {one.encoder.trained_until: one for one in forecasters}.values():
-        _warn_of_training_rows(each, origins)
+        _warn_of_training_rows(each, origins, refit=refit)
     scoring = Scoring(
         season=forecaster.encoder.season,
         levels=forecaster.task.quantile_levels,
@@ -84,7 +96,8 @@ def backtest(
         has_ids=forecaster.is_panel,
         baselines=choose_methods(baselines, forecaster.encoder.season),
     )
-    parts = zip(*(_forecast_series(each, origins, steps) for each in forecasters), strict=True)
+    forecast_all = _forecast_refitted if refit else _forecast_selected
+    parts = zip(*(forecast_all(member, origins, steps) for member in members), strict=True)
     table = score_table(map(average_forecasts, parts), scoring)
     write_table(table, out)
     return in_library_of(data, table)
@@ -106,6 +119,65 @@ def _origins(
             + (f"use --windows {most} or fewer" if most else "one window does not fit; use a longer series")
         )
     return np.arange(first, last + 1, step)
+
+
+def _forecast_selected(member: Member, origins: list[NDArray[np.int64]], steps: int) -> Iterator[SeriesForecasts]:
+    """Forecast series by series with the weights of the checkpoint."""
+    return _forecast_series(member.forecaster, origins, steps)
+
+
+def _forecast_refitted(member: Member, origins: list[NDArray[np.int64]], steps: int) -> Iterator[SeriesForecasts]:
+    """Forecast window by window with weights that are trained on the rows before the window."""
+    selected, windows = SelectedSteps.of(member.checkpoint), len(origins[0])
+    print(f"Note: --refit trains {windows} times for {selected.steps:,} steps, on the rows before each window")
+    by_window = []
+    for window in range(windows):
+        ends = [int(rows[window]) for rows in origins]
+        forecaster = _train_until(member, selected, ends)
+        by_window.append(list(_forecast_series(forecaster, [np.array([end]) for end in ends], steps)))
+    for parts in zip(*by_window, strict=True):
+        intervals = {
+            nominal: (
+                np.concatenate([part.intervals[nominal][0] for part in parts]),
+                np.concatenate([part.intervals[nominal][1] for part in parts]),
+            )
+            for nominal in parts[0].intervals
+        }
+        rows, truth, values = (np.concatenate([part[k] for part in parts]) for k in (1, 2, 3))
+        yield SeriesForecasts(parts[0].series, rows, truth, values, intervals)
+
+
+def _train_until(member: Member, selected: SelectedSteps, ends: list[int]) -> TrainedForecaster:
+    """Train a new task on the rows before `ends`, one for each series; series without a window there are left out."""
+    forecaster, options = member.forecaster, member.forecaster.config.data
+    window = options.context_length + options.horizon
+    held_out = [max(options.horizon, end // _HELD_OUT) for end in ends]
+    if max(end - held for end, held in zip(ends, held_out, strict=True)) < window:
+        raise InputError(
+            f"{forecaster.source_name}: --refit: at most {max(ends)} rows before a window are too few to train on and "
+            "to select a linear map; use fewer --windows"
+        )
+
+    def data(boundaries: list[SplitBoundaries]) -> ForecastingDataModule:
+        long = [i for i, ends in enumerate(boundaries) if ends.train >= window]
+        module = ForecastingDataModule(
+            forecaster.source,
+            context_length=options.context_length,
+            horizon=options.horizon,
+            batch_size=options.batch_size,
+            seed=forecaster.config.seed,
+            calendar=options.calendar,
+        )
+        module.take(forecaster.encoder, [forecaster.scaled_series[i] for i in long])
+        return module.with_boundaries([boundaries[i] for i in long])
+
+    selection = data([SplitBoundaries(end - held, end, end) for end, held in zip(ends, held_out, strict=True)])
+    rows = data([SplitBoundaries(end, end, end) for end in ends])
+    experiment = ForecastingExperiment(forecaster.config).on_rows(selection, rows)
+    _, task = train_for(experiment, selected, member.checkpoint.parent)
+    assert isinstance(task, ForecastingTask)
+    task.to(forecaster.task.device).eval()
+    return forecaster._replace(task=task)
 
 
 def _forecast_series(
@@ -136,7 +208,7 @@ def _forecast_series(
             yield SeriesForecasts(member.series, rows, truth, units, intervals)
 
 
-def _warn_of_training_rows(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]]) -> None:
+def _warn_of_training_rows(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]], *, refit: bool) -> None:
     stamps = forecaster.scaled_series[0].series.timestamps
     until = np.array([forecaster.encoder.trained_until]).astype(stamps.dtype)
     both = zip(forecaster.scaled_series, origins, strict=True)
@@ -145,4 +217,5 @@ def _warn_of_training_rows(forecaster: TrainedForecaster, origins: list[NDArray[
         last = local_times(to_polars(until, forecaster.timezone))[0]
         count, text = sum(map(len, origins)), timestamp_text(last)
         period = f"within the training period (until {text})"
-        print(f"Note: {seen} of {count} windows begin {period}: their errors are optimistic")
+        effect = "which set the scales and the steps" if refit else "their errors are optimistic"
+        print(f"Note: {seen} of {count} windows begin {period}: {effect}")

@@ -25,6 +25,18 @@ def build_series_source(options: ForecastingDataOptions, frame: pl.DataFrame | N
     return SimulatedSeries() if options.name == "synthetic" else ETT(options.name, options.root)
 
 
+def column_roles(options: ForecastingDataOptions) -> ColumnRoles:
+    """Return the roles of the columns of a user's table."""
+    return ColumnRoles(
+        time=options.time,
+        target=tuple(options.target),
+        id=options.id,
+        past=tuple(options.past),
+        known=tuple(options.known),
+        static=tuple(options.static),
+    )
+
+
 def read_argument(data: Any, name: str) -> Path | pl.DataFrame | None:
     """Return the argument `name` of a function that takes a table: a path, or a frame of polars or pandas as polars."""
     return Path(data) if isinstance(data, str | Path) else None if data is None else to_polars_frame(data, name)
@@ -53,17 +65,9 @@ def build_table(
         )
     if frame is None and options.path is None:
         raise InputError("data.path: data.name=table reads a CSV or Parquet file; set data.path=my.csv")
-    roles = ColumnRoles(
-        time=options.time,
-        target=tuple(options.target),
-        id=options.id,
-        past=tuple(options.past),
-        known=tuple(options.known),
-        static=tuple(options.static),
-    )
     return Table(
         Path(str(options.path)).expanduser() if frame is None else frame,
-        roles,
+        column_roles(options),
         time_format=options.time_format,
         timezone=options.timezone,
         fill=fill or options.fill,

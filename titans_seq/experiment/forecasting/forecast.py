@@ -13,7 +13,7 @@ from datamodules.time_series.future_covariates import read_future
 from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text
 from titans_seq.errors import InputError
-from titans_seq.experiment.forecasting.data import argument_text, build_table, read_argument
+from titans_seq.experiment.forecasting.data import argument_text, column_roles, read_argument
 from titans_seq.experiment.forecasting.ensemble import Member, average_panels, average_tables, load_ensemble
 from titans_seq.experiment.forecasting.inference import (
     TrainedForecaster,
@@ -138,7 +138,7 @@ def _known_covariates(
             until = max(local_times(timestamps)[-1] for timestamps in times)
             needed = ", ".join([options.time, *([options.id] if options.id else []), *names])
             raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
-        roles = build_table(options).roles
+        roles = column_roles(options)
         names = [member.series.name for member in forecaster.scaled_series]
         columns = read_future(future, roles, options.time_format, names, times, forecaster.timezone)
     encode = forecaster.encoder.known_future

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.time_series.datamodule import ScaledSeries
 from datamodules.time_series.encoder import FeatureEncoder, interval_of
-from datamodules.time_series.series import Scaler, Series
+from datamodules.time_series.series import Scaler, Series, SeriesSource
 from titans_seq.batch import CovariateInputs
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.conformal import Calibration, load_calibration
@@ -34,6 +34,7 @@ class TrainedForecaster(NamedTuple):
     scaled_series: list[ScaledSeries]
     calibration: Calibration | None
     source_name: str  # the name of the data, for messages
+    source: SeriesSource  # of the series
 
     @property
     def is_panel(self) -> bool:
@@ -76,7 +77,7 @@ def load_trained(checkpoint: Path, data: Path | pl.DataFrame | None, overrides: 
     if config.data.name == "table":
         config.data.target = list(encoder.channels)
         config.data.timezone = config.data.timezone or encoder.timezone
-        table = build_table(config.data, frame)
+        source: SeriesSource = (table := build_table(config.data, frame))
         loaded: Series | list[Series] = table.read()
         for note in table.notes:
             print(f"Note: {note}")
@@ -91,7 +92,7 @@ def load_trained(checkpoint: Path, data: Path | pl.DataFrame | None, overrides: 
     # The margins of weights that were trained again are those that the selected ones had on rows they had not seen.
     calibrated = checkpoint.with_name(BEST) if checkpoint.name == REFIT else checkpoint
     calibration = load_calibration(calibrated) if calibrated.is_file() else None
-    return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name)
+    return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name, source)
 
 
 def _scale(
