@@ -11,7 +11,7 @@ from tests.experiment.forecasting.sales import OVERRIDES, Panel
 from tests.helpers import CONFIGS, refusal, run_cli
 from titans_seq.errors import InputError
 from titans_seq.experiment import backtest, forecast
-from titans_seq.experiment.forecasting import ensemble
+from titans_seq.experiment.forecasting import inference
 
 CPU = ["trainer.accelerator=cpu"]
 
@@ -64,14 +64,14 @@ def test_backtest_scores_the_mean_of_the_runs(panel: Panel, runs: Path) -> None:
 
 
 def test_runs_that_do_not_match_are_an_error(panel: Panel, runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = ensemble.load_trained
+    load = inference.load_trained
 
-    def changed(checkpoint: Path, *arguments: object) -> ensemble.TrainedForecaster:
+    def changed(checkpoint: Path, *arguments: object) -> inference.TrainedForecaster:
         found = load(checkpoint, *arguments)  # type: ignore[arg-type]
         if "seed-2" not in str(checkpoint):
             return found
         return found._replace(config=replace(found.config, data=replace(found.config.data, horizon=5)))
 
-    monkeypatch.setattr(ensemble, "load_trained", changed)
+    monkeypatch.setattr(inference, "load_trained", changed)
     with pytest.raises(InputError, match=r"seed-2.*best\.ckpt: horizon 5 does not match 7 of .*seed-1"):
         forecast(runs, overrides=CPU, data=panel.table, future=panel.plans)

@@ -13,7 +13,7 @@ from tests.experiment.run.faults import Death, run
 from tests.experiment.run.test_resume import assert_identical
 from tests.helpers import CONFIGS, Refuse, run_cli
 from titans_seq.experiment.forecasting.backtest import _forecast_refitted, _forecast_series
-from titans_seq.experiment.forecasting.ensemble import load_ensemble
+from titans_seq.experiment.forecasting.inference import load_ensemble
 from titans_seq.models.linear import solve_linear, sum_moments, window_moments
 
 TABLE = CONFIGS / "forecasting" / "table.yaml"

@@ -14,18 +14,19 @@ from datamodules.time_series.series import SplitBoundaries
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import read_argument
-from titans_seq.experiment.forecasting.ensemble import Member, average_forecasts, load_ensemble
 from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.forecasting.inference import (
+    Member,
     TrainedForecaster,
     check_steps,
     cut_inputs,
     forecast_recursively,
+    load_ensemble,
     restore_units,
     stack_inputs,
 )
 from titans_seq.experiment.forecasting.pretrained.tables import backtest_pretrained
-from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, score_table
+from titans_seq.experiment.forecasting.scores import Scoring, SeriesForecasts, average_forecasts, score_table
 from titans_seq.experiment.forecasting.statistical import choose_methods
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 from titans_seq.experiment.run.refit import SelectedSteps, train_for

@@ -14,19 +14,20 @@ from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.data import argument_text, column_roles, read_argument
-from titans_seq.experiment.forecasting.ensemble import Member, average_panels, average_tables, load_ensemble
 from titans_seq.experiment.forecasting.inference import (
+    Member,
     TrainedForecaster,
     check_steps,
     cut_inputs,
     forecast_recursively,
+    load_ensemble,
     restore_units,
     stack_inputs,
 )
-from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, check_plot, select_panels
+from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, average_panels, check_plot, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
 from titans_seq.experiment.forecasting.pretrained.tables import forecast_pretrained
-from titans_seq.experiment.forecasting.tables import long_table
+from titans_seq.experiment.forecasting.tables import average_tables, long_table
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
 from titans_seq.system.run_folders import REFIT
 from titans_seq.tasks.quantiles import central_pairs
@@ -86,7 +87,7 @@ def forecast(
     for member in members:
         _note_selected(member)
     _print_notes(forecaster, steps)
-    table = average_tables(members, [result[0] for result in results])
+    table = average_tables([result[0] for result in results], [str(member.checkpoint) for member in members])
     write_table(table, out)
     if plot is not None:
         panels = [average_panels(each) for each in zip(*(result[1] for result in results), strict=True)]

@@ -1,6 +1,8 @@
 """Inference with a trained forecaster, shared by `forecast` and `backtest`."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +23,7 @@ from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.trainer import build_trainer
 from titans_seq.schema import FRAME, ForecastingConfig
-from titans_seq.system.run_folders import BEST, REFIT, find_checkpoint
+from titans_seq.system.run_folders import BEST, REFIT, find_checkpoint, find_forecasters
 from titans_seq.tasks import ForecastingTask
 
 
@@ -47,6 +49,13 @@ class TrainedForecaster(NamedTuple):
         return self.scaled_series[0].series.timezone
 
 
+class Member(NamedTuple):
+    """A forecaster of an ensemble."""
+
+    checkpoint: Path
+    forecaster: TrainedForecaster
+
+
 class Inputs(NamedTuple):
     """Scaled model inputs of some windows."""
 
@@ -55,6 +64,34 @@ class Inputs(NamedTuple):
     known: NDArray[np.float32]  # (B, L + N, K), including the N steps to forecast
     categories: NDArray[np.int64]  # (B, S)
     numbers: NDArray[np.float32]  # (B, N)
+
+
+def load_ensemble(
+    checkpoints: str | Path | Sequence[str | Path],
+    data: Path | pl.DataFrame | None,
+    overrides: Iterable[str],
+    *,
+    refit: bool,
+) -> list[Member]:
+    """Load the forecasters of one or more checkpoints, runs or folders of runs, with the data to forecast.
+
+    `refit` prefers the weights that a run has trained again on all rows. Notes that several have are printed once.
+    Raises InputError when two do not forecast the same columns and steps.
+    """
+    given = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    paths = list(dict.fromkeys(found for each in given for found in find_forecasters(each, refit=refit)))
+    overrides, said = list(overrides), set[str]()
+    members: list[Member] = []
+    for path in paths:
+        with redirect_stdout(StringIO()) as printed:
+            members.append(Member(path, load_trained(path, data, overrides)))
+        lines = [line for line in printed.getvalue().splitlines() if line not in said]
+        said.update(lines)
+        print("".join(f"{line}\n" for line in lines), end="")
+        _check_match(members[0], members[-1])
+    if len(members) > 1:
+        print(f"Note: forecasts are means of {len(members)} checkpoints: {', '.join(map(str, paths))}")
+    return members
 
 
 def load_trained(checkpoint: Path, data: Path | pl.DataFrame | None, overrides: Iterable[str]) -> TrainedForecaster:
@@ -93,6 +130,30 @@ def load_trained(checkpoint: Path, data: Path | pl.DataFrame | None, overrides: 
     calibrated = checkpoint.with_name(BEST) if checkpoint.name == REFIT else checkpoint
     calibration = load_calibration(calibrated) if calibrated.is_file() else None
     return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name, source)
+
+
+def _check_match(first: Member, other: Member) -> None:
+    """Raise InputError when two forecasters differ in what their forecasts mean."""
+    for (key, before), found in zip(_facts(first.forecaster).items(), _facts(other.forecaster).values(), strict=True):
+        if found != before:
+            raise InputError(
+                f"{other.checkpoint}: {key} {found} does not match {before} of {first.checkpoint}; runs that are "
+                "forecast together must have the same"
+            )
+
+
+def _facts(forecaster: TrainedForecaster) -> dict[str, Any]:
+    config, encoder = forecaster.config, forecaster.encoder
+    return {
+        "horizon": config.data.horizon,
+        "target columns": encoder.channels,
+        "past covariates": encoder.past,
+        "known covariates": encoder.known,
+        "time step": encoder.interval,
+        "column of series": config.data.id,
+        "quantiles": forecaster.task.quantile_levels,
+        "intervals": list(forecaster.calibration.coverages) if forecaster.calibration else [],
+    }
 
 
 def _scale(

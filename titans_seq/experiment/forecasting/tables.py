@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.time_series.series import Series
 from datamodules.time_series.timestamps import to_polars
+from titans_seq.errors import InputError
 
 _Array = NDArray[Any]
 
@@ -65,4 +66,21 @@ def long_table(
             **levels,
             **ends,
         }
+    )
+
+
+def average_tables(tables: Sequence[pl.DataFrame], names: Sequence[str]) -> pl.DataFrame:
+    """Return the mean of several forecasters' tables in every column of fractions, quantiles and bounds included.
+
+    The mean of the quantiles of a level (Vincent, 1912) keeps the shape that the forecasters agree on. Raises
+    InputError, with the `names` of the forecasters, for tables of other rows or columns.
+    """
+    first = tables[0]
+    keys = [name for name, dtype in first.schema.items() if not dtype.is_float()]
+    for name, table in zip(names, tables, strict=True):
+        if table.columns != first.columns or not table.select(keys).equals(first.select(keys)):
+            raise InputError(f"{name}: forecasts other rows or columns than {names[0]}")
+    numbers = [column for column in first.columns if column not in keys]
+    return first.with_columns(
+        sum((t[column] for t in tables[1:]), start=first[column]) / len(tables) for column in numbers
     )
