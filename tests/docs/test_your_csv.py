@@ -4,7 +4,6 @@ import re
 import shlex
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -45,16 +44,6 @@ def test_the_commands_of_the_page_run(tmp_path: Path, monkeypatch: pytest.Monkey
     assert set(pl.read_csv("explain.csv")["covariate"]) >= {"promo", "visitors", "region"}
     backtest = pl.read_csv("backtest.csv")
     assert backtest["channel"].to_list() == ["sales", "sales", "sales", "all", "seasonal naive"]
-
-
-def test_the_python_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run_cli("example", "sales").status == 0
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
-    variables: dict[str, Any] = {}
-    exec(code.replace('[sales]",', f'[sales]", *{TWO_STEPS},'), variables)
-    assert variables["scores"]["channel"].to_list() == ["sales", "sales", "sales", "all", "seasonal naive"]
-    assert variables["table"]["step"].max() == 14
 
 
 def test_the_command_for_fine_tuning_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
