@@ -27,10 +27,12 @@ from titans_seq.schema.common import (
 )
 from titans_seq.schema.forecasting import (
     CALENDAR,
+    FRAME,
     ForecastingConfig,
     ForecastingDataOptions,
     ForecastingModelOptions,
     ForecastingTaskOptions,
+    split_end,
 )
 from titans_seq.schema.pretraining import PretrainingConfig, PretrainingDataOptions, PretrainingTaskOptions
 from titans_seq.schema.sequences import SequenceModelOptions
@@ -53,6 +55,7 @@ DEFAULT_TASK = "forecasting"
 __all__ = [
     "CALENDAR",
     "DEFAULT_TASK",
+    "FRAME",
     "PATCH",
     "SCHEMAS",
     "WITH_ATTENTION",
@@ -83,4 +86,5 @@ __all__ = [
     "UniversalDataOptions",
     "UniversalModelOptions",
     "UniversalTaskOptions",
+    "split_end",
 ]
