@@ -12,8 +12,8 @@ from datamodules.common.digest import hash_arrays, hash_files
 from datamodules.common.loading import shard_of
 from datamodules.common.messages import listed
 from datamodules.common.splitting import Split
-from datamodules.time_series.encoder import FeatureEncoder
-from datamodules.time_series.series import Scaler, Series, SeriesSource
+from datamodules.time_series.encoder import FeatureEncoder, last_training_time
+from datamodules.time_series.series import Scaler, Series, SeriesSource, SplitBoundaries
 from datamodules.time_series.short_series import UNSEEN_CATEGORY, Short, choose_training, note, pad_series
 from datamodules.time_series.windows import PanelWindows, WindowLoader, Windows
 from titans_seq.errors import InputError
@@ -146,16 +146,44 @@ class ForecastingDataModule(LightningDataModule):
         panel = [loaded] if isinstance(loaded, Series) else loaded
         panel, padding = self._choose(panel)
         season, unknown, values = self.source.seasonal_period, self.unknown_categories, self.categories
-        self.encoder = FeatureEncoder.fit(
+        encoder = FeatureEncoder.fit(
             panel, self.calendar, season, unknown=unknown, categories=values, robust=self.robust
         )
-        self.scaled_series = [
-            ScaledSeries.encode(series, self.encoder.scalers[series.name], self.encoder, rows, floor=self.floor)
+        scaled = [
+            ScaledSeries.encode(series, encoder.scalers[series.name], encoder, rows, floor=self.floor)
             for series, rows in zip(panel, padding, strict=True)
         ]
+        self.take(encoder, scaled)
         self._note_splits()
-        scaled = [each.scaled for each in self.scaled_series]
+
+    def take(self, encoder: FeatureEncoder, panel: Sequence[ScaledSeries]) -> None:
+        """Use series that `encoder` has encoded, instead of reading the source."""
+        self.encoder, self.scaled_series = encoder, list(panel)
+        scaled = [each.scaled for each in panel]
         self._rows = scaled[0] if len(scaled) == 1 else np.concatenate(scaled)
+
+    def with_boundaries(self, boundaries: Sequence[SplitBoundaries]) -> "ForecastingDataModule":
+        """Return the same encoded series with other splits, one of `boundaries` for each; scales stay as they are."""
+        split = [
+            each._replace(series=each.series._replace(boundaries=ends))
+            for each, ends in zip(self.scaled_series, boundaries, strict=True)
+        ]
+        other = ForecastingDataModule(
+            self.source,
+            context_length=self.context_length,
+            horizon=self.horizon,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            calendar=self.calendar,
+            patch=self.patch,
+            short=self.short,
+            unknown_categories=self.unknown_categories,
+            categories=self.categories,
+            robust=self.robust,
+            floor=self.floor,
+        )
+        other.take(self.encoder._replace(trained_until=last_training_time([each.series for each in split])), split)
+        return other
 
     def rows(self, split: Split, series: Series | None = None) -> tuple[int, int]:
         """Return the first row and the end row (excluded) of a split's windows, context included."""

@@ -65,7 +65,6 @@ class FeatureEncoder(NamedTuple):
         rows = np.concatenate([_columns(s, levels)[:end] for s, end in zip(panel, train, strict=True)])
         each = np.array([[float(static[name][i]) for name in numbers] for i in range(len(panel))])
         parts = [_fit_columns(rows, panel[0].covariates, levels), Scaler.fit(each.reshape(len(panel), len(numbers)))]
-        last = max(series.timestamps[end - 1] for series, end in zip(panel, train, strict=True))
         return cls(
             channels=list(first.channels),
             past=list(first.covariates.past),
@@ -77,7 +76,7 @@ class FeatureEncoder(NamedTuple):
             season=seasonal_period,
             scalers={s.name: Scaler.fit(s.values[:end], robust=robust) for s, end in zip(panel, train, strict=True)},
             covariates=Scaler(*(np.concatenate(pair) for pair in zip(*parts, strict=True))),
-            trained_until=str(last.astype("datetime64[us]") if last.dtype.kind == "M" else last),
+            trained_until=last_training_time(panel),
             timezone=first.timezone,
             unknown=unknown,
             levels=levels,
@@ -193,6 +192,12 @@ class FeatureEncoder(NamedTuple):
 
     def _width(self, names: Sequence[str]) -> int:
         return sum(map(len, self.columns_of(names).values()))
+
+
+def last_training_time(panel: Sequence[Series]) -> str:
+    """Return the last timestamp of all training rows, ISO 8601 (UTC with a timezone), or an integer."""
+    last = max(series.timestamps[series.boundaries.train - 1] for series in panel)
+    return str(last.astype("datetime64[us]") if last.dtype.kind == "M" else last)
 
 
 def interval_of(series: Series) -> str:

@@ -16,7 +16,7 @@ from titans_seq.errors import InputError
 
 
 def read_future(
-    path: Path,
+    source: Path | pl.DataFrame,
     roles: ColumnRoles,
     time_format: str | None,
     names: Sequence[str],
@@ -30,9 +30,10 @@ def read_future(
     Other rows are ignored. The covariates in `categories` are text. A series whose values are missing, or at a time of
     which there are two rows, has an InputError instead, which the caller may raise.
     """
-    if not path.is_file():
-        raise InputError(f"--future {path}: no such file")
-    table, _ = read_series_table(path, text_format)
+    path = Path("future") if isinstance(source, pl.DataFrame) else source  # for messages
+    if not isinstance(source, pl.DataFrame) and not source.is_file():
+        raise InputError(f"--future {source}: no such file")
+    table = source if isinstance(source, pl.DataFrame) else read_series_table(source, text_format)[0]
     id_ = [roles.id] if roles.id else []
     for name in (roles.time, *id_, *roles.known):
         if name not in table.columns:

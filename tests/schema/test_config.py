@@ -109,6 +109,12 @@ FAULTS = {
     "a table's key for another set": ("data.id", "store", ["only applies to data.name=table", "data.name=synthetic"]),
     "no feature of the calendar": ("data.calendar", "[weekday]", ["unknown 'weekday'", "day_of_week"]),
     "no share of the rows": ("data", "{name: table, train_end: 70}", ["train_end", "between 0 and 1", "got 70"]),
+    "no rows left": ("data", "{name: table, train_end: 0}", ["train_end", '"-2 horizons"; got 0']),
+    "rows of validation before training ends": (
+        "data",
+        "{name: table, horizon: 7, train_end: -14, validation_end: -2 horizons}",
+        ["validation_end", "-2 horizons must exceed data.train_end=-14"],
+    ),
     "validation before training ends": (
         "data",
         "{name: table, train_end: 0.8, validation_end: 0.7}",

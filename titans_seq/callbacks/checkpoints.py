@@ -49,7 +49,8 @@ class TrainingCheckpoints(Callback):
         schedule: when to write checkpoints, and how many to keep.
         signals: stop signals, checked before every step.
         rows: returns the number of rows logged so far, after syncing them to disk.
-        metadata: plain values stored in the checkpoint: version, data.
+        metadata: plain values stored in the checkpoint: version, data; `schedule_steps`, the length of the learning
+            rate's schedule in optimiser steps, joins them.
         seconds: training time of earlier processes of this run.
     """
 
@@ -82,6 +83,7 @@ class TrainingCheckpoints(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the loader's position, the random state and the counters from the checkpoint."""
+        self.metadata = {**self.metadata, "schedule_steps": int(trainer.estimated_stepping_batches)}
         if trainer.world_size > 1:  # only the first process knows the run's folder
             self.folder = Path(trainer.strategy.broadcast(str(self.folder)))
         self.signals.install()  # Lightning has replaced them with its own

@@ -39,18 +39,20 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_optional_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """A checkpoint or none, and overrides; `split_checkpoint` sorts them."""
-    help_text = "folder of a run, FOLDER/last, or a checkpoint (default: the pre-trained forecaster)"
+    """Checkpoints or none, and overrides; `split_checkpoints` sorts them."""
+    help_text = "folder of a run, FOLDER/last, or a checkpoint; several of them, or a folder of several runs, are "
+    help_text += "averaged (default: the pre-trained forecaster)"
     parser.add_argument("checkpoint", nargs="?", metavar="RUN", help=help_text)
     help_text = "overrides of the run's configuration; without a run, of data.time, data.id, data.target, data.season"
     parser.add_argument("words", nargs="*", metavar="KEY=VALUE", help=help_text)
 
 
-def split_checkpoint(options: argparse.Namespace) -> None:
-    """Move an override that stands first, where a checkpoint would, to the overrides."""
-    if options.checkpoint is not None and "=" in options.checkpoint and not Path(options.checkpoint).exists():
-        options.words = [options.checkpoint, *options.words]
-        options.checkpoint = None
+def split_checkpoints(options: argparse.Namespace) -> list[str]:
+    """Return the checkpoints among the words, and leave the overrides in `options.words`."""
+    every = [*([] if options.checkpoint is None else [options.checkpoint]), *options.words]
+    options.checkpoint = None
+    options.words = [word for word in every if "=" in word and not Path(word).exists()]
+    return [word for word in every if word not in options.words]
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str) -> None:

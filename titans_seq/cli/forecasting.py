@@ -8,9 +8,9 @@ from titans_seq.cli.command import (
     add_checkpoint_arguments,
     add_optional_checkpoint_arguments,
     add_output_argument,
-    split_checkpoint,
+    split_checkpoints,
 )
-from titans_seq.cli.paths import check_paths
+from titans_seq.cli.paths import check_paths, find_checkpoints
 from titans_seq.system.console import quiet
 
 
@@ -36,13 +36,13 @@ def _add_forecast_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _forecast(options: argparse.Namespace) -> None:
-    split_checkpoint(options)
+    checkpoints = find_checkpoints(split_checkpoints(options), refit=True)
     check_paths(options)
     quiet()
     from titans_seq.experiment import forecast
 
     table = forecast(
-        options.checkpoint,
+        checkpoints,
         options.out,
         options.words,
         data=options.data,
@@ -65,17 +65,19 @@ def _add_backtest_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baselines", default="none", help=f"{help_text} (default: %(default)s)")
     help_text = "widen or narrow the intervals of each series after every window by its coverage so far"
     parser.add_argument("--adaptive", action="store_true", help=help_text)
+    help_text = "train anew for every window, on the rows before it: as many trainings as --windows"
+    parser.add_argument("--refit", action="store_true", help=help_text)
     add_output_argument(parser, "backtest.csv")
 
 
 def _backtest(options: argparse.Namespace) -> None:
-    split_checkpoint(options)
+    checkpoints = find_checkpoints(split_checkpoints(options))
     check_paths(options)
     quiet()
     from titans_seq.experiment import backtest, backtest_text
 
     table = backtest(
-        options.checkpoint,
+        checkpoints,
         options.out,
         options.words,
         data=options.data,
@@ -84,6 +86,7 @@ def _backtest(options: argparse.Namespace) -> None:
         horizon=options.horizon,
         baselines=options.baselines,
         adaptive=options.adaptive,
+        refit=options.refit,
     )
     print(f"{backtest_text(table)}\n\nAll rows: {options.out}")
 
@@ -121,6 +124,7 @@ FORECAST = Command(
     (
         "forecast --data sales.csv --horizon 28 --out forecast.csv --plot forecast.png",
         "forecast runs/table/last --data sales.csv --out forecast.csv --plot forecast.png",
+        "forecast runs/table/2026-01-31_12-00-00/seed-0 runs/table/2026-01-31_12-00-00/seed-1 --data sales.csv",
     ),
     _add_forecast_arguments,
     _forecast,

@@ -12,8 +12,8 @@ import yaml
 
 from titans_seq.config import flatten
 from titans_seq.errors import InputError
-from titans_seq.schema import ClassificationConfig, Config
-from titans_seq.system.run_folders import NEWEST, find_checkpoint, find_resumed
+from titans_seq.schema import FRAME, ClassificationConfig, Config
+from titans_seq.system.run_folders import NEWEST, find_checkpoint, find_forecasters, find_resumed
 
 _INPUTS = ("data", "future", "input", "vcf", "reference")
 _OUTPUTS = ("out", "plot")
@@ -39,6 +39,15 @@ def check_paths(options: argparse.Namespace) -> None:
         if path is not None and path.suffix and not path.parent.is_dir():
             raise InputError(f"--{name} {path}: no such folder {path.parent}")
     _check_files({key: _parse(text) for key, _, text in (word.partition("=") for word in options.words)})
+
+
+def find_checkpoints(given: Iterable[str], *, refit: bool = False) -> list[str] | None:
+    """Return the checkpoints of runs, folders of runs and files; None without any. For `refit` see `find_forecasters`.
+
+    Raises InputError if one does not exist.
+    """
+    found = [_noted(each, path) for each in given for path in find_forecasters(each, refit=refit)]
+    return found or None
 
 
 def check_config(config: Config) -> Config:
@@ -83,6 +92,8 @@ def _check_files(values: Mapping[str, Any]) -> None:
     """Raise InputError for the first file in the values of keys that does not exist."""
     for key in (*_DATASET_KEYS, *_FILE_KEYS):
         for file in _texts(values.get(key)):
+            if key == "data.path" and file == FRAME:
+                raise InputError(f"data.path={FRAME}: the run was trained on a data frame; resume it in Python: fit()")
             if key in _FILE_KEYS and not _exists(file):
                 raise InputError(f"{file}: no such file; set {key}")
             if key in _DATASET_KEYS and Path(file).suffix and not _exists(file):  # published datasets have no suffix

@@ -102,6 +102,15 @@ class Experiment(ABC, Generic[TaskT]):
         """Further steps after the test, such as calibration; may write files into the run's folder."""
         return Report({})
 
+    def use_frame(self, frame: pl.DataFrame) -> None:
+        """Read the data from a frame instead of files; raises InputError where that is not supported."""
+        name = self.config.task.name
+        raise InputError(f"data: a data frame is not supported for task.name={name}; use its file keys")
+
+    def on_all_rows(self) -> "Experiment[TaskT] | None":
+        """The same experiment with all rows as training rows, to be trained again after the test; None: not wanted."""
+        return None
+
     @abstractmethod
     def predict_test(self, task: TaskT, trainer: Trainer) -> pl.DataFrame:
         """Predictions for the test split, with the true values."""

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.loggers import Logger
 
+from datamodules.common.frames import to_polars_frame
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Experiment
 from titans_seq.experiment.registry import build_experiment
@@ -17,7 +18,7 @@ from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.resume import find_start_point, read_results
 from titans_seq.experiment.run.trainer import check_machine, is_first_process
 from titans_seq.experiment.run.training import Run, Training, check_same_data, open_folder, train_and_test
-from titans_seq.schema import Config
+from titans_seq.schema import FRAME, Config, ForecastingConfig
 from titans_seq.system.checkpoint_files import read_checkpoint
 from titans_seq.system.run_folders import BEST
 from titans_seq.system.signals import StopSignals
@@ -25,6 +26,7 @@ from titans_seq.system.signals import StopSignals
 
 def fit(
     config: Config,
+    data: Any = None,
     *,
     callbacks: Callback | Iterable[Callback] | None = None,
     logger: Logger | Iterable[Logger] | None = None,
@@ -33,7 +35,9 @@ def fit(
     """Train, test and write the run's folder; with `config.resume`, do what is left of an earlier run.
 
     Args:
-        config: of the run.
+        config: of the run; with `data.name=table` for a data frame.
+        data: a polars or pandas frame in place of the file of `data.path`. The run's config.yaml says so, and later
+            commands on the run ask for the data.
         callbacks: Lightning callbacks besides the run's own. Their state is saved in checkpoints and restored from
             them, so that a run with them resumes exactly if they are given again.
         logger: Lightning loggers besides metrics.csv and W&B.
@@ -44,11 +48,16 @@ def fit(
     """
     check_machine(config)
     additions = Additions.collect(config, callbacks, logger, trainer_kwargs)
+    frame = None if data is None else to_polars_frame(data)
+    if frame is not None:
+        config = _from_frame(config)
     if config.run.dir:
         config = replace(config, run=replace(config.run, dir=str(Path(config.run.dir).expanduser())))
     start = find_start_point(config)
     config = start.config
     experiment = build_experiment(config)
+    if frame is not None:
+        experiment.use_frame(frame)
     if start.folder is None:
         if is_first_process():  # the other processes start after it has made the folder
             RunFolder.check_free(config)
@@ -77,6 +86,18 @@ def fit(
                 f"{error.filename or folder.path}: cannot be written: {error.strerror or error}; free some space, then "
                 f"resume with: titans-seq fit resume={folder.path}"
             ) from error
+
+
+def _from_frame(config: Config) -> Config:
+    """The configuration with a data frame as its table; raises InputError for other data."""
+    if not isinstance(config, ForecastingConfig) or config.data.name != "table":
+        raise InputError(f"data: a data frame needs data.name=table; got data.name={config.data.name}")
+    if config.data.path not in (None, FRAME):
+        raise InputError(f"data.path={config.data.path}: has no effect with a data frame; remove one of them")
+    for key in ("separator", "encoding"):
+        if getattr(config.data, key) is not None:
+            raise InputError(f"data.{key}: has no effect with a data frame; remove it")
+    return replace(config, data=replace(config.data, path=FRAME))
 
 
 def _load_finished(folder: RunFolder, experiment: Experiment[Any]) -> Run:

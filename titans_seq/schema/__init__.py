@@ -29,10 +29,12 @@ from titans_seq.schema.common import (
 )
 from titans_seq.schema.forecasting import (
     CALENDAR,
+    FRAME,
     ForecastingConfig,
     ForecastingDataOptions,
     ForecastingModelOptions,
     ForecastingTaskOptions,
+    split_end,
 )
 from titans_seq.schema.pretraining import PretrainingConfig, PretrainingDataOptions, PretrainingTaskOptions
 from titans_seq.schema.sequences import SequenceModelOptions
@@ -55,6 +57,7 @@ DEFAULT_TASK = "forecasting"
 __all__ = [
     "CALENDAR",
     "DEFAULT_TASK",
+    "FRAME",
     "MIXER_KEYS",
     "PATCH",
     "SCHEMAS",
@@ -87,4 +90,5 @@ __all__ = [
     "UniversalDataOptions",
     "UniversalModelOptions",
     "UniversalTaskOptions",
+    "split_end",
 ]

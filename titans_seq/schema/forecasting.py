@@ -1,5 +1,6 @@
 """Configuration keys of forecasting."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from titans_seq.schema.common import BackboneOptions, Config, Conflict, DataOptions, TaskOptions, at_least, between
 
 CALENDAR = ("minute_of_hour", "hour_of_day", "day_of_week", "day_of_month", "day_of_year", "month_of_year")
+FRAME = "<data frame>"  # `data.path` of a run that was trained on a data frame
 # Keys of the section `data` that only data.name=table reads.
 _TABLE_KEYS = (
     *("path", "time", "time_format", "timezone", "id", "target", "past", "known", "static"),
@@ -15,6 +17,7 @@ _TABLE_KEYS = (
 )
 _THOUSANDS = (",", ".", "space", "apostrophe")
 _SEPARATOR_NAMES = ("tab", "pipe")  # of characters that YAML or a shell would take for something else
+_HORIZONS = re.compile(r"-(\d+) ?horizons?")
 
 
 @dataclass
@@ -31,6 +34,8 @@ class ForecastingDataOptions(DataOptions):
     # Calendar features of every step, past and future: minute_of_hour, hour_of_day, day_of_week, day_of_month,
     # day_of_year, month_of_year
     calendar: list[str] = field(default_factory=list)
+    # After selection and test, train again on all rows for the selected number of steps; `forecast` uses these weights
+    refit: bool = False
     # With name=table, your own CSV or Parquet file: wide (one column per series) or long (with a column `id`)
     path: str | None = None
     time: str = "date"  # column of the timestamps
@@ -47,7 +52,9 @@ class ForecastingDataOptions(DataOptions):
     # horizon for training, or a season for a forecast; fit leaves out shorter ones, forecast gives them their last
     # value. drop: they are left out. refuse: an error. All but refuse print a note, and forecast those that can be.
     short: Literal["pad", "drop", "refuse"] = "pad"
-    train_end: Any = 0.7  # end of the training rows: a fraction of each series' rows, or the first time after them
+    # End of the training rows of each series: a fraction of its rows, the first time after them, or how far from its
+    # end: -56 (rows) or "-4 horizons"
+    train_end: Any = 0.7
     validation_end: Any = 0.8  # end of the validation rows, likewise; the rest are test rows
     separator: str | None = None  # of columns in a CSV file, such as ; or tab or pipe; null: found from the first lines
     encoding: str | None = None  # of a CSV file, such as cp1252; null: UTF-8, or what a byte order mark names
@@ -120,6 +127,9 @@ class ForecastingConfig(Config):
         if model.stride > model.patch_length:
             rule = f"{model.stride} exceeds model.patch_length={model.patch_length}, which would skip steps"
             yield Conflict("model.stride", "model.patch_length", rule)
+        if data.refit and model.baseline in ("last_value", "seasonal_naive"):
+            rule = f"has no effect with model.baseline={model.baseline}, which is not trained"
+            yield Conflict("data.refit", "model.baseline", rule, no_effect=True)
         if model.baseline != "none" and model.head == "quantile":
             rule = f"model.baseline={model.baseline} predicts no quantiles; use model.head=point"
             yield Conflict("model.head", "model.baseline", rule)
@@ -163,14 +173,24 @@ class ForecastingConfig(Config):
         yield from self._text_conflicts()
         for unknown in (name for name in data.calendar if name not in CALENDAR):
             yield Conflict("data.calendar", "data.calendar", f"unknown {unknown!r}; accepted: {', '.join(CALENDAR)}")
-        ends = data.train_end, data.validation_end
+        yield from self._split_conflicts()
+
+    def _split_conflicts(self) -> Iterator[Conflict]:
+        data = self.data
+        given = data.train_end, data.validation_end
+        ends = [split_end(end, data.horizon) for end in given]
         for key, end in zip(("data.train_end", "data.validation_end"), ends, strict=True):
-            fraction = isinstance(end, (int, float)) and not isinstance(end, bool) and 0 < end < 1
-            if not (fraction or isinstance(end, str)):
-                rule = f"must be a fraction of the rows between 0 and 1, or a time such as 2024-03-01; got {end}"
+            counted = isinstance(end, int) and not isinstance(end, bool) and end < 0
+            fraction = isinstance(end, float) and 0 < end < 1
+            if not (counted or fraction or isinstance(end, str)):
+                rule = (
+                    f"must be a fraction of the rows between 0 and 1, a time such as 2024-03-01, or counted from the "
+                    f'end of each series, such as -28 (rows) or "-2 horizons"; got {end}'
+                )
                 yield Conflict(key, key, rule)
-        if all(isinstance(end, float) for end in ends) and ends[0] >= ends[1]:
-            yield Conflict("data.validation_end", "data.train_end", f"{ends[1]} must exceed data.train_end={ends[0]}")
+        if type(ends[0]) is type(ends[1]) and not isinstance(ends[0], str) and ends[0] >= ends[1]:
+            rule = f"{given[1]} must exceed data.train_end={given[0]}"
+            yield Conflict("data.validation_end", "data.train_end", rule)
 
     def _text_conflicts(self) -> Iterator[Conflict]:
         data = self.data
@@ -203,6 +223,12 @@ class ForecastingConfig(Config):
         if head == "quantile" and task.loss != "mse":
             rule = f"{task.loss} only applies to model.head=point; model.head=quantile trains by the pinball loss"
             yield Conflict("task.loss", "model.head", rule)
+
+
+def split_end(end: Any, horizon: int) -> Any:
+    """Return the end of a split with horizons as rows: "-2 horizons" is -28 for a horizon of 14, all else unchanged."""
+    found = _HORIZONS.fullmatch(end) if isinstance(end, str) else None
+    return -int(found[1]) * horizon if found else end
 
 
 def _changed_keys(options: Any, plain: Any, prefix: str) -> Iterator[str]:

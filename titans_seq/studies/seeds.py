@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from titans_seq.errors import InputError, Interrupted
 from titans_seq.experiment.fit import fit
@@ -14,11 +15,12 @@ from titans_seq.studies.compare import summary
 from titans_seq.system.run_folders import find_resumed
 
 
-def fit_seeds(config: Config) -> list[Run]:
+def fit_seeds(config: Config, data: Any = None) -> list[Run]:
     """Train one run for each of `seeds` in <folder>/seed-<seed>, and print means and standard deviations.
 
     With `resume`, finished runs are kept and the others resume: `auto` and `last` select the newest such folder of
-    this configuration, or `run.dir`; the folder itself, or one of its runs, can be given too.
+    this configuration, or `run.dir`; the folder itself, or one of its runs, can be given too. For `data` see
+    `titans_seq.experiment.fit`.
     """
     folder = _folder(config)
     runs = []
@@ -26,7 +28,7 @@ def fit_seeds(config: Config) -> list[Run]:
         resume = "auto" if config.resume else None
         one = replace(config, seed=seed, seeds=[], resume=resume, run=RunOptions(dir=str(folder / f"seed-{seed}")))
         try:
-            runs.append(fit(one))
+            runs.append(fit(one, data))
         except Interrupted as stop:
             rest = f"This is seed {seed} only; for all seeds, repeat the command with run.dir={folder} resume=auto"
             raise Interrupted(f"{stop}. {rest}", stop.status) from None

@@ -9,6 +9,7 @@ from pathlib import Path
 from titans_seq.errors import InputError
 
 BEST = "best.ckpt"  # the best weights by validation, in the folder `checkpoints` of a run
+REFIT = "refit.ckpt"  # beside it, with data.refit: the weights trained again on all rows
 NEWEST = "last"  # in place of the name of a run: the newest run in the same folder
 
 
@@ -30,6 +31,20 @@ def find_checkpoint(path: str | Path) -> Path:
         raise InputError(f"{path}: the run has no checkpoints/{BEST} yet")
     hint = f"; it contains runs: name one, or {path / NEWEST} for the newest" if _runs_below(path) else ""
     raise InputError(f"{path}: not a run's folder: it contains no checkpoints/{BEST}{hint}")
+
+
+def find_forecasters(path: str | Path, *, refit: bool = False) -> list[Path]:
+    """Return the checkpoints at `path`: as `find_checkpoint` does, or of every run below a folder of runs, by name.
+
+    With `refit`, a run's folder gives the weights that were trained again on all rows, if it has them. Raises
+    InputError.
+    """
+    folder = _replace_newest(path)
+    below = [] if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir() else _runs_below(folder)
+    runs = sorted(below) or [folder]
+    found = [find_checkpoint(run) for run in runs]
+    again = [run / "checkpoints" / REFIT for run in runs]
+    return [new if refit and new.is_file() else best for new, best in zip(again, found, strict=True)]
 
 
 def find_resumed(resume: str) -> Path:

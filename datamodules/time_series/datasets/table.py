@@ -25,6 +25,13 @@ from datamodules.time_series.columns import (
     resolve_column_roles,
     static_values,
 )
+from datamodules.time_series.datasets.row_layout import (
+    NAME,
+    VALUE,
+    check_row_layout,
+    from_row_layout,
+    has_row_layout,
+)
 from datamodules.time_series.filling import LEAST_ROWS, fill_missing
 from datamodules.time_series.inferred_roles import infer_column_roles
 from datamodules.time_series.outliers import remove_outliers
@@ -42,10 +49,13 @@ from titans_seq.errors import InputError
 
 
 class SplitPoints(NamedTuple):
-    """Ends of training and validation: fractions of a series' rows, or the first timestamp after the split."""
+    """Ends of training and validation: fractions of a series' rows, rows from its end (-28), or the first time after.
 
-    train: float | str
-    validation: float | str
+    The time is the first one that is no longer in the split.
+    """
+
+    train: float | int | str
+    validation: float | int | str
 
 
 _DEFAULT_SPLIT = SplitPoints(0.7, 0.8)
@@ -62,7 +72,8 @@ _ONE_HOUR_TWICE = "Local times, where clocks go back? Set data.timezone, such as
 class Table:
     """Series on regular time grids: a wide table is one multivariate series, a long table a panel of series.
 
-    Every series of a panel has its own range of rows, from its first timestamp to its last.
+    Every series of a panel has its own range of rows, from its first timestamp to its last. M4's layout, one row per
+    series and no times, is read as a long table of integer times (`row_layout`).
 
     Args:
         source: a .csv or .parquet file, or a table in memory.
@@ -151,7 +162,13 @@ class Table:
         )
         if self.fill == "missing":
             table = table.with_columns(pl.selectors.float().fill_nan(None))
-        roles, number_format, found = self._resolve(table)
+        roles, infer_roles = self.roles, self.infer_roles
+        if roles.time not in table.columns and has_row_layout(table):
+            table, roles = self._turn(table)
+            infer_roles = False
+            numbered = "one row per series, without times: values are numbered from 1"
+            notes.append(f"{self.path}: {numbered}; data.season sets the seasonal period in steps")
+        roles, number_format, found = self._resolve(table, roles, infer_roles=infer_roles)
         notes += found
         where, ids = f"{self.path}: column {roles.time}", self._ids(table, roles)
         timestamps = parse_timestamps(table[roles.time], where, self.time_format, self.timezone, ids)
@@ -188,17 +205,24 @@ class Table:
         self.notes = notes
         return panel
 
-    def _resolve(self, table: pl.DataFrame) -> tuple[ColumnRoles, NumberFormat, list[str]]:
+    def _turn(self, table: pl.DataFrame) -> tuple[pl.DataFrame, ColumnRoles]:
+        """Return the long table of one with a row per series, and the roles of its columns."""
+        roles = self.roles._replace(id=self.roles.id or NAME) if self.infer_roles else self.roles
+        check_row_layout(roles, self.path)
+        return from_row_layout(table, roles.time), roles._replace(target=(VALUE,))
+
+    def _resolve(
+        self, table: pl.DataFrame, roles: ColumnRoles, *, infer_roles: bool
+    ) -> tuple[ColumnRoles, NumberFormat, list[str]]:
         """Return the columns' roles, the format of numbers in text, and notes on it; also sets `resolved_roles`."""
         known, place = self.text_format, str(self.path)
         number_format, notes = PLAIN, list[str]()
-        roles = self.roles
-        if self.infer_roles:
+        if infer_roles:
             others = [column for column in table if column.name not in (roles.time, roles.id)]
             number_format, notes = find_number_format(others, place, known.decimal, known.thousands)
             roles = infer_column_roles(table, roles, self.path, self.time_format, number_format)
         roles = self.resolved_roles = resolve_column_roles(table, roles, self.path)
-        if not self.infer_roles:
+        if not infer_roles:
             numbers = table.select(roles.timed()).get_columns()
             number_format, notes = find_number_format(numbers, place, known.decimal, known.thousands)
         return roles, number_format, notes
@@ -295,7 +319,7 @@ class Table:
                 {column: columns[column] for column in roles.known},
                 static_values(labels, roles.static, name, self.path),
             ),
-            self.path,
+            self.path if self.frame is None else None,
             zone,
             step.interval,
         )
@@ -347,7 +371,7 @@ class Table:
             f"and {validation}; every split needs rows: set data.train_end and data.validation_end"
         )
 
-    def _row(self, point: float | str, series: Series) -> int:
+    def _row(self, point: float | int | str, series: Series) -> int:
         if isinstance(point, str):
             integers = series.timestamps.dtype.kind == "i"
             try:
@@ -359,7 +383,8 @@ class Table:
                 raise InputError(f"{keys}: expected a fraction or a time such as {example}, got {point!r}")
             end = times.to_numpy()[0]
             return int((series.timestamps < end).sum())
-        return round(point * len(series.timestamps))
+        rows = len(series.timestamps)
+        return max(0, rows + point) if isinstance(point, int) else round(point * rows)
 
 
 def _to_numpy(column: pl.Series) -> NDArray[Any]:

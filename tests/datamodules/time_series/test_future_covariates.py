@@ -45,6 +45,13 @@ def test_future_table_as_it_is_written(tmp_path: Path) -> None:
     (found,) = read_future(path, ROLES, None, ["s1"], [TIMES[:2]], categories={"promo"})
     assert found["promo"].tolist() == ["spring", ""]
     assert found["price"].tolist() == [2.25, 3.25]
+    frame = pl.read_csv(path, separator=";", infer_schema=False)
+    (of_frame,) = read_future(frame, ROLES, None, ["s1"], [TIMES[:2]], categories={"promo"})
+    assert {name: values.tolist() for name, values in of_frame.items()} == {
+        name: values.tolist() for name, values in found.items()
+    }
+    (fault,) = read_future(frame, ROLES, None, ["s2"], [TIMES], categories={"promo"})
+    assert str(fault).startswith("future: series 's2': promo, price required until 2024-03-02 01:00 (4 steps)")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import SplitPoints, Table
 from datamodules.time_series.origin import cut_at_origin, steps_until
+from datamodules.time_series.series import SplitBoundaries
 from datamodules.time_series.short_series import pad_series
 from datamodules.time_series.steps import times_after, times_before
 from titans_seq.batch import CovariateBatch
@@ -172,3 +173,16 @@ def test_one_origin_for_series_that_end_at_different_times() -> None:
     for text, part in (("2024-01-21", "a time from 2024-01-01 to 2024-01-20"), ("7", "a time such as 2024-03-10")):
         with pytest.raises(InputError, match=f"--origin {text}: expected {part}"):
             cut_at_origin(panel, text)
+
+
+def test_other_splits_keep_scales_padding_and_settings() -> None:
+    options: dict[str, Any] = {"unknown_categories": True, "robust": True, "floor": 2.5}
+    data = module(*OTHERS, rows("new", 20), **options)
+    ends = [SplitBoundaries(*(len(each.series.values),) * 3) for each in data.scaled_series]
+    other = data.with_boundaries(ends)
+    keys = ("short", "unknown_categories", "categories", "robust", "floor", "context_length", "horizon")
+    assert {key: getattr(other, key) for key in keys} == {key: getattr(data, key) for key in keys}
+    assert other.encoder.scalers == data.encoder.scalers
+    assert len(other.windows("train")) == sum(end.train - LENGTH - HORIZON + 1 for end in ends)
+    batch = other.windows("train")[np.array([0])]
+    assert_array_equal(batch.floor, data.windows("train")[np.array([0])].floor)

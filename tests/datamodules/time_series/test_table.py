@@ -250,6 +250,19 @@ def test_timestamp_formats(tmp_path: Path, stamps: list[str], time_format: str |
         assert series.timestamps[0] == np.datetime64("2024-02-29T23:00:00")
 
 
+def test_splits_by_rows_from_the_end_of_each_series(tmp_path: Path) -> None:
+    content = {"date": [*range(40), *range(30)], "s": ["a"] * 40 + ["b"] * 30, "y": [1.0] * 70}
+    roles = ColumnRoles(id="s", target=("y",))
+    series = Table(pl.DataFrame(content), roles, split=SplitPoints(-12, -5)).load()
+    assert [each.boundaries for each in series] == [(28, 35, 40), (18, 25, 30)]
+    mixed = Table(pl.DataFrame(content), roles, split=SplitPoints(0.5, -5)).load()
+    assert [each.boundaries for each in mixed] == [(20, 35, 40), (15, 25, 30)]
+    message = error_line(Table(pl.DataFrame(content), roles, split=SplitPoints(-31, -5)))
+    assert "series 'b': 30 rows, 0 to 29, split at 0 and 25; every split needs rows" in message
+    kept = Table(pl.DataFrame(content), roles, split=SplitPoints(-31, -5), keep_short=True).load()
+    assert [each.boundaries for each in kept] == [(9, 35, 40), (0, 25, 30)]
+
+
 def test_splits_by_fraction_and_by_date(tmp_path: Path) -> None:
     path = wide(tmp_path / "t.csv")
     assert Table(path, split=SplitPoints(0.5, 0.75)).load()[0].boundaries == (20, 30, 40)

@@ -110,6 +110,8 @@ def test_a_padded_forecast_is_that_of_the_padded_rows(run: Path, tmp_path: Path)
     padded = rows("few", LENGTH).with_columns(y=pl.Series([*earlier, *few["y"]]))
     whole, _ = forecast(run, write(tmp_path / "u.csv", padded))
     np.testing.assert_allclose(table["forecast"], whole["forecast"], rtol=1e-4)  # scaled by other statistics
+    high, _ = forecast(run, tmp_path / "t.csv", "model.floor=1000")
+    assert high["forecast"].to_list() == [1000.0] * HORIZON
 
 
 def test_short_series_are_dropped_or_refused(run: Path, alone: pl.DataFrame, tmp_path: Path, refuse: Refuse) -> None:

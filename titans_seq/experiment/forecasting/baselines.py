@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -34,33 +34,48 @@ _STEPS = 12  # of the descent to the least absolute error, at most
 _BATCH = 512
 _FITTED: tuple[Split, Split] = ("train", "validation")
 _CACHE_SIZE = 4
-_CACHE: dict[tuple[str, int, int, int, str, str], LinearForecaster] = {}
+
+
+class _Choice(NamedTuple):
+    """What validation selects of a linear map."""
+
+    penalty: float
+    shrinkage: float | None  # None: a map that all channels share
+    steps: int  # of the descent to the least absolute error
+
+
+_CACHE: dict[tuple[str, int, int, int, str, str], tuple[LinearForecaster, _Choice]] = {}
 
 
 def best_linear(
-    data: ForecastingDataModule, linear_maps: Literal["shared", "channels"], loss: Literal["mse", "mae"] = "mse"
+    data: ForecastingDataModule,
+    linear_maps: Literal["shared", "channels"],
+    loss: Literal["mse", "mae"] = "mse",
+    selected_on: ForecastingDataModule | None = None,
 ) -> LinearForecaster:
     """Fit a linear forecaster to the training windows by squared or absolute error; select it on validation.
 
     For least squares, validation MSE selects the ridge penalty of the map that all channels share, and with `channels`
     how far each channel's own map is shrunk towards it; the shared map is then a candidate too. With loss="mae" the
     result is the start of a descent (`titans_seq.models.least_absolute`), and validation MAE selects the step at
-    which to stop.
+    which to stop. With `selected_on`, the splits of that data select all this, and `data` needs training windows only.
 
     The last few results are cached, since consecutive runs of a suite often need the same map.
     """
-    rows = [part.numpy() for split in _FITTED for part in _rows(data, split)]
+    splits = selected_on or data
+    rows = [part.numpy() for split in _FITTED for part in _rows(splits, split)]
     key = (hash_arrays(*rows), data.context_length, data.horizon, data.source.seasonal_period, linear_maps, loss)
     if key not in _CACHE:
-        _CACHE[key] = _solve(data, linear_maps, loss)
+        _CACHE[key] = _select(splits, linear_maps, loss)
         if len(_CACHE) > _CACHE_SIZE:
             del _CACHE[next(iter(_CACHE))]
-    return _CACHE[key]
+    model, choice = _CACHE[key]
+    return model if selected_on is None else _solve(data, linear_maps, choice)
 
 
-def _solve(
+def _select(
     data: ForecastingDataModule, linear_maps: Literal["shared", "channels"], loss: Literal["mse", "mae"]
-) -> LinearForecaster:
+) -> tuple[LinearForecaster, _Choice]:
     train, validation = (_moments(data, split) for split in _FITTED)
     shared = {penalty: solve_linear(train, penalty) for penalty in _PENALTIES}
     best, shrinkage = best_of(list(shared.values()), validation), None
@@ -71,17 +86,36 @@ def _solve(
         best = best_of([widened, *own.values()], validation)
         shrinkage = next((shrinkage for shrinkage, model in own.items() if model is best), None)
     if loss == "mse":
-        return best
-    rows, held_out = (_rows(data, split) for split in _FITTED)
+        return best, _Choice(penalty, shrinkage, 0)
+    held_out = _rows(data, "validation")
     start = best if shrinkage is not None else shared[penalty]
-    period = data.source.seasonal_period
-    path = islice(descend(start, train, rows, penalty=penalty, shrinkage=shrinkage, seasonal_period=period), _STEPS)
-    best = min(chain([start], path), key=lambda model: absolute_error(model, held_out))
-    return share_map(best, len(train.xx)) if linear_maps == "channels" and shrinkage is None else best
+    path = chain([start], islice(_descent(data, start, train, penalty, shrinkage), _STEPS))
+    steps, best = min(enumerate(path), key=lambda step: absolute_error(step[1], held_out))
+    best = share_map(best, len(train.xx)) if linear_maps == "channels" and shrinkage is None else best
+    return best, _Choice(penalty, shrinkage, steps)
+
+
+def _solve(
+    data: ForecastingDataModule, linear_maps: Literal["shared", "channels"], choice: _Choice
+) -> LinearForecaster:
+    """Fit the selected kind of map to the training windows."""
+    train = _moments(data, "train")
+    model = solve_linear(train, choice.penalty, choice.shrinkage)
+    if choice.steps:
+        path = _descent(data, model, train, choice.penalty, choice.shrinkage)
+        model = next(islice(path, choice.steps - 1, None))
+    return share_map(model, len(train.xx)) if linear_maps == "channels" and choice.shrinkage is None else model
+
+
+def _descent(
+    data: ForecastingDataModule, start: LinearForecaster, train: WindowMoments, penalty: float, shrinkage: float | None
+) -> Iterator[LinearForecaster]:
+    rows, period = _rows(data, "train"), data.source.seasonal_period
+    return descend(start, train, rows, penalty=penalty, shrinkage=shrinkage, seasonal_period=period)
 
 
 def _rows(data: ForecastingDataModule, split: Split) -> list[Tensor]:
-    """The z-scored rows (T, C) of every series."""
+    """The z-scored rows (T, C) of every series that has a window."""
     channels, parts = len(data.encoder.channels), []
     for member in (each for each in data.scaled_series if data.has_windows(split, each.series)):
         first, end = data.rows(split, member.series)

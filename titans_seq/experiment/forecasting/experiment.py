@@ -16,14 +16,14 @@ from datamodules.common.messages import listed
 from datamodules.time_series.datamodule import ForecastingDataModule
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.datasets.weather import Weather
-from datamodules.time_series.series import Series
+from datamodules.time_series.series import Series, SplitBoundaries
 from titans_seq.config import to_container
 from titans_seq.errors import InputError
 from titans_seq.experiment.base import Description, Experiment, Report, Scores
 from titans_seq.experiment.forecasting.baselines import best_linear, measure_baselines
 from titans_seq.experiment.forecasting.conformal.calibration import Calibration, save_calibration
 from titans_seq.experiment.forecasting.conformal.windows import calibrate_on_validation, measure_coverage
-from titans_seq.experiment.forecasting.data import build_series_source
+from titans_seq.experiment.forecasting.data import build_data_module, build_series_source
 from titans_seq.experiment.forecasting.plots import plot_forecasts
 from titans_seq.experiment.forecasting.pretrained.weights import fine_tuned
 from titans_seq.experiment.forecasting.tables import forecast_table
@@ -50,6 +50,8 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         config = self.config
         self._calibration: Calibration | None = None  # of the finished run, for the plot
         self._layout: Mapping[str, Any] = {}  # of the training data of a restored task
+        self._frame: pl.DataFrame | None = None  # the table, where it is not read from a file
+        self._selected_on: ForecastingDataModule | None = None  # splits that select the linear map; None: those of data
         self.columns = {"test/mse": "MSE", "test/mae": "MAE"}
         if config.model.head == "quantile":
             coverages = [f"{100 * coverage:g}" for coverage in central_pairs(config.task.quantiles)]
@@ -58,20 +60,12 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
     @cached_property
     def data(self) -> ForecastingDataModule:
         """The data module: series read, windows of every split checked."""
-        options, model = self.config.data, self.config.model
-        data = ForecastingDataModule(
-            build_series_source(options),
-            context_length=options.context_length,
-            horizon=options.horizon,
-            batch_size=options.batch_size,
-            seed=self.config.seed,
-            calendar=options.calendar,
-            patch=(model.patch_length, model.stride) if model.pretrained is None else (1, 1),
-            short=options.short,
-            unknown_categories=self._layout.get("unknown", False) if self._layout else model.category_dropout > 0,
+        has_code = self.config.model.category_dropout > 0
+        data = build_data_module(
+            self.config,
+            build_series_source(self.config.data, self._frame),
+            unknown_categories=self._layout.get("unknown", False) if self._layout else has_code,
             categories=self._layout.get("categories", {}),
-            robust=options.scaling == "robust",
-            floor=model.floor,
         )
         data.prepare_data()
         data.setup()
@@ -79,9 +73,27 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
             data.windows(split)
         return data
 
+    def use_frame(self, frame: pl.DataFrame) -> None:
+        """Use a data frame as the table, instead of the file of `data.path`."""
+        self._frame = frame
+
     @cached_property
     def _linear(self) -> LinearForecaster:
-        return best_linear(self.data, self.config.model.linear_maps, self.config.model.linear_loss)
+        model = self.config.model
+        return best_linear(self.data, model.linear_maps, model.linear_loss, self._selected_on)
+
+    def on_rows(self, selection: ForecastingDataModule, data: ForecastingDataModule) -> "ForecastingExperiment":
+        """The same experiment on the training rows of `data` alone; the splits of `selection` select its linear map."""
+        other = ForecastingExperiment(self.config)
+        other.data, other._selected_on = data, selection
+        return other
+
+    def on_all_rows(self) -> "ForecastingExperiment | None":
+        """With `data.refit`, the experiment with all rows as training rows; scales stay those of the training rows."""
+        if not self.config.data.refit:
+            return None
+        lengths = [len(each.series.timestamps) for each in self.data.scaled_series]
+        return self.on_rows(self.data, self.data.with_boundaries([SplitBoundaries(n, n, n) for n in lengths]))
 
     def new_task(self) -> tuple[ForecastingTask, str]:
         """The task, initialised with pre-trained weights or with the linear forecast if so configured."""

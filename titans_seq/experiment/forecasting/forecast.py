@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from datamodules.common.frames import in_library_of
 from datamodules.time_series.future_covariates import read_future
 from datamodules.time_series.origin import LAST, steps_until, time_text
 from datamodules.time_series.short_series import note
@@ -15,100 +16,142 @@ from datamodules.time_series.steps import times_after
 from datamodules.time_series.timestamps import local_times, timestamp_text, to_polars
 from titans_seq.errors import InputError
 from titans_seq.experiment.forecasting.baselines import naive_forecast
-from titans_seq.experiment.forecasting.data import build_table, text_format_of
+from titans_seq.experiment.forecasting.data import argument_text, column_roles, read_argument, text_format_of
 from titans_seq.experiment.forecasting.inference import (
     Kind,
+    Member,
     TrainedForecaster,
+    align_series,
     check_steps,
     cut_inputs,
     forecast_recursively,
-    load_trained,
+    load_ensemble,
+    new_lines,
     prepare_series,
     print_notes,
     restore_units,
     stack_inputs,
 )
-from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, check_plot, select_panels
+from titans_seq.experiment.forecasting.panels import HISTORY_HORIZONS, average_panels, check_plot, select_panels
 from titans_seq.experiment.forecasting.plots import ForecastPanel, plot_forecast_panels
 from titans_seq.experiment.forecasting.pretrained.tables import forecast_pretrained
-from titans_seq.experiment.forecasting.tables import long_table
+from titans_seq.experiment.forecasting.tables import average_tables, long_table
 from titans_seq.experiment.run.output import check_table, refuse_to_overwrite, write_table
+from titans_seq.system.run_folders import REFIT
 from titans_seq.tasks.quantiles import central_pairs
 
 _NAMED = 5  # series without known covariates that notes name
 
 
 def forecast(
-    checkpoint: str | Path | None,
-    out: str | Path,
+    checkpoint: str | Path | Sequence[str | Path] | None,
+    out: str | Path | None = None,
     overrides: Iterable[str] = (),
     *,
-    data: Path | None = None,
-    future: Path | None = None,
+    data: Any = None,
+    future: Any = None,
     horizon: int | None = None,
     plot: Path | None = None,
     series: Sequence[str] = (),
     origin: str | None = None,
-) -> pl.DataFrame:
-    """Forecast the steps after the last row of every series, in its units, and write the table to `out`.
+) -> Any:
+    """Forecast the steps after the last row of every series, in its units; write the table to `out`, if given.
 
     The table has one row per step and channel: `timestamp`, `channel`, `origin` (the last row's time), `step`,
     `forecast`, quantiles if the model has them (`q0.1`, ...), bounds of the run's conformal intervals (`lower_80`,
     `upper_80`, ...), `model` (what made the forecast), and `series` for a panel. Quantiles and intervals are null
     beyond the trained horizon, where forecasts are recursive: earlier forecasts are fed back as input. They are null
-    for naive forecasts too, of series that the model cannot forecast.
+    for naive forecasts too, of series that the model, or one of several, cannot forecast. It is a polars frame, or a
+    pandas frame if `data` is one.
 
     Args:
-        checkpoint: checkpoint of a forecasting run; None forecasts with the pre-trained forecaster, without training.
+        checkpoint: checkpoint or folder of a forecasting run, whose weights of `data.refit` are preferred; several of
+            them, or a folder of several runs, give the means of their forecasts, quantiles and intervals. None
+            forecasts with the pre-trained forecaster, without training.
         out: CSV by suffix, else Parquet; an existing file is replaced.
         overrides: `key=value` overrides of the checkpoint's configuration.
-        data: a table with the columns of the training table; None is the training data themselves.
-        future: a table with the known covariates of the future steps.
+        data: a file, polars frame or pandas frame with the columns of the training table; None is the training data
+            themselves.
+        future: likewise, with the known covariates of the future steps.
         horizon: steps; None is the trained horizon.
         plot: a .png file for a plot of the forecasts.
         series: names of the series or channels to plot; empty: the first ones.
         origin: time after which all series are forecast, from the rows up to it; "last" is the last time of any series.
             None: each is forecast after its own last row.
     """
-    out = Path(out)
+    out = None if out is None else Path(out)
     check_table(out)
     check_plot(plot, series)
+    source, planned = read_argument(data, "data"), read_argument(future, "future")
     if checkpoint is None:
         if future is not None:
             raise InputError(
-                f"--future {future}: the pre-trained forecaster uses no covariates; fine-tune it on your data: "
-                "titans-seq fit forecasting/finetune"
+                f"--future {argument_text(future)}: the pre-trained forecaster uses no covariates; fine-tune it on "
+                "your data: titans-seq fit forecasting/finetune"
             )
         if origin is not None:
             raise InputError(f"--origin {origin}: only applies to a trained run, and none was given; omit it")
-        return forecast_pretrained(out, overrides, data=data, horizon=horizon, plot=plot, series=series)
-    forecaster = load_trained(Path(checkpoint), data, overrides, origin)
-    refuse_to_overwrite(out, forecaster.config, data, future)
+        table = forecast_pretrained(out, overrides, data=source, horizon=horizon, plot=plot, series=series)
+        return in_library_of(data, table)
+    members = load_ensemble(checkpoint, source, overrides, refit=True, origin=origin)
+    forecaster = members[0].forecaster
+    refuse_to_overwrite(out, forecaster.config, source, planned)
     steps = check_steps(forecaster, horizon)
-    forecaster, gaps = _bridge_gaps(prepare_series(forecaster), steps)
-    panel = forecaster.scaled_series
-    members = [member.series for member in panel]
-    plotted = select_panels(members, series, has_ids=forecaster.is_panel) if plot is not None else []
-    interval = forecaster.encoder.interval
-    times = [
-        times_after(each.timestamps, interval, gap + steps, each.timezone)
-        for each, gap in zip(members, gaps, strict=True)
-    ]
-    forecaster, known = _known_covariates(forecaster, future, times)
-    tables: dict[int, pl.DataFrame] = {}
-    panels: dict[int, list[ForecastPanel]] = {}
-    for i, values in _z_scores(forecaster, known, gaps, steps):
-        tables[i], panels[i] = _forecast_table(forecaster, i, times[i], values, gaps[i])
-    drawn_panels = [panels[member][channel] for member, channel in plotted]
+    plans = _plan([member.forecaster for member in members], planned, steps)
+    panel = [member.series for member in plans[0].forecaster.scaled_series]
+    plotted = select_panels(panel, series, has_ids=forecaster.is_panel) if plot is not None else []
+    results = [_forecast_series(plan, steps, plotted) for plan in plans]
+    for member in members:
+        _note_selected(member)
     _print_notes(forecaster, steps)
-    table = pl.concat([tables[i] for i in range(len(panel))])
+    table = average_tables([result[0] for result in results], [str(member.checkpoint) for member in members])
     write_table(table, out)
     if plot is not None:
-        every = sum(len(member.series.channels) for member in panel)
-        drawn = f" ({len(drawn_panels)} of {every:,} series)" if len(drawn_panels) < every else ""
+        panels = [average_panels(each) for each in zip(*(result[1] for result in results), strict=True)]
+        every = sum(len(each.channels) for each in panel)
+        drawn = f" ({len(panels)} of {every:,} series)" if len(panels) < every else ""
         title = f"{Path(forecaster.source_name).stem}: the next {steps} steps{drawn}"
-        plot_forecast_panels(plot, drawn_panels, title=title)
-    return table
+        plot_forecast_panels(plot, panels, title=title)
+    return in_library_of(data, table)
+
+
+class _Plan(NamedTuple):
+    """What a forecaster forecasts, for every series."""
+
+    forecaster: TrainedForecaster
+    gaps: list[int]  # steps from the last row to the origin
+    times: list[pl.Series]  # (gap + N,)
+    known: list[NDArray[np.float32]]  # (gap + N, K), see `_known_covariates`
+
+
+def _plan(forecasters: Sequence[TrainedForecaster], future: Path | pl.DataFrame | None, steps: int) -> list[_Plan]:
+    """Decide how every series is forecast, in one way by all forecasters; prints notes, each once."""
+    said: set[str] = set()
+    prepared, known = [], []
+    for forecaster in forecasters:
+        with new_lines(said):
+            prepared.append(prepare_series(forecaster))
+    prepared = align_series(prepared)
+    first, gaps = _bridge_gaps(prepared[0], steps)  # the others have the same last rows, horizon and covariates
+    every = zip([member.series for member in first.scaled_series], gaps, strict=True)
+    times = [times_after(each.timestamps, first.encoder.interval, gap + steps, each.timezone) for each, gap in every]
+    for i, forecaster in enumerate(prepared):
+        with new_lines(said):
+            prepared[i], own = _known_covariates(forecaster._replace(kinds=first.kinds), future, times)
+        known.append(own)
+    return [_Plan(each, gaps, times, own) for each, own in zip(align_series(prepared), known, strict=True)]
+
+
+def _forecast_series(
+    plan: _Plan, steps: int, plotted: Sequence[tuple[int, int]]
+) -> tuple[pl.DataFrame, list[ForecastPanel]]:
+    """Return one forecaster's table of all series, and the panels of the `plotted` series and channels."""
+    tables: dict[int, pl.DataFrame] = {}
+    panels: dict[int, list[ForecastPanel]] = {}
+    for i, values in _z_scores(plan, steps):
+        tables[i], panels[i] = _forecast_table(plan.forecaster, i, plan.times[i], values, plan.gaps[i])
+    table = pl.concat([tables[i] for i in range(len(tables))])
+    return table, [panels[member][channel] for member, channel in plotted]
 
 
 def _bridge_gaps(forecaster: TrainedForecaster, steps: int) -> tuple[TrainedForecaster, list[int]]:
@@ -145,7 +188,7 @@ def _bridge_gaps(forecaster: TrainedForecaster, steps: int) -> tuple[TrainedFore
 
 
 def _known_covariates(
-    forecaster: TrainedForecaster, future: Path | None, times: Sequence[pl.Series]
+    forecaster: TrainedForecaster, future: Path | pl.DataFrame | None, times: Sequence[pl.Series]
 ) -> tuple[TrainedForecaster, list[NDArray[np.float32]]]:
     """Scaled known covariates (N, K) of the future steps, for every series.
 
@@ -154,7 +197,8 @@ def _known_covariates(
     names = forecaster.encoder.known
     if future is not None and not names:
         raise InputError(
-            f"--future {future}: the model has no known covariates (data.known was empty); omit the option"
+            f"--future {argument_text(future)}: the model has no known covariates (data.known was empty); omit the "
+            "option"
         )
     columns: list[dict[str, NDArray[Any]]] = [{} for _ in times]
     modelled = [i for i, kind in enumerate(forecaster.kinds) if kind != "naive"]
@@ -164,7 +208,7 @@ def _known_covariates(
             until = max(local_times(times[i])[-1] for i in modelled)
             needed = ", ".join([options.time, *([options.id] if options.id else []), *names])
             raise InputError(f"--future: needed until {timestamp_text(until)}: a table with the columns {needed}")
-        roles = build_table(options).roles
+        roles = column_roles(options)
         own = [forecaster.scaled_series[i].series.name for i in modelled]
         wanted = [times[i] for i in modelled]
         zone, written, levels = forecaster.timezone, text_format_of(options), forecaster.encoder.levels
@@ -186,17 +230,16 @@ def _known_covariates(
     ]
 
 
-def _z_scores(
-    forecaster: TrainedForecaster, known: Sequence[NDArray[np.float32]], gaps: Sequence[int], steps: int
-) -> Iterator[tuple[int, NDArray[np.float64] | None]]:
+def _z_scores(plan: _Plan, steps: int) -> Iterator[tuple[int, NDArray[np.float64] | None]]:
     """Yield the index of every series and its z-scored forecast (gap + N, C, Q), None where it is naive."""
+    forecaster, gaps = plan.forecaster, plan.gaps
     panel, size = forecaster.scaled_series, forecaster.config.data.batch_size
     yield from ((i, None) for i, kind in enumerate(forecaster.kinds) if kind == "naive")
     for gap in sorted(set(gaps)):
         alike = [i for i, kind in enumerate(forecaster.kinds) if kind != "naive" and gaps[i] == gap]
         for begin in range(0, len(alike), size):
             part = alike[begin : begin + size]
-            cut = [cut_inputs(forecaster, panel[i], len(panel[i].scaled), known[i]) for i in part]
+            cut = [cut_inputs(forecaster, panel[i], len(panel[i].scaled), plan.known[i]) for i in part]
             yield from zip(part, forecast_recursively(forecaster, stack_inputs(cut), gap + steps), strict=True)
 
 
@@ -260,6 +303,12 @@ def _central(units: NDArray[Any], quantiles: Sequence[float]) -> dict[float, tup
     """The widest central interval of the quantiles (N, C, Q), by its coverage; empty without quantiles."""
     pairs = central_pairs(quantiles)
     return {nominal: (units[..., low], units[..., high]) for nominal, (low, high) in list(pairs.items())[-1:]}
+
+
+def _note_selected(member: Member) -> None:
+    """Print a note for the selected weights of a run that trains others on all rows."""
+    if member.forecaster.config.data.refit and member.checkpoint.name != REFIT:
+        print(f"Note: {member.checkpoint} was not trained on the validation and test rows (data.refit=true)")
 
 
 def _print_notes(forecaster: TrainedForecaster, steps: int) -> None:

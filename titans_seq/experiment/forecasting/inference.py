@@ -1,10 +1,13 @@
 """Inference with a trained forecaster, shared by `forecast` and `backtest`."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
+import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -13,7 +16,7 @@ from datamodules.common.messages import listed
 from datamodules.time_series.datamodule import ScaledSeries
 from datamodules.time_series.encoder import FeatureEncoder, interval_of
 from datamodules.time_series.origin import cut_at_origin, time_text
-from datamodules.time_series.series import Scaler, Series
+from datamodules.time_series.series import Scaler, Series, SeriesSource
 from datamodules.time_series.short_series import UNSEEN_CATEGORY, has_empty_column, note
 from titans_seq.batch import CovariateInputs
 from titans_seq.errors import InputError
@@ -22,11 +25,12 @@ from titans_seq.experiment.forecasting.data import build_series_source, build_ta
 from titans_seq.experiment.forecasting.experiment import ForecastingExperiment
 from titans_seq.experiment.run.checkpoint import load
 from titans_seq.experiment.run.trainer import build_trainer
-from titans_seq.schema import ForecastingConfig
-from titans_seq.system.run_folders import find_checkpoint
+from titans_seq.schema import FRAME, ForecastingConfig
+from titans_seq.system.run_folders import BEST, REFIT, find_checkpoint, find_forecasters
 from titans_seq.tasks import ForecastingTask
 
 Kind = Literal["model", "padded", "naive"]  # padded: the model, with rows before the first (`pad_series`)
+_KINDS: tuple[Kind, ...] = get_args(Kind)  # of several checkpoints, the last of these counts
 
 
 class TrainedForecaster(NamedTuple):
@@ -38,6 +42,7 @@ class TrainedForecaster(NamedTuple):
     scaled_series: list[ScaledSeries]
     calibration: Calibration | None
     source_name: str  # the name of the data, for messages
+    source: SeriesSource  # of the series
     kinds: list[Kind]  # of each series, how it is forecast
     origin: Any = None  # time that all forecasts follow; None: each follows the last row of its series
 
@@ -60,6 +65,13 @@ class TrainedForecaster(NamedTuple):
         return self.scaled_series[0].series.timezone
 
 
+class Member(NamedTuple):
+    """A forecaster of an ensemble."""
+
+    checkpoint: Path
+    forecaster: TrainedForecaster
+
+
 class Inputs(NamedTuple):
     """Scaled model inputs of some windows."""
 
@@ -71,16 +83,58 @@ class Inputs(NamedTuple):
     floor: NDArray[np.float32]  # (B, C): least forecast, minus infinity where there is none
 
 
-def load_trained(
-    checkpoint: Path, data: Path | None, overrides: Iterable[str], origin: str | None = None
-) -> TrainedForecaster:
-    """Load a checkpoint and read the table `data`, or the data it was trained on, with the checkpoint's encoder.
+def load_ensemble(
+    checkpoints: str | Path | Sequence[str | Path],
+    data: Path | pl.DataFrame | None,
+    overrides: Iterable[str],
+    *,
+    refit: bool,
+    origin: str | None = None,
+) -> list[Member]:
+    """Load the forecasters of one or more checkpoints, runs or folders of runs, with the data to forecast.
 
-    With an `origin` (a time, or "last" for the last one of all series) rows after it are not read. Raises InputError
-    when the data do not match those of the training.
+    `refit` prefers the weights that a run has trained again on all rows; for `origin` see `load_trained`. Notes that
+    several have are printed once. Raises InputError when two do not forecast the same series, columns and steps.
+    """
+    given = [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints
+    paths = list(dict.fromkeys(found for each in given for found in find_forecasters(each, refit=refit)))
+    overrides, said = list(overrides), set[str]()
+    members: list[Member] = []
+    for path in paths:
+        with new_lines(said):
+            members.append(Member(path, load_trained(path, data, overrides, origin)))
+        _check_match(members[0], members[-1])
+    if len(members) > 1:
+        print(f"Note: forecasts are means of {len(members)} checkpoints: {', '.join(map(str, paths))}")
+    return members
+
+
+@contextmanager
+def new_lines(said: set[str]) -> Iterator[None]:
+    """Print what is printed within, except for lines in `said`, which the others join."""
+    printed = StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            if line not in said:
+                said.add(line)
+                print(line)
+
+
+def load_trained(
+    checkpoint: Path, data: Path | pl.DataFrame | None, overrides: Iterable[str], origin: str | None = None
+) -> TrainedForecaster:
+    """Load a checkpoint and read `data`, or the data it was trained on, with the checkpoint's encoder.
+
+    `data` is a table, as a file or a frame, with the columns of the training table. With an `origin` (a time, or "last"
+    for the last one of all series) rows after it are not read.
+    Raises InputError when the data do not match those of the training.
     """
     checkpoint = find_checkpoint(checkpoint)
-    overrides = [*(["data.name=table"] if data else []), *overrides]
+    overrides = [*(["data.name=table"] if data is not None else []), *overrides]
+    frame = data if isinstance(data, pl.DataFrame) else None
     experiment, task, _ = load(checkpoint, overrides, ForecastingExperiment)
     config = experiment.config
     try:
@@ -88,11 +142,11 @@ def load_trained(
     except (KeyError, TypeError, AttributeError, ValueError):
         raise InputError(f"{checkpoint}: contains no description of its training data; train the model again") from None
     if data is not None:
-        config.data.path = str(data)
+        config.data.path = str(data) if frame is None else FRAME
     if config.data.name == "table":
         config.data.target = list(encoder.channels)
         config.data.timezone = config.data.timezone or encoder.timezone
-        table = build_table(config.data, categories=encoder.levels)
+        source: SeriesSource = (table := build_table(config.data, frame, categories=encoder.levels))
         loaded: Series | list[Series] = table.read()
         print_notes(table.notes)
     else:
@@ -106,13 +160,50 @@ def load_trained(
         panel, start = cut_at_origin(panel, origin)
         later = sorted(names - {series.name for series in panel})
         print_notes(note(later, f"start after the origin, {time_text(start, panel[0].timezone)}: left out"))
-    scaled_series = _scale(panel, encoder, config, str(data or config.data.path or config.data.name))
+    source_name = str(config.data.path or config.data.name)
+    scaled_series = _scale(panel, encoder, config, source_name)
     task.to(build_trainer(config).strategy.root_device).eval()
     print_notes(encoder.unknown_levels_notes(each.covariates.timed() for each in panel))
-    source_name = str(config.data.path or config.data.name)
+    # The margins of weights that were trained again are those that the selected ones had on rows they had not seen.
+    calibrated = checkpoint.with_name(BEST) if checkpoint.name == REFIT else checkpoint
+    calibration = load_calibration(calibrated) if calibrated.is_file() else None
     kinds: list[Kind] = ["model"] * len(scaled_series)
-    calibration = load_calibration(checkpoint)
-    return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name, kinds, start)
+    return TrainedForecaster(config, task, encoder, scaled_series, calibration, source_name, source, kinds, start)
+
+
+def _check_match(first: Member, other: Member) -> None:
+    """Raise InputError when two forecasters differ in what their forecasts mean."""
+    for (key, before), found in zip(_facts(first.forecaster).items(), _facts(other.forecaster).values(), strict=True):
+        if found != before:
+            raise InputError(
+                f"{other.checkpoint}: {key} {found} does not match {before} of {first.checkpoint}; runs that are "
+                "forecast together must have the same"
+            )
+    if _ends(first.forecaster) != _ends(other.forecaster):
+        raise InputError(
+            f"{other.checkpoint}: its data have other series, or other last times, than those of {first.checkpoint}; "
+            "give both the same table: --data FILE, in Python data=frame"
+        )
+
+
+def _ends(forecaster: TrainedForecaster) -> list[tuple[str, Any]]:
+    """Return the name and the last time of every series; a single one has no name of its own."""
+    every = [member.series for member in forecaster.scaled_series]
+    return [(each.name if forecaster.is_panel else "", each.timestamps[-1]) for each in every]
+
+
+def _facts(forecaster: TrainedForecaster) -> dict[str, Any]:
+    config, encoder = forecaster.config, forecaster.encoder
+    return {
+        "horizon": config.data.horizon,
+        "target columns": encoder.channels,
+        "past covariates": encoder.past,
+        "known covariates": encoder.known,
+        "time step": encoder.interval,
+        "column of series": config.data.id,
+        "quantiles": forecaster.task.quantile_levels,
+        "intervals": list(forecaster.calibration.coverages) if forecaster.calibration else [],
+    }
 
 
 def _scale(
@@ -169,7 +260,9 @@ def prepare_series(
         if kind is None or (kind == "naive" and not naive):
             continue
         padding = length - least if kind == "padded" else 0
-        kept.append(ScaledSeries.encode(*member[:2], encoder, padding) if padding else member)
+        if padding:
+            member = ScaledSeries.encode(*member[:2], encoder, padding, floor=member.floor)  # noqa: PLW2901
+        kept.append(member)
         kinds.append(kind)
     for reason, names in reasons.items():
         print_notes(note(names if reason else [], reason))
@@ -177,6 +270,35 @@ def prepare_series(
         rows = length + span if forecaster.config.data.short == "drop" else least + steps
         raise InputError(f"{forecaster.source_name}: no series has the {rows} rows for a forecast by the model")
     return forecaster._replace(scaled_series=kept, kinds=kinds)
+
+
+def align_series(forecasters: Sequence[TrainedForecaster]) -> list[TrainedForecaster]:
+    """Return forecasters whose forecasts can be averaged: the same series, and one kind of forecast for each.
+
+    A series that one of them forecasts naively is naive for all; one that any of them pads counts as padded; one that
+    any of them leaves out is left out, with a note. Raises InputError when no series is left.
+    """
+    names = [[member.series.name for member in each.scaled_series] for each in forecasters]
+    if forecasters[0].is_panel:
+        common = set(names[0]).intersection(*names[1:])
+        forecasters = [_keep(each, common) for each in forecasters]
+        lost = sorted(set().union(*names) - common)
+        print_notes(note(lost, "not forecast by every one of the checkpoints: left out"))
+        if not common:
+            raise InputError(f"{forecasters[0].source_name}: no series that every one of the checkpoints can forecast")
+    by_series = list(zip(*(each.kinds for each in forecasters), strict=True))
+    panel = [member.series.name for member in forecasters[0].scaled_series]
+    naive = [name for name, own in zip(panel, by_series, strict=True) if "naive" in own and len(set(own)) > 1]
+    print_notes(note(naive, "naive for one of the checkpoints, and so for all of them"))
+    kinds = [max(own, key=_KINDS.index) for own in by_series]
+    return [each._replace(kinds=kinds) for each in forecasters]
+
+
+def _keep(forecaster: TrainedForecaster, names: set[str]) -> TrainedForecaster:
+    """Return a forecaster of the named series alone."""
+    pairs = zip(forecaster.scaled_series, forecaster.kinds, strict=True)
+    kept = [(member, kind) for member, kind in pairs if member.series.name in names]
+    return forecaster._replace(scaled_series=[member for member, _ in kept], kinds=[kind for _, kind in kept])
 
 
 def _kind(forecaster: TrainedForecaster, series: Series, needed: int, least: int) -> tuple[Kind | None, str]:

@@ -1,11 +1,14 @@
-"""Choice of the series that a plot of forecasts shows."""
+"""What a plot of forecasts shows: the choice of its series, and the means of several forecasters."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+import numpy as np
+
 from datamodules.time_series.series import Series
 from titans_seq.errors import InputError
+from titans_seq.experiment.forecasting.plots import ForecastPanel
 from titans_seq.experiment.run.output import check_writable
 
 _MAX_PANELS = 6  # panels (series and channels) in a plot without --series
@@ -45,3 +48,15 @@ def select_panels(panel: Sequence[Series], names: Sequence[str], *, has_ids: boo
         how = "fewer" if names else "others"
         print(f"Note: the plot shows the first {most} of {len(chosen):,} series; select {how} with --series NAME")
     return chosen[:most]
+
+
+def average_panels(panels: Sequence[ForecastPanel]) -> ForecastPanel:
+    """Return the panel of a series with the mean forecast and the mean bounds of its bands."""
+    bands = {
+        nominal: (
+            np.mean([p.bands[nominal][0] for p in panels], axis=0),
+            np.mean([p.bands[nominal][1] for p in panels], axis=0),
+        )
+        for nominal in panels[0].bands
+    }
+    return panels[0]._replace(forecast=np.mean([p.forecast for p in panels], axis=0), bands=bands)

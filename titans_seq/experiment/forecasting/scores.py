@@ -41,6 +41,18 @@ class SeriesForecasts(NamedTuple):
     intervals: dict[float, tuple[NDArray[np.float64], NDArray[np.float64]]]  # (W, N, C) each
 
 
+def average_forecasts(forecasts: Sequence[SeriesForecasts]) -> SeriesForecasts:
+    """Return the mean forecasts of a series, and the mean bounds of its intervals."""
+    intervals = {
+        nominal: (
+            np.mean([f.intervals[nominal][0] for f in forecasts], axis=0),
+            np.mean([f.intervals[nominal][1] for f in forecasts], axis=0),
+        )
+        for nominal in forecasts[0].intervals
+    }
+    return forecasts[0]._replace(values=np.mean([f.values for f in forecasts], axis=0), intervals=intervals)
+
+
 def score_table(forecasts: Iterable[SeriesForecasts], scoring: Scoring) -> pl.DataFrame:
     """Return the scores of every series and channel, then the means, also of the baselines' forecasts."""
     rows: list[dict[str, Any]] = []

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules.time_series.series import Series
 from datamodules.time_series.timestamps import to_polars
+from titans_seq.errors import InputError
 
 _Array = NDArray[Any]
 
@@ -66,3 +67,25 @@ def long_table(
             **ends,
         }
     )
+
+
+def average_tables(tables: Sequence[pl.DataFrame], names: Sequence[str]) -> pl.DataFrame:
+    """Return the mean of several forecasters' tables in every column of fractions, quantiles and bounds included.
+
+    The mean of the quantiles of a level (Vincent, 1912) keeps the shape that the forecasters agree on. The column
+    `model` names all models of a row. Raises InputError, with the `names` of the forecasters, for tables of other rows
+    or columns.
+    """
+    first = tables[0]
+    keys = [name for name, dtype in first.schema.items() if not dtype.is_float() and name != "model"]
+    for name, table in zip(names, tables, strict=True):
+        if table.columns != first.columns or not table.select(keys).equals(first.select(keys)):
+            raise InputError(f"{name}: forecasts other rows or columns than {names[0]}")
+    means = [
+        sum((t[column] for t in tables[1:]), start=first[column]) / len(tables)
+        for column, dtype in first.schema.items()
+        if dtype.is_float()
+    ]
+    models = pl.DataFrame({name: table["model"] for name, table in zip(names, tables, strict=True)})
+    distinct = pl.concat_list(pl.all()).list.unique(maintain_order=True)
+    return first.with_columns(*means, models.select(distinct.list.join(" + ").alias("model"))["model"])

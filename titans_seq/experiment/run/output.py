@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -21,16 +22,20 @@ def check_writable(out: Path, option: str = "--out") -> None:
         raise InputError(f"{option} {out}: {'is a folder' if out.is_dir() else 'the folder cannot be written to'}")
 
 
-def check_table(out: Path) -> None:
-    """Raise InputError unless `write_table` can write to `out`."""
+def check_table(out: Path | None) -> None:
+    """Raise InputError unless `write_table` can write to `out`; None: it writes nothing."""
+    if out is None:
+        return
     check_writable(out)
     if out.suffix not in _TABLES:
         raise InputError(f"--out {out}: expected a name that ends in .csv or .parquet")
 
 
-def refuse_to_overwrite(out: Path, config: Config, *inputs: str | Path | None) -> None:
-    """Raise InputError when `out` is one of `inputs`, or a file that `config.data` names."""
-    read = list(inputs)
+def refuse_to_overwrite(out: Path | None, config: Config, *inputs: Any) -> None:
+    """Raise InputError when `out` is one of the files among `inputs`, or a file that `config.data` names."""
+    if out is None:
+        return
+    read = [each for each in inputs if isinstance(each, str | Path)]
     for value in vars(config.data).values():  # one file, a list of them, or one for each class
         several = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
         read += [each for each in several if isinstance(each, str)]
@@ -38,8 +43,10 @@ def refuse_to_overwrite(out: Path, config: Config, *inputs: str | Path | None) -
         raise InputError(f"--out {out}: is an input of this command; use another file")
 
 
-def write_table(table: pl.DataFrame, out: Path) -> None:
-    """Write CSV if the name ends in .csv, else Parquet; atomically, so that no partial file is left."""
+def write_table(table: pl.DataFrame, out: Path | None) -> None:
+    """Write CSV if the name ends in .csv, else Parquet; atomically, so that no partial file is left. None: nothing."""
+    if out is None:
+        return
     try:
         with replacing(out) as partial:
             if out.suffix == ".csv":

@@ -20,12 +20,13 @@ from titans_seq.experiment.run.console_table import format_table
 from titans_seq.experiment.run.folder import RunFolder
 from titans_seq.experiment.run.loggers import build_loggers, finish_loggers, wandb_run
 from titans_seq.experiment.run.plots import plot_training
+from titans_seq.experiment.run.refit import refit
 from titans_seq.experiment.run.resume import StartPoint
 from titans_seq.experiment.run.trainer import build_trainer, is_first_process, on_one_device
 from titans_seq.schema import Config
 from titans_seq.system.checkpoint_files import drop_predecessors, read_checkpoint
 from titans_seq.system.environment import describe_environment
-from titans_seq.system.run_folders import BEST
+from titans_seq.system.run_folders import BEST, REFIT
 from titans_seq.system.signals import StopSignals
 from titans_seq.tasks import Task
 
@@ -86,6 +87,7 @@ def train_and_test(training: Training) -> Run:
         if training.started_from:
             of_data["notes"] = [*of_data.get("notes", []), training.started_from]
         report = experiment.finish(task, folder.path, folder.checkpoints / BEST)
+        again = _refit(training, metadata)
         results = {
             "experiment": config.experiment,
             "seed": config.seed,
@@ -93,6 +95,7 @@ def train_and_test(training: Training) -> Run:
             **scores,
             **report.results,
             **training_results,
+            **again,
             "parameters": parameters,
             "checkpoint": f"{folder.checkpoints.name}/{BEST}",
             "baselines": experiment.baselines(),
@@ -143,6 +146,15 @@ def _train(training: Training, trainer: Trainer, callbacks: RunCallbacks) -> dic
         "epochs": trainer.current_epoch,
         "seconds": round(callbacks.checkpoints.seconds, 1),
     }
+
+
+def _refit(training: Training, metadata: dict[str, Any]) -> dict[str, Any]:
+    """Train again on all rows, if so configured; returns the entries of results.json."""
+    experiment = training.experiment.on_all_rows()
+    if experiment is None:
+        return {}
+    steps = refit(experiment, training.folder, training.signals, metadata)
+    return {"refit": {"checkpoint": f"{training.folder.checkpoints.name}/{REFIT}", "steps": steps}}
 
 
 def _validate_untrained(training: Training, trainer: Trainer) -> dict[str, float]:
@@ -250,5 +262,7 @@ def _print_end(training: Training, results: dict[str, Any], messages: tuple[str,
         f"(epoch {best - 1} in results.json and metrics.csv, which count from 0)"
     )
     print(f"\n{trained if epochs else 'Nothing to train'}")
+    if "refit" in results:
+        print(f"Trained again on all rows, {results['refit']['steps']:,} steps: {training.folder.checkpoints / REFIT}")
     print(f"Plots:      {', '.join(map(str, plots))}")
     print(f"Run folder: {training.folder.path}")

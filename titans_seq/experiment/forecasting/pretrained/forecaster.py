@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from datamodules.common.frames import in_library_of, to_polars_frame
 from datamodules.time_series.columns import ColumnRoles
 from datamodules.time_series.datasets.table import Table
 from datamodules.time_series.series import Series
@@ -119,7 +120,7 @@ class PretrainedForecaster:
 
         Raises InputError when the frame cannot be read as series.
         """
-        frame = _to_polars(data)
+        frame = to_polars_frame(data)
         table = Table(
             frame,
             ColumnRoles(time, tuple(target), id),
@@ -131,7 +132,7 @@ class PretrainedForecaster:
         forecasts = self.forecast(table, horizon)  # which reads the table and resolves its roles
         has_ids = table.resolved_roles.id is not None
         found = pl.concat([to_table(each, has_ids) for each in forecasts])
-        return found if isinstance(data, pl.DataFrame) else type(data)(found.to_dict(as_series=False))
+        return in_library_of(data, found)
 
     def forecast(self, table: Table, horizon: int) -> list[TableForecast]:
         """Forecast every series of a table; see `predict`."""
@@ -304,16 +305,3 @@ def _checked(context: ArrayLike, index: int) -> NDArray[np.float64]:
     if values.ndim != 1 or np.isinf(values).any():
         raise InputError(f"contexts[{index}]: expected a 1-D array of finite numbers or NaN; got shape {values.shape}")
     return values
-
-
-def _to_polars(data: Any) -> pl.DataFrame:
-    """Return a polars frame; a named index of a pandas frame, or one of times, becomes a column."""
-    if isinstance(data, pl.DataFrame):
-        return data
-    if not all(hasattr(data, name) for name in ("columns", "index", "reset_index")):
-        raise InputError(f"data: expected a polars or pandas data frame; got {type(data).__name__}")
-    if data.index.name is not None or data.index.dtype.kind == "M":
-        data = data.reset_index()
-    columns = {str(name): data[name].to_numpy() for name in data.columns}
-    kept = {name: x.tolist() if x.dtype == object else x for name, x in columns.items()}
-    return pl.DataFrame(kept, nan_to_null=True)

@@ -31,15 +31,16 @@ from titans_seq.schema import ForecastingConfig
 
 # Keys of the section `data` that have an effect.
 _READ = ("time", "time_format", "timezone", "id", "target", "season", "separator", "encoding", "decimal", "thousands")
+_OF_FILES = ("separator", "encoding")  # those of them without effect on a data frame
 _NAMED = 5  # series that a note names
 _COVERAGE = 0.8  # of the interval between the outer quantiles
 
 
 def forecast_pretrained(
-    out: Path,
+    out: Path | None,
     overrides: Iterable[str],
     *,
-    data: Path | None,
+    data: Path | pl.DataFrame | None,
     horizon: int | None,
     plot: Path | None,
     series: Sequence[str],
@@ -60,10 +61,10 @@ def forecast_pretrained(
 
 
 def backtest_pretrained(
-    out: Path,
+    out: Path | None,
     overrides: Iterable[str],
     *,
-    data: Path | None,
+    data: Path | pl.DataFrame | None,
     windows: int,
     step: int | None,
     horizon: int | None,
@@ -115,17 +116,20 @@ def _rolling_forecasts(
         yield SeriesForecasts(series, rows, truth, values, {_COVERAGE: (values[..., 0], values[..., -1])})
 
 
-def _open_table(data: Path | None, overrides: Iterable[str]) -> tuple[Table, ForecastingConfig]:
+def _open_table(data: Path | pl.DataFrame | None, overrides: Iterable[str]) -> tuple[Table, ForecastingConfig]:
     """Return the table, unread; raises InputError without one, or for a key that has no effect."""
     if data is None:
         raise InputError("give a trained run, or a table to forecast with the pre-trained forecaster: --data FILE")
     config = load_config((), ["data.name=table", *overrides])
     assert isinstance(config, ForecastingConfig)
-    allowed = ("data.name", *(f"data.{name}" for name in _READ))
+    of_files = _OF_FILES if isinstance(data, pl.DataFrame) else ()
+    allowed = ("data.name", *(f"data.{name}" for name in _READ if name not in of_files))
     for key, _, _ in differences(ForecastingConfig(), config, ignoring=allowed):
         raise InputError(f"{key}: has no effect without a trained run; available: {', '.join(allowed[1:])}")
-    config.data.path = str(data)
-    return build_table(config.data, fill="missing", infer_roles=True), config
+    if not isinstance(data, pl.DataFrame):
+        config.data.path = str(data)
+        return build_table(config.data, fill="missing", infer_roles=True), config
+    return build_table(config.data, data, fill="missing", infer_roles=True), config
 
 
 def _horizon(horizon: int | None) -> int:
