@@ -13,7 +13,7 @@ from titans_seq.experiment import backtest, forecast
 from titans_seq.experiment.forecasting.inference import align_series, load_ensemble
 
 CPU = ["trainer.accelerator=cpu"]
-ENDS = ["q0.05", "lower_80", "upper_95"]
+ENDS = ["q0.05", "lower_80", "upper_80"]
 
 
 @pytest.fixture(scope="module")
