@@ -16,7 +16,7 @@ from torch._subclasses import FakeTensor
 
 from titans_seq.ops.memory.arguments import Options, Tokens, state_chunk_size
 from titans_seq.ops.memory.backends import Backend
-from titans_seq.ops.memory.dispatch import Result, position_after, run_backend, state_dtype
+from titans_seq.ops.memory.dispatch import BackendResult, position_after, run_backend, state_dtype
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
 _DIFFERENTIATION_KEYS = (
@@ -54,7 +54,7 @@ class _Call(NamedTuple):
             return None
         return _state(self.carried, self.position, self.options())
 
-    def run(self) -> Result:
+    def run(self) -> BackendResult:
         backend: Backend = self.named_settings()["backend"]
         tokens, options = Tokens(*self.tokens), self.options()
         return run_backend(tokens, self.weights, self.state(), options, self.mask, self.reset, backend)
@@ -82,7 +82,7 @@ def run_as_operator(
     mask: Tensor | None,
     reset: Tensor | None,
     backend: Backend,
-) -> Result:
+) -> BackendResult:
     """`run_backend` as a single node."""
     carried = [] if state is None else [x for group in state[:3] for x in group]
     position = None if state is None else torch.as_tensor(state.position)

@@ -16,7 +16,7 @@ from titans_seq.ops.memory.chunked.packed import packed_memory
 from titans_seq.ops.memory.reference import reference_memory
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
-Result = tuple[Tensor, MemoryState, MemoryStats | None]
+BackendResult = tuple[Tensor, MemoryState, MemoryStats | None]
 
 
 def run_backend(
@@ -27,7 +27,7 @@ def run_backend(
     mask: Tensor | None,
     reset: Tensor | None,
     backend: Backend,
-) -> Result:
+) -> BackendResult:
     """Compute a call whose arguments `titans_memory` has checked, except for the backend and the state's position."""
     backend = choose_backend(backend, tokens, weights, state, options, mask, reset)
     if backend != "reference" and transforming():
@@ -88,7 +88,7 @@ def _run_chunked(
     options: Options,
     mask: Tensor | None,
     reset: Tensor | None,
-) -> Result:
+) -> BackendResult:
     """Run the chunked memory, in one piece unless a token is not finite."""
     sizes = split_at_nonfinite(tokens, mask)
     if len(sizes) == 1:
@@ -111,7 +111,7 @@ def _run_piece(
     options: Options,
     mask: Tensor | None,
     reset: Tensor | None,
-) -> Result:
+) -> BackendResult:
     if mask is None and reset is None and isinstance(state.position, int):
         return chunked_memory(tokens, initial, state, options)
     return packed_memory(tokens, initial, state, options, mask, reset)

@@ -19,7 +19,7 @@ from titans_seq.ops.memory.arguments import (
 )
 from titans_seq.ops.memory.backends import Backend
 from titans_seq.ops.memory.custom_op import needs_operator, run_as_operator
-from titans_seq.ops.memory.dispatch import Result, run_backend
+from titans_seq.ops.memory.dispatch import BackendResult, run_backend
 from titans_seq.ops.memory.network import Activation
 from titans_seq.ops.memory.state import MemoryState, MemoryStats
 
@@ -193,7 +193,7 @@ def run_memory(
     mask: Tensor | None = None,
     reset: Tensor | None = None,
     backend: Backend = "auto",
-) -> Result:
+) -> BackendResult:
     """`titans_memory` with its tokens and its options gathered; the stats are None without `options.return_stats`."""
     check_choice("backend", backend, get_args(Backend))
     check_tensors(tokens, weights)
