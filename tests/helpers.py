@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from titans_seq.schema import BackboneOptions
+from titans_seq.schema import MIXER_KEYS, BackboneOptions
 
 REPOSITORY = Path(__file__).parent.parent
 CONFIGS = REPOSITORY / "configs"
@@ -19,6 +19,15 @@ ETT_CHANNELS = ["HUFL", "HULL", "MUFL", "MULL", "LUFL", "LULL", "OT"]
 ETT_HEADER = ",".join(["date", *ETT_CHANNELS])
 
 VARIANTS: tuple[str, ...] = get_args(get_type_hints(BackboneOptions)["variant"])
+
+
+def for_variant(words: list[str]) -> list[str]:
+    """Adapt overrides of a small model to its variant: other papers' layers have heads and no persistent tokens."""
+    variant = next((word.partition("=")[2] for word in reversed(words) if word.startswith("model.variant=")), "lmm")
+    if variant not in MIXER_KEYS:
+        return words
+    return [*(word for word in words if not word.startswith("model.num_persistent=")), "model.mixer.num_heads=2"]
+
 
 DATA_VARIABLE = "TITANS_SEQ_DATA"
 DATA_ROOT = Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None

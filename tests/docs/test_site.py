@@ -128,7 +128,7 @@ def test_links_to_the_repository_are_distinguished_from_external_links(monkeypat
     inside = {
         "docs/gue.md": "docs/gue.md",
         "https://github.com/us/it/blob/main/docs/gue.md": "docs/gue.md",
-        "https://raw.com/us/it/main/docs/needle.png": "docs/needle.png",
+        "https://raw.com/us/it/main/docs/concepts.png": "docs/concepts.png",
         "configs/": "configs",
     }
     for link, path in inside.items():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.dna import tokenizer
-from tests.helpers import VARIANTS
+from tests.helpers import VARIANTS, for_variant
 from titans_seq.backbone.bidirectional import Bidirectional
 from titans_seq.batch import MASK_TOKEN, PAD_TOKEN
 from titans_seq.config import load_config
@@ -23,7 +23,8 @@ STRANDS = ("one", "both_averaged", "invariant")
 
 def classifier(*overrides: str) -> SequenceClassifier:
     torch.manual_seed(0)
-    model = build_classifier(load_config([], [*SMALL, *(f"model.{override}" for override in overrides)]), num_classes=3)
+    words = for_variant([*SMALL, *(f"model.{override}" for override in overrides)])
+    model = build_classifier(load_config([], words), num_classes=3)
     # Small initial gates would hide dependencies; in float64 rounding is far below the tolerances.
     with torch.no_grad():
         for parameter in model.parameters():

@@ -9,7 +9,7 @@ from tests.helpers import VARIANTS
 from titans_seq.backbone import build_backbone
 from titans_seq.models.linear import solve_linear, window_moments
 from titans_seq.models.stream_forecaster import StreamForecaster
-from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions
+from titans_seq.schema import AttentionOptions, BackboneOptions, MemoryOptions, MixerOptions
 
 L, H, P = 24, 5, 4
 SERIES = torch.randn(2, L + 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64).cumsum(dim=1)
@@ -23,6 +23,7 @@ def forecaster(variant: str = "lmm") -> StreamForecaster:
         num_layers=2,
         memory=MemoryOptions(num_heads=2, chunk_size=4),
         attention=AttentionOptions(num_heads=2, window=3),
+        mixer=MixerOptions(num_heads=2),
         segment_length=4,
     )
     model = StreamForecaster(

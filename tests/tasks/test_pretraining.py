@@ -13,7 +13,7 @@ from datamodules.dna.pretraining.corpus import LoadedCorpus
 from datamodules.dna.pretraining.streams import StreamLoader, Streams
 from datamodules.dna.sequences import Sequences
 from tests.datamodules.dna.dna_reference import place, random_dna
-from tests.helpers import VARIANTS
+from tests.helpers import VARIANTS, for_variant
 from titans_seq.backbone import state_named_tensors
 from titans_seq.batch import MASK_TOKEN, StreamBatch
 from titans_seq.config import load_config, to_container
@@ -33,7 +33,7 @@ def make(*overrides: str, next_base: bool = True, stem: tuple[int, int, str] = (
     objective = ["model.direction=forward"] if next_base else ["task.objective=masked", "data.stream_length=12"]
     width, stride, pool = stem
     shape = [f"model.stem_width={width}", f"model.stride={stride}", f"model.stem_pool={pool}"]
-    task = PretrainingTask(to_container(load_config([], [*SMALL, *objective, *shape, *overrides])))
+    task = PretrainingTask(to_container(load_config([], for_variant([*SMALL, *objective, *shape, *overrides]))))
     with torch.no_grad():
         for parameter in task.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.1)

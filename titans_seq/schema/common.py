@@ -94,7 +94,7 @@ class AttentionOptions:
 class MixerOptions:
     """Sequence mixers of other papers, the baselines: `gated_delta_net` to `ttt_mlp` of `model.variant`."""
 
-    num_heads: int = at_least(4, 1)
+    num_heads: int = at_least(4, 1)  # independent states, each of a share of the keys' and the values' width
     # Width of all heads' keys together, as a multiple of model.dim; null: as in the paper, see docs/variants.md.
     key_ratio: float | None = at_least(None, 0)
     value_ratio: float | None = at_least(None, 0)  # the same of the values

@@ -17,7 +17,7 @@ from datamodules.dna.datasets.simulated_motif import BEST_ACCURACY, PlantedMotif
 from datamodules.dna.datasets.simulated_motif import MOTIF as PLANTED
 from tests.datamodules.dna.dna_reference import random_dna, slow_reverse_complement
 from tests.experiment.running import Finished, fit
-from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, run_cli
+from tests.helpers import CONFIGS, TWO_STEPS, VARIANTS, Refuse, for_variant, run_cli
 from titans_seq.config import load_config, to_container
 from titans_seq.experiment import measure
 from titans_seq.experiment.registry import build_experiment
@@ -419,7 +419,9 @@ def test_checkpoint_selection_uses_the_monitored_metric(tmp_path: Path) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_runs(tmp_path: Path, variant: str) -> None:
     sizes = ["model.segment_length=8", "model.attention.window=8", "model.attention.num_heads=2"]
-    done = fit(MOTIF, tmp_path / "run", *SMALL, *sizes, f"model.variant={variant}", "trainer.limit_batches=1")
+    done = fit(
+        MOTIF, tmp_path / "run", *for_variant([*SMALL, *sizes, f"model.variant={variant}"]), "trainer.limit_batches=1"
+    )
     assert variant.upper() in done.printed
 
 

@@ -400,7 +400,7 @@ def test_seeds_are_found_by_their_configuration(tmp_path: Path, refuse: Refuse) 
 
 
 def test_newest_run_is_a_seed_of_the_folder_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(config: Config) -> None:
+    def stop(config: Config, data: object = None) -> None:
         raise Interrupted(f"{config.run.dir}", 130)
 
     monkeypatch.setattr("titans_seq.studies.seeds.fit", stop)
@@ -417,7 +417,7 @@ def test_newest_run_is_a_seed_of_the_folder_to_resume(tmp_path: Path, monkeypatc
 def test_error_of_an_interrupted_seed_explains_how_to_resume_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(config: Config) -> None:
+    def stop(config: Config, data: object = None) -> None:
         raise Interrupted("interrupted in epoch 1", 130)
 
     monkeypatch.setattr("titans_seq.studies.seeds.fit", stop)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from titans_seq.models.universal.forecaster import UniversalForecaster
-from titans_seq.schema import AttentionOptions, MemoryOptions, UniversalModelOptions
+from titans_seq.schema import AttentionOptions, MemoryOptions, MixerOptions, UniversalModelOptions
 from titans_seq.tasks.universal import build_universal_forecaster
 
 
@@ -68,6 +68,7 @@ def small_model(variant: str = "lmm", *, perturb: float = 0.3) -> UniversalForec
         segment_length=3,
         memory=MemoryOptions(num_heads=2, chunk_size=4),
         attention=AttentionOptions(num_heads=2, window=3),
+        mixer=MixerOptions(num_heads=2),
     )
     model = build_universal_forecaster(options).double().eval()
     with torch.no_grad():

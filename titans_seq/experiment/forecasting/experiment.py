@@ -319,8 +319,7 @@ class ForecastingExperiment(Experiment[ForecastingTask]):
         messages.append(f"Coverage of the conformal intervals on the test split: {covered.text()}")
         results: dict[str, float] = {}
         for nominal, share, worst in zip(covered.coverages, covered.all, covered.worst, strict=True):
-            name = f"test/interval_{100 * nominal:g}"
-            results |= {name: share, f"{name}_worst_tenth": worst}
+            results |= {f"test/interval_{100 * nominal:g}": share, f"test/worst_tenth_{100 * nominal:g}": worst}
         return Report(results, tuple(messages))
 
 
