@@ -33,7 +33,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
         taken.append(choose(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr("titans_seq.ops.memory.op.choose_backend", spy)
+    monkeypatch.setattr("titans_seq.ops.memory.dispatch.choose_backend", spy)
     tokens, weights = [x.float() for x in make_tokens(5, 32, 32)], [w.float() for w in make_weights((32, 32))]
     titans_memory(*tokens, weights, **options)
     (path,) = taken
