@@ -249,7 +249,7 @@ def test_wrong_shapes_are_named() -> None:
 def test_a_state_of_another_memory_or_chunk_size_raises() -> None:
     tokens, weights = make_inputs(7)
     _, state = titans_memory(*tokens, weights, chunk_size=16)
-    with pytest.raises(ValueError, match="use the chunk_size of the call that returned the state"):
+    with pytest.raises(ValueError, match="use the chunk_size and the gradient of the call that returned the state"):
         titans_memory(*tokens, weights, state, chunk_size=4)
     deeper = make_inputs(7, depth=2)[1]
     with pytest.raises(ValueError, match=r"state.weights must have shapes"):
