@@ -28,10 +28,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 from record import RESULTS, record
-from zero_shot.metrics import geometric_mean, seasonal_scale
+from zero_shot.metrics import geometric_mean
 from zero_shot.short_series import HORIZONS, ShortSeries, read_half
 
 from datamodules.time_series.series import Series, SplitBoundaries
+from titans_seq.experiment.forecasting.metrics import mase, weighted_quantile_loss
 from titans_seq.experiment.forecasting.statistical import statistical_forecasts
 
 FOLDER = RESULTS / "own_tables"
@@ -134,13 +135,9 @@ def naive(series: ShortSeries) -> NDArray[np.float64]:
 def score(series: ShortSeries, quantiles: NDArray[np.float64]) -> dict[str, float]:
     """Return MASE, weighted quantile loss and coverage of the 80 % interval."""
     target, history = series.values[-series.horizon :], series.values[: -series.horizon]
-    losses = [
-        np.maximum(level * (target - q), (level - 1) * (target - q))
-        for level, q in zip(LEVELS, quantiles.T, strict=True)
-    ]
     return {
-        "mase": float(np.abs(target - quantiles[:, 1]).mean() / seasonal_scale(history, series.period)),
-        "wql": float(2 * np.sum(losses) / len(LEVELS) / np.abs(target).sum()),
+        "mase": mase(target, quantiles[:, 1], history, series.period),
+        "wql": weighted_quantile_loss(target, quantiles, LEVELS),
         "coverage": float(((quantiles[:, 0] <= target) & (target <= quantiles[:, 2])).mean()),
     }
 

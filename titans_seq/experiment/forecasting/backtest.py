@@ -257,15 +257,16 @@ def _forecast_series(
 ) -> Iterator[SeriesForecasts]:
     """Forecast series by series, with a progress bar over windows on a terminal."""
     encoder, size = forecaster.encoder, forecaster.config.data.batch_size
-    channels = len(encoder.channels)
+    ahead = len(encoder.channels) + encoder.num_past  # first column of the known covariates
     # None: no bar where the output is not a terminal.
     with tqdm(total=sum(map(len, origins)), desc="backtest", unit="window", disable=None) as bar:
         for member, rows in zip(forecaster.scaled_series, origins, strict=True):
             batches = []
             for begin in range(0, len(rows), size):
-                known = [member.scaled[row : row + steps, channels + encoder.num_past :] for row in rows]
-                part = slice(begin, begin + size)
-                cut = [cut_inputs(forecaster, member, int(r), k) for r, k in zip(rows[part], known[part], strict=True)]
+                cut = [
+                    cut_inputs(forecaster, member, row, member.scaled[row : row + steps, ahead:])
+                    for row in rows[begin : begin + size].tolist()
+                ]
                 batches.append(forecast_recursively(forecaster, stack_inputs(cut), steps))
                 bar.update(len(cut))
             z_scores = np.concatenate(batches)
@@ -281,8 +282,7 @@ def _forecast_series(
 
 
 def _warn_of_training_rows(forecaster: TrainedForecaster, origins: list[NDArray[np.int64]], *, refit: bool) -> None:
-    stamps = forecaster.scaled_series[0].series.timestamps
-    until = np.array([forecaster.encoder.trained_until]).astype(stamps.dtype)
+    until = forecaster.trained_until
     both = zip(forecaster.scaled_series, origins, strict=True)
     seen = sum(int((member.series.timestamps[rows] <= until).sum()) for member, rows in both)
     if seen:

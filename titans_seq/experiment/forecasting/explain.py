@@ -131,10 +131,10 @@ def _choose_windows(forecaster: TrainedForecaster, count: int) -> _Windows:
     """Choose windows evenly among those that begin after the training rows, of all series."""
     config, encoder = forecaster.config.data, forecaster.encoder
     places: list[tuple[int, int]] = []
+    (until,) = forecaster.trained_until
     for number, member in enumerate(forecaster.scaled_series):
-        stamps = member.series.timestamps
-        until = np.array([encoder.trained_until]).astype(stamps.dtype)[0]
-        first = max(config.context_length, int(np.searchsorted(stamps, until, side="right")))
+        trained = int(np.searchsorted(member.series.timestamps, until, side="right"))
+        first = max(config.context_length, trained)
         gaps = np.concatenate([[0], np.cumsum(~np.isfinite(member.scaled).all(axis=1))])
         places += [
             (number, row)

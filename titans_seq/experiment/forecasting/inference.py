@@ -60,6 +60,11 @@ class TrainedForecaster(NamedTuple):
         return model.variant if model.baseline == "none" else model.baseline
 
     @property
+    def trained_until(self) -> NDArray[Any]:
+        """Last time of the training rows, (1,), in the type of the series' timestamps."""
+        return np.array([self.encoder.trained_until]).astype(self.scaled_series[0].series.timestamps.dtype)
+
+    @property
     def timezone(self) -> str | None:
         """Time zone of the series."""
         return self.scaled_series[0].series.timezone

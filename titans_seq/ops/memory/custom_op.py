@@ -113,22 +113,14 @@ def _memory(
 
 
 @_memory.register_fake
-def _(
-    tokens: list[Tensor],
-    weights: list[Tensor],
-    carried: list[Tensor],
-    position: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    settings: str,
-) -> list[Tensor]:
-    call = _Call(tokens, weights, carried, position, mask, reset, settings)
-    q, _, v, lr, *_ = tokens
+def _(*arguments: Any) -> list[Tensor]:
+    call = _Call(*arguments)
+    q, _, v, lr, *_ = call.tokens
     batch, length, options = q.shape[0], q.shape[1], call.options()
-    dtype = state_dtype(Tokens(*tokens), weights, call.state())
-    groups = [q.new_empty(batch, *w.shape, dtype=dtype) for w in weights] * 3
-    if mask is None and reset is None:
-        after = position_after(0 if position is None else position, length, options)
+    dtype = state_dtype(Tokens(*call.tokens), call.weights, call.state())
+    groups = [q.new_empty(batch, *w.shape, dtype=dtype) for w in call.weights] * 3
+    if call.mask is None and call.reset is None:
+        after = position_after(0 if call.position is None else call.position, length, options)
     else:
         after = torch.empty(batch, dtype=torch.int64, device="cpu")
     stats = [lr.new_empty(lr.shape, dtype=dtype) for _ in MemoryStats._fields] if options.return_stats else []
@@ -158,17 +150,9 @@ def _memory_backward(
 
 
 @_memory_backward.register_fake
-def _(
-    gradients: list[Tensor],
-    tokens: list[Tensor],
-    weights: list[Tensor],
-    carried: list[Tensor],
-    position: Tensor | None,
-    mask: Tensor | None,
-    reset: Tensor | None,
-    settings: str,
-) -> list[Tensor]:
-    return [x.new_empty(x.shape) for x in (*tokens, *weights, *carried)]
+def _(gradients: list[Tensor], *arguments: Any) -> list[Tensor]:
+    call = _Call(*arguments)
+    return [x.new_empty(x.shape) for x in (*call.tokens, *call.weights, *call.carried)]
 
 
 def _set_up(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:

@@ -58,6 +58,20 @@ def run_recurrence(
     return y.to(q.dtype), after
 
 
+def run_matrix_recurrence(
+    forms: tuple[Callable[..., Result], Callable[..., Result]],
+    tokens: Sequence[Tensor],
+    state: Tensor | None,
+    chunk_size: int,
+    backend: RecurrenceBackend,
+) -> tuple[Tensor, Tensor]:
+    """Run a recurrence whose state is one matrix (B, H, K, V) per head; see `run_recurrence`."""
+    q, _, v, *_ = tokens
+    shape = (q.shape[0], *q.shape[2:], v.shape[-1])
+    y, (after,) = run_recurrence(forms, tokens, None if state is None else [state], [shape], chunk_size, backend)
+    return y, after
+
+
 def to_chunks(x: Tensor, chunk_size: int) -> Tensor:
     """Reshape x (B, T, H) or (B, T, H, D) to (N, B, H, C) or (N, B, H, C, D); the last chunk is filled with zeros."""
     size = min(chunk_size, x.shape[1])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from titans_seq.ops.recurrences.chunks import RecurrenceBackend, Result, run_recurrence
+from titans_seq.ops.recurrences.chunks import RecurrenceBackend, Result, run_matrix_recurrence
 from titans_seq.ops.recurrences.gated_delta_rule import gated_delta_rule
 
 
@@ -41,10 +41,7 @@ def delta_product(
 
     Raises ValueError when an option is invalid or the state does not fit.
     """
-    shape = (q.shape[0], *q.shape[2:], v.shape[-1])
-    start = None if state is None else [state]
-    y, (after,) = run_recurrence((_loop, _chunked), (q, k, v, log_decay, beta), start, [shape], chunk_size, backend)
-    return y, after
+    return run_matrix_recurrence((_loop, _chunked), (q, k, v, log_decay, beta), state, chunk_size, backend)
 
 
 def _loop(tokens: list[Tensor], state: tuple[Tensor, ...]) -> Result:

@@ -16,7 +16,7 @@ from titans_seq.ops.recurrences.chunks import (
     Result,
     decay_between,
     from_chunks,
-    run_recurrence,
+    run_matrix_recurrence,
     to_chunks,
 )
 
@@ -48,10 +48,7 @@ def gated_delta_rule(
 
     Raises ValueError when an option is invalid or the state does not fit.
     """
-    shape = (q.shape[0], *q.shape[2:], v.shape[-1])
-    start = None if state is None else [state]
-    y, (after,) = run_recurrence((_loop, _chunked), (q, k, v, log_decay, beta), start, [shape], chunk_size, backend)
-    return y, after
+    return run_matrix_recurrence((_loop, _chunked), (q, k, v, log_decay, beta), state, chunk_size, backend)
 
 
 def _loop(tokens: list[Tensor], state: tuple[Tensor, ...]) -> Result:

@@ -6,7 +6,7 @@ S_t = diag(a_t) S_{t-1} + k_t v_t^T,    y_t = S_t^T q_t
 import torch
 from torch import Tensor
 
-from titans_seq.ops.recurrences.chunks import RecurrenceBackend, Result, from_chunks, run_recurrence, to_chunks
+from titans_seq.ops.recurrences.chunks import RecurrenceBackend, Result, from_chunks, run_matrix_recurrence, to_chunks
 
 
 def gated_linear_attention(
@@ -34,10 +34,7 @@ def gated_linear_attention(
 
     Raises ValueError when an option is invalid or the state does not fit.
     """
-    shape = (q.shape[0], *q.shape[2:], v.shape[-1])
-    start = None if state is None else [state]
-    y, (after,) = run_recurrence((_loop, _chunked), (q, k, v, log_decay), start, [shape], chunk_size, backend)
-    return y, after
+    return run_matrix_recurrence((_loop, _chunked), (q, k, v, log_decay), state, chunk_size, backend)
 
 
 def _loop(tokens: list[Tensor], state: tuple[Tensor, ...]) -> Result:
